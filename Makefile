@@ -1,0 +1,38 @@
+# make up      set everything up, then generate, start and verify a cluster (WORKERS=5 for five workers)
+# make test    run every test that this machine can run; what is left out is listed with the reason
+# make lint    formatting, lint and types
+# make bench   measure, and print ratios
+# make docs    write the generated parts of the documents and the JSON Schema anew
+
+PYTHON ?= python3
+WORKERS ?= 3
+VENV := .venv
+BIN := $(VENV)/bin
+
+.PHONY: up test lint bench docs venv
+
+up: venv
+	$(BIN)/python setup_citus_cluster.py --workers=$(WORKERS) --up
+
+test: venv
+	$(BIN)/python -m pytest
+
+lint: venv
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+bench: venv
+	$(BIN)/python -m bench
+
+docs: venv
+	$(BIN)/python -m tests.update_docs
+
+venv: $(VENV)/installed
+
+$(VENV)/installed: pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or newer is needed; name one: make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 1; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { echo "This Python cannot make virtual environments; on Debian and Ubuntu: apt-get install python3-venv"; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
+	@touch $@

@@ -1,0 +1,37 @@
+"""``python -m admin_api``: the server, as the container runs it."""
+
+import logging.config
+
+import uvicorn
+
+from admin_api.settings import HTTP_HOST, HTTP_PORT, SHUTDOWN_TIMEOUT_S
+
+LOGGING = {
+    "version": 1,
+    "disable_existing_loggers": False,
+    "formatters": {"line": {"format": "%(asctime)s %(levelname)s %(name)s: %(message)s"}},
+    "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "line"}},
+    "root": {"handlers": ["stderr"], "level": "INFO"},
+    # The pool reports every failed attempt; the reconciler says the same once.
+    "loggers": {"psycopg.pool": {"level": "ERROR"}},
+}
+
+
+def main() -> None:
+    """Serve until SIGTERM; requests then have a few seconds to end."""
+    logging.config.dictConfig(LOGGING)
+    uvicorn.run(
+        "admin_api.app:create_app",
+        factory=True,
+        host=HTTP_HOST,
+        port=HTTP_PORT,
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        ws="none",
+        timeout_graceful_shutdown=SHUTDOWN_TIMEOUT_S,
+    )
+
+
+if __name__ == "__main__":
+    main()

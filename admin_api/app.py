@@ -1,0 +1,77 @@
+"""The factory of the admin API: routes, middleware, and what lives as long as the app does."""
+
+import asyncio
+import os
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from typing import Any
+
+from fastapi import APIRouter, FastAPI, Security
+
+from admin_api import problems
+from admin_api.auth import RequireToken, bearer
+from admin_api.configuration import Configuration
+from admin_api.coordinator import Coordinator
+from admin_api.dependencies import Parts
+from admin_api.reconciler import Reconciler
+from admin_api.routes import health, nodes, rebalance
+from admin_api.schemas import COMMON_PROBLEMS, Problem
+from admin_api.settings import API_PREFIX, Settings
+from citus_cluster import __version__
+
+
+def create_app(settings: Settings | None = None) -> FastAPI:
+    """Make the app; without settings, they come from the environment. Nothing is opened before its lifespan."""
+    settings = settings or Settings.from_environ(os.environ)
+    configuration = Configuration(settings)
+    app = _App(
+        title="citus-cluster admin API",
+        version=__version__,
+        lifespan=_lifespan,
+        # Their pages load scripts from a CDN, and could not send the token.
+        docs_url=None,
+        redoc_url=None,
+        redirect_slashes=False,
+    )
+    app.state.settings = settings
+    app.state.configuration = configuration
+    api = APIRouter(prefix=API_PREFIX, dependencies=[Security(bearer)], responses=COMMON_PROBLEMS)
+    api.include_router(nodes.router)
+    api.include_router(rebalance.router)
+    app.include_router(api)
+    app.include_router(health.router)
+    app.add_middleware(RequireToken, configuration=configuration)
+    problems.install(app)
+    return app
+
+
+class _App(FastAPI):
+    """Adds to the OpenAPI document the shape of problems, which no route returns by itself."""
+
+    def openapi(self) -> dict[str, Any]:
+        if self.openapi_schema is None:
+            document = super().openapi()
+            schemas = document.setdefault("components", {}).setdefault("schemas", {})
+            schemas["Problem"] = Problem.model_json_schema()
+            self.openapi_schema = document
+        return self.openapi_schema
+
+
+@asynccontextmanager
+async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
+    settings: Settings = app.state.settings
+    configuration: Configuration = app.state.configuration
+    coordinator = Coordinator(settings, configuration)
+    reconciler = Reconciler(settings, configuration)
+    app.state.parts = Parts(settings, configuration, coordinator, reconciler)
+    await coordinator.open()
+    loop = asyncio.create_task(reconciler.run(), name="reconciler") if settings.reconciler else None
+    try:
+        yield
+    finally:
+        if loop:
+            loop.cancel()
+            with suppress(asyncio.CancelledError, TimeoutError):
+                # A look at a paused coordinator does not end by itself; the process ends it.
+                await asyncio.wait_for(asyncio.shield(loop), 1)
+        await coordinator.close()

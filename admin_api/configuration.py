@@ -1,0 +1,79 @@
+"""The files that the container is given, read again whenever they change on the host."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Generic, TypeVar
+
+from admin_api.settings import Settings
+from citus_cluster.errors import CitusClusterError, SpecError
+from citus_cluster.model.api_config import CLUSTER_FILE, TOKENS_FILE, ApiConfig, ApiTokens
+
+T = TypeVar("T")
+Signature = tuple[int, int, int]
+
+
+class ConfigurationError(CitusClusterError):
+    """The admin API cannot read its configuration."""
+
+    code = "configuration"
+    http_status = 503
+
+
+class _WatchedFile(Generic[T]):
+    """One file, parsed once for each version of it.
+
+    The host replaces it by rename, so inode, size and time of change together tell versions apart.
+    """
+
+    def __init__(self, path: Path, parse: Callable[[bytes], T]) -> None:
+        self._path = path
+        self._parse = parse
+        self._read: tuple[Signature, T] | None = None
+
+    def value(self) -> T:
+        try:
+            status = self._path.stat()
+            signature = (status.st_ino, status.st_size, status.st_mtime_ns)
+            if self._read and self._read[0] == signature:
+                return self._read[1]
+            content = self._path.read_bytes()
+        except OSError as error:
+            raise ConfigurationError(
+                f"{self._path} cannot be read: {error.strerror}.",
+                hint="Run setup_citus_cluster.py again, then docker compose up -d.",
+            ) from error
+        try:
+            value = self._parse(content)
+        except SpecError as error:
+            raise ConfigurationError(error.message, hint=error.hint, details=error.details) from error
+        self._read = (signature, value)
+        return value
+
+
+class Configuration:
+    """The desired cluster, the tokens and the password, as the files say now."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._cluster = _WatchedFile(settings.config_dir / CLUSTER_FILE, ApiConfig.from_json)
+        self._tokens = _WatchedFile(settings.config_dir / TOKENS_FILE, ApiTokens.from_json)
+        self._password = _WatchedFile(settings.password_file, _password)
+
+    def cluster(self) -> ApiConfig:
+        """Return the desired cluster; raise ConfigurationError."""
+        return self._cluster.value()
+
+    def tokens(self) -> ApiTokens:
+        """Return the hashes of the tokens; raise ConfigurationError."""
+        return self._tokens.value()
+
+    def password(self) -> str:
+        """Return the superuser's password; raise ConfigurationError."""
+        return self._password.value()
+
+
+def _password(content: bytes) -> str:
+    """Take the content as it is, but for one line break that an editor may have added."""
+    try:
+        return content.decode().removesuffix("\n")
+    except UnicodeDecodeError:
+        raise ConfigurationError("The file of the superuser's password is not UTF-8.") from None

@@ -1,0 +1,33 @@
+"""What a route may ask for: the parts of the running app."""
+
+from dataclasses import dataclass
+from typing import Annotated
+
+from fastapi import Depends, Request
+
+from admin_api.configuration import Configuration
+from admin_api.coordinator import Coordinator
+from admin_api.reconciler import Reconciler
+from admin_api.settings import Settings
+
+
+@dataclass
+class Parts:
+    """The parts of one app, made by its factory, opened and closed by its lifespan."""
+
+    settings: Settings
+    configuration: Configuration
+    coordinator: Coordinator
+    reconciler: Reconciler
+    was_well: bool = False
+    """Whether /health was ok once: it tells a start from a failure."""
+
+
+def parts_of(request: Request) -> Parts:
+    """Return the parts of the app that serves the request."""
+    parts = request.app.state.parts
+    assert isinstance(parts, Parts)  # noqa: S101 - Starlette's state has no types
+    return parts
+
+
+PartsOf = Annotated[Parts, Depends(parts_of)]

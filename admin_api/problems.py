@@ -1,0 +1,152 @@
+"""The one shape of every error: problem details for HTTP, RFC 9457.
+
+``type`` is ``about:blank`` where the status says it all, and a URN of ours where ``code`` says more.
+Nothing of a request is repeated in an answer, and nothing of a defect leaves the log.
+"""
+
+import logging
+from collections.abc import Mapping, Sequence
+from http import HTTPStatus
+
+import psycopg
+import psycopg.errors
+import psycopg_pool
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from starlette.exceptions import HTTPException
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from citus_cluster.errors import CitusClusterError
+
+MEDIA_TYPE = "application/problem+json"
+TYPE_PREFIX = "urn:citus-cluster:problem:"
+logger = logging.getLogger(__name__)
+
+
+def problem(
+    status: int,
+    *,
+    code: str | None = None,
+    title: str | None = None,
+    detail: str | None = None,
+    hint: str | None = None,
+    details: Sequence[str] = (),
+    errors: Sequence[Mapping[str, object]] = (),
+    headers: Mapping[str, str] | None = None,
+) -> JSONResponse:
+    """Answer with a problem; members without a value are left out."""
+    phrase = HTTPStatus(status).phrase
+    body = {
+        "type": f"{TYPE_PREFIX}{code}" if code else "about:blank",
+        "title": title or phrase,
+        "status": status,
+        "code": code or phrase.lower().replace(" ", "-"),
+        "detail": detail,
+        "hint": hint,
+        "details": list(details) or None,
+        "errors": list(errors) or None,
+    }
+    content = {key: value for key, value in body.items() if value is not None}
+    return JSONResponse(content, status, headers=headers, media_type=MEDIA_TYPE)
+
+
+def from_error(error: CitusClusterError) -> JSONResponse:
+    """Answer with an error of ours; its class is the kind of problem, its message this occurrence."""
+    title = (type(error).__doc__ or error.code).strip().splitlines()[0].rstrip(".")
+    return problem(
+        error.http_status, code=error.code, title=title, detail=error.message, hint=error.hint, details=error.details
+    )
+
+
+def install(app: FastAPI) -> None:
+    """Make every error of the app a problem."""
+    app.add_middleware(_UnexpectedErrors)
+    app.add_exception_handler(CitusClusterError, _on_citus_cluster_error)
+    app.add_exception_handler(RequestValidationError, _on_invalid_request)
+    app.add_exception_handler(HTTPException, _on_http_exception)
+    app.add_exception_handler(psycopg.OperationalError, _on_lost_coordinator)
+    app.add_exception_handler(psycopg_pool.TooManyRequests, _on_busy)
+    app.add_exception_handler(psycopg.errors.QueryCanceled, _on_timeout)
+    app.add_exception_handler(TimeoutError, _on_timeout)
+
+
+class _UnexpectedErrors:
+    """Answers what nothing else has caught; Starlette's own handler would answer and let it be logged twice."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        started = False
+
+        async def watch(message: Message) -> None:
+            nonlocal started
+            started = started or message["type"] == "http.response.start"
+            await send(message)
+
+        try:
+            await self._app(scope, receive, watch)
+        except Exception:
+            if scope["type"] != "http" or started:
+                raise
+            logger.exception("%s %s failed", scope["method"], scope["path"])
+            response = problem(
+                500,
+                code="internal-error",
+                title="The admin API has a defect",
+                detail="The request failed for a reason that the admin API does not know.",
+                hint="The log of the admin API has the details.",
+            )
+            await response(scope, receive, send)
+
+
+async def _on_citus_cluster_error(request: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, CitusClusterError)  # noqa: S101 - Starlette's signature is wider than its use
+    return from_error(error)
+
+
+async def _on_http_exception(request: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, HTTPException)  # noqa: S101
+    phrase = HTTPStatus(error.status_code).phrase
+    detail = error.detail if error.detail != phrase else None
+    return problem(error.status_code, detail=detail, headers=error.headers)
+
+
+async def _on_invalid_request(request: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, RequestValidationError)  # noqa: S101
+    # The input itself stays out: it may be a secret in the wrong place.
+    errors = [{"location": list(found["loc"]), "message": found["msg"]} for found in error.errors()]
+    return problem(
+        422,
+        code="invalid-request",
+        title="The request is not valid",
+        detail="; ".join(f"{'.'.join(map(str, found['loc']))}: {found['msg']}" for found in error.errors()),
+        errors=errors,
+    )
+
+
+async def _on_lost_coordinator(request: Request, error: Exception) -> JSONResponse:
+    logger.warning("the coordinator was lost during %s %s: %s", request.method, request.url.path, error)
+    return problem(
+        503,
+        code="unreachable",
+        title="A server does not answer",
+        detail="The connection to the coordinator was lost during the request.",
+        hint="Try again when GET /health says ok.",
+        headers={"Retry-After": "5"},
+    )
+
+
+async def _on_busy(request: Request, error: Exception) -> JSONResponse:
+    return problem(503, code="busy", title="Too many requests at once", headers={"Retry-After": "5"})
+
+
+async def _on_timeout(request: Request, error: Exception) -> JSONResponse:
+    return problem(
+        504,
+        code="timeout",
+        title="The coordinator took too long",
+        detail="The coordinator did not answer the request in time; it may be busy, paused or behind a lock.",
+        hint="Look at GET /health, then try again.",
+    )

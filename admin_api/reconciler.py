@@ -1,0 +1,132 @@
+"""The loop that keeps desired workers registered: late ones, new ones, and those that come back.
+
+It decides nothing about nodes; ``operations.nodes.reconcile`` does. Here is only when it runs, and
+what became of it.
+"""
+
+import asyncio
+import logging
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+
+import psycopg
+
+from admin_api.configuration import Configuration
+from admin_api.coordinator import connection_info
+from admin_api.settings import APPLICATION_NAME, Settings
+from citus_cluster.errors import CitusClusterError
+from citus_cluster.model.api_config import ApiConfig
+from citus_cluster.model.events import ignore
+from citus_cluster.model.nodes import NodeAddress, NodeResult, Outcome
+from citus_cluster.operations.nodes import reconcile
+from citus_cluster.runtime.postgres import connect
+
+REGISTERED = frozenset({Outcome.ADDED, Outcome.ACTIVATED, Outcome.ALREADY})
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Registration:
+    """What the last look that got an answer found, and why the last look failed, if it did."""
+
+    results: Mapping[NodeAddress, NodeResult]
+    error: str | None = None
+
+    def sort(self, desired: Sequence[NodeAddress]) -> tuple[list[NodeResult], list[NodeResult], list[NodeResult]]:
+        """Split the desired workers into registered, pending and withdrawn ones."""
+        unseen = self.error or "not looked at yet"
+        found = [self.results.get(worker) or NodeResult(worker, Outcome.PENDING, unseen) for worker in desired]
+        return (
+            [result for result in found if result.outcome in REGISTERED],
+            [result for result in found if result.outcome is Outcome.PENDING],
+            [result for result in found if result.outcome is Outcome.WITHDRAWN],
+        )
+
+
+class Reconciler:
+    """Runs until it is cancelled, and survives every error."""
+
+    def __init__(self, settings: Settings, configuration: Configuration) -> None:
+        self._settings = settings
+        self._configuration = configuration
+        self._woken = asyncio.Event()
+        self._desired: ApiConfig | None = None
+        self.registration = Registration({})
+
+    def wake(self) -> None:
+        """Look again now, since something was changed through the API."""
+        self._woken.set()
+
+    async def run(self) -> None:
+        """Look every second while a worker is missing, and every ten when all are there."""
+        while True:
+            error = await self._look()
+            if error and error != self.registration.error:
+                logger.warning("workers cannot be registered now: %s", error)
+            if self.registration.error and not error:
+                logger.info("workers can be registered again")
+            self.registration = Registration(self.registration.results, error)
+            await self._rest()
+
+    async def _look(self) -> str | None:
+        """Register what can be registered; return why nothing could be."""
+        try:
+            self._desired = self._configuration.cluster()
+            info = connection_info(self._desired, self._configuration)
+            timeout_s = self._settings.connect_timeout_s
+            async with await connect(info, timeout_s=timeout_s, application_name=APPLICATION_NAME) as connection:
+                results = await reconcile(
+                    connection,
+                    self._desired.coordinator_address,
+                    self._desired.workers,
+                    ignore,
+                    timeout_s=self._settings.reconcile_timeout_s,
+                    wait_for_lock_s=self._settings.lock_timeout_s,
+                )
+        except CitusClusterError as error:
+            return error.message
+        except (psycopg.Error, OSError, TimeoutError) as error:
+            return f"{type(error).__name__}: {error}".strip()
+        except Exception as error:
+            # A defect of ours; the loop is the last to know it, and must still try again.
+            reason = f"the reconciler failed ({type(error).__name__})"
+            if reason != self.registration.error:
+                logger.exception("the reconciler failed")
+            return reason
+        self._keep(results)
+        return None
+
+    def _keep(self, results: Sequence[NodeResult]) -> None:
+        before = self.registration.results
+        for result in results:
+            known = before.get(result.address)
+            if known == result or (known and known.outcome in REGISTERED and result.outcome in REGISTERED):
+                continue
+            level = logging.WARNING if result.outcome is Outcome.PENDING else logging.INFO
+            reason = f" ({result.reason})" if result.reason else ""
+            logger.log(level, "worker %s: %s%s", result.address, result.outcome.value, reason)
+        self.registration = Registration({result.address: result for result in results}, self.registration.error)
+
+    async def _rest(self) -> None:
+        """Wait for the next look; sooner when woken, or when the files say something new."""
+        pause_s = self._settings.busy_interval_s if self._is_busy() else self._settings.idle_interval_s
+        due = time.monotonic() + pause_s
+        while (left_s := due - time.monotonic()) > 0 and not self._woken.is_set() and not self._has_news():
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._woken.wait(), min(left_s, self._settings.busy_interval_s))
+        self._woken.clear()
+
+    def _is_busy(self) -> bool:
+        if self.registration.error or self._desired is None:
+            return True
+        _, pending, _ = self.registration.sort(self._desired.workers)
+        return bool(pending)
+
+    def _has_news(self) -> bool:
+        try:
+            return self._configuration.cluster() != self._desired
+        except CitusClusterError:
+            # The next look reports it.
+            return self.registration.error is None

@@ -1,0 +1,61 @@
+"""Nodes of the cluster: list the active ones, register one."""
+
+from fastapi import APIRouter, Response
+
+from admin_api.dependencies import PartsOf
+from admin_api.schemas import ActiveNode, NewNode, Node, problems
+from citus_cluster.errors import WorkerUnreachableError
+from citus_cluster.model.events import ignore
+from citus_cluster.model.nodes import NodeAddress, NodeResult, Outcome
+from citus_cluster.operations.nodes import add_worker
+from citus_cluster.runtime.citus import active_workers
+from citus_cluster.runtime.postgres import Connection, translated
+
+router = APIRouter(prefix="/nodes", tags=["nodes"])
+
+
+@router.get("/active", summary="List the rows of citus_get_active_worker_nodes()")
+async def list_active(parts: PartsOf) -> list[ActiveNode]:
+    async def work(connection: Connection) -> list[ActiveNode]:
+        async with translated("listing the active workers"):
+            rows = await active_workers(connection)
+        return [ActiveNode(node_name=name, node_port=port) for name, port in rows]
+
+    return await parts.coordinator.run(work, timeout_s=parts.settings.request_timeout_s)
+
+
+@router.post(
+    "",
+    status_code=201,
+    summary="Register a worker, also one that was removed or disabled before",
+    responses={
+        200: {"model": Node, "description": "It was registered already, or is active again."},
+        **problems(409, 422, 502),
+    },
+)
+async def register(node: NewNode, parts: PartsOf, response: Response) -> Node:
+    """Wait shortly for the worker to answer, check that it fits the coordinator, and register it.
+
+    It may be repeated: a worker that is registered already is left as it is. No shard is moved.
+    """
+    settings = parts.settings
+    coordinator = parts.configuration.cluster().coordinator_address
+    worker = NodeAddress(node.host, node.port)
+
+    async def work(connection: Connection) -> NodeResult:
+        return await add_worker(
+            connection,
+            coordinator,
+            worker,
+            ignore,
+            timeout_s=settings.register_timeout_s,
+            wait_for_lock_s=settings.lock_timeout_s,
+        )
+
+    result = await parts.coordinator.run(work, timeout_s=settings.change_timeout_s)
+    parts.reconciler.wake()
+    if result.outcome in {Outcome.PENDING, Outcome.WITHDRAWN}:
+        raise WorkerUnreachableError(f"{worker} was not registered: {result.reason}.")
+    if result.outcome is not Outcome.ADDED:
+        response.status_code = 200
+    return Node(host=worker.host, port=worker.port, outcome=result.outcome, reason=result.reason)

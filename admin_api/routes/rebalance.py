@@ -1,0 +1,48 @@
+"""The rebalance: start one, see how far it is. It is Citus' background job and outlives this API."""
+
+from typing import Any
+
+from fastapi import APIRouter, Response
+
+from admin_api.dependencies import PartsOf
+from admin_api.schemas import RebalanceRequest, RebalanceStarted, problems
+from admin_api.settings import API_PREFIX
+from citus_cluster.model.events import ignore
+from citus_cluster.model.rebalance import RebalanceOptions
+from citus_cluster.operations import rebalance
+from citus_cluster.runtime.postgres import Connection
+
+PATH = "/rebalance"
+router = APIRouter(prefix=PATH, tags=["rebalance"])
+
+
+@router.post(
+    "",
+    status_code=202,
+    summary="Start to rebalance the shards in the background",
+    responses={
+        200: {"model": RebalanceStarted, "description": "Nothing is to be moved; no job was started."},
+        **problems(409, 422),
+    },
+)
+async def start(parts: PartsOf, response: Response, wanted: RebalanceRequest | None = None) -> RebalanceStarted:
+    """Look first for what would keep shards from moving, then start; Location says where to see the progress."""
+    options = RebalanceOptions(**(wanted or RebalanceRequest()).model_dump())
+
+    async def work(connection: Connection) -> int | None:
+        return await rebalance.start(connection, options, ignore)
+
+    job_id = await parts.coordinator.run(work, timeout_s=parts.settings.plan_timeout_s)
+    if job_id is None:
+        response.status_code = 200
+    else:
+        response.headers["Location"] = f"{API_PREFIX}{PATH}"
+    return RebalanceStarted(job_id=job_id)
+
+
+@router.get("", summary="Tell how far the latest rebalance is; state 'none' if there never was one")
+async def status(parts: PartsOf) -> dict[str, Any]:
+    async def work(connection: Connection) -> dict[str, Any]:
+        return dict((await rebalance.status(connection)).as_dict())
+
+    return await parts.coordinator.run(work, timeout_s=parts.settings.request_timeout_s)

@@ -1,0 +1,134 @@
+"""What goes in and out over HTTP, as the OpenAPI document shows it."""
+
+from enum import StrEnum
+from http import HTTPStatus
+from typing import Annotated, Any
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+
+from admin_api.problems import MEDIA_TYPE
+from citus_cluster.model.names import host_problem
+from citus_cluster.model.nodes import Outcome
+from citus_cluster.model.rebalance import TransferMode
+
+Responses = dict[int | str, dict[str, Any]]
+
+
+def _host(value: str) -> str:
+    if host_problem(value):
+        # The model's own message repeats the value; an answer must not.
+        raise ValueError("This is not a host name or IP address.")
+    return value
+
+
+Host = Annotated[
+    str, AfterValidator(_host), Field(description="Name or address under which every node of the cluster reaches it.")
+]
+Port = Annotated[int, Field(ge=1, le=65535, strict=True)]
+
+
+class Input(BaseModel):
+    """A request's body: unknown members are refused."""
+
+    model_config = ConfigDict(extra="forbid")
+
+
+class Problem(BaseModel):
+    """Problem details for HTTP (RFC 9457), with members of ours: code, hint, details and errors."""
+
+    type: str = Field(examples=["urn:citus-cluster:problem:worker-unreachable"])
+    title: str
+    status: int
+    code: str = Field(description="Stable name of the kind of problem.")
+    detail: str | None = Field(default=None, description="What happened, and why.")
+    hint: str | None = Field(default=None, description="What to do next.")
+    details: list[str] | None = Field(default=None, description="Single findings.")
+    errors: list[dict[str, Any]] | None = Field(
+        default=None, description="Where the request is not valid: location, message."
+    )
+
+
+def problems(*statuses: int) -> Responses:
+    """Declare the problems of a route, besides those that every route has."""
+    content = {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}}
+    return {status: {"description": HTTPStatus(status).phrase, "content": content} for status in statuses}
+
+
+COMMON_PROBLEMS = problems(401, 403, 500, 503, 504)
+
+
+class ActiveNode(BaseModel):
+    """A row of citus_get_active_worker_nodes()."""
+
+    node_name: str
+    node_port: int
+
+
+class NewNode(Input):
+    """A worker that is to be registered."""
+
+    host: Host
+    port: Port = 5432
+
+
+class Node(BaseModel):
+    """What came of a worker."""
+
+    host: str
+    port: int
+    outcome: Outcome
+    reason: str | None = None
+
+
+class HealthStatus(StrEnum):
+    """``starting`` until everything was well once, ``degraded`` when it no longer is."""
+
+    OK = "ok"
+    STARTING = "starting"
+    DEGRADED = "degraded"
+
+
+class CoordinatorHealth(BaseModel):
+    """Whether the coordinator answered just now."""
+
+    host: str | None
+    port: int | None
+    answers: bool
+    reason: str | None = None
+
+
+class WorkersHealth(BaseModel):
+    """Desired workers, by what the reconciler found at its last look."""
+
+    desired: int
+    registered: int
+    pending: list[Node]
+    withdrawn: list[Node] = Field(description="Removed or disabled by an operator; an explicit POST brings them back.")
+
+
+class Health(BaseModel):
+    """The state of the cluster as far as this API sees to it."""
+
+    status: HealthStatus
+    reason: str | None = Field(description="In one line, why the status is not ok.")
+    version: str
+    cluster: str | None
+    coordinator: CoordinatorHealth
+    workers: WorkersHealth | None = Field(description="Null if the reconciler is off.")
+    reconciler_error: str | None = Field(description="Why the last look of the reconciler failed, if it did.")
+
+
+class RebalanceRequest(Input):
+    """Arguments of citus_rebalance_start(); without a strategy, the cluster's default is taken."""
+
+    strategy: str | None = Field(default=None, min_length=1, max_length=63)
+    mode: TransferMode = TransferMode.AUTO
+    drain_only: bool = False
+    parallel_transfer_reference_tables: bool = False
+    parallel_transfer_colocated_shards: bool = False
+
+
+class RebalanceStarted(BaseModel):
+    """The job of a rebalance; null if there is nothing to move."""
+
+    job_id: int | None

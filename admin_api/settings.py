@@ -1,0 +1,61 @@
+"""Names, paths and times of the admin API, each declared once."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from citus_cluster.errors import UsageError
+
+CONFIG_DIR_VARIABLE = "CITUS_CLUSTER_API_CONFIG_DIR"
+PASSWORD_FILE_VARIABLE = "CITUS_CLUSTER_API_PASSWORD_FILE"  # noqa: S105 - the name of a variable
+RECONCILER_VARIABLE = "CITUS_CLUSTER_RECONCILER"
+
+HTTP_HOST = "0.0.0.0"  # noqa: S104 - inside the container; Compose decides what is published
+HTTP_PORT = 8000
+SHUTDOWN_TIMEOUT_S = 3
+
+APPLICATION_NAME = "citus-cluster admin-api"
+OPEN_PATHS = frozenset({"/health"})
+"""Paths that need no token; every other one does, also those that do not exist."""
+API_PREFIX = "/api/v1"
+
+POOL_MIN_SIZE = 1
+POOL_MAX_SIZE = 4
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What a deployment or a test may set; times in seconds."""
+
+    config_dir: Path = Path("/etc/citus-cluster")
+    password_file: Path = Path("/run/secrets/superuser_password")
+    reconciler: bool = True
+
+    connect_timeout_s: float = 3
+    """How long a request waits for the coordinator before it is told that there is none."""
+    health_timeout_s: float = 2
+    request_timeout_s: float = 15
+    """The longest that a request which only reads may take; the server gives up a little earlier."""
+    plan_timeout_s: float = 120
+    """Starting a rebalance plans in the foreground: long with many shards."""
+    register_timeout_s: float = 10
+    """How long POST /nodes waits for a worker that does not answer yet."""
+    change_timeout_s: float = 60
+    """The longest that a request which changes nodes may take, with all its waiting."""
+    reconcile_timeout_s: float = 15
+    lock_timeout_s: float = 5
+    busy_interval_s: float = 1
+    """Between two looks while a desired worker is missing."""
+    idle_interval_s: float = 10
+
+    @classmethod
+    def from_environ(cls, environ: Mapping[str, str]) -> "Settings":
+        """Read the settings; raise UsageError for a value that is not understood."""
+        switch = environ.get(RECONCILER_VARIABLE, "on").strip().lower()
+        if switch not in {"on", "off"}:
+            raise UsageError(f"{RECONCILER_VARIABLE} is {switch!r}.", hint=f"Set {RECONCILER_VARIABLE} to on or off.")
+        return cls(
+            config_dir=Path(environ.get(CONFIG_DIR_VARIABLE) or cls.config_dir),
+            password_file=Path(environ.get(PASSWORD_FILE_VARIABLE) or cls.password_file),
+            reconciler=switch == "on",
+        )

@@ -1,0 +1,419 @@
+"""The command line: parsing, and handing over to operations. ``citus-cluster`` and both entry scripts.
+
+Every option of the set-up has an environment variable CITUS_CLUSTER_…; an option wins over it.
+"""
+
+import os
+import sys
+import traceback
+from collections.abc import Callable
+from contextlib import suppress
+from enum import StrEnum
+from functools import partial
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from typer.exceptions import Abort, Exit, TyperException
+
+from citus_cluster import __version__, console
+from citus_cluster.errors import CitusClusterError, ConsentNeededError, ExitStatus, UsageError
+from citus_cluster.model.services import Service
+from citus_cluster.model.spec import DEFAULT_BASE_PORT, DEFAULT_SERVICES, ClusterSpec, parse_spec
+from citus_cluster.model.tuning import Storage, Workload
+from citus_cluster.operations.directory import read_spec
+from citus_cluster.operations.setup import SetupPlan, SetupRequest, apply_setup, plan_setup
+from citus_cluster.render.bundle import SPEC_FILE
+from citus_cluster.runtime import files, journal, secrets
+
+_PREFIX = "CITUS_CLUSTER_"
+
+
+class Format(StrEnum):
+    """How a result is printed."""
+
+    TEXT = "text"
+    JSON = "json"
+
+
+def option(*names: str, help: str, **more: Any) -> Any:  # noqa: A002 - typer's word
+    """Declare an option together with its environment variable, named after the first flag."""
+    variable = _PREFIX + names[0].split("/")[0].strip().lstrip("-").upper().replace("-", "_")
+    return typer.Option(*names, help=help, envvar=variable, **more)
+
+
+FormatOption = Annotated[Format, option("--format", help="How the result is printed.")]
+DirectoryOption = Annotated[Path, option("--dir", help="The cluster's generated directory.", show_default="here")]
+TimeoutOption = Annotated[float, option("--timeout", help="Seconds to wait.", min=1, max=86400)]
+ShowSecretsOption = Annotated[bool, option("--show-secrets", help="Print passwords instead of masking them.")]
+
+
+def setup(
+    workers: Annotated[int | None, option("--workers", help="Number of workers.", show_default="2")] = None,
+    coordinator: Annotated[
+        bool | None,
+        option("--with-coordinator/--no-coordinator", help="Run the coordinator here.", show_default="with"),
+    ] = None,
+    port: Annotated[
+        int | None, option("--port", help="Host port of the coordinator; worker i on it + i.", show_default="5434")
+    ] = None,
+    pg14_port: Annotated[
+        int | None, option("--pg14-port", help="Host port of the PostgreSQL 14 primary.", show_default="5432")
+    ] = None,
+    admin_port: Annotated[
+        int | None, option("--admin-port", help="Host port of the admin API.", show_default="8000")
+    ] = None,
+    user: Annotated[str | None, option("--user", help="Superuser.", show_default="postgres")] = None,
+    database: Annotated[str | None, option("--db", help="Database.", show_default="postgres")] = None,
+    password: Annotated[
+        str | None, option("--pass", help="Password; it shows in the process list.", show_default="random")
+    ] = None,
+    password_file: Annotated[Path | None, option("--password-file", help="File that holds the password.")] = None,
+    name: Annotated[str | None, option("--name", help="Compose project name.", show_default="citus")] = None,
+    services: Annotated[
+        str | None,
+        option(
+            "--services",
+            help=f"Wanted services, of {','.join(Service)}.",
+            show_default="citus,admin-api; citus without a coordinator",
+        ),
+    ] = None,
+    citus_image: Annotated[
+        str | None, option("--citus-image", help="Image of the nodes.", show_default="citusdata/citus:13.2.0")
+    ] = None,
+    admin_api_image: Annotated[
+        str | None, option("--admin-api-image", help="Ready image of the admin API.", show_default="built here")
+    ] = None,
+    pg_major: Annotated[
+        int | None, option("--pg-major", help="PostgreSQL major of an image whose name does not tell.")
+    ] = None,
+    bind: Annotated[
+        str | None, option("--bind", help="Address on which ports are published.", show_default="127.0.0.1")
+    ] = None,
+    advertise: Annotated[
+        str | None, option("--advertise", help="Name or address under which other servers reach this one.")
+    ] = None,
+    memory: Annotated[
+        str | None,
+        option(
+            "--memory", help="Memory for all services: MB, 8g, or auto to detect it again.", show_default="detected"
+        ),
+    ] = None,
+    cpus: Annotated[
+        str | None, option("--cpus", help="Processors, or auto to detect them again.", show_default="detected")
+    ] = None,
+    storage: Annotated[Storage | None, option("--storage", help="What the volumes lie on.", show_default="ssd")] = None,
+    workload: Annotated[
+        Workload | None, option("--workload", help="What the cluster is for.", show_default="mixed")
+    ] = None,
+    connections: Annotated[
+        int | None, option("--connections", help="Client connections.", show_default="by workload and memory")
+    ] = None,
+    no_prompt: Annotated[bool, option("--no-prompt", help="Ask nothing.")] = False,
+    yes: Annotated[bool, option("--yes", help="Agree to the changes that are shown.")] = False,
+    force: Annotated[bool, option("--force", help="Agree, and replace files that were edited by hand.")] = False,
+    dry_run: Annotated[
+        bool, option("--dry-run", help="Show the plan; write nothing; exit 4 if something would change.")
+    ] = False,
+    format_: FormatOption = Format.TEXT,
+    up: Annotated[bool, option("--up", help="Start and verify the cluster after writing.")] = False,
+    timeout: TimeoutOption = 180,
+    show_secrets: ShowSecretsOption = False,
+    spec: Annotated[
+        Path | None,
+        option("--spec", help="Start from this specification.", show_default="cluster.yaml in the directory"),
+    ] = None,
+    output_dir: Annotated[Path, option("--output-dir", help="Where to write.", show_default="here")] = Path(),
+) -> None:
+    """Generate everything that a Citus cluster on Docker Compose needs, and with --up start it."""
+    given: dict[str, tuple[str, Any]] = {
+        "workers": ("--workers", workers),
+        "coordinator": ("--with-coordinator/--no-coordinator", coordinator),
+        "ports.citus": ("--port", port),
+        "ports.pg14": ("--pg14-port", pg14_port),
+        "ports.admin_api": ("--admin-port", admin_port),
+        "user": ("--user", user),
+        "database": ("--db", database),
+        "name": ("--name", name),
+        "services": ("--services", None if services is None else _services(services)),
+        "images.citus": ("--citus-image", citus_image),
+        "images.admin_api": ("--admin-api-image", admin_api_image),
+        "images.pg_major": ("--pg-major", pg_major),
+        "bind": ("--bind", bind),
+        "advertise": ("--advertise", advertise),
+        "resources.memory_mb": ("--memory", None if memory is None else _memory_mb(memory)),
+        "resources.cpus": ("--cpus", None if cpus is None else _cpus(cpus)),
+        "resources.storage": ("--storage", storage and storage.value),
+        "resources.workload": ("--workload", workload and workload.value),
+        "resources.connections": ("--connections", connections),
+    }
+    choose_format(format_)
+    root = output_dir.absolute()
+    given_password = _given_password(password, password_file)
+    if not sys.argv[1:] and console.interactive():
+        answers, given_password, up = _guided(root)
+        given |= {path: (origin, answers.get(path, value)) for path, (origin, value) in given.items()}
+    redetect = {path for path in ("resources.memory_mb", "resources.cpus") if given[path][1] == "auto"}
+    request = SetupRequest(
+        root=root,
+        spec_file=spec.absolute() if spec else None,
+        values={path: value for path, (_, value) in given.items() if value is not None and path not in redetect},
+        origins={path: origin for path, (origin, _) in given.items()},
+        password=given_password,
+        redetect=frozenset(path.removeprefix("resources.") for path in redetect),
+        replace_edited=force,
+    )
+    if dry_run:
+        _show_dry_run(plan_setup(request), format_)
+    plan = _write(request, ask=not (no_prompt or yes or force), consent=yes or force, show=format_ is Format.TEXT)
+    result: dict[str, Any] = {"setup": plan.as_dict()}
+    if up:
+        from citus_cluster.cli_cluster import start
+
+        result["up"] = start(root, timeout_s=timeout, show_secrets=show_secrets, show=format_ is Format.TEXT)
+    elif format_ is Format.TEXT:
+        _print_next_steps(plan)
+    if format_ is Format.JSON:
+        console.print_json(result)
+
+
+def _write(request: SetupRequest, *, ask: bool, consent: bool, show: bool) -> SetupPlan:
+    """Plan, show, ask and write. Usage errors come before the first byte, also of the lock, is written."""
+    plan = plan_setup(request)
+    if plan.nothing_to_do:
+        _show_plan(plan, show=show, diffs=False)
+        return plan
+    with files.locked(request.root):
+        # Planned again under the lock: another run may have ended in between.
+        plan = plan_setup(request)
+        _show_plan(plan, show=show, diffs=plan.needs_consent)
+        if plan.needs_consent and not consent and ask and console.interactive() and not plan.replaced_edits:
+            consent = console.confirm("Write these changes?")
+            if not consent:
+                raise ConsentNeededError("Nothing was written.", hint="Run the command again when you agree.")
+        apply_setup(plan, consent=consent, replace_edited=request.replace_edited)
+        changed = [change.path for change in plan.all_changes]
+        if changed:
+            details = {"arguments": redacted(sys.argv[1:]), "files": changed}
+            journal.record(request.root, "setup", "done", details)
+            console.err.print(f"Wrote {len(changed)} files.") if show else None
+    return plan
+
+
+def _show_plan(plan: SetupPlan, *, show: bool, diffs: bool) -> None:
+    if show:
+        console.print_plan(plan, diffs=diffs)
+    console.print_warnings(plan.warnings)
+    if show:
+        console.print_notes(plan.notes)
+
+
+def _show_dry_run(plan: SetupPlan, format_: Format) -> None:
+    if format_ is Format.JSON:
+        console.print_json(plan.as_dict())
+    else:
+        _show_plan(plan, show=True, diffs=True)
+        if not plan.nothing_to_do:
+            console.err.print("Nothing was written (--dry-run).")
+    raise typer.Exit(ExitStatus.DONE if plan.nothing_to_do else ExitStatus.WOULD_CHANGE)
+
+
+def _print_next_steps(plan: SetupPlan) -> None:
+    folder = "" if plan.root == Path.cwd() else f"cd {plan.root} && "
+    console.out.print("Next:")
+    console.out.print(f"  {folder}docker compose up -d --wait      # starts everything and registers the workers")
+    where = "" if plan.root == Path.cwd() else f" --dir {plan.root}"
+    console.out.print(f"  citus-cluster up{where}      # the same, with checks, progress and a verification")
+
+
+def redacted(arguments: list[str]) -> list[str]:
+    """Give the arguments without the password and without credentials in a DSN."""
+    shown = []
+    hide_next = False
+    for argument in arguments:
+        flag, separator, _ = argument.partition("=")
+        shown.append("***" if hide_next else f"{flag}=***" if separator and flag in _SECRET_FLAGS else argument)
+        hide_next = argument in _SECRET_FLAGS
+    return shown
+
+
+_SECRET_FLAGS = {"--pass", "--dsn"}
+
+
+def _services(text: str) -> list[str]:
+    if text.strip() == "":
+        raise UsageError("--services is empty: name at least one of " + ", ".join(Service) + ".")
+    return [part.strip() for part in text.split(",") if part.strip()]
+
+
+def _memory_mb(text: str) -> int | str:
+    """Read ``8192`` (MB), ``8192m``, ``8g`` or ``auto``."""
+    lowered = text.strip().lower().removesuffix("b")
+    if lowered == "auto":
+        return "auto"
+    number, factor = (lowered[:-1], 1024) if lowered.endswith("g") else (lowered.removesuffix("m"), 1)
+    with suppress(ValueError):
+        return int(float(number) * factor) if factor > 1 else int(number)
+    raise UsageError(f"--memory: {text!r} is no amount of memory.", hint="Write MB (8192), 8g, or auto.")
+
+
+def _cpus(text: str) -> int | str:
+    if text.strip().lower() == "auto":
+        return "auto"
+    with suppress(ValueError):
+        return int(text)
+    raise UsageError(f"--cpus: {text!r} is no number of processors.", hint="Write a whole number from 1 on, or auto.")
+
+
+def _given_password(password: str | None, password_file: Path | None) -> str | None:
+    if password is not None and password_file is not None:
+        raise UsageError("--pass and --password-file are both given.", hint="Give one of them; the file is safer.")
+    if password_file is not None:
+        text = secrets.read_password_file(password_file)
+        if not text:
+            raise UsageError(f"The password file {password_file} is empty.", hint="Write the password into it.")
+        return text
+    if password is not None and any(argument.split("=")[0] == "--pass" for argument in sys.argv[1:]):
+        console.print_warnings(
+            ["--pass shows in the process list and in the shell's history; --password-file does not."]
+        )
+    return password
+
+
+def _guided(root: Path) -> tuple[dict[str, Any], str | None, bool]:
+    """Ask the few things that matter; Enter takes the default."""
+    own = root / SPEC_FILE
+    now: ClusterSpec | None = parse_spec(read_spec(own, SPEC_FILE)) if own.exists() else None
+    console.err.print("A Citus cluster on Docker Compose. Enter takes the value in brackets.")
+    workers = typer.prompt("Workers", default=len(now.worker_numbers) if now else 2, type=int, err=True)
+    chosen = ",".join(now.wanted if now else DEFAULT_SERVICES)
+    services = _services(typer.prompt("Services", default=chosen, err=True))
+    port = typer.prompt(
+        "Port of the coordinator", default=now.ports.citus if now else DEFAULT_BASE_PORT, type=int, err=True
+    )
+    password = None
+    if secrets.saved(root, secrets.SUPERUSER_PASSWORD) is None:
+        password = typer.prompt(
+            "Password (Enter makes a random one)", default="", hide_input=True, show_default=False, err=True
+        )
+    up = typer.confirm("Start it now?", default=True, err=True)
+    return {"workers": workers, "services": services, "ports.citus": port}, password or None, up
+
+
+_format = Format.TEXT
+
+
+def choose_format(chosen: Format) -> None:
+    """Remember the format, so that an error is printed in it too."""
+    global _format  # noqa: PLW0603 - one command runs in a process
+    _format = chosen
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        console.out.print(f"citus-cluster {__version__}")
+        raise typer.Exit
+
+
+def _debug_option(wanted: bool) -> None:
+    if wanted:
+        os.environ[f"{_PREFIX}DEBUG"] = "1"
+
+
+def run(app: typer.Typer) -> None:
+    """Run a command, print its error at the edge, and exit with the documented status."""
+    arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]
+    _debug_option(len(arguments) != len(sys.argv) - 1)
+    command: Callable[..., Any] = typer.main.get_command(app)
+    try:
+        status = command(args=arguments, prog_name=Path(sys.argv[0]).name, standalone_mode=False)
+        sys.exit(status if isinstance(status, int) else ExitStatus.DONE)
+    except Exit as ended:
+        sys.exit(ended.exit_code)
+    except TyperException as error:
+        error.show()
+        sys.exit(ExitStatus.USAGE)
+    except (Abort, KeyboardInterrupt):
+        console.err.print("Interrupted. What was done so far stays; run the command again to go on.")
+        sys.exit(130)
+    except BrokenPipeError:
+        # The reader of our output has gone; Python would complain again at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(ExitStatus.FAILED)
+    except CitusClusterError as error:
+        _print_failure(error)
+        sys.exit(error.exit_status)
+    except Exception as error:  # a defect of ours: told in one line, in full with --debug
+        if os.environ.get(f"{_PREFIX}DEBUG"):
+            raise
+        place = traceback.extract_tb(error.__traceback__)[-1]
+        console.err.print(
+            f"Error: this should not have happened: {type(error).__name__}: {error} "
+            f"({Path(place.filename).name}:{place.lineno}). Please report it with the output of --debug.",
+            markup=False,
+        )
+        sys.exit(ExitStatus.FAILED)
+
+
+def _print_failure(error: CitusClusterError) -> None:
+    if os.environ.get(f"{_PREFIX}DEBUG"):
+        traceback.print_exception(error)
+    if _format is Format.JSON:
+        console.print_json(
+            {
+                "error": {
+                    "code": error.code,
+                    "message": error.message,
+                    "details": list(error.details),
+                    "hint": error.hint,
+                    "exit_status": int(error.exit_status),
+                }
+            }
+        )
+    console.print_error(error)
+
+
+_typer = partial(
+    typer.Typer,
+    add_completion=False,
+    no_args_is_help=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
+    rich_markup_mode=None,
+)
+
+
+def setup_main() -> None:
+    """Run ``python setup_citus_cluster.py``."""
+    app = _typer()
+    app.command()(setup)
+    run(app)
+
+
+def add_worker_main() -> None:
+    """Run ``python add_worker.py``."""
+    from citus_cluster.cli_cluster import add_worker
+
+    app = _typer()
+    app.command()(add_worker)
+    run(app)
+
+
+def main() -> None:
+    """Run ``citus-cluster`` or ``python -m citus_cluster``."""
+    from citus_cluster import cli_cluster
+
+    app = _typer(no_args_is_help=True)
+
+    @app.callback()
+    def root(
+        version: Annotated[
+            bool, typer.Option("--version", help="Print the version.", callback=_version, is_eager=True)
+        ] = False,
+        debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.", callback=_debug_option)] = False,
+    ) -> None:
+        """Run Citus (distributed PostgreSQL) on Docker Compose."""
+
+    app.command("setup")(setup)
+    cli_cluster.add_commands(app, _typer)
+    run(app)

@@ -1,0 +1,350 @@
+"""Commands for an existing cluster: up, down, status, nodes, rebalance."""
+
+import asyncio
+import re
+import sys
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Annotated, Any, TypeVar
+
+import typer
+
+from citus_cluster import console
+from citus_cluster.cli import (
+    DirectoryOption,
+    Format,
+    FormatOption,
+    ShowSecretsOption,
+    TimeoutOption,
+    choose_format,
+    option,
+    redacted,
+)
+from citus_cluster.errors import CitusClusterError, UsageError, WorkerUnreachableError
+from citus_cluster.model.names import host_problem
+from citus_cluster.model.nodes import NodeAddress, NodeResult, Outcome
+from citus_cluster.model.rebalance import JobState, RebalanceOptions, RebalancePlan, RebalanceStatus, TransferMode
+from citus_cluster.model.topology import Role, service_name
+from citus_cluster.operations import nodes, rebalance
+from citus_cluster.operations.directory import Directory, load
+from citus_cluster.runtime import files, journal
+from citus_cluster.runtime.postgres import Connection, ConnectionInfo, connect
+
+T = TypeVar("T")
+
+_CONNECT_TIMEOUT_S = 10
+
+DsnOption = Annotated[
+    str | None,
+    option("--dsn", help="The coordinator's connection string, where its directory is not here.", show_default=False),
+]
+StrategyOption = Annotated[str | None, option("--strategy", help="Rebalance strategy.", show_default="the server's")]
+ModeOption = Annotated[TransferMode, option("--mode", help="How shards are moved.")]
+DrainOnlyOption = Annotated[bool, option("--drain-only", help="Only move shards off nodes that shall have none.")]
+ReferenceOption = Annotated[
+    bool,
+    option("--parallel-transfer-reference-tables", help="Copy reference tables in parallel, where the server can."),
+]
+ColocatedOption = Annotated[
+    bool,
+    option("--parallel-transfer-colocated-shards", help="Move colocated shards in parallel, where the server can."),
+]
+
+
+def _recorded(root: Path | None, operation: str, work: Callable[[], T]) -> T:
+    """Run ``work`` and keep a line of it in the journal, whatever comes of it."""
+    details: dict[str, object] = {"arguments": redacted(sys.argv[1:])}
+    try:
+        result = work()
+    except CitusClusterError as error:
+        if root:
+            journal.record(root, operation, "failed", {**details, "error": error.code, "message": error.message})
+        raise
+    if root:
+        journal.record(root, operation, "done", details)
+    return result
+
+
+def start(root: Path, *, timeout_s: float, show_secrets: bool, show: bool) -> dict[str, Any]:
+    """Start, register and verify the cluster in ``root``, and print what to paste."""
+    from citus_cluster.operations.up import up as start_cluster
+
+    directory = load(root)
+    with files.locked(root), console.Progress() as progress:
+        result = _recorded(
+            root, "up", lambda: asyncio.run(start_cluster(directory, progress.emit, timeout_s=timeout_s))
+        )
+    if show:
+        console.print_block(result, show_secrets=show_secrets)
+    return result.as_dict(show_secrets=show_secrets)
+
+
+def up(
+    directory: DirectoryOption = Path(),
+    timeout: TimeoutOption = 180,
+    show_secrets: ShowSecretsOption = False,
+    format_: FormatOption = Format.TEXT,
+) -> None:
+    """Start everything, register the workers, and verify with a real distributed write."""
+    choose_format(format_)
+    result = start(directory.absolute(), timeout_s=timeout, show_secrets=show_secrets, show=format_ is Format.TEXT)
+    if format_ is Format.JSON:
+        console.print_json(result)
+
+
+def down(
+    directory: DirectoryOption = Path(),
+    volumes: Annotated[bool, option("--volumes", help="Also remove the volumes: all data is lost.")] = False,
+    confirm: Annotated[
+        str | None,
+        option("--confirm", help="The cluster's name, for --volumes without a question.", show_default=False),
+    ] = None,
+) -> None:
+    """Stop and remove the containers. The data stays in its volumes, unless --volumes."""
+    from citus_cluster.operations.down import down as stop_cluster
+
+    loaded = load(directory.absolute())
+    if volumes:
+        name = loaded.topology.name
+        if confirm is None and console.interactive():
+            confirm = typer.prompt(f"All data of the cluster is lost. Type its name ({name}) to go on", err=True)
+        if confirm != name:
+            raise UsageError(
+                f"down --volumes removes all data of {name!r}, and its name was not confirmed; nothing was done.",
+                hint=f"To agree, add --confirm {name}.",
+            )
+    with files.locked(loaded.root), console.Progress() as progress:
+        _recorded(loaded.root, "down", lambda: asyncio.run(stop_cluster(loaded, progress.emit, volumes=volumes)))
+
+
+def status(directory: DirectoryOption = Path(), format_: FormatOption = Format.TEXT) -> None:
+    """Show services, nodes, tables and a running rebalance. Exit 1 unless all is well."""
+    from citus_cluster.operations.status import status as read_status
+
+    choose_format(format_)
+    found = asyncio.run(read_status(load(directory.absolute())))
+    if format_ is Format.JSON:
+        console.print_json(found.as_dict())
+    else:
+        console.print_status(found)
+    raise typer.Exit(0 if found.ok else 1)
+
+
+def _coordinator(directory: Path, dsn: str | None) -> tuple[ConnectionInfo, Directory | None]:
+    if dsn is not None:
+        return ConnectionInfo.from_dsn(dsn), None
+    loaded = load(directory.absolute())
+    return loaded.coordinator(), loaded
+
+
+@asynccontextmanager
+async def _connected(info: ConnectionInfo) -> AsyncIterator[Connection]:
+    conn = await connect(info, timeout_s=_CONNECT_TIMEOUT_S)
+    async with conn:
+        yield conn
+
+
+def _on_coordinator(
+    directory: Path, dsn: str | None, operation: str | None, work: Callable[[Connection], Awaitable[T]]
+) -> T:
+    info, loaded = _coordinator(directory, dsn)
+
+    async def run() -> T:
+        async with _connected(info) as conn:
+            return await work(conn)
+
+    if operation is None:
+        return asyncio.run(run())
+    return _recorded(loaded.root if loaded else None, operation, lambda: asyncio.run(run()))
+
+
+def add_worker(
+    host: Annotated[str, option("--host", help="Name or address of the worker, as the coordinator reaches it.")],
+    port: Annotated[int, option("--port", help="Its port there.", min=1, max=65535)] = 5432,
+    start_rebalance: Annotated[
+        bool, option("--rebalance", help="Then start a rebalance, which moves shards onto the worker.")
+    ] = False,
+    wait: Annotated[bool, option("--wait", help="Stay until the rebalance is done.")] = False,
+    timeout: TimeoutOption = 60,
+    dsn: DsnOption = None,
+    directory: DirectoryOption = Path(),
+    format_: FormatOption = Format.TEXT,
+) -> None:
+    """Register one worker with the coordinator; moves no shard unless --rebalance is given."""
+    choose_format(format_)
+    if problem := host_problem(host):
+        raise UsageError(f"--host: {problem}.", hint="Give a name such as citus-worker4, or an address.")
+    if wait and not start_rebalance:
+        raise UsageError("--wait waits for a rebalance, and none is asked for.", hint="Add --rebalance.")
+    info, loaded = _coordinator(directory, dsn)
+    coordinator = loaded.topology.coordinator.address if loaded and loaded.topology.coordinator else None
+    worker = NodeAddress(host, port)
+    hint = _growing_hint(loaded, host)
+
+    async def run(progress: console.Progress) -> tuple[NodeResult, RebalanceStatus | None]:
+        async with _connected(info) as conn:
+            try:
+                result = await nodes.add_worker(conn, coordinator, worker, progress.emit, timeout_s=timeout)
+            except WorkerUnreachableError as error:
+                raise (
+                    WorkerUnreachableError(error.message, hint=hint, details=error.details) if hint else error
+                ) from None
+            if not start_rebalance:
+                return result, None
+            return result, await _start_and_show(conn, RebalanceOptions(), progress, wait=wait)
+
+    with console.Progress() as progress:
+        root = loaded.root if loaded else None
+        result, moved = _recorded(root, "add-worker", lambda: asyncio.run(run(progress)))
+    if format_ is Format.JSON:
+        console.print_json({"node": result.as_dict(), "rebalance": moved.as_dict() if moved else None})
+        return
+    words = {Outcome.ADDED: "registered", Outcome.ACTIVATED: "activated again", Outcome.ALREADY: "registered already"}
+    console.out.print(f"{worker} is {words.get(result.outcome, result.outcome.value)}.")
+    if not start_rebalance:
+        console.out.print("It holds no shards of existing tables until a rebalance: citus-cluster rebalance start")
+
+
+def _growing_hint(loaded: Directory | None, host: str) -> str | None:
+    """The next worker of this directory is made by the set-up, not by registering a name."""
+    found = re.fullmatch(r"citus-worker(\d+)", host)
+    if loaded is None or found is None or loaded.topology.coordinator is None:
+        return None
+    if host in {node.service for node in loaded.topology.workers}:
+        return None
+    count = len(loaded.topology.workers) + 1
+    following = max((node.number for node in loaded.topology.workers), default=0) + 1
+    if host != service_name(Role.WORKER, following):
+        return None
+    return (
+        f"{host} does not run here yet. This makes, starts and registers it: "
+        f"python setup_citus_cluster.py --workers={count} --yes --up"
+    )
+
+
+async def _start_and_show(
+    conn: Connection, options: RebalanceOptions, progress: console.Progress, *, wait: bool
+) -> RebalanceStatus | None:
+    job_id = await rebalance.start(conn, options, progress.emit)
+    if job_id is None:
+        return None
+    if wait:
+        return await rebalance.wait(conn, progress.emit, job_id=job_id)
+    found = await rebalance.status(conn, job_id)
+    console.err.print("It goes on by itself; watch it with: citus-cluster rebalance wait")
+    return found
+
+
+def rebalance_plan(
+    strategy: StrategyOption = None,
+    drain_only: DrainOnlyOption = False,
+    dsn: DsnOption = None,
+    directory: DirectoryOption = Path(),
+    format_: FormatOption = Format.TEXT,
+) -> None:
+    """Show which shards a rebalance would move, and the bytes of each node before and after."""
+    choose_format(format_)
+    options = RebalanceOptions(strategy=strategy, drain_only=drain_only)
+    found = _on_coordinator(directory, dsn, None, lambda conn: rebalance.plan(conn, options))
+    if format_ is Format.JSON:
+        console.print_json(found.as_dict())
+    else:
+        _print_plan(found)
+
+
+def _print_plan(found: RebalancePlan) -> None:
+    if not found.moves:
+        console.out.print("Nothing to move: the shards are balanced.")
+        return
+    rows = [
+        (move.table, move.shard_id, console.size(move.size_bytes), move.source, move.target) for move in found.moves
+    ]
+    console.out.print(console.table("Moves", ("table", "shard", "size", "from", "to"), rows))
+    after = found.bytes_after
+    sizes = [
+        (address, console.size(before), console.size(after.get(address, before)))
+        for address, before in sorted(found.bytes_before.items())
+    ]
+    console.out.print(console.table("Nodes", ("node", "now", "after"), sizes))
+
+
+def rebalance_start(
+    strategy: StrategyOption = None,
+    mode: ModeOption = TransferMode.AUTO,
+    drain_only: DrainOnlyOption = False,
+    parallel_reference: ReferenceOption = False,
+    parallel_colocated: ColocatedOption = False,
+    wait: Annotated[bool, option("--wait", help="Stay until it is done.")] = False,
+    dsn: DsnOption = None,
+    directory: DirectoryOption = Path(),
+    format_: FormatOption = Format.TEXT,
+) -> None:
+    """Start a rebalance. It is Citus' own job: it goes on when this command has ended."""
+    choose_format(format_)
+    options = RebalanceOptions(
+        strategy=strategy,
+        mode=mode,
+        drain_only=drain_only,
+        parallel_transfer_reference_tables=parallel_reference,
+        parallel_transfer_colocated_shards=parallel_colocated,
+    )
+    with console.Progress() as progress:
+        found = _on_coordinator(
+            directory, dsn, "rebalance-start", lambda conn: _start_and_show(conn, options, progress, wait=wait)
+        )
+    if format_ is Format.JSON:
+        console.print_json({"rebalance": found.as_dict() if found else None})
+
+
+def rebalance_status(
+    dsn: DsnOption = None, directory: DirectoryOption = Path(), format_: FormatOption = Format.TEXT
+) -> None:
+    """Show the running or the last rebalance: progress, rate, time left, and what is in its way."""
+    choose_format(format_)
+    found = _on_coordinator(directory, dsn, None, rebalance.status)
+    if format_ is Format.JSON:
+        console.print_json(found.as_dict())
+    else:
+        console.print_rebalance(found)
+
+
+def rebalance_stop(dsn: DsnOption = None, directory: DirectoryOption = Path()) -> None:
+    """Stop the running rebalance; shards that were moved stay where they are."""
+    found = _on_coordinator(directory, dsn, "rebalance-stop", rebalance.stop)
+    console.print_rebalance(found)
+
+
+def rebalance_wait(
+    dsn: DsnOption = None, directory: DirectoryOption = Path(), format_: FormatOption = Format.TEXT
+) -> None:
+    """Show the progress of the running rebalance until it is done. Ctrl-C leaves it running."""
+    choose_format(format_)
+
+    async def wait(conn: Connection) -> RebalanceStatus:
+        with console.Progress() as progress:
+            return await rebalance.wait(conn, progress.emit)
+
+    found = _on_coordinator(directory, dsn, None, wait)
+    if format_ is Format.JSON:
+        console.print_json(found.as_dict())
+    elif found.state is JobState.NONE:
+        console.out.print("No rebalance has run yet.")
+
+
+def add_commands(app: typer.Typer, new: Callable[..., typer.Typer]) -> None:
+    """Add every command of this module to the program."""
+    app.command("up")(up)
+    app.command("down")(down)
+    app.command("status")(status)
+    app.command("add-worker")(add_worker)
+    of_nodes = new(no_args_is_help=True, help="Register nodes.")
+    of_nodes.command("add")(add_worker)
+    app.add_typer(of_nodes, name="nodes")
+    of_rebalance = new(no_args_is_help=True, help="Move shards so that every node has its share.")
+    of_rebalance.command("plan")(rebalance_plan)
+    of_rebalance.command("start")(rebalance_start)
+    of_rebalance.command("status")(rebalance_status)
+    of_rebalance.command("stop")(rebalance_stop)
+    of_rebalance.command("wait")(rebalance_wait)
+    app.add_typer(of_rebalance, name="rebalance")

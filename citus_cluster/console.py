@@ -1,0 +1,190 @@
+"""Printing, and nothing else: results on stdout, progress and messages on stderr.
+
+Without a terminal there are no colours, no cursor movements and no prompts.
+"""
+
+import difflib
+import json
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from types import TracebackType
+from typing import Any, Self
+
+from rich.console import Console
+from rich.live import Live
+from rich.markup import escape
+from rich.prompt import Confirm
+from rich.spinner import Spinner
+from rich.table import Table
+
+from citus_cluster.errors import CitusClusterError
+from citus_cluster.model.changes import Action, FileChange
+from citus_cluster.model.effects import Effect, EffectKind
+from citus_cluster.model.events import Event, EventKind
+from citus_cluster.operations.setup import SetupPlan
+from citus_cluster.render.bundle import API_CONTEXT_FOLDER
+
+_SIGNS = {
+    EventKind.STARTED: "·",
+    EventKind.PROGRESS: "·",
+    EventKind.DONE: "[green]✓[/]",
+    EventKind.SKIPPED: "[dim]-[/]",
+    EventKind.WARNING: "[yellow]![/]",
+    EventKind.FAILED: "[red]✗[/]",
+}
+_UNFINISHED = {EventKind.STARTED, EventKind.PROGRESS}
+
+# In a pipe lines are as long as they need to be, instead of folded at 80 columns.
+_WIDTH = None if sys.stdout.isatty() else 240
+out = Console(highlight=False, soft_wrap=True, width=_WIDTH)
+err = Console(stderr=True, highlight=False, soft_wrap=True)
+
+
+def interactive() -> bool:
+    """Tell whether a person can be asked: both ends are a terminal."""
+    return sys.stdin.isatty() and err.is_terminal
+
+
+def print_json(data: object) -> None:
+    """Print one JSON document on stdout, without colours."""
+    sys.stdout.write(json.dumps(data, indent=2, ensure_ascii=False, default=str) + "\n")
+
+
+def print_error(error: CitusClusterError) -> None:
+    """Print what happened, the single findings, and what to do next."""
+    err.print(f"[red]Error:[/] {escape(error.message)}")
+    for line in error.details:
+        err.print(f"  - {escape(line)}")
+    if error.hint:
+        err.print(f"[bold]What to do:[/] {escape(error.hint)}")
+
+
+def print_warnings(warnings: Iterable[str]) -> None:
+    for warning in warnings:
+        err.print(f"[yellow]Warning:[/] {escape(warning)}")
+
+
+def print_notes(notes: Iterable[str]) -> None:
+    for note in notes:
+        err.print(f"[dim]Note:[/] {escape(note)}")
+
+
+def confirm(question: str) -> bool:
+    return Confirm.ask(question, default=False, console=err)
+
+
+class Progress:
+    """Shows events: a line for each step that runs on a terminal, plain lines elsewhere."""
+
+    def __init__(self) -> None:
+        self._running: dict[str, Event] = {}
+        self._last: dict[str, tuple[EventKind, str]] = {}
+        self._live = Live(console=err, refresh_per_second=8, transient=True) if err.is_terminal else None
+
+    def __enter__(self) -> Self:
+        if self._live:
+            self._live.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._live:
+            self._live.update("")
+            self._live.stop()
+
+    def emit(self, event: Event) -> None:
+        if event.kind in _UNFINISHED and self._live:
+            self._running[event.step] = event
+        else:
+            self._running.pop(event.step, None)
+            if self._last.get(event.step) != (event.kind, event.message):
+                err.print(f"{_SIGNS[event.kind]} {escape(event.message)}")
+        self._last[event.step] = (event.kind, event.message)
+        if self._live:
+            table = Table.grid(padding=(0, 1))
+            for running in self._running.values():
+                table.add_row(Spinner("dots"), escape(running.message))
+            self._live.update(table)
+
+
+def print_plan(plan: SetupPlan, *, diffs: bool) -> None:
+    """Print which files change, what that means for containers, and the differences."""
+    target = out
+    if plan.nothing_to_do:
+        for path in plan.kept_edits:
+            err.print(f"Left as it is: {escape(path)} (edited by hand, and nothing to change in it)")
+        target.print(f"Nothing to do: {escape(str(plan.root))} is as cluster.yaml says.")
+        return
+    target.print(f"[bold]Cluster {escape(plan.spec.name)}[/] in {escape(str(plan.root))}")
+    for line in _file_lines(plan.all_changes):
+        target.print(f"  {line}")
+    for path in plan.kept_edits:
+        target.print(f"  keep      {escape(path)} (edited by hand, and nothing to change in it)")
+    for line in _effect_lines(plan.effects):
+        target.print(f"  {line}")
+    if diffs:
+        for change in plan.all_changes:
+            _print_diff(change)
+
+
+def _file_lines(changes: Sequence[FileChange]) -> Iterable[str]:
+    context = [change for change in changes if change.path.startswith(f"{API_CONTEXT_FOLDER}/")]
+    for change in changes:
+        if change not in context:
+            edited = " (edited by hand; the edited file is kept as .bak)" if change.edited else ""
+            yield f"{change.action.value:<9} {escape(change.path)}{edited}"
+    if context:
+        actions = "/".join(sorted({change.action.value for change in context}))
+        yield f"{actions:<9} {API_CONTEXT_FOLDER}/ ({len(context)} files, the sources of the admin API's image)"
+
+
+def _effect_lines(effects: Sequence[Effect]) -> Iterable[str]:
+    """One line for all services to which the same happens for the same reasons."""
+    grouped: dict[tuple[EffectKind, tuple[str, ...]], list[str]] = {}
+    for effect in effects:
+        grouped.setdefault((effect.kind, effect.reasons), []).append(effect.service)
+    words = {
+        EffectKind.ADD: "add",
+        EffectKind.RECREATE: "restart",
+        EffectKind.RELOAD: "reload",
+        EffectKind.REMOVE: "stop",
+    }
+    for (kind, reasons), services in grouped.items():
+        why = f": {', '.join(reasons)}" if reasons else ""
+        yield escape(f"{words[kind]:<9} {', '.join(services)}{why}")
+
+
+def _print_diff(change: FileChange) -> None:
+    if change.action is not Action.UPDATE or change.old is None or change.wanted is None:
+        return
+    old, new = (text.decode(errors="replace").splitlines() for text in (change.old, change.wanted.content))
+    for line in difflib.unified_diff(old, new, f"{change.path} (now)", f"{change.path} (new)", lineterm="", n=1):
+        colour = {"+": "green", "-": "red"}.get(line[:1])
+        out.print(f"[{colour}]{escape(line)}[/]" if colour else escape(line))
+
+
+def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> Table:
+    """Make a table that reads well in a terminal and in a pipe."""
+    made = Table(title=title, title_justify="left", title_style="bold", box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    for column in columns:
+        made.add_column(column, overflow="fold", no_wrap=False)
+    for row in rows:
+        made.add_row(*(escape(str(cell)) for cell in row))
+    return made
+
+
+def size(size_bytes: float | None) -> str:
+    """Write a number of bytes for people."""
+    if size_bytes is None:
+        return "?"
+    for unit in ("B", "kB", "MB", "GB"):
+        if abs(size_bytes) < 1024:
+            return f"{size_bytes:.0f} {unit}" if unit == "B" else f"{size_bytes:.1f} {unit}"
+        size_bytes /= 1024
+    return f"{size_bytes:.1f} TB"
+
+
+def print_mapping(data: Mapping[str, Any]) -> None:
+    for key, value in data.items():
+        out.print(f"  {key:<14} {escape(str(value))}")

@@ -1,0 +1,167 @@
+"""Every error that a user can meet: what happened, why, and what to do next.
+
+An error is data. It never prints; the command line and the admin API do that at the edge, from
+``code``, ``exit_status`` and ``http_status``. Anything else that escapes is a defect of ours.
+"""
+
+from collections.abc import Sequence
+from enum import IntEnum
+from typing import ClassVar
+
+
+class ExitStatus(IntEnum):
+    """Exit statuses of every command, as documented in the README."""
+
+    DONE = 0
+    FAILED = 1
+    USAGE = 2
+    PREFLIGHT = 3
+    WOULD_CHANGE = 4
+    PARTLY_DONE = 5
+
+
+class CitusClusterError(Exception):
+    """Something failed.
+
+    ``message`` says what and why, ``hint`` what to do next, ``details`` list single findings.
+    None of them ever holds a password. The message defaults to the first line of the docstring.
+    """
+
+    code: ClassVar[str] = "failed"
+    exit_status: ClassVar[ExitStatus] = ExitStatus.FAILED
+    http_status: ClassVar[int] = 500
+
+    def __init__(self, message: str | None = None, *, hint: str | None = None, details: Sequence[str] = ()) -> None:
+        self.message = message or (type(self).__doc__ or "").strip().splitlines()[0]
+        self.hint = hint
+        self.details = tuple(details)
+        super().__init__(self.message)
+
+
+class UsageError(CitusClusterError):
+    """The command was given something that it does not take."""
+
+    code = "usage"
+    exit_status = ExitStatus.USAGE
+    http_status = 422
+
+
+class SpecError(UsageError):
+    """The specification of the cluster is not valid; ``details`` has one line for each problem."""
+
+    code = "invalid-spec"
+
+
+class ImmutableError(UsageError):
+    """A value was changed that cannot change in an existing cluster."""
+
+    code = "immutable"
+    http_status = 409
+
+
+class DoesNotFitError(UsageError):
+    """The cluster does not fit into the memory that was given."""
+
+    code = "does-not-fit"
+
+
+class PreflightError(CitusClusterError):
+    """The machine lacks what the command needs; ``details`` has one line for each finding."""
+
+    code = "preflight"
+    exit_status = ExitStatus.PREFLIGHT
+    http_status = 503
+
+
+class EngineUnavailableError(PreflightError):
+    """No Docker engine answers."""
+
+    code = "engine-unavailable"
+
+
+class LeftoverVolumesError(PreflightError):
+    """Volumes of an earlier cluster of this name exist, and its password is not here."""
+
+    code = "leftover-volumes"
+
+
+class ConsentNeededError(CitusClusterError):
+    """Files would change, and nobody agreed to it."""
+
+    code = "consent-needed"
+    exit_status = ExitStatus.WOULD_CHANGE
+    http_status = 409
+
+
+class EditedFileError(CitusClusterError):
+    """A generated file was edited by hand, and this run would have to replace it."""
+
+    code = "edited-file"
+    http_status = 409
+
+
+class LockedError(CitusClusterError):
+    """Another run is at work on the same cluster."""
+
+    code = "locked"
+    http_status = 409
+
+
+class WriteError(CitusClusterError):
+    """A file could not be written; the old files are intact."""
+
+    code = "write-failed"
+
+
+class ServiceFailedError(CitusClusterError):
+    """A service did not become ready in time."""
+
+    code = "service-failed"
+
+
+class UnreachableError(CitusClusterError):
+    """A server does not answer."""
+
+    code = "unreachable"
+    http_status = 503
+
+
+class WorkerUnreachableError(UnreachableError):
+    """A worker does not answer the coordinator."""
+
+    code = "worker-unreachable"
+    http_status = 502
+
+
+class AuthenticationError(UnreachableError):
+    """A server refused the password."""
+
+    code = "authentication-failed"
+
+
+class MismatchError(CitusClusterError):
+    """A worker cannot join, since it does not run what the coordinator runs."""
+
+    code = "version-mismatch"
+    http_status = 409
+
+
+class NotRegisteredError(CitusClusterError):
+    """Some workers could not be registered; the rest of the cluster works."""
+
+    code = "not-registered"
+    exit_status = ExitStatus.PARTLY_DONE
+    http_status = 503
+
+
+class VerificationError(CitusClusterError):
+    """The cluster runs, but does not do what a cluster must."""
+
+    code = "verification-failed"
+
+
+class RebalanceError(CitusClusterError):
+    """The rebalance cannot start, or has failed."""
+
+    code = "rebalance-failed"
+    http_status = 409

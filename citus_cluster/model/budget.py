@@ -1,0 +1,195 @@
+"""How one machine's memory is shared among services, and what one server can carry in its share.
+
+Figures are MB (1,048,576 bytes). "Judgement" marks a margin that has no source.
+"""
+
+from bisect import bisect_left
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+
+from citus_cluster.model.services import Service
+
+USABLE_PART = 0.9
+"""Part of the machine's memory that services get, and part of a container's that its server plans with (judgement)."""
+
+REDIS_MB = 128
+CASSANDRA_MB = 1280
+"""For each Cassandra node: a heap of 512 MB, and what the JVM takes beside it."""
+ADMIN_API_MB = 192
+
+WORK_MEM_STOCK_MB = 4
+"""PostgreSQL's own default for work_mem: what a query should have."""
+WORK_MEM_LEAST_MB = 1
+CLIENTS_ENOUGH = 20
+"""With fewer clients than this, work_mem gives way down to WORK_MEM_LEAST_MB (judgement)."""
+CLIENTS_LEAST = 5
+
+LEAST_SHARED_BUFFERS_MB = 128
+AUTOVACUUM_WORKERS = 3
+LOCKS_PER_TRANSACTION = 256
+LOCK_BYTES = 270
+TASK_EXECUTORS = 4
+MOVES_PER_NODE = 1
+TABLE_OWNERS = 1
+SPARE_PROCESSES = 3
+_MB = 1024 * 1024
+
+
+class Server(StrEnum):
+    """A kind of PostgreSQL server."""
+
+    COORDINATOR = "coordinator"
+    WORKER = "worker"
+    PG14 = "pg14"
+
+
+_WEIGHT = {Server.COORDINATOR: 2, Server.WORKER: 2, Server.PG14: 1}
+_PG14_SERVERS = 2
+# Measured on Citus 13.2: about 6 MB for a backend of the coordinator, 2 MB for one of a worker; counted with a margin.
+BACKEND_MB = {Server.COORDINATOR: 8, Server.WORKER: 4, Server.PG14: 4}
+
+
+@dataclass(frozen=True)
+class Shares:
+    """Memory limit in MB of each container; None where the service is not wanted. All workers have the same."""
+
+    servers: Mapping[Server, float]
+    redis_mb: int | None
+    cassandra_mb: int | None
+    admin_api_mb: int | None
+
+
+def share(
+    total_mb: int, *, services: frozenset[Service], workers: int, coordinator: bool, cassandra_nodes: int
+) -> Shares:
+    """Share ``total_mb`` out: fixed limits first, the rest by weight among the PostgreSQL servers.
+
+    A server's share is 0 where the fixed limits leave nothing.
+    """
+    redis_mb = REDIS_MB if Service.REDIS in services else None
+    cassandra_mb = CASSANDRA_MB if Service.CASSANDRA in services else None
+    admin_api_mb = ADMIN_API_MB if Service.ADMIN_API in services else None
+    fixed_mb = (redis_mb or 0) + (cassandra_mb or 0) * cassandra_nodes + (admin_api_mb or 0)
+    counts = {
+        Server.COORDINATOR: int(Service.CITUS in services and coordinator),
+        Server.WORKER: workers if Service.CITUS in services else 0,
+        Server.PG14: _PG14_SERVERS if Service.PG14 in services else 0,
+    }
+    weights = sum(_WEIGHT[server] * count for server, count in counts.items())
+    unit_mb = max(0.0, USABLE_PART * total_mb - fixed_mb) / max(weights, 1)
+    servers = {server: unit_mb * _WEIGHT[server] for server, count in counts.items() if count}
+    return Shares(servers, redis_mb, cassandra_mb, admin_api_mb)
+
+
+@dataclass(frozen=True)
+class Load:
+    """What one server carries at once.
+
+    ``clients`` is the number of clients of the whole cluster (C), ``queries`` how many of this server's
+    connections work at the same time (Q), ``processes`` its background processes without spare ones.
+    ``holds_shards`` is true for a coordinator that has no workers.
+    """
+
+    server: Server
+    clients: int
+    max_connections: int
+    queries: int
+    processes: int
+    holds_shards: bool = False
+
+    @property
+    def max_worker_processes(self) -> int:
+        return max(16, self.processes + SPARE_PROCESSES)
+
+    @property
+    def max_prepared_transactions(self) -> int:
+        return 2 * self.max_connections
+
+
+def load_of(server: Server, *, clients: int, workers: int, cpus: int) -> Load:
+    """Give the load of a server in a cluster of so many clients and workers."""
+    coordinator_connections = clients + 10 + 4 * workers + 10
+    processes = max(16, cpus + logical_replication_workers() + 1 + 1 + 1 + TASK_EXECUTORS)
+    if server is Server.PG14:
+        return Load(server, clients, clients + 10, clients, processes)
+    if server is Server.COORDINATOR and workers:
+        return Load(server, clients, coordinator_connections, clients, processes)
+    # Each shard task is a connection of its own, so on a server with shards all connections may work.
+    connections = _a_fifth_more(coordinator_connections)
+    return Load(server, clients, connections, connections, processes, holds_shards=server is Server.COORDINATOR)
+
+
+def logical_replication_workers() -> int:
+    """Processes that apply moved shards: one publication, slot and subscription for each owner of tables."""
+    return max(8, 4 * MOVES_PER_NODE * TABLE_OWNERS)
+
+
+def shared_buffers_mb(memory_mb: float) -> float:
+    return max(LEAST_SHARED_BUFFERS_MB, memory_mb / 4)
+
+
+def autovacuum_work_mem_mb(memory_mb: float) -> float:
+    return max(64, min(memory_mb / 32, 1024))
+
+
+def committed_mb(load: Load, memory_mb: float, buffers_mb: float) -> float:
+    """Memory that is spoken for before any query gets its work_mem."""
+    locks = LOCKS_PER_TRANSACTION * (load.max_connections + load.max_prepared_transactions)
+    return (
+        buffers_mb
+        + load.max_connections * BACKEND_MB[load.server]
+        + AUTOVACUUM_WORKERS * autovacuum_work_mem_mb(memory_mb)
+        + locks * LOCK_BYTES / _MB
+    )
+
+
+def work_mem_mb(load: Load, memory_mb: float, buffers_mb: float) -> float:
+    """Memory of one query's sort: pgtune's value, unless the budget leaves less. May be negative."""
+    by_pgtune = (memory_mb - buffers_mb) / ((load.queries + load.processes) * 3)
+    by_budget = (USABLE_PART * memory_mb - committed_mb(load, memory_mb, buffers_mb)) / load.queries
+    return min(by_pgtune, by_budget)
+
+
+def carries(load: Load, memory_mb: float, least_work_mem_mb: float) -> bool:
+    """Tell whether a server with so much memory carries the load."""
+    return work_mem_mb(load, memory_mb, shared_buffers_mb(memory_mb)) >= least_work_mem_mb
+
+
+def most_clients(fits: Callable[[int, float], bool], most: int) -> int:
+    """Give the largest number of clients up to ``most`` that fits, 0 where fewer than CLIENTS_LEAST do.
+
+    ``fits(clients, work_mem_mb)`` must not become true again once it is false. Queries get their
+    stock 4 MB, unless that leaves fewer than CLIENTS_ENOUGH clients: then at least 1 MB.
+    """
+    clients = _largest(most, lambda count: fits(count, WORK_MEM_STOCK_MB))
+    if clients < CLIENTS_ENOUGH:
+        clients = _largest(most, lambda count: fits(count, WORK_MEM_LEAST_MB))
+    return clients if clients >= CLIENTS_LEAST else 0
+
+
+def least_memory_mb(load: Load) -> int:
+    """Give the smallest memory that carries the load with the smallest sound settings."""
+
+    def enough(memory_mb: int) -> bool:
+        return work_mem_mb(load, memory_mb, LEAST_SHARED_BUFFERS_MB) >= WORK_MEM_LEAST_MB
+
+    return smallest(enough, 1)
+
+
+def smallest(enough: Callable[[int], bool], start: int) -> int:
+    """Give the smallest number from ``start`` on for which ``enough`` is true; it must stay true from there."""
+    step = max(start, 1)
+    while not enough(start + step):
+        step *= 2
+    return start + bisect_left(range(start, start + step), True, key=enough)
+
+
+def _largest(most: int, fits: Callable[[int], bool]) -> int:
+    """Give the largest number from 1 to ``most`` that fits, 0 if none does; smaller ones must fit too."""
+    return bisect_left(range(1, most + 1), True, key=lambda count: not fits(count))
+
+
+def _a_fifth_more(connections: int) -> int:
+    """1.2 times as many, up to the next ten, in whole numbers so that no rounding error adds ten."""
+    return -(-connections * 12 // 100) * 10

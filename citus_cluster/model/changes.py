@@ -1,0 +1,94 @@
+"""The difference between the files that a cluster needs and those on the disk, as a value."""
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+
+
+class Action(StrEnum):
+    """What happens to one file."""
+
+    CREATE = "create"
+    UPDATE = "update"
+    SET_MODE = "set mode"
+    REMOVE = "remove"
+    KEEP = "keep"
+    """The user edited it, and nothing that we would write has changed since."""
+    NONE = "none"
+
+
+@dataclass(frozen=True)
+class WantedFile:
+    """A file as it should be. Only ``tracked`` ones can be hand-edited; the others are shared with the user."""
+
+    content: bytes
+    mode: int = 0o644
+    tracked: bool = True
+
+
+@dataclass(frozen=True)
+class FoundFile:
+    """A file as it is on the disk; ``mode`` has the permission bits only."""
+
+    content: bytes
+    mode: int
+
+
+@dataclass(frozen=True)
+class FileChange:
+    """What happens to one file, and whether a user's edit would be replaced by it."""
+
+    path: str
+    action: Action
+    old: bytes | None
+    wanted: WantedFile | None
+    edited: bool = False
+
+    @property
+    def changes(self) -> bool:
+        return self.action not in {Action.NONE, Action.KEEP}
+
+
+def digest(content: bytes) -> str:
+    """SHA-256 of a file's content, as the manifest records it."""
+    return hashlib.sha256(content).hexdigest()
+
+
+def plan_files(
+    wanted: Mapping[str, WantedFile],
+    found: Mapping[str, FoundFile],
+    recorded: Mapping[str, Sequence[str]],
+    *,
+    replace_edited: bool = False,
+) -> tuple[FileChange, ...]:
+    """Compare, in the order of ``wanted``; then the files that are no longer needed.
+
+    ``found`` holds what exists of the wanted and recorded paths. ``recorded`` gives for each path
+    that an earlier run wrote the digests that count as ours: the last one written, and the one
+    that an interrupted run was about to write.
+    """
+    changes = [
+        _compare(path, file, found.get(path), recorded.get(path), replace_edited) for path, file in wanted.items()
+    ]
+    for path in sorted(set(recorded) - set(wanted)):
+        old = found.get(path)
+        if old is None:
+            continue
+        ours = digest(old.content) in recorded[path]
+        changes.append(FileChange(path, Action.REMOVE if ours else Action.KEEP, old.content, None, edited=not ours))
+    return tuple(changes)
+
+
+def _compare(
+    path: str, wanted: WantedFile, found: FoundFile | None, recorded: Sequence[str] | None, replace_edited: bool
+) -> FileChange:
+    if found is None:
+        return FileChange(path, Action.CREATE, None, wanted)
+    if found.content == wanted.content:
+        action = Action.NONE if found.mode == wanted.mode else Action.SET_MODE
+        return FileChange(path, action, found.content, wanted)
+    edited = wanted.tracked and (recorded is None or digest(found.content) not in recorded)
+    if edited and recorded and digest(wanted.content) == recorded[0] and not replace_edited:
+        return FileChange(path, Action.KEEP, found.content, wanted, edited=True)
+    return FileChange(path, Action.UPDATE, found.content, wanted, edited=edited)

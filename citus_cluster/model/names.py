@@ -1,0 +1,96 @@
+"""Which names, addresses and passwords are taken; each check gives the problem, or None."""
+
+import ipaddress
+import re
+
+_PROJECT = re.compile(r"[a-z0-9][a-z0-9_-]{0,39}")
+_IDENTIFIER = re.compile(r"[A-Za-z_][A-Za-z0-9_-]{0,62}")
+_HOST = re.compile(
+    r"(?=.{1,253}\Z)[A-Za-z0-9_]([A-Za-z0-9_-]{0,61}[A-Za-z0-9])?(\.[A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?)*\.?"
+)
+_ROLES_THAT_CANNOT_BE = {"public", "none"}
+_PASSWORD_LIMIT = 1000
+
+
+def project_problem(name: str) -> str | None:
+    """Compose takes lower-case letters, digits, ``-`` and ``_``, the first a letter or digit.
+
+    Forty characters leave room for the service's part of a container's name (63 in a host name).
+    """
+    if _PROJECT.fullmatch(name):
+        return None
+    return (
+        f"{name!r} is not a project name that Compose takes: use lower-case letters, digits, '-' and '_', "
+        "beginning with a letter or digit, at most 40 characters"
+    )
+
+
+def identifier_problem(name: str) -> str | None:
+    """Check the name of a database or role: ASCII, at most 63 bytes, as PostgreSQL keeps them."""
+    if not _IDENTIFIER.fullmatch(name):
+        return (
+            f"{name!r} is not usable: take letters, digits, '_' and '-', beginning with a letter or '_', "
+            "at most 63 characters"
+        )
+    return None
+
+
+def user_problem(name: str) -> str | None:
+    if name.lower() in _ROLES_THAT_CANNOT_BE or name.lower().startswith("pg_"):
+        return f"{name!r} is reserved by PostgreSQL: choose another name"
+    return identifier_problem(name)
+
+
+def database_problem(name: str) -> str | None:
+    if name in {"template0", "template1"}:
+        return f"{name!r} is PostgreSQL's template: choose another name"
+    return identifier_problem(name)
+
+
+def password_problem(password: str) -> str | None:
+    """Any printable character is taken; the message never repeats the password."""
+    if not password:
+        return "the password is empty: give one, or leave it out and a random one is made"
+    if not password.isprintable():
+        return "the password has a line break, NUL or another control character: use printable characters"
+    if len(password) > _PASSWORD_LIMIT:
+        return f"the password is longer than {_PASSWORD_LIMIT} characters: use a shorter one"
+    return None
+
+
+def bind_problem(address: str) -> str | None:
+    """Docker publishes ports on an IP address, never on a name."""
+    try:
+        ipaddress.ip_address(address)
+    except ValueError:
+        return f"{address!r} is not an IP address: use 127.0.0.1 for this machine alone, or 0.0.0.0 for all interfaces"
+    return None
+
+
+def host_problem(host: str) -> str | None:
+    """Check a name or address under which a server can be reached."""
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
+        if _HOST.fullmatch(host) and not re.fullmatch(r"[0-9.]+", host):
+            return None
+        return f"{host!r} is not a host name or IP address"
+    return None
+
+
+def advertise_problem(host: str) -> str | None:
+    """The address must mean this machine to other servers too."""
+    problem = host_problem(host)
+    if problem:
+        return problem
+    try:
+        address = ipaddress.ip_address(host)
+    except ValueError:
+        if host.rstrip(".").lower() == "localhost":
+            return (
+                "'localhost' means another machine on every machine: give this server's name or address in the network"
+            )
+        return None
+    if address.is_loopback or address.is_unspecified:
+        return f"{host} is not reachable from other servers: give this server's address in the network"
+    return None

@@ -1,0 +1,74 @@
+"""The cluster at a glance, as ``status`` prints it and the API answers it. None means unknown."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from citus_cluster.model.nodes import NodeAddress
+from citus_cluster.model.rebalance import RebalanceStatus
+
+
+@dataclass(frozen=True)
+class NodeOverview:
+    """One node. ``reason`` says why the unknown is unknown; ``shard_bytes`` counts what lies on this node."""
+
+    address: NodeAddress
+    role: str
+    is_active: bool
+    should_have_shards: bool
+    postgres_version: str | None
+    citus_version: str | None
+    shard_count: int
+    shard_bytes: int | None
+    reason: str | None = None
+
+    def as_dict(self) -> Mapping[str, object]:
+        return {
+            "host": self.address.host,
+            "port": self.address.port,
+            "role": self.role,
+            "active": self.is_active,
+            "should_have_shards": self.should_have_shards,
+            "postgres_version": self.postgres_version,
+            "citus_version": self.citus_version,
+            "shard_count": self.shard_count,
+            "shard_bytes": self.shard_bytes,
+            "reason": self.reason,
+        }
+
+
+@dataclass(frozen=True)
+class TableOverview:
+    """One distributed, reference, schema-based or local Citus table; ``size_bytes`` sums all placements."""
+
+    name: str
+    type: str
+    distribution_column: str | None
+    shard_count: int
+    size_bytes: int | None
+    colocation_id: int
+
+    def as_dict(self) -> Mapping[str, object]:
+        return {
+            "name": self.name,
+            "type": self.type,
+            "distribution_column": self.distribution_column,
+            "shard_count": self.shard_count,
+            "size_bytes": self.size_bytes,
+            "colocation_id": self.colocation_id,
+        }
+
+
+@dataclass(frozen=True)
+class Overview:
+    """Nodes (the coordinator first), tables by name, and the latest rebalance."""
+
+    nodes: tuple[NodeOverview, ...]
+    tables: tuple[TableOverview, ...]
+    rebalance: RebalanceStatus
+
+    def as_dict(self) -> Mapping[str, object]:
+        return {
+            "nodes": [node.as_dict() for node in self.nodes],
+            "tables": [table.as_dict() for table in self.tables],
+            "rebalance": self.rebalance.as_dict(),
+        }

@@ -1,0 +1,423 @@
+"""What a rebalance will do, and how far one is: plans, progress, problems; all computed from rows."""
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import StrEnum
+
+from citus_cluster.model.nodes import NodeAddress
+
+
+class TransferMode(StrEnum):
+    """How Citus copies a shard (``citus.shard_transfer_mode``)."""
+
+    AUTO = "auto"
+    FORCE_LOGICAL = "force_logical"
+    BLOCK_WRITES = "block_writes"
+
+
+@dataclass(frozen=True)
+class RebalanceOptions:
+    """Arguments of ``citus_rebalance_start``; ``strategy`` None takes the cluster's default."""
+
+    strategy: str | None = None
+    mode: TransferMode = TransferMode.AUTO
+    drain_only: bool = False
+    parallel_transfer_reference_tables: bool = False
+    parallel_transfer_colocated_shards: bool = False
+
+    @property
+    def wants_parallel(self) -> bool:
+        return self.parallel_transfer_reference_tables or self.parallel_transfer_colocated_shards
+
+
+@dataclass(frozen=True)
+class Move:
+    """One shard that changes its node."""
+
+    table: str
+    shard_id: int
+    size_bytes: int
+    source: NodeAddress
+    target: NodeAddress
+
+    def as_dict(self) -> Mapping[str, object]:
+        return {
+            "table": self.table,
+            "shard_id": self.shard_id,
+            "size_bytes": self.size_bytes,
+            "source": str(self.source),
+            "target": str(self.target),
+        }
+
+
+@dataclass(frozen=True)
+class RebalancePlan:
+    """The moves that Citus would make, in its order, and the bytes of each node before and after them."""
+
+    moves: tuple[Move, ...]
+    bytes_before: Mapping[NodeAddress, int]
+
+    @property
+    def bytes_after(self) -> Mapping[NodeAddress, int]:
+        after = dict(self.bytes_before)
+        for move in self.moves:
+            after[move.source] = after.get(move.source, 0) - move.size_bytes
+            after[move.target] = after.get(move.target, 0) + move.size_bytes
+        return after
+
+    @property
+    def size_bytes(self) -> int:
+        return sum(move.size_bytes for move in self.moves)
+
+    def as_dict(self) -> Mapping[str, object]:
+        after = self.bytes_after
+        return {
+            "moves": [move.as_dict() for move in self.moves],
+            "size_bytes": self.size_bytes,
+            "nodes": [
+                {"node": str(node), "bytes_before": self.bytes_before.get(node, 0), "bytes_after": after[node]}
+                for node in sorted(after)
+            ],
+        }
+
+
+class JobState(StrEnum):
+    """State of Citus' background job; NONE if there never was one."""
+
+    NONE = "none"
+    SCHEDULED = "scheduled"
+    RUNNING = "running"
+    FINISHED = "finished"
+    CANCELLING = "cancelling"
+    CANCELLED = "cancelled"
+    FAILING = "failing"
+    FAILED = "failed"
+
+    @property
+    def is_final(self) -> bool:
+        return self in {JobState.NONE, JobState.FINISHED, JobState.CANCELLED, JobState.FAILED}
+
+
+@dataclass(frozen=True)
+class Job:
+    """One row of ``pg_dist_background_job``, with the server's time at which it was read."""
+
+    job_id: int
+    state: JobState
+    started_at: datetime | None
+    finished_at: datetime | None
+    observed_at: datetime
+
+
+@dataclass(frozen=True)
+class Task:
+    """One row of ``pg_dist_background_task``."""
+
+    task_id: int
+    state: str
+    command: str
+    retry_count: int = 0
+    message: str | None = None
+    not_before: datetime | None = None
+    process_id: int | None = None
+
+    @property
+    def shard_id(self) -> int | None:
+        """The shard that the task moves (with those colocated with it); None if it copies reference tables."""
+        found = re.search(r"citus_move_shard_placement\((\d+)", self.command)
+        return int(found[1]) if found else None
+
+    @property
+    def is_done(self) -> bool:
+        return self.state == "done"
+
+    @property
+    def is_troubled(self) -> bool:
+        return self.state == "error" or (self.retry_count > 0 and self.state in {"runnable", "running", "blocked"})
+
+
+@dataclass(frozen=True)
+class ShardGroup:
+    """A shard with those colocated with it: they move together."""
+
+    table: str
+    shards: int
+    size_bytes: int | None
+
+
+@dataclass(frozen=True)
+class Copying:
+    """Sum of the rows of ``get_rebalance_progress()`` for one process."""
+
+    process_id: int
+    source: NodeAddress
+    target: NodeAddress
+    phase: str
+    copied_bytes: int
+
+
+@dataclass(frozen=True)
+class RunningMove:
+    """A move that Citus is at; ``size_bytes`` counts the colocated shards too."""
+
+    table: str
+    shard_id: int
+    source: NodeAddress
+    target: NodeAddress
+    phase: str
+    copied_bytes: int
+    size_bytes: int | None
+
+    def as_dict(self) -> Mapping[str, object]:
+        return {
+            "table": self.table,
+            "shard_id": self.shard_id,
+            "source": str(self.source),
+            "target": str(self.target),
+            "phase": self.phase,
+            "copied_bytes": self.copied_bytes,
+            "size_bytes": self.size_bytes,
+        }
+
+
+@dataclass(frozen=True)
+class Sample:
+    """How many bytes had been moved at a time (of the server)."""
+
+    at: datetime
+    bytes_done: int
+
+
+@dataclass(frozen=True)
+class RebalanceStatus:
+    """How far the last rebalance is. Shards and bytes count colocated shards too; None means unknown."""
+
+    state: JobState
+    job_id: int | None = None
+    started_at: datetime | None = None
+    finished_at: datetime | None = None
+    observed_at: datetime | None = None
+    tasks: Mapping[str, int] = field(default_factory=dict)
+    shards_done: int = 0
+    shards_total: int = 0
+    bytes_done: int | None = None
+    bytes_total: int | None = None
+    rate_bytes_per_s: float | None = None
+    time_left_s: float | None = None
+    moves: tuple[RunningMove, ...] = ()
+    problems: tuple[str, ...] = ()
+
+    def as_dict(self) -> Mapping[str, object]:
+        return {
+            "state": self.state.value,
+            "job_id": self.job_id,
+            "started_at": _time(self.started_at),
+            "finished_at": _time(self.finished_at),
+            "observed_at": _time(self.observed_at),
+            "tasks": dict(sorted(self.tasks.items())),
+            "shards_done": self.shards_done,
+            "shards_total": self.shards_total,
+            "bytes_done": self.bytes_done,
+            "bytes_total": self.bytes_total,
+            "rate_bytes_per_s": self.rate_bytes_per_s,
+            "time_left_s": self.time_left_s,
+            "moves": [move.as_dict() for move in self.moves],
+            "problems": list(self.problems),
+        }
+
+
+NO_REBALANCE = RebalanceStatus(JobState.NONE)
+
+
+def build_status(
+    job: Job,
+    tasks: Sequence[Task],
+    groups: Mapping[int, ShardGroup],
+    copying: Sequence[Copying],
+    earlier: Sequence[Sample] = (),
+) -> RebalanceStatus:
+    """Put the rows together. ``groups`` is keyed by the shard id of a task, ``earlier`` are samples in time order.
+
+    Without earlier samples the rate is the mean since the job started.
+    """
+    moving = [task for task in tasks if task.shard_id is not None]
+    by_process = {copy.process_id: copy for copy in copying}
+    moves = tuple(_running_moves(moving, groups, by_process))
+    bytes_total = _sum_sizes(moving, groups)
+    bytes_done = _sum_sizes([task for task in moving if task.is_done], groups)
+    if bytes_done is not None:
+        bytes_done += sum(min(move.copied_bytes, move.size_bytes or 0) for move in moves)
+    rate, left = (None, None)
+    if bytes_done is not None and bytes_total is not None and not job.state.is_final:
+        start = [Sample(job.started_at, 0)] if job.started_at and not earlier else []
+        rate, left = estimate([*start, *earlier, Sample(job.observed_at, bytes_done)], bytes_total)
+    return RebalanceStatus(
+        state=job.state,
+        job_id=job.job_id,
+        started_at=job.started_at,
+        finished_at=job.finished_at,
+        observed_at=job.observed_at,
+        tasks=_count(task.state for task in tasks),
+        shards_done=sum(_group(groups, task).shards for task in moving if task.is_done),
+        shards_total=sum(_group(groups, task).shards for task in moving),
+        bytes_done=bytes_done,
+        bytes_total=bytes_total,
+        rate_bytes_per_s=rate,
+        time_left_s=left,
+        moves=moves,
+        problems=tuple(describe_problem(task, groups) for task in tasks if task.is_troubled),
+    )
+
+
+def estimate(samples: Sequence[Sample], bytes_total: int) -> tuple[float | None, float | None]:
+    """Rate in bytes per second, and seconds left, from the first and the last sample; None if unknown yet."""
+    if len(samples) < 2:
+        return None, None
+    elapsed_s = (samples[-1].at - samples[0].at).total_seconds()
+    moved = samples[-1].bytes_done - samples[0].bytes_done
+    if elapsed_s < 0.5 or moved <= 0:
+        return None, None
+    rate = moved / elapsed_s
+    return rate, max(0, bytes_total - samples[-1].bytes_done) / rate
+
+
+def _running_moves(
+    tasks: Iterable[Task], groups: Mapping[int, ShardGroup], copying: Mapping[int, Copying]
+) -> Iterable[RunningMove]:
+    for task in tasks:
+        copy = copying.get(task.process_id or 0)
+        if task.state != "running" or copy is None or task.shard_id is None:
+            continue
+        group = _group(groups, task)
+        yield RunningMove(
+            group.table, task.shard_id, copy.source, copy.target, copy.phase, copy.copied_bytes, group.size_bytes
+        )
+
+
+def _group(groups: Mapping[int, ShardGroup], task: Task) -> ShardGroup:
+    # A table that was dropped since has nothing left to move.
+    return groups.get(task.shard_id or 0, ShardGroup("a dropped table", 1, 0))
+
+
+def _sum_sizes(tasks: Iterable[Task], groups: Mapping[int, ShardGroup]) -> int | None:
+    sizes = [_group(groups, task).size_bytes for task in tasks]
+    known = [size for size in sizes if size is not None]
+    return sum(known) if len(known) == len(sizes) else None
+
+
+def _count(states: Iterable[str]) -> Mapping[str, int]:
+    counts: dict[str, int] = {}
+    for state in states:
+        counts[state] = counts.get(state, 0) + 1
+    return counts
+
+
+_REMEDIES = (
+    (
+        r"wal_level|logical decoding",
+        "set wal_level = logical on every node and restart the nodes",
+    ),
+    (
+        r"replica identity|REPLICA IDENTITY",
+        "give the table a primary key, or use --mode block_writes",
+    ),
+    (r"replication slots are in use|max_replication_slots", "raise max_replication_slots on the nodes"),
+    (
+        r"max_wal_senders|requested standby connections",
+        "raise max_wal_senders on the nodes",
+    ),
+    (
+        r"max_logical_replication_workers|out of logical replication worker slots",
+        "raise max_logical_replication_workers",
+    ),
+    (r"max_worker_processes|background worker slots", "raise max_worker_processes on the nodes"),
+    (r"No space left|not have enough (disk )?space|disk space", "make room on the target's disk"),
+    (r"password|fe_sendauth", "give every node the role's row in pg_dist_authinfo"),
+    (
+        r"could not connect|connection to the remote node|connection not open|server closed|terminating connection",
+        "see that all nodes run (citus-cluster status) and read their logs",
+    ),
+    (r"lock timeout|deadlock", "end the long transaction that holds the lock"),
+)
+
+
+def remedy(message: str) -> str:
+    """What to do about an error that a move met."""
+    for pattern, advice in _REMEDIES:
+        if re.search(pattern, message):
+            return advice
+    return "read the logs of both nodes; citus-cluster rebalance stop ends it"
+
+
+def describe_problem(task: Task, groups: Mapping[int, ShardGroup]) -> str:
+    """One line for people: what fails, how often, why, and what to do."""
+    shard = task.shard_id
+    what = (
+        f"moving shard {shard} of {_group(groups, task).table}" if shard is not None else "copying the reference tables"
+    )
+    reason = last_error(task.message)
+    if task.state == "error":
+        return f"{what} failed: {reason}; {remedy(task.message or '')}"
+    times = "once" if task.retry_count == 1 else f"{task.retry_count} times"
+    again = f", again at {task.not_before:%H:%M:%S %Z}" if task.not_before and task.state != "running" else ""
+    return f"{what} failed {times} and is retried{again}: {reason}; {remedy(task.message or '')}"
+
+
+def last_error(message: str | None) -> str:
+    """The last error in what Citus keeps of a task, without its prefix and context."""
+    lines = [line.strip() for line in (message or "").splitlines() if line.strip()]
+    errors = [line for line in lines if re.match(r"(ERROR|FATAL|PANIC):", line)]
+    chosen = errors[-1] if errors else (lines[-1] if lines else "no message was kept")
+    return re.sub(r"^(ERROR|FATAL|PANIC):\s*", "", chosen).rstrip(".")
+
+
+@dataclass(frozen=True)
+class NodeCapacity:
+    """Settings and their use on one node, as a move needs them."""
+
+    node: str
+    wal_level: str
+    max_worker_processes: int
+    background_workers: int
+    max_replication_slots: int
+    replication_slots: int
+    max_wal_senders: int
+    wal_senders: int
+    max_logical_replication_workers: int
+
+
+def missing_capacity(nodes: Sequence[NodeCapacity], mode: TransferMode) -> tuple[str, ...]:
+    """Say, one line each, what keeps shards from moving on these nodes: else it is retried for half an hour.
+
+    A move needs two background workers on the coordinator (Citus' queue monitor and an executor) and on a
+    target (apply and table synchronisation), and a slot and a sender on a source. Copying with blocked
+    writes needs no logical replication.
+    """
+    findings = []
+    for node in nodes:
+        if node.max_worker_processes - node.background_workers < 2:
+            findings.append(
+                f"{node.node}: {node.background_workers} of {node.max_worker_processes} background workers are in use; "
+                "raise max_worker_processes and restart it"
+            )
+        if mode is not TransferMode.BLOCK_WRITES:
+            findings.extend(_missing_for_logical(node))
+    return tuple(findings)
+
+
+def _missing_for_logical(node: NodeCapacity) -> Iterable[str]:
+    if node.wal_level != "logical":
+        yield f"{node.node}: wal_level is {node.wal_level}; set it to logical and restart the node"
+    if node.max_replication_slots - node.replication_slots < 1:
+        yield f"{node.node}: all {node.max_replication_slots} replication slots are in use; raise max_replication_slots"
+    if node.max_wal_senders - node.wal_senders < 1:
+        yield f"{node.node}: all {node.max_wal_senders} WAL senders are in use; raise max_wal_senders"
+    if node.max_logical_replication_workers < 2:
+        workers = node.max_logical_replication_workers
+        yield f"{node.node}: max_logical_replication_workers is {workers}; 4 or more is needed"
+
+
+def _time(value: datetime | None) -> str | None:
+    return None if value is None else value.isoformat()

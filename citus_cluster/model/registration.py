@@ -1,0 +1,146 @@
+"""Who is to be registered, and who may join: decisions about workers, made from what the coordinator knows."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from citus_cluster.model.nodes import NodeAddress, Outcome
+
+COORDINATOR_GROUP = 0
+
+
+@dataclass(frozen=True)
+class RegisteredNode:
+    """One row of ``pg_dist_node``."""
+
+    node_id: int
+    group_id: int
+    address: NodeAddress
+    is_active: bool
+    role: str
+    should_have_shards: bool
+
+    @property
+    def is_coordinator(self) -> bool:
+        return self.group_id == COORDINATOR_GROUP
+
+
+@dataclass(frozen=True)
+class Registry:
+    """What the coordinator knows: its node list, and which workers were ever registered through us.
+
+    ``recorded`` is None while our table does not exist yet.
+    """
+
+    nodes: tuple[RegisteredNode, ...]
+    recorded: frozenset[NodeAddress] | None
+
+    @property
+    def coordinator(self) -> RegisteredNode | None:
+        rows = [node for node in self.nodes if node.is_coordinator and node.role == "primary"]
+        return rows[0] if rows else None
+
+    @property
+    def has_workers(self) -> bool:
+        return any(not node.is_coordinator for node in self.nodes)
+
+    def find(self, address: NodeAddress) -> RegisteredNode | None:
+        return next((node for node in self.nodes if node.address == address), None)
+
+
+@dataclass(frozen=True)
+class Wish:
+    """What is to be done for one desired worker: nothing (``outcome`` says why), or to add it (None)."""
+
+    address: NodeAddress
+    outcome: Outcome | None
+    reason: str | None = None
+
+
+def decide(registry: Registry, desired: Sequence[NodeAddress]) -> tuple[Wish, ...]:
+    """Compare the desired workers with the registry, in the order in which they are desired."""
+    return tuple(_decide_one(registry, address) for address in dict.fromkeys(desired))
+
+
+def _decide_one(registry: Registry, address: NodeAddress) -> Wish:
+    node = registry.find(address)
+    if node is not None and node.is_active:
+        return Wish(address, Outcome.ALREADY)
+    if node is not None:
+        return Wish(address, Outcome.WITHDRAWN, "it is in the node list, but disabled")
+    if address in (registry.recorded or ()):
+        return Wish(address, Outcome.WITHDRAWN, "it was removed from the node list by an operator")
+    return Wish(address, None)
+
+
+def unrecorded(registry: Registry, desired: Sequence[NodeAddress]) -> tuple[NodeAddress, ...]:
+    """Desired workers that are registered, but not in our table yet: a later removal must be seen as one."""
+    known = registry.recorded or frozenset()
+    return tuple(address for address in dict.fromkeys(desired) if registry.find(address) and address not in known)
+
+
+@dataclass(frozen=True)
+class NodeIdentity:
+    """What a server says of itself. Versions are texts such as ``17.12`` and ``13.2.2``."""
+
+    postgres_version: str
+    citus_version: str | None
+    """None where the extension does not exist in this database."""
+    extension_version: str | None
+    system_identifier: str
+    in_recovery: bool
+    group_id: int = 0
+    """Group that the server believes to be, 0 where it belongs to no cluster yet."""
+    coordinator: NodeAddress | None = None
+    """Coordinator of the cluster that the server believes to belong to."""
+
+    @property
+    def postgres_major(self) -> int:
+        return int(self.postgres_version.split(".")[0])
+
+    @classmethod
+    def from_json(cls, document: Mapping[str, object]) -> "NodeIdentity":
+        """Read the document that :mod:`citus_cluster.runtime.citus_probe` asks a server for."""
+        host = document.get("coordinator_host")
+        return cls(
+            postgres_version=str(document["postgres_version"]).split(" ")[0],
+            citus_version=_text(document.get("citus_version")),
+            extension_version=_text(document.get("extension_version")),
+            system_identifier=str(document["system_identifier"]),
+            in_recovery=bool(document["in_recovery"]),
+            group_id=int(str(document.get("group_id") or 0)),
+            coordinator=NodeAddress(str(host), int(str(document["coordinator_port"]))) if host else None,
+        )
+
+
+def mismatch(coordinator: NodeIdentity, worker: NodeIdentity, registry: Registry) -> str | None:
+    """Say why a server that answers cannot join, or None if it can."""
+    if worker.system_identifier == coordinator.system_identifier:
+        return "it is the coordinator itself, or a copy of its data directory"
+    if worker.in_recovery:
+        return "it is a standby of another server; only a primary can be a worker"
+    if worker.postgres_major != coordinator.postgres_major:
+        return f"it runs PostgreSQL {worker.postgres_major}, the coordinator PostgreSQL {coordinator.postgres_major}"
+    if worker.extension_version is None:
+        return "its database lacks the extension citus (CREATE EXTENSION citus)"
+    if worker.citus_version != coordinator.citus_version:
+        return f"it runs Citus {worker.citus_version}, the coordinator Citus {coordinator.citus_version}"
+    if worker.extension_version != coordinator.extension_version:
+        return (
+            f"its extension citus is at {worker.extension_version}, the coordinator's at "
+            f"{coordinator.extension_version} (ALTER EXTENSION citus UPDATE)"
+        )
+    return _membership(worker, registry)
+
+
+def _membership(worker: NodeIdentity, registry: Registry) -> str | None:
+    if worker.group_id == COORDINATOR_GROUP:
+        return None
+    here = registry.coordinator
+    if worker.coordinator and here and worker.coordinator != here.address:
+        return f"it belongs to another cluster, whose coordinator is {worker.coordinator}"
+    twin = next((node for node in registry.nodes if node.group_id == worker.group_id and node.role == "primary"), None)
+    return f"it is registered already, as {twin.address}" if twin else None
+
+
+def _text(value: object) -> str | None:
+    return None if value is None else str(value)

@@ -1,0 +1,13 @@
+"""The services that a cluster can have; every other module names them from here."""
+
+from enum import StrEnum
+
+
+class Service(StrEnum):
+    """A kind of service that the user may want, in the order in which they are listed everywhere."""
+
+    CITUS = "citus"
+    PG14 = "pg14"
+    REDIS = "redis"
+    CASSANDRA = "cassandra"
+    ADMIN_API = "admin-api"

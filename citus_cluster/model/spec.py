@@ -1,0 +1,258 @@
+"""What the user wants: ``cluster.yaml`` as models, strict, versioned, all problems at once."""
+
+import difflib
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Annotated, Any, Literal, get_args
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StrictBool, StrictInt, StrictStr, ValidationError
+
+from citus_cluster.errors import SpecError
+from citus_cluster.model import names
+from citus_cluster.model.images import DEFAULT_CITUS_IMAGE, reference_problem
+from citus_cluster.model.services import Service
+from citus_cluster.model.tuning import Storage, Workload
+
+API_VERSION = "citus-cluster/v1"
+MAX_WORKERS = 1000
+DEFAULT_BASE_PORT = 5434
+DEFAULT_PG14_PORT = 5432
+DEFAULT_ADMIN_PORT = 8000
+DEFAULT_SERVICES = (Service.CITUS, Service.ADMIN_API)
+DEFAULT_SERVICES_WITHOUT_COORDINATOR = (Service.CITUS,)
+
+Scalar = StrictBool | StrictInt | float | StrictStr
+
+
+def _refuse(problem_of: Any) -> AfterValidator:
+    def check(value: Any) -> Any:
+        problem = problem_of(value)
+        if problem:
+            raise ValueError(problem)
+        return value
+
+    return AfterValidator(check)
+
+
+Port = Annotated[StrictInt, Field(ge=1, le=65535)]
+WorkerNumber = Annotated[StrictInt, Field(ge=1, le=MAX_WORKERS)]
+WorkerCount = Annotated[StrictInt, Field(ge=0, le=MAX_WORKERS)]
+Settings = dict[StrictStr, Scalar]
+
+
+class _Model(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Ports(_Model):
+    """Ports on the host. Inside the network every PostgreSQL listens on 5432."""
+
+    citus: Port = Field(DEFAULT_BASE_PORT, description="Coordinator; worker i is published on this port + i.")
+    pg14: Port | None = Field(None, description="PostgreSQL 14 primary; its replica on the next port.")
+    admin_api: Port = Field(DEFAULT_ADMIN_PORT, description="Admin API.")
+
+
+class Images(_Model):
+    """Images, each pinned by tag or digest."""
+
+    citus: Annotated[StrictStr, _refuse(reference_problem)] = Field(
+        DEFAULT_CITUS_IMAGE, description="Image of coordinator and workers."
+    )
+    pg_major: Annotated[StrictInt, Field(ge=14, le=30)] | None = Field(
+        None, description="PostgreSQL major of the Citus image, where its name does not tell."
+    )
+    admin_api: Annotated[StrictStr, _refuse(reference_problem)] | None = Field(
+        None, description="A ready image of the admin API; without it, one is built from generated/admin-api."
+    )
+
+
+class Resources(_Model):
+    """Input of the tuning. What is not given is detected once, and kept."""
+
+    memory_mb: Annotated[StrictInt, Field(ge=256, le=64 * 1024 * 1024)] | None = Field(
+        None, description="Memory that all services share, in MB: what the engine has."
+    )
+    cpus: Annotated[StrictInt, Field(ge=1, le=4096)] | None = Field(None, description="Processors of the engine.")
+    detected: list[Literal["memory_mb", "cpus"]] = Field(
+        default_factory=list, description="Which of these values were detected, not given."
+    )
+    storage: Storage = Field(Storage.SSD, description="What the volumes lie on.")
+    workload: Workload = Field(Workload.MIXED, description="What the cluster is for.")
+    connections: Annotated[StrictInt, Field(ge=5, le=10000)] | None = Field(
+        None, description="Client connections on the coordinator; by default as many as workload and memory allow."
+    )
+
+
+class NodeSettings(_Model):
+    """PostgreSQL settings of the user's own; they win over the computed ones."""
+
+    coordinator: Settings = Field(default_factory=dict, description="Settings of the coordinator.")
+    worker: Settings = Field(default_factory=dict, description="Settings of every worker.")
+    nodes: dict[StrictStr, Settings] = Field(
+        default_factory=dict, description="Settings of single nodes, by service name (citus-worker2)."
+    )
+
+
+class ClusterSpec(_Model):
+    """Specification of one cluster on one host."""
+
+    apiVersion: Literal["citus-cluster/v1"] = Field(description="Version of this form.")  # noqa: N815
+    name: Annotated[StrictStr, _refuse(names.project_problem)] = Field("citus", description="Compose project name.")
+    user: Annotated[StrictStr, _refuse(names.user_problem)] = Field("postgres", description="Superuser.")
+    database: Annotated[StrictStr, _refuse(names.database_problem)] = Field("postgres", description="Database.")
+    services: list[Service] | None = Field(None, description="Services that are wanted.")
+    coordinator: StrictBool = Field(True, description="False on a host that runs workers only.")
+    workers: WorkerCount | list[WorkerNumber] = Field(
+        2, description="Number of workers, or the numbers of the workers: 3 is short for [1, 2, 3]."
+    )
+    bind: Annotated[StrictStr, _refuse(names.bind_problem)] = Field(
+        "127.0.0.1", description="Address on which ports are published."
+    )
+    advertise: Annotated[StrictStr, _refuse(names.advertise_problem)] | None = Field(
+        None, description="Name or address under which other servers reach this one."
+    )
+    ports: Ports = Field(default_factory=lambda: Ports.model_validate({}))
+    images: Images = Field(default_factory=lambda: Images.model_validate({}))
+    resources: Resources = Field(default_factory=lambda: Resources.model_validate({}))
+    settings: NodeSettings = Field(default_factory=lambda: NodeSettings.model_validate({}))
+
+    @property
+    def worker_numbers(self) -> tuple[int, ...]:
+        if isinstance(self.workers, int):
+            return tuple(range(1, self.workers + 1))
+        return tuple(sorted(self.workers))
+
+    @property
+    def wanted(self) -> tuple[Service, ...]:
+        """Wanted services, in the order of the Service enumeration."""
+        chosen = self.services
+        if chosen is None:
+            chosen = list(DEFAULT_SERVICES if self.coordinator else DEFAULT_SERVICES_WITHOUT_COORDINATOR)
+        return tuple(service for service in Service if service in chosen)
+
+    def as_data(self) -> dict[str, Any]:
+        """Plain data for ``cluster.yaml``: every value that is set, in the order of the models."""
+        data = self.model_dump(mode="json", exclude_none=True)
+        data["services"] = [service.value for service in self.wanted]
+        if not data["resources"]["detected"]:
+            del data["resources"]["detected"]
+        settings = {role: values for role, values in data.pop("settings").items() if values}
+        return data | ({"settings": settings} if settings else {})
+
+
+def grown_workers(current: int | Sequence[int], count: int) -> int | list[int]:
+    """Give ``workers`` for ``count`` workers, where ``current`` is what the specification says now.
+
+    New workers get numbers above all others: the volume of a removed worker may still exist.
+    A smaller count is returned as it is; refusing it is the caller's task, who knows the past.
+    """
+    if isinstance(current, int) or count < len(current):
+        return count
+    highest = max(current, default=0)
+    return [*current, *range(highest + 1, highest + 1 + count - len(current))]
+
+
+def parse_spec(data: Any, *, origins: Mapping[str, str] | None = None, source: str = "cluster.yaml") -> ClusterSpec:
+    """Check plain data and give the specification.
+
+    ``origins`` maps a dotted path to where its value came from (``workers`` -> ``--workers``), for
+    the messages; what is not in it came from ``source``. Raises SpecError with every problem.
+    """
+    if not isinstance(data, Mapping):
+        raise SpecError(f"{source} must hold a mapping of keys to values", hint="See config/cluster.minimal.yaml.")
+    origins = origins or {}
+    try:
+        spec = ClusterSpec.model_validate(data)
+    except ValidationError as error:
+        problems = [_problem(item, origins, source) for item in error.errors()]
+        raise SpecError(_headline(problems, source), details=list(dict.fromkeys(problems))) from None
+    problems = [f"{_origin(path, origins, source)}: {text}" for path, text in _contradictions(spec)]
+    if problems:
+        raise SpecError(_headline(problems, source), details=problems)
+    return spec
+
+
+def _headline(problems: Sequence[str], source: str) -> str:
+    count = "a problem" if len(problems) == 1 else f"{len(problems)} problems"
+    return f"The specification ({source} and the options given) has {count}; nothing was written."
+
+
+def _origin(path: str, origins: Mapping[str, str], source: str) -> str:
+    return origins.get(path) or f"{source}: {path}"
+
+
+def _contradictions(spec: ClusterSpec) -> Iterable[tuple[str, str]]:
+    """Problems between values that are valid each by itself."""
+    numbers = spec.worker_numbers
+    if len(set(numbers)) != len(numbers):
+        yield "workers", "a worker's number stands in the list twice: name each worker once"
+    if Service.CITUS not in spec.wanted:
+        if Service.ADMIN_API in spec.wanted:
+            yield "services", "admin-api administers Citus and needs it: add citus, or leave admin-api out"
+        if not spec.wanted:
+            yield "services", "no service is wanted: name at least one of " + ", ".join(Service)
+        return
+    if not spec.coordinator:
+        if Service.ADMIN_API in spec.wanted:
+            yield "services", "admin-api runs beside the coordinator: leave it out where there is none"
+        if not spec.advertise:
+            yield (
+                "coordinator",
+                "without a coordinator the workers are reached from another server: "
+                "say under which name or address with --advertise",
+            )
+        if not numbers:
+            yield "workers", "without a coordinator at least one worker is needed: give a number from 1 on"
+
+
+def _problem(error: Any, origins: Mapping[str, str], source: str) -> str:
+    location: tuple[str | int, ...] = error["loc"]
+    # pydantic names the branch of a union in the location; the user wrote no such key.
+    path = ".".join(str(part) for part in location if not str(part).startswith(("constrained-", "list[")))
+    if path.startswith("workers") and error["type"] not in {"greater_than_equal", "less_than_equal"}:
+        path = "workers"
+    where = _origin(path, origins, source)
+    given = error.get("input")
+    match error["type"]:
+        case "extra_forbidden":
+            return f"{where}: unknown key{_did_you_mean(str(location[-1]), _keys_at(location[:-1]))}"
+        case "missing":
+            return f"{where}: is missing" + (f": write '{path}: {API_VERSION}'" if path == "apiVersion" else "")
+        case "value_error":
+            return f"{where}: {error['ctx']['error']}"
+        case "enum" | "literal_error":
+            expected = error["ctx"]["expected"].replace("'", "").replace(" or ", ", ").split(", ")
+            return f"{where}: {given!r} is not one of {', '.join(expected)}{_did_you_mean(str(given), expected)}"
+        case "greater_than_equal":
+            return f"{where}: {given} is too small: the least is {error['ctx']['ge']}"
+        case "less_than_equal":
+            return f"{where}: {given} is too large: the most is {error['ctx']['le']}"
+        case _ if path == "workers":
+            return f"{where}: {given!r} is neither a whole number from 0 to {MAX_WORKERS} nor a list of worker numbers"
+        case _:
+            return f"{where}: {error['msg'].lower()} (got {given!r})"
+
+
+def _did_you_mean(word: str, known: Iterable[str]) -> str:
+    known = list(known)
+    close = difflib.get_close_matches(word, known, n=1, cutoff=0.6)
+    if close:
+        return f"; did you mean {close[0]!r}?"
+    return f"; known are {', '.join(known)}" if known else ""
+
+
+def _keys_at(location: Sequence[str | int]) -> list[str]:
+    model: type[BaseModel] = ClusterSpec
+    for part in location:
+        field = model.model_fields.get(str(part))
+        kinds = [field.annotation, *get_args(field.annotation)] if field else []
+        inner = [kind for kind in kinds if isinstance(kind, type) and issubclass(kind, BaseModel)]
+        if not inner:
+            return []
+        model = inner[0]
+    return list(model.model_fields)
+
+
+def json_schema() -> dict[str, Any]:
+    """JSON Schema of ``cluster.yaml``, as published in config/cluster.schema.json."""
+    schema = ClusterSpec.model_json_schema()
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": "cluster.yaml", **schema}

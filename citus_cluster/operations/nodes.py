@@ -1,0 +1,284 @@
+"""Registering workers: all desired ones again and again (reconcile), or one explicitly (add).
+
+Both only ever add. What an operator removed or disabled stays so until it is added explicitly.
+"""
+
+import asyncio
+import time
+from collections.abc import Sequence
+
+import psycopg
+
+from citus_cluster.errors import (
+    AuthenticationError,
+    CitusClusterError,
+    LockedError,
+    MismatchError,
+    UnreachableError,
+    UsageError,
+    WorkerUnreachableError,
+)
+from citus_cluster.model.events import Emit, Event, EventKind
+from citus_cluster.model.nodes import NodeAddress, NodeResult, Outcome
+from citus_cluster.model.registration import NodeIdentity, Registry, Wish, decide, mismatch, unrecorded
+from citus_cluster.runtime import citus_nodes, citus_probe
+from citus_cluster.runtime.citus import writer_lock
+from citus_cluster.runtime.citus_rebalance import running_job_id
+from citus_cluster.runtime.postgres import Connection, describe, translated
+
+POLL_S = 1.0
+WAIT_FOR_LOCK_S = 10.0
+_UNSET_COORDINATOR = frozenset({"localhost", "127.0.0.1", "::1"})
+
+
+async def reconcile(
+    conn: Connection,
+    coordinator: NodeAddress,
+    desired: Sequence[NodeAddress],
+    emit: Emit,
+    *,
+    timeout_s: float = 60,
+    wait_for_lock_s: float = WAIT_FOR_LOCK_S,
+) -> tuple[NodeResult, ...]:
+    """Register the desired workers that are missing; one result for each, in the order given.
+
+    Reads the node list and returns, without a lock, when there is nothing to do. A worker that does not
+    answer is PENDING and does not hold up the others. Raises UnreachableError if the coordinator is away,
+    LockedError if another run is at work for longer than ``wait_for_lock_s``.
+    """
+    deadline = time.monotonic() + timeout_s
+    async with translated("registering workers"):
+        registry = await citus_nodes.read_registry(conn)
+        if not _settled(registry, coordinator, desired):
+            registry = await _prepare(conn, coordinator, desired, wait_for_lock_s)
+        results = []
+        own: NodeIdentity | None = None
+        for wish in decide(registry, desired):
+            if wish.outcome is None and own is None:
+                own = await citus_probe.own_identity(conn)
+            results.append(await _fulfil(conn, coordinator, wish, own, registry, deadline, wait_for_lock_s))
+            _report(emit, results[-1])
+        return tuple(results)
+
+
+def _settled(registry: Registry, coordinator: NodeAddress, desired: Sequence[NodeAddress]) -> bool:
+    here = registry.coordinator
+    return bool(
+        registry.recorded is not None and here and here.address == coordinator and not unrecorded(registry, desired)
+    )
+
+
+async def _prepare(
+    conn: Connection, coordinator: NodeAddress, desired: Sequence[NodeAddress], wait_for_lock_s: float
+) -> Registry:
+    async with writer_lock(conn, wait_s=wait_for_lock_s):
+        registry = await citus_nodes.read_registry(conn)
+        if registry.recorded is None:
+            await citus_nodes.create_record(conn)
+        await _settle_coordinator(conn, registry, coordinator, holds_shards=not desired)
+        for worker in unrecorded(registry, desired):
+            await citus_nodes.record_worker(conn, worker)
+        return await citus_nodes.read_registry(conn)
+
+
+async def _settle_coordinator(
+    conn: Connection, registry: Registry, coordinator: NodeAddress, *, holds_shards: bool
+) -> None:
+    here = registry.coordinator
+    if here is None:
+        await citus_nodes.set_coordinator_host(conn, coordinator, holds_shards=holds_shards)
+    elif here.address == coordinator:
+        return
+    elif registry.has_workers:
+        await citus_nodes.move_coordinator(conn, here.node_id, coordinator)
+    else:
+        # Citus enters itself as localhost when the first table is distributed before any node was added.
+        await citus_nodes.set_coordinator_host(conn, coordinator, holds_shards=None)
+
+
+async def _fulfil(
+    conn: Connection,
+    coordinator: NodeAddress,
+    wish: Wish,
+    own: NodeIdentity | None,
+    registry: Registry,
+    deadline: float,
+    wait_for_lock_s: float,
+) -> NodeResult:
+    if wish.outcome is not None or own is None:
+        return NodeResult(wish.address, wish.outcome or Outcome.PENDING, wish.reason)
+    remaining_s = deadline - time.monotonic()
+    if remaining_s <= 0:
+        return NodeResult(wish.address, Outcome.PENDING, "not tried yet: the workers before it used up the time")
+    try:
+        await _check_candidate(conn, coordinator, wish.address, own, registry)
+        return await _register(
+            conn, wish.address, explicit=False, timeout_s=max(POLL_S, remaining_s), wait_for_lock_s=wait_for_lock_s
+        )
+    except (UnreachableError, MismatchError, LockedError) as error:
+        if conn.closed:
+            raise
+        return NodeResult(wish.address, Outcome.PENDING, error.message)
+
+
+async def _check_candidate(
+    conn: Connection, coordinator: NodeAddress, worker: NodeAddress, own: NodeIdentity, registry: Registry
+) -> None:
+    """Raise unless the worker answers, runs the same as the coordinator, and reaches it in turn."""
+    try:
+        identity = await citus_probe.identity(conn, worker)
+    except citus_probe.ProbeUnavailableError:
+        await _check_roughly(conn, worker)
+        return
+    reason = mismatch(own, identity, registry)
+    if reason:
+        raise MismatchError(
+            f"{worker} cannot join: {reason}.",
+            hint="A worker runs the coordinator's image, on data of its own, with the same database.",
+        )
+    if not await citus_probe.reaches(conn, worker, coordinator):
+        raise WorkerUnreachableError(
+            f"{worker} answers, but cannot connect to the coordinator at {coordinator} in turn.",
+            hint=f"Does {coordinator.host} resolve there, is the port open, and is the password the same? "
+            f"See its log: docker logs {worker.host}.",
+        )
+
+
+async def _check_roughly(conn: Connection, worker: NodeAddress) -> None:
+    """Without dblink, Citus' own checks remain: that it connects, and what citus_add_node refuses."""
+    if not await citus_probe.coordinator_reaches(conn, worker):
+        raise WorkerUnreachableError(
+            f"The coordinator cannot connect to {worker}.", hint="Its log says why: docker logs of the coordinator."
+        )
+
+
+async def _register(
+    conn: Connection, worker: NodeAddress, *, explicit: bool, timeout_s: float, wait_for_lock_s: float
+) -> NodeResult:
+    """Add one worker that was found fit, under the lock, looking once more at what has become of it meanwhile."""
+    async with writer_lock(conn, wait_s=min(wait_for_lock_s, timeout_s)):
+        registry = await citus_nodes.read_registry(conn)
+        wish = decide(registry, [worker])[0]
+        if wish.outcome is Outcome.ALREADY or (wish.outcome is Outcome.WITHDRAWN and not explicit):
+            return NodeResult(worker, wish.outcome, wish.reason)
+        patience_s = min(timeout_s, citus_nodes.CHANGE_TIMEOUT_S)
+        try:
+            await _copy_role_passwords(conn, worker)
+            if registry.find(worker):
+                await citus_nodes.activate_worker(conn, worker, timeout_s=patience_s)
+                return NodeResult(worker, Outcome.ACTIVATED)
+            here = registry.coordinator
+            first = here and here.should_have_shards and not registry.has_workers
+            unburden = here.address if here and first else None
+            await citus_nodes.add_worker(conn, worker, unburden=unburden, timeout_s=patience_s)
+            return NodeResult(worker, Outcome.ADDED)
+        except psycopg.Error as error:
+            raise await _explain_failed_change(conn, worker, error) from error
+
+
+async def _copy_role_passwords(conn: Connection, worker: NodeAddress) -> None:
+    try:
+        await citus_probe.copy_role_passwords(conn, worker)
+    except citus_probe.ProbeUnavailableError:
+        # Only ordinary roles need it, and only on images without contrib; registering matters more.
+        return
+
+
+async def _explain_failed_change(conn: Connection, worker: NodeAddress, error: psycopg.Error) -> CitusClusterError:
+    if conn.closed:
+        return UnreachableError(f"The coordinator went away while {worker} was being registered: {describe(error)}.")
+    if citus_nodes.is_busy(error):
+        job_id = await running_job_id(conn)
+        holder = f"rebalance {job_id} is running" if job_id else "another session is changing it"
+        return LockedError(
+            f"{worker} cannot be registered now: the node list is locked, {holder}.",
+            hint="Wait until it is done (citus-cluster rebalance wait) and run the command again.",
+        )
+    if isinstance(error, psycopg.errors.QueryCanceled):
+        return WorkerUnreachableError(
+            f"{worker} stopped answering while it was being registered; nothing was changed.",
+            hint=f"See its log: docker logs {worker.host}.",
+        )
+    return WorkerUnreachableError(
+        f"Citus did not take {worker}: {describe(error)}", hint=error.diag.message_hint or "See the coordinator's log."
+    )
+
+
+async def add_worker(
+    conn: Connection,
+    coordinator: NodeAddress | None,
+    worker: NodeAddress,
+    emit: Emit,
+    *,
+    timeout_s: float,
+    wait_for_lock_s: float = WAIT_FOR_LOCK_S,
+) -> NodeResult:
+    """Register one worker because somebody asked for it, also if it was removed or disabled before.
+
+    ``coordinator`` is the address under which workers reach the coordinator; None takes the registered one.
+    Waits up to ``timeout_s`` for the worker to answer. Idempotent: ALREADY the second time. Raises
+    MismatchError, AuthenticationError, WorkerUnreachableError, LockedError, UsageError.
+    """
+    deadline = time.monotonic() + timeout_s
+    step = f"register:{worker}"
+    emit(Event(step, EventKind.STARTED, f"registering {worker}"))
+    async with translated(f"registering {worker}"):
+        here = coordinator or await _registered_coordinator(conn)
+        if worker == here:
+            raise UsageError(f"{worker} is the coordinator itself; a worker is another server.")
+        registry = await citus_nodes.read_registry(conn)
+        if not _settled(registry, here, [worker]):
+            registry = await _prepare(conn, here, [worker], wait_for_lock_s)
+        if decide(registry, [worker])[0].outcome is Outcome.ALREADY:
+            result = NodeResult(worker, Outcome.ALREADY)
+        else:
+            own = await citus_probe.own_identity(conn)
+            await _wait_until_fit(conn, here, worker, own, emit, deadline)
+            left_s = max(10.0, deadline - time.monotonic())
+            result = await _register(conn, worker, explicit=True, timeout_s=left_s, wait_for_lock_s=wait_for_lock_s)
+        _report(emit, result)
+        return result
+
+
+async def _registered_coordinator(conn: Connection) -> NodeAddress:
+    registry = await citus_nodes.read_registry(conn)
+    if registry.coordinator is None or registry.coordinator.address.host in _UNSET_COORDINATOR:
+        raise UsageError(
+            "The coordinator does not know yet under which name its workers reach it.",
+            hint="Run citus-cluster up in the directory of the coordinator, or, as superuser: "
+            "SELECT citus_set_coordinator_host('NAME-OR-ADDRESS', 5432);",
+        )
+    return registry.coordinator.address
+
+
+async def _wait_until_fit(
+    conn: Connection, coordinator: NodeAddress, worker: NodeAddress, own: NodeIdentity, emit: Emit, deadline: float
+) -> None:
+    said = ""
+    while True:
+        try:
+            registry = await citus_nodes.read_registry(conn)
+            await _check_candidate(conn, coordinator, worker, own, registry)
+            return
+        except AuthenticationError:
+            raise
+        except WorkerUnreachableError as error:
+            if time.monotonic() + POLL_S >= deadline:
+                raise
+            if error.message != said:
+                emit(Event(f"register:{worker}", EventKind.PROGRESS, f"waiting: {error.message}"))
+            said = error.message
+        await asyncio.sleep(POLL_S)
+
+
+def _report(emit: Emit, result: NodeResult) -> None:
+    kinds = {
+        Outcome.ADDED: (EventKind.DONE, "registered"),
+        Outcome.ACTIVATED: (EventKind.DONE, "active again"),
+        Outcome.ALREADY: (EventKind.DONE, "registered already"),
+        Outcome.WITHDRAWN: (EventKind.SKIPPED, "left out"),
+        Outcome.PENDING: (EventKind.WARNING, "not registered yet"),
+    }
+    kind, text = kinds[result.outcome]
+    reason = f": {result.reason}" if result.reason else ""
+    emit(Event(f"register:{result.address}", kind, f"{result.address} {text}{reason}", result.as_dict()))

@@ -1,0 +1,244 @@
+"""Rebalancing: preview it, start it, watch it, stop it. Citus does the work, in the background."""
+
+import asyncio
+from collections.abc import Mapping
+from dataclasses import replace
+
+import psycopg
+
+from citus_cluster.errors import RebalanceError, UsageError
+from citus_cluster.model.events import Emit, Event, EventKind
+from citus_cluster.model.rebalance import (
+    NO_REBALANCE,
+    Copying,
+    JobState,
+    RebalanceOptions,
+    RebalancePlan,
+    RebalanceStatus,
+    Sample,
+    ShardGroup,
+    Task,
+    TransferMode,
+    build_status,
+    missing_capacity,
+)
+from citus_cluster.runtime import citus_rebalance
+from citus_cluster.runtime.citus import citus_version, has_function
+from citus_cluster.runtime.postgres import Connection, describe, translated
+
+STEP = "rebalance"
+# The rate is taken over this many of the latest samples, so that it follows what happens now.
+_WINDOW = 30
+# Citus' maintenance daemon looks at the queue every 5 s; after three rounds something is wrong.
+_UNSERVED_S = 20.0
+
+
+async def plan(conn: Connection, options: RebalanceOptions) -> RebalancePlan:
+    """Preview: the moves that Citus would make now. Raises UsageError for an unknown strategy."""
+    async with translated("planning the rebalance"):
+        try:
+            moves = await citus_rebalance.plan_moves(conn, options)
+        except (psycopg.errors.InvalidParameterValue, psycopg.errors.UndefinedObject) as error:
+            raise UsageError(f"Citus does not take these options: {describe(error)}") from error
+        except psycopg.errors.RaiseException as error:
+            raise RebalanceError(f"Citus cannot plan a rebalance: {describe(error)}") from error
+        return RebalancePlan(moves, await citus_rebalance.node_bytes(conn))
+
+
+async def start(conn: Connection, options: RebalanceOptions, emit: Emit) -> int | None:
+    """Start a rebalance in the background; its job id, or None, said in an event, if nothing is to be moved.
+
+    Looks first for what would make Citus retry in silence. Raises RebalanceError (one is running, settings
+    or replica identities are missing), UsageError (an option that this Citus does not have).
+    """
+    async with translated("starting the rebalance"):
+        await _refuse_unsupported(conn, options)
+        running = await citus_rebalance.running_job_id(conn)
+        if running is not None:
+            raise RebalanceError(
+                f"A rebalance is running already, as job {running}.",
+                hint="citus-cluster rebalance wait follows it, citus-cluster rebalance stop ends it.",
+            )
+        preview = await plan(conn, options)
+        if not preview.moves:
+            emit(Event(STEP, EventKind.SKIPPED, "the shards are balanced already: nothing to move"))
+            return None
+        await _refuse_incapable(conn, options)
+        await _refuse_unidentified(conn, options, preview, emit)
+        try:
+            job_id = await citus_rebalance.start(conn, options)
+        except psycopg.OperationalError:
+            raise
+        except psycopg.DatabaseError as error:
+            raise RebalanceError(f"Citus refused: {describe(error)}", hint=error.diag.message_hint) from error
+        if job_id is None:
+            emit(Event(STEP, EventKind.SKIPPED, "Citus found nothing to move"))
+            return None
+        message = f"started as job {job_id}: {len(preview.moves)} shards, {preview.size_bytes} bytes"
+        emit(Event(STEP, EventKind.STARTED, message, {"job_id": job_id, **preview.as_dict()}))
+        return job_id
+
+
+async def _refuse_unsupported(conn: Connection, options: RebalanceOptions) -> None:
+    if not options.wants_parallel or await has_function(conn, citus_rebalance.PARALLEL_SIGNATURE):
+        return
+    raise UsageError(
+        f"This server runs Citus {await citus_version(conn)}; the parallel flags need Citus 13.2 or newer.",
+        hint="Leave the flags out, or upgrade Citus.",
+    )
+
+
+async def _refuse_incapable(conn: Connection, options: RebalanceOptions) -> None:
+    nodes, silent = await citus_rebalance.capacities(conn)
+    findings = (*silent, *missing_capacity(nodes, options.mode))
+    if findings:
+        raise RebalanceError(
+            "Shards could not move, so the rebalance was not started: " + "; ".join(findings),
+            hint="Mend that on each node named, then run citus-cluster rebalance start again. "
+            "(--mode block_writes needs no logical replication, and blocks writes to a shard while it moves.)",
+            details=findings,
+        )
+
+
+async def _refuse_unidentified(conn: Connection, options: RebalanceOptions, preview: RebalancePlan, emit: Emit) -> None:
+    if options.mode is TransferMode.BLOCK_WRITES:
+        return
+    bare = await citus_rebalance.tables_without_identity(conn, [move.shard_id for move in preview.moves])
+    if not bare:
+        return
+    names = ", ".join(table for table, _ in bare)
+    statements = tuple(statement for _, statement in bare)
+    if options.mode is TransferMode.FORCE_LOGICAL:
+        message = f"UPDATE and DELETE will fail while their shards move, without replica identity: {names}"
+        emit(Event(STEP, EventKind.WARNING, message, {"statements": list(statements)}))
+        return
+    raise RebalanceError(
+        f"Tables without primary key or replica identity cannot move while they are written to: {names}.",
+        hint="Give each a primary key, or run: " + " ".join(statements) + " Or use --mode block_writes.",
+        details=statements,
+    )
+
+
+async def status(conn: Connection, job_id: int | None = None) -> RebalanceStatus:
+    """How far the latest rebalance (or job ``job_id``) is; state NONE if there never was one. Bounded in time."""
+    async with translated("reading the state of the rebalance"):
+        return await _read_status(conn, job_id, {}, [])
+
+
+async def _read_status(
+    conn: Connection, job_id: int | None, groups: dict[int, ShardGroup], samples: list[Sample]
+) -> RebalanceStatus:
+    """``groups`` is filled once, since asking for sizes costs a query on every node; ``samples`` grows."""
+    job = await citus_rebalance.last_job(conn, job_id)
+    if job is None:
+        return NO_REBALANCE
+    tasks = await citus_rebalance.tasks(conn, job.job_id)
+    await _fill_groups(conn, tasks, groups)
+    copying: tuple[Copying, ...] = ()
+    problem = None
+    if job.state is JobState.RUNNING:
+        try:
+            copying = await citus_rebalance.copying(conn)
+        except (psycopg.errors.QueryCanceled, psycopg.errors.ConnectionException):
+            if conn.closed:
+                raise
+            problem = "the workers do not say how far they are: one does not answer (citus-cluster status)"
+    found = build_status(job, tasks, groups, copying, samples[-_WINDOW:])
+    if found.bytes_done is not None:
+        samples.append(Sample(job.observed_at, found.bytes_done))
+    return replace(found, problems=(*found.problems, problem)) if problem else found
+
+
+async def _fill_groups(conn: Connection, tasks: tuple[Task, ...], groups: dict[int, ShardGroup]) -> None:
+    wanted = [task.shard_id for task in tasks if task.shard_id is not None and task.shard_id not in groups]
+    if wanted:
+        groups.update(await citus_rebalance.shard_groups(conn, wanted))
+        for shard_id in wanted:
+            groups.setdefault(shard_id, ShardGroup("a dropped table", 1, 0))
+
+
+async def stop(conn: Connection) -> RebalanceStatus:
+    """Stop the running rebalance. Shards that have moved stay where they are. RebalanceError if none runs."""
+    async with translated("stopping the rebalance"):
+        running = await citus_rebalance.running_job_id(conn)
+        if running is None:
+            raise RebalanceError("No rebalance is running.")
+        await citus_rebalance.stop(conn)
+        return await _read_status(conn, running, {}, [])
+
+
+async def wait(conn: Connection, emit: Emit, poll_s: float = 1.0, job_id: int | None = None) -> RebalanceStatus:
+    """Follow a rebalance until it ends. Leaving is harmless: the job is Citus', and goes on.
+
+    Emits progress when it changes, and each problem once, as soon as it shows. Returns the last status
+    (state NONE or FINISHED); raises RebalanceError if it failed or was stopped.
+    """
+    groups: dict[int, ShardGroup] = {}
+    samples: list[Sample] = []
+    told: set[str] = set()
+    last: Mapping[str, object] = {}
+    async with translated("following the rebalance"):
+        started = asyncio.get_running_loop().time()
+        while True:
+            found = await _read_status(conn, job_id, groups, samples)
+            job_id = found.job_id
+            if asyncio.get_running_loop().time() - started > _UNSERVED_S:
+                found = await _notice_unserved_queue(conn, found)
+            for problem in found.problems:
+                if problem not in told:
+                    emit(Event(STEP, EventKind.WARNING, problem, {"job_id": job_id}))
+                told.add(problem)
+            if found.state.is_final:
+                return _conclude(found, emit)
+            if _visible(found) != last:
+                emit(Event(STEP, EventKind.PROGRESS, progress_line(found), found.as_dict()))
+                last = _visible(found)
+            await asyncio.sleep(poll_s)
+
+
+async def _notice_unserved_queue(conn: Connection, found: RebalanceStatus) -> RebalanceStatus:
+    waiting = found.tasks.get("runnable", 0) and not found.tasks.get("running", 0) and not found.problems
+    if found.state.is_final or not waiting or await citus_rebalance.queue_is_served(conn):
+        return found
+    problem = (
+        "scheduled, but Citus starts no task: too few background workers on the coordinator "
+        "(raise max_worker_processes and restart it), or its maintenance daemon does not run (see its log)"
+    )
+    return replace(found, problems=(problem,))
+
+
+def _visible(found: RebalanceStatus) -> Mapping[str, object]:
+    return {key: value for key, value in found.as_dict().items() if key not in {"observed_at", "time_left_s"}}
+
+
+def progress_line(found: RebalanceStatus) -> str:
+    """One line for people, such as ``running: 3 of 8 shards, 42 of 96 MiB, 5.1 MiB/s, 11 s left``."""
+    parts = [f"{found.shards_done} of {found.shards_total} shards"]
+    if found.bytes_done is not None and found.bytes_total is not None:
+        parts.append(f"{found.bytes_done / 2**20:.1f} of {found.bytes_total / 2**20:.1f} MiB")
+    if found.rate_bytes_per_s is not None:
+        parts.append(f"{found.rate_bytes_per_s / 2**20:.1f} MiB/s")
+    if found.time_left_s is not None:
+        parts.append(f"{found.time_left_s:.0f} s left")
+    return f"{found.state.value}: " + ", ".join(parts)
+
+
+def _conclude(found: RebalanceStatus, emit: Emit) -> RebalanceStatus:
+    if found.state is JobState.NONE:
+        emit(Event(STEP, EventKind.SKIPPED, "there is no rebalance"))
+        return found
+    if found.state is JobState.FINISHED:
+        emit(Event(STEP, EventKind.DONE, progress_line(found), found.as_dict()))
+        return found
+    emit(Event(STEP, EventKind.FAILED, progress_line(found), found.as_dict()))
+    if found.state is JobState.CANCELLED:
+        raise RebalanceError(
+            f"Rebalance {found.job_id} was stopped after {found.shards_done} of {found.shards_total} shards.",
+            hint="citus-cluster rebalance start goes on with what is left.",
+        )
+    raise RebalanceError(
+        f"Rebalance {found.job_id} failed after {found.shards_done} of {found.shards_total} shards: "
+        + ("; ".join(found.problems) or "Citus kept no message"),
+        hint="Mend the cause, then citus-cluster rebalance start goes on with what is left.",
+        details=found.problems,
+    )

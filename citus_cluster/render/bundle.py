@@ -1,0 +1,136 @@
+"""The bundle of one host: every generated file, from the topology, as path -> content and mode.
+
+Secrets are not among them: those are made once and kept by runtime/secrets.py.
+"""
+
+import hashlib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from citus_cluster.model.api_config import ApiConfig, ApiTokens, hash_token
+from citus_cluster.model.changes import WantedFile
+from citus_cluster.model.nodes import NodeAddress
+from citus_cluster.model.topology import POSTGRES_PORT, Node, Role, Topology
+from citus_cluster.render.compose import render_compose
+from citus_cluster.render.settings import render_pg_hba, render_postgresql_conf
+
+COMPOSE_FILE = "docker-compose.yml"
+ENV_FILE = ".env"
+SPEC_FILE = "cluster.yaml"
+GITIGNORE_FILE = ".gitignore"
+MANIFEST_FILE = "generated/manifest.json"
+CONFIG_FOLDER = "generated/config"
+API_CONTEXT_FOLDER = "generated/admin-api"
+
+_IGNORED = (".env", "docker-compose.yml", "cluster.yaml", "generated/", "dist/", ".citus-cluster.lock", "*.bak")
+
+
+@dataclass(frozen=True)
+class Sources:
+    """Texts that are rendered or copied, read by runtime/resources.py.
+
+    ``compose`` and ``config`` are templates by file name, ``initdb`` scripts by file name,
+    ``api_context`` the files of the admin API's build context by path.
+    """
+
+    compose: Mapping[str, str]
+    config: Mapping[str, str]
+    initdb: Mapping[str, str]
+    api_context: Mapping[str, str]
+
+
+def render_bundle(
+    topology: Topology, sources: Sources, *, tokens: Mapping[str, str], gitignore: str | None
+) -> dict[str, WantedFile]:
+    """Render every file that the manifest tracks, and .gitignore, which is shared with the user.
+
+    ``tokens`` are the admin API's by role; only their hashes are written. ``gitignore`` is the
+    text that is there already.
+    """
+    files: dict[str, WantedFile] = {}
+    context = sources.api_context if topology.admin_api and not topology.admin_api.image else {}
+    files[COMPOSE_FILE] = _text(
+        render_compose(
+            topology,
+            sources.compose,
+            init_scripts=sorted(sources.initdb),
+            admin_api_context_hash=context_hash(sources.api_context),
+        )
+    )
+    files[ENV_FILE] = WantedFile(render_env(topology).encode(), mode=0o600)
+    for node in topology.nodes:
+        if f"{CONFIG_FOLDER}/{node.config}/postgresql.conf" not in files:
+            files |= dict(_node_files(topology, node, sources))
+    if topology.admin_api:
+        files[f"{CONFIG_FOLDER}/admin-api/cluster.json"] = _text(_api_config(topology).to_json())
+        files[f"{CONFIG_FOLDER}/admin-api/tokens.json"] = _text(
+            ApiTokens(**{role: hash_token(token) for role, token in tokens.items()}).to_json()
+        )
+    files |= {f"{API_CONTEXT_FOLDER}/{path}": _text(text) for path, text in context.items()}
+    files[GITIGNORE_FILE] = WantedFile(merge_gitignore(gitignore).encode(), tracked=False)
+    return files
+
+
+def context_hash(context: Mapping[str, str]) -> str:
+    """Hash of a build context: of its paths and contents, so the same on every host."""
+    digest = hashlib.sha256()
+    for path, text in sorted(context.items()):
+        digest.update(f"{path}\0{len(text)}\0{text}".encode())
+    return digest.hexdigest()
+
+
+def render_env(topology: Topology) -> str:
+    """Render .env: what Compose reads, and what people and scripts look for; never a secret."""
+    values = {
+        "COMPOSE_PROJECT_NAME": topology.name,
+        "COMPOSE_PROFILES": ",".join(topology.services),
+        "POSTGRES_USER": topology.user,
+        "POSTGRES_DB": topology.database,
+    }
+    for node in topology.nodes:
+        values[node.service.upper().replace("-", "_") + "_PORT"] = str(node.host_port)
+    if topology.admin_api:
+        values["ADMIN_API_PORT"] = str(topology.admin_api.host_port)
+    lines = "".join(f"{name}={value}\n" for name, value in values.items())
+    return f"# Written by setup_citus_cluster.py. Passwords are in generated/secrets/.\n{lines}"
+
+
+def merge_gitignore(existing: str | None) -> str:
+    """Add what git must not keep to the user's own .gitignore, and leave the rest as it is."""
+    if existing is None:
+        return "# What setup_citus_cluster.py writes holds passwords, or follows from cluster.yaml.\n" + "".join(
+            f"{line}\n" for line in _IGNORED
+        )
+    present = {line.strip().strip("/") for line in existing.splitlines()}
+    missing = [line for line in _IGNORED if line.strip("/") not in present]
+    if not missing:
+        return existing
+    separator = "" if existing.endswith("\n") or not existing else "\n"
+    return existing + separator + "".join(f"{line}\n" for line in missing)
+
+
+def _node_files(topology: Topology, node: Node, sources: Sources) -> Iterable[tuple[str, WantedFile]]:
+    folder = f"{CONFIG_FOLDER}/{node.config}"
+    template = "coordinator.conf" if node.role is Role.COORDINATOR else "worker.conf"
+    yield f"{folder}/postgresql.conf", _text(render_postgresql_conf(sources.config, template, node.settings))
+    yield f"{folder}/pg_hba.conf", _text(render_pg_hba(sources.config))
+    yield f"{folder}/healthcheck.sh", _text(sources.config["healthcheck.sh"])
+    for name, text in sources.initdb.items():
+        yield f"{folder}/initdb/{name}", _text(text)
+
+
+def _api_config(topology: Topology) -> ApiConfig:
+    coordinator = topology.coordinator
+    assert coordinator is not None, "the specification refuses an admin API without a coordinator"  # noqa: S101
+    return ApiConfig(
+        cluster=topology.name,
+        user=topology.user,
+        database=topology.database,
+        coordinator=NodeAddress(coordinator.service, POSTGRES_PORT),
+        coordinator_address=coordinator.address,
+        workers=tuple(worker.address for worker in topology.workers),
+    )
+
+
+def _text(text: str) -> WantedFile:
+    return WantedFile(text.encode())

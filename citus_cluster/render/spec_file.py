@@ -1,0 +1,71 @@
+"""The text of cluster.yaml: written with comments the first time, then changed value by value."""
+
+import io
+import re
+from typing import Any
+
+import yaml
+
+from citus_cluster.model.spec import ClusterSpec
+from citus_cluster.model.yaml_text import load_yaml
+
+_HEADER = """\
+# The cluster as it should be. It is yours: change it, then run setup_citus_cluster.py again.
+# Every key is described in docs/configuration.md, and checked by config/cluster.schema.json.
+"""
+_COMMENTS = {
+    "name": "Compose project; it names containers and volumes, so it cannot change later",
+    "user": "superuser, and its database; neither can change later",
+    "services": "what runs here",
+    "workers": "a count, or the numbers of the workers",
+    "bind": "address on which ports are published",
+    "ports": "the coordinator is on this port, worker i on this port + i",
+    "resources": "input of the tuning; what is listed under 'detected' was measured, once",
+    "settings": "PostgreSQL settings of your own; they win over the computed ones",
+}
+
+
+def render_spec(spec: ClusterSpec, existing: str | None) -> str:
+    """Give the text of cluster.yaml for ``spec``.
+
+    Where ``existing`` text means the same, it is returned as it is; otherwise only the values that
+    differ are changed in it, and its comments stay.
+    """
+    data = spec.as_data()
+    if existing is None or not existing.strip():
+        return _fresh(data)
+    if load_yaml(existing, "cluster.yaml") == data:
+        return existing
+    return _changed(existing, data)
+
+
+def _fresh(data: dict[str, Any]) -> str:
+    text = yaml.safe_dump(data, sort_keys=False, default_flow_style=None, allow_unicode=True, width=120)
+    for key, comment in _COMMENTS.items():
+        text = re.sub(rf"^{key}:", f"\n# {comment}\n{key}:", text, count=1, flags=re.MULTILINE)
+    return _HEADER + text
+
+
+def _changed(existing: str, data: dict[str, Any]) -> str:
+    # Imported here: a run that changes nothing need not wait for it.
+    from ruamel.yaml import YAML
+
+    editor = YAML()
+    editor.preserve_quotes = True
+    editor.width = 120
+    document = editor.load(existing)
+    _update(document, data)
+    out = io.StringIO()
+    editor.dump(document, out)
+    return out.getvalue()
+
+
+def _update(document: Any, data: dict[str, Any]) -> None:
+    for key in [key for key in document if key not in data]:
+        del document[key]
+    for key, value in data.items():
+        old = document.get(key)
+        if isinstance(value, dict) and isinstance(old, dict):
+            _update(old, value)
+        elif key not in document or old != value:
+            document[key] = value

@@ -1,0 +1,1 @@
+"""The outside world, one door each: files, secrets, Docker, Compose, SQL, the journal."""

@@ -1,0 +1,145 @@
+"""The node list: one function for each question about it and each change of it."""
+
+import psycopg
+
+from citus_cluster.model.nodes import NodeAddress
+from citus_cluster.model.registration import RegisteredNode, Registry
+from citus_cluster.runtime.citus import QUICK_S
+from citus_cluster.runtime.postgres import Connection, bounded, set_local
+
+CHANGE_TIMEOUT_S = 45.0
+"""Adding a node copies the metadata of all tables to it, so it may take its time."""
+LOCK_TIMEOUT_S = 5.0
+"""A rebalance locks the node list; rather say so soon than wait for hours."""
+
+# What is ours on the coordinator stays there; a schema must not become a tenant.
+_LOCAL_ONLY = {"citus.enable_ddl_propagation": "off", "citus.enable_schema_based_sharding": "off"}
+# A worker that stops answering between the probe and the change would hold the node list for half a minute.
+_IMPATIENT = {"citus.node_connection_timeout": "5000"}
+
+
+async def read_registry(conn: Connection) -> Registry:
+    """Read the node list and our own table, without any lock."""
+    async with bounded(conn, QUICK_S):
+        cursor = await conn.execute(
+            "SELECT nodeid, groupid, nodename, nodeport, isactive, noderole::text, shouldhaveshards "
+            "FROM pg_dist_node ORDER BY groupid, noderole, nodeid"
+        )
+        nodes = tuple(_node(row) for row in await cursor.fetchall())
+        cursor = await conn.execute("SELECT to_regclass('citus_cluster.worker') IS NOT NULL")
+        row = await cursor.fetchone()
+        if not row or not row[0]:
+            return Registry(nodes, None)
+        cursor = await conn.execute("SELECT nodename, nodeport FROM citus_cluster.worker")
+        return Registry(nodes, frozenset(NodeAddress(str(r[0]), int(r[1])) for r in await cursor.fetchall()))
+
+
+def _node(row: tuple[object, ...]) -> RegisteredNode:
+    return RegisteredNode(
+        node_id=int(str(row[0])),
+        group_id=int(str(row[1])),
+        address=NodeAddress(str(row[2]), int(str(row[3]))),
+        is_active=bool(row[4]),
+        role=str(row[5]),
+        should_have_shards=bool(row[6]),
+    )
+
+
+async def create_record(conn: Connection) -> None:
+    """Create, on the coordinator alone, the table of workers that were registered."""
+    async with bounded(conn, QUICK_S):
+        await set_local(conn, _LOCAL_ONLY)
+        # Asked first, because IF NOT EXISTS sends a notice to the log.
+        cursor = await conn.execute("SELECT to_regnamespace('citus_cluster') IS NULL")
+        row = await cursor.fetchone()
+        if row and row[0]:
+            await conn.execute("CREATE SCHEMA citus_cluster")
+        await conn.execute(
+            """
+            CREATE TABLE IF NOT EXISTS citus_cluster.worker (
+                nodename text NOT NULL,
+                nodeport integer NOT NULL,
+                registered_at timestamptz NOT NULL DEFAULT now(),
+                PRIMARY KEY (nodename, nodeport))
+            """
+        )
+        await conn.execute(
+            "COMMENT ON TABLE citus_cluster.worker IS 'Workers that citus-cluster has registered once. One that is "
+            "here and not in pg_dist_node was removed by an operator, and is not registered again unasked.'"
+        )
+
+
+async def record_worker(conn: Connection, worker: NodeAddress) -> None:
+    """Remember that a worker is, or was, registered."""
+    async with bounded(conn, QUICK_S):
+        await _record(conn, worker)
+
+
+async def _record(conn: Connection, worker: NodeAddress) -> None:
+    await conn.execute(
+        "INSERT INTO citus_cluster.worker (nodename, nodeport) VALUES (%s, %s) "
+        "ON CONFLICT (nodename, nodeport) DO UPDATE SET registered_at = now()",
+        [worker.host, worker.port],
+    )
+
+
+async def set_coordinator_host(conn: Connection, coordinator: NodeAddress, *, holds_shards: bool | None) -> None:
+    """Enter the coordinator's own address, before any worker; ``holds_shards`` None leaves that as it is."""
+    async with bounded(conn, CHANGE_TIMEOUT_S, lock_timeout_s=LOCK_TIMEOUT_S):
+        await conn.execute("SELECT citus_set_coordinator_host(%s, %s)", [coordinator.host, coordinator.port])
+        if holds_shards is not None:
+            await _set_should_have_shards(conn, coordinator, holds_shards)
+
+
+async def move_coordinator(conn: Connection, node_id: int, coordinator: NodeAddress) -> None:
+    """Change the coordinator's address on all nodes: ``citus_set_coordinator_host`` did not always reach workers.
+
+    See https://github.com/citusdata/citus/issues/6731.
+    """
+    async with bounded(conn, CHANGE_TIMEOUT_S, lock_timeout_s=LOCK_TIMEOUT_S):
+        await set_local(conn, _IMPATIENT)
+        await conn.execute("SELECT citus_update_node(%s, %s, %s)", [node_id, coordinator.host, coordinator.port])
+
+
+async def _set_should_have_shards(conn: Connection, node: NodeAddress, value: bool) -> None:
+    await conn.execute("SELECT citus_set_node_property(%s, %s, 'shouldhaveshards', %s)", [node.host, node.port, value])
+
+
+async def add_worker(conn: Connection, worker: NodeAddress, *, unburden: NodeAddress | None, timeout_s: float) -> None:
+    """Register a worker and record it, in one transaction.
+
+    ``unburden`` names the coordinator if it shall hold no new shards from now on.
+    """
+    async with bounded(conn, timeout_s, lock_timeout_s=LOCK_TIMEOUT_S):
+        await set_local(conn, _IMPATIENT)
+        if unburden:
+            await _set_should_have_shards(conn, unburden, False)
+        await conn.execute("SELECT citus_add_node(%s, %s)", [worker.host, worker.port])
+        await _record(conn, worker)
+
+
+async def activate_worker(conn: Connection, worker: NodeAddress, *, timeout_s: float) -> None:
+    """Take a disabled worker back, and record it, in one transaction."""
+    async with bounded(conn, timeout_s, lock_timeout_s=LOCK_TIMEOUT_S):
+        await set_local(conn, _IMPATIENT)
+        await conn.execute("SELECT citus_activate_node(%s, %s)", [worker.host, worker.port])
+        await _record(conn, worker)
+
+
+async def node_health(conn: Connection, timeout_s: float) -> list[tuple[NodeAddress, NodeAddress, bool | None]]:
+    """Rows of ``citus_check_cluster_node_health()``: from, to, and whether it connects (None: from is away)."""
+    async with bounded(conn, timeout_s):
+        await set_local(conn, _IMPATIENT)
+        cursor = await conn.execute(
+            "SELECT from_nodename, from_nodeport, to_nodename, to_nodeport, result "
+            "FROM citus_check_cluster_node_health()"
+        )
+        return [
+            (NodeAddress(str(row[0]), int(row[1])), NodeAddress(str(row[2]), int(row[3])), row[4])
+            for row in await cursor.fetchall()
+        ]
+
+
+def is_busy(error: psycopg.Error) -> bool:
+    """Say whether a change failed because something else, such as a rebalance, holds the node list."""
+    return isinstance(error, psycopg.errors.LockNotAvailable)

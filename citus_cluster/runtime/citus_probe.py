@@ -1,0 +1,184 @@
+"""Asking any server a question by way of the coordinator.
+
+A worker's name need not resolve where the command runs, and its password is nobody's business but the
+coordinator's. So the coordinator connects, with its own entry in ``pg_dist_authinfo``, by the library of
+dblink, declared for one transaction that is rolled back: nothing is installed and nothing is left behind.
+"""
+
+import json
+from collections.abc import Mapping
+from typing import cast
+
+import psycopg
+from psycopg.conninfo import make_conninfo
+
+from citus_cluster.errors import AuthenticationError, CitusClusterError, WorkerUnreachableError
+from citus_cluster.model.nodes import NodeAddress
+from citus_cluster.model.registration import NodeIdentity
+from citus_cluster.runtime.postgres import Connection, bounded, describe, set_local, tidy
+
+CONNECT_TIMEOUT_S = 3
+ANSWER_TIMEOUT_S = 8.0
+
+# The password of a copied role must not reach the worker's log.
+_SILENT = {"log_statement": "none", "log_min_duration_statement": "-1", "log_min_error_statement": "panic"}
+
+_DECLARE = """
+CREATE FUNCTION pg_temp.citus_cluster_ask(text, text) RETURNS SETOF record
+LANGUAGE c STRICT AS '$libdir/dblink', 'dblink_record'
+"""
+_CONNINFO = """
+concat_ws(' ', current_setting('citus.node_conninfo', true),
+          (SELECT authinfo FROM pg_dist_authinfo WHERE rolename = current_user AND nodeid = 0), %(target)s::text)
+"""
+_ASK = f"SELECT document FROM pg_temp.citus_cluster_ask({_CONNINFO}, %(question)s) AS answer(document text)"  # noqa: S608 # our own constant
+_COPY_ROLES = f"""
+SELECT copied FROM pg_temp.citus_cluster_ask({_CONNINFO}, (
+    SELECT format(
+        'WITH copied AS (INSERT INTO pg_dist_authinfo (nodeid, rolename, authinfo) VALUES %%s '
+        'ON CONFLICT (rolename, nodeid) DO UPDATE SET authinfo = EXCLUDED.authinfo RETURNING 1) '
+        'SELECT count(*) FROM copied',
+        string_agg(format('(0, %%L, %%L)', rolename, authinfo), ', '))
+    FROM pg_dist_authinfo WHERE nodeid = 0 AND rolename <> current_user HAVING count(*) > 0
+)) AS answer(copied bigint)
+"""  # noqa: S608 # our own constant
+
+_IDENTITY = """
+SELECT json_build_object(
+    'postgres_version', current_setting('server_version'),
+    'extension_version', (SELECT extversion FROM pg_extension WHERE extname = 'citus'),
+    'system_identifier', (SELECT system_identifier::text FROM pg_control_system()),
+    'in_recovery', pg_is_in_recovery())
+"""
+_CITUS = """
+SELECT json_build_object(
+    'citus_version', substring(citus_version() from 'Citus ([^ ]+)'),
+    'group_id', (SELECT groupid FROM pg_dist_local_group),
+    'coordinator_host', (SELECT nodename FROM pg_dist_node WHERE groupid = 0 AND noderole = 'primary'),
+    'coordinator_port', (SELECT nodeport FROM pg_dist_node WHERE groupid = 0 AND noderole = 'primary'))
+"""
+
+
+class ProbeUnavailableError(CitusClusterError):
+    """The coordinator's image lacks the library of dblink."""
+
+
+async def ask(
+    conn: Connection,
+    node: NodeAddress,
+    question: str,
+    *,
+    connect_timeout_s: int = CONNECT_TIMEOUT_S,
+    answer_timeout_s: float = ANSWER_TIMEOUT_S,
+) -> Mapping[str, object]:
+    """Have the coordinator ask ``node`` a query that returns one JSON document, with bounded patience.
+
+    Raises AuthenticationError, WorkerUnreachableError, ProbeUnavailableError.
+    """
+    parameters = {"target": _target(conn, node, connect_timeout_s, answer_timeout_s), "question": question}
+    document = await _run(conn, node, _ASK, parameters, connect_timeout_s + answer_timeout_s)
+    return cast("Mapping[str, object]", json.loads(str(document)))
+
+
+async def copy_role_passwords(conn: Connection, node: NodeAddress) -> int:
+    """Give ``node`` what the coordinator knows of other roles' passwords between nodes; says how many.
+
+    The statement is put together by the coordinator, so that no password passes through this process, and
+    sent with logging off.
+    """
+    target = _target(conn, node, CONNECT_TIMEOUT_S, ANSWER_TIMEOUT_S, **_SILENT)
+    return int(str(await _run(conn, node, _COPY_ROLES, {"target": target}, CONNECT_TIMEOUT_S + ANSWER_TIMEOUT_S) or 0))
+
+
+async def own_identity(conn: Connection) -> NodeIdentity:
+    """Identity of the server that ``conn`` is connected to."""
+    document: dict[str, object] = {}
+    async with bounded(conn, ANSWER_TIMEOUT_S):
+        for question in (_IDENTITY, _CITUS):
+            row = await (await conn.execute(question)).fetchone()
+            document |= row[0] if row else {}
+    return NodeIdentity.from_json(document)
+
+
+async def identity(conn: Connection, node: NodeAddress) -> NodeIdentity:
+    """Identity of another server, asked by the coordinator; errors as in :func:`ask`."""
+    document = dict(await ask(conn, node, _IDENTITY))
+    if document["extension_version"] is not None:
+        document |= await ask(conn, node, _CITUS)
+    return NodeIdentity.from_json(document)
+
+
+async def reaches(conn: Connection, node: NodeAddress, other: NodeAddress) -> bool:
+    """Say whether ``node`` can connect to ``other`` with its own credentials; errors as in :func:`ask`."""
+    statement = psycopg.sql.SQL("SELECT to_json(citus_check_connection_to_node({}, {}))").format(other.host, other.port)
+    target = _target(conn, node, CONNECT_TIMEOUT_S, ANSWER_TIMEOUT_S, **{"citus.node_connection_timeout": "3000"})
+    parameters = {"target": target, "question": statement.as_string(conn)}
+    return await _run(conn, node, _ASK, parameters, CONNECT_TIMEOUT_S + ANSWER_TIMEOUT_S) == "true"
+
+
+async def coordinator_reaches(conn: Connection, node: NodeAddress) -> bool:
+    """Say whether Citus itself can connect from the coordinator: less than a probe, where dblink is missing."""
+    async with bounded(conn, ANSWER_TIMEOUT_S, rollback=True):
+        await set_local(conn, {"citus.node_connection_timeout": str(CONNECT_TIMEOUT_S * 1000)})
+        cursor = await conn.execute("SELECT citus_check_connection_to_node(%s, %s)", [node.host, node.port])
+        row = await cursor.fetchone()
+    return bool(row and row[0])
+
+
+def _target(conn: Connection, node: NodeAddress, connect_s: int, answer_s: float, **settings: str) -> str:
+    options = {"statement_timeout": str(round(answer_s * 1000)), "search_path": "public", **settings}
+    return make_conninfo(
+        host=node.host,
+        port=node.port,
+        dbname=conn.info.dbname,
+        user=conn.info.user,
+        connect_timeout=connect_s,
+        application_name="citus-cluster probe",
+        options=" ".join(f"-c {name}={value}" for name, value in options.items()),
+    )
+
+
+async def _run(
+    conn: Connection, node: NodeAddress, query: str, parameters: Mapping[str, object], timeout_s: float
+) -> object:
+    try:
+        async with bounded(conn, timeout_s, rollback=True):
+            await set_local(conn, {"citus.enable_ddl_propagation": "off"})
+            await conn.execute(_DECLARE)
+            # The queries are constants of this module.
+            cursor = await conn.execute(query.encode(), parameters)
+            row = await cursor.fetchone()
+    except psycopg.errors.UndefinedFile as error:
+        raise ProbeUnavailableError from error
+    except psycopg.errors.QueryCanceled as error:
+        raise _silent(node, f"it did not answer within {timeout_s:g} s") from error
+    except psycopg.errors.SqlclientUnableToEstablishSqlconnection as error:
+        raise _refused(conn, node, error.diag.message_detail or str(error)) from error
+    except psycopg.OperationalError as error:
+        if conn.closed:
+            raise
+        raise _silent(node, describe(error)) from error
+    return row[0] if row else None
+
+
+def _silent(node: NodeAddress, reason: str) -> WorkerUnreachableError:
+    return WorkerUnreachableError(
+        f"{node} does not answer the coordinator: {reason}.",
+        hint=f"See its log: docker logs {node.host}. If it is paused: docker unpause {node.host}.",
+    )
+
+
+def _refused(conn: Connection, node: NodeAddress, text: str) -> WorkerUnreachableError | AuthenticationError:
+    reason = tidy(text)
+    if "password authentication failed" in text or "no password supplied" in text or "fe_sendauth" in text:
+        return AuthenticationError(
+            f"{node} refused the coordinator's password of role {conn.info.user!r}: {reason}.",
+            hint="All nodes of a cluster share one superuser password: start the worker with the coordinator's "
+            "(generated/secrets/superuser_password); data that exist keep the password of their first start.",
+        )
+    if "timeout expired" in text:
+        return _silent(node, reason)
+    return WorkerUnreachableError(
+        f"The coordinator cannot connect to {node}: {reason}.",
+        hint=f"Is it running, and known to the coordinator by this name? docker ps --filter name={node.host}",
+    )

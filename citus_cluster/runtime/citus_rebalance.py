@@ -1,0 +1,264 @@
+"""Rebalances: one function for each question about them and each act."""
+
+import json
+from collections.abc import Mapping, Sequence
+
+import psycopg
+
+from citus_cluster.model.nodes import NodeAddress
+from citus_cluster.model.rebalance import Copying, Job, JobState, Move, NodeCapacity, RebalanceOptions, ShardGroup, Task
+from citus_cluster.runtime.citus import QUICK_S
+from citus_cluster.runtime.postgres import Connection, bounded, set_local
+
+PLAN_TIMEOUT_S = 600.0
+"""Planning is Citus' own foreground work, and slow with many partitions."""
+PROGRESS_TIMEOUT_S = 5.0
+PARALLEL_SIGNATURE = "citus_rebalance_start(name,boolean,citus.shard_transfer_mode,boolean,boolean)"
+_IMPATIENT = {"citus.node_connection_timeout": "3000"}
+
+
+async def running_job_id(conn: Connection) -> int | None:
+    """Job id of the rebalance that is scheduled or at work, or None."""
+    async with bounded(conn, QUICK_S):
+        cursor = await conn.execute(
+            "SELECT max(job_id) FROM pg_dist_background_job "
+            "WHERE job_type = 'rebalance' AND state IN ('scheduled', 'running', 'cancelling', 'failing')"
+        )
+        row = await cursor.fetchone()
+    return row[0] if row else None
+
+
+async def plan_moves(conn: Connection, options: RebalanceOptions) -> tuple[Move, ...]:
+    """Ask Citus which shards it would move, in its order; sizes in bytes."""
+    async with bounded(conn, PLAN_TIMEOUT_S):
+        await set_local(conn, _IMPATIENT)
+        cursor = await conn.execute(
+            "SELECT table_name::text, shardid, coalesce(shard_size, 0), sourcename, sourceport, targetname, targetport "
+            "FROM get_rebalance_table_shards_plan(drain_only := %s, rebalance_strategy := %s::name)",
+            [options.drain_only, options.strategy],
+        )
+        rows = await cursor.fetchall()
+    return tuple(
+        Move(str(row[0]), row[1], int(row[2]), NodeAddress(row[3], row[4]), NodeAddress(row[5], row[6])) for row in rows
+    )
+
+
+async def node_bytes(conn: Connection) -> Mapping[NodeAddress, int]:
+    """Bytes of the distributed tables' shards on each primary that has or may have shards."""
+    async with bounded(conn, PLAN_TIMEOUT_S):
+        await set_local(conn, _IMPATIENT)
+        # citus_shards joins on the group, so that a secondary would count its primary's shards again.
+        cursor = await conn.execute(
+            """
+            SELECT node.nodename, node.nodeport, coalesce(sum(size.shard_size), 0)::bigint
+            FROM pg_dist_node AS node
+            LEFT JOIN (SELECT shardid, nodename, nodeport, max(shard_size) AS shard_size FROM citus_shards
+                       WHERE citus_table_type IN ('distributed', 'schema') GROUP BY 1, 2, 3) AS size
+              ON size.nodename = node.nodename AND size.nodeport = node.nodeport
+            WHERE node.noderole = 'primary' AND node.isactive AND (node.shouldhaveshards OR size.shardid IS NOT NULL)
+            GROUP BY 1, 2
+            """
+        )
+        return {NodeAddress(str(row[0]), int(row[1])): int(row[2]) for row in await cursor.fetchall()}
+
+
+async def start(conn: Connection, options: RebalanceOptions) -> int | None:
+    """Start the background job; its id, or None if Citus found nothing to move."""
+    arguments = "%(strategy)s::name, %(drain_only)s, %(mode)s::citus.shard_transfer_mode"
+    if options.wants_parallel:
+        arguments += ", %(parallel_reference)s, %(parallel_colocated)s"
+    async with bounded(conn, PLAN_TIMEOUT_S):
+        await set_local(conn, _IMPATIENT)
+        cursor = await conn.execute(
+            f"SELECT citus_rebalance_start({arguments})".encode(),
+            {
+                "strategy": options.strategy,
+                "drain_only": options.drain_only,
+                "mode": options.mode.value,
+                "parallel_reference": options.parallel_transfer_reference_tables,
+                "parallel_colocated": options.parallel_transfer_colocated_shards,
+            },
+        )
+        row = await cursor.fetchone()
+    return row[0] if row and row[0] else None
+
+
+async def stop(conn: Connection) -> None:
+    """Cancel the running rebalance; raises psycopg's error if none runs."""
+    async with bounded(conn, QUICK_S):
+        await conn.execute("SELECT citus_rebalance_stop()")
+
+
+async def last_job(conn: Connection, job_id: int | None = None) -> Job | None:
+    """The latest rebalance, or the one with this id; None if there never was one."""
+    async with bounded(conn, QUICK_S):
+        cursor = await conn.execute(
+            "SELECT job_id, state::text, started_at, finished_at, clock_timestamp() FROM pg_dist_background_job "
+            "WHERE job_type = 'rebalance' AND (%(id)s::bigint IS NULL OR job_id = %(id)s) ORDER BY job_id DESC LIMIT 1",
+            {"id": job_id},
+        )
+        row = await cursor.fetchone()
+    return Job(row[0], JobState(row[1]), row[2], row[3], row[4]) if row else None
+
+
+async def tasks(conn: Connection, job_id: int) -> tuple[Task, ...]:
+    """Tasks of a job, in the order in which they were scheduled."""
+    async with bounded(conn, QUICK_S):
+        cursor = await conn.execute(
+            "SELECT task_id, status::text, command, coalesce(retry_count, 0), message, not_before, pid "
+            "FROM pg_dist_background_task WHERE job_id = %s ORDER BY task_id",
+            [job_id],
+        )
+        return tuple(Task(*row) for row in await cursor.fetchall())
+
+
+async def queue_is_served(conn: Connection) -> bool:
+    """Say whether Citus' queue monitor, which starts the tasks of a job, is running."""
+    async with bounded(conn, QUICK_S):
+        cursor = await conn.execute(
+            "SELECT EXISTS (SELECT FROM pg_stat_activity "
+            "WHERE backend_type LIKE 'Citus Background Task Queue Monitor%')"
+        )
+        row = await cursor.fetchone()
+    return bool(row and row[0])
+
+
+async def copying(conn: Connection) -> tuple[Copying, ...]:
+    """What is being copied right now. Asks the workers, so it may fail where one hangs (QueryCanceled)."""
+    async with bounded(conn, PROGRESS_TIMEOUT_S):
+        await set_local(conn, _IMPATIENT)
+        cursor = await conn.execute(
+            "SELECT sessionid, min(sourcename), min(sourceport), min(targetname), min(targetport), "
+            "coalesce(max(status), 'starting'), coalesce(sum(target_shard_size), 0)::bigint "
+            "FROM get_rebalance_progress() GROUP BY sessionid"
+        )
+        return tuple(
+            Copying(row[0], NodeAddress(row[1], row[2]), NodeAddress(row[3], row[4]), row[5], row[6])
+            for row in await cursor.fetchall()
+        )
+
+
+_GROUPS = """
+SELECT moved.shardid, min(moved.logicalrelid::text), count(*),
+       {size}
+FROM pg_dist_shard AS moved
+JOIN pg_dist_partition AS its USING (logicalrelid)
+JOIN pg_dist_partition AS other
+  ON other.logicalrelid = its.logicalrelid OR (its.colocationid > 0 AND other.colocationid = its.colocationid)
+JOIN pg_dist_shard AS shard
+  ON shard.logicalrelid = other.logicalrelid AND shard.shardminvalue IS NOT DISTINCT FROM moved.shardminvalue
+{sizes}
+WHERE moved.shardid = ANY (%s)
+GROUP BY moved.shardid
+"""
+_WITH_SIZES = _GROUPS.format(
+    size="coalesce(sum(size.shard_size), 0)::bigint",
+    sizes="LEFT JOIN (SELECT shardid, max(shard_size) AS shard_size FROM citus_shards GROUP BY shardid) AS size "
+    "ON size.shardid = shard.shardid",
+)
+_WITHOUT_SIZES = _GROUPS.format(size="NULL::bigint", sizes="")
+
+
+async def shard_groups(conn: Connection, shard_ids: Sequence[int]) -> Mapping[int, ShardGroup]:
+    """For each shard: its table, how many shards move with it, and their bytes (None where a node hangs)."""
+    try:
+        rows = await _group_rows(conn, _WITH_SIZES, shard_ids)
+    except (psycopg.errors.QueryCanceled, psycopg.errors.ConnectionException):
+        if conn.closed:
+            raise
+        rows = await _group_rows(conn, _WITHOUT_SIZES, shard_ids)
+    return {row[0]: ShardGroup(row[1], row[2], row[3]) for row in rows}
+
+
+async def _group_rows(conn: Connection, query: str, shard_ids: Sequence[int]) -> list[tuple[int, str, int, int | None]]:
+    async with bounded(conn, PROGRESS_TIMEOUT_S):
+        await set_local(conn, _IMPATIENT)
+        cursor = await conn.execute(query.encode(), [list(shard_ids)])
+        return [(row[0], row[1], row[2], row[3]) for row in await cursor.fetchall()]
+
+
+_CAPACITY = """
+SELECT json_build_object(
+    'wal_level', current_setting('wal_level'),
+    'max_worker_processes', current_setting('max_worker_processes')::int,
+    'background_workers', (SELECT count(*) FROM pg_stat_activity WHERE backend_type NOT IN (
+        'client backend', 'autovacuum launcher', 'autovacuum worker', 'background writer', 'checkpointer',
+        'archiver', 'startup', 'walreceiver', 'walsender', 'walwriter', 'walsummarizer', 'slotsync worker',
+        'io worker', 'parallel worker')),
+    'max_replication_slots', current_setting('max_replication_slots')::int,
+    'replication_slots', (SELECT count(*) FROM pg_replication_slots),
+    'max_wal_senders', current_setting('max_wal_senders')::int,
+    'wal_senders', (SELECT count(*) FROM pg_stat_replication),
+    'max_logical_replication_workers', current_setting('max_logical_replication_workers')::int)
+"""
+
+
+async def capacities(conn: Connection) -> tuple[tuple[NodeCapacity, ...], tuple[str, ...]]:
+    """Ask every active node for what a move needs; the second value names nodes that gave no answer, and why."""
+    async with bounded(conn, 20.0):
+        await set_local(conn, _IMPATIENT)
+        cursor = await conn.execute(
+            "SELECT node.nodename, node.nodeport, answer.success, answer.result "
+            "FROM run_command_on_all_nodes(%s) AS answer JOIN pg_dist_node AS node USING (nodeid) ORDER BY 1, 2",
+            [" ".join(_CAPACITY.split())],
+        )
+        rows = await cursor.fetchall()
+    found = []
+    silent = []
+    for host, port, success, result in rows:
+        name = str(NodeAddress(host, port))
+        if success:
+            found.append(NodeCapacity(node=name, **json.loads(result)))
+        else:
+            silent.append(f"{name}: {str(result).strip()}")
+    return tuple(found), tuple(silent)
+
+
+async def tables_without_identity(conn: Connection, shard_ids: Sequence[int]) -> tuple[tuple[str, str], ...]:
+    """Tables whose updates cannot be replicated, each with the statement that mends it.
+
+    Looks at the tables of these shards, those colocated with them, and, where a node still lacks its copy,
+    the reference tables; by the rule of Citus (``RelationCanPublishAllModifications``).
+    """
+    async with bounded(conn, QUICK_S):
+        cursor = await conn.execute(
+            """
+            WITH moving AS (
+                SELECT other.logicalrelid
+                FROM pg_dist_shard JOIN pg_dist_partition AS its USING (logicalrelid)
+                JOIN pg_dist_partition AS other ON other.logicalrelid = its.logicalrelid
+                  OR (its.colocationid > 0 AND other.colocationid = its.colocationid)
+                WHERE shardid = ANY (%s)
+                UNION
+                SELECT logicalrelid FROM pg_dist_partition JOIN pg_dist_shard USING (logicalrelid)
+                WHERE repmodel = 't' AND EXISTS (
+                    SELECT FROM pg_dist_node AS node
+                    WHERE node.isactive AND node.noderole = 'primary' AND node.groupid NOT IN (
+                        SELECT groupid FROM pg_dist_placement WHERE pg_dist_placement.shardid = pg_dist_shard.shardid))
+            ), bare AS (
+                SELECT oid FROM pg_class WHERE oid IN (SELECT logicalrelid FROM moving)
+                  AND relkind <> 'p' AND relreplident <> 'f'
+                  AND NOT EXISTS (SELECT FROM pg_index WHERE indrelid = pg_class.oid AND indisvalid
+                      AND ((relreplident = 'd' AND indisprimary) OR (relreplident = 'i' AND indisreplident)))
+            )
+            SELECT bare.oid::regclass::text, (
+                SELECT relname FROM pg_index JOIN pg_class ON pg_class.oid = indexrelid
+                WHERE indrelid = bare.oid AND indisunique AND indimmediate AND indisvalid
+                  AND indpred IS NULL AND indexprs IS NULL
+                  AND NOT EXISTS (SELECT FROM pg_attribute WHERE attrelid = bare.oid
+                                  AND attnum = ANY (indkey) AND NOT attnotnull)
+                ORDER BY relname LIMIT 1)
+            FROM bare ORDER BY 1
+            """,
+            [list(shard_ids)],
+        )
+        rows = await cursor.fetchall()
+    return tuple((str(table), _mending(str(table), index)) for table, index in rows)
+
+
+def _mending(table: str, index: str | None) -> str:
+    if index is None:
+        return f"ALTER TABLE {table} REPLICA IDENTITY FULL;"
+    # regclass has quoted the table; the index is a bare name.
+    quoted = index.replace('"', '""')
+    return f'ALTER TABLE {table} REPLICA IDENTITY USING INDEX "{quoted}";'

@@ -1,0 +1,104 @@
+"""Tables, shards and where they lie, from the coordinator's own catalog; sizes from each node by itself.
+
+Citus' views ask all nodes at once, so that one that hangs hides the rest; here each node is asked alone.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import cast
+
+import psycopg
+
+from citus_cluster.model.registration import RegisteredNode
+from citus_cluster.runtime import citus_probe
+from citus_cluster.runtime.citus import QUICK_S
+from citus_cluster.runtime.postgres import Connection, bounded
+
+
+@dataclass(frozen=True)
+class TableRow:
+    """One table that Citus knows."""
+
+    oid: int
+    name: str
+    type: str
+    distribution_column: str | None
+    colocation_id: int
+
+
+@dataclass(frozen=True)
+class Placement:
+    """One copy of a shard: its table, and the group of nodes that holds it."""
+
+    table_oid: int
+    shard_id: int
+    shard_name: str
+    group_id: int
+
+
+@dataclass(frozen=True)
+class NodeAnswer:
+    """What a node says of itself; sizes in bytes by shard id."""
+
+    postgres_version: str
+    citus_version: str | None
+    sizes: Mapping[int, int]
+
+
+async def read_tables(conn: Connection) -> tuple[TableRow, ...]:
+    """Tables that are not an extension's own, by name."""
+    async with bounded(conn, QUICK_S):
+        cursor = await conn.execute(
+            """
+            SELECT logicalrelid::oid, logicalrelid::text,
+                   CASE WHEN colocationid IN (SELECT colocationid FROM pg_dist_schema) THEN 'schema'
+                        WHEN repmodel = 't' THEN 'reference'
+                        WHEN partmethod = 'n' AND colocationid = 0 THEN 'local'
+                        ELSE 'distributed' END,
+                   column_to_column_name(logicalrelid, partkey), colocationid
+            FROM pg_dist_partition
+            WHERE NOT EXISTS (SELECT FROM pg_depend WHERE classid = 'pg_class'::regclass AND objid = logicalrelid
+                              AND refclassid = 'pg_extension'::regclass AND deptype = 'e')
+            ORDER BY 2
+            """
+        )
+        return tuple(TableRow(*row) for row in await cursor.fetchall())
+
+
+async def read_placements(conn: Connection) -> tuple[Placement, ...]:
+    """Every placement of every shard."""
+    async with bounded(conn, QUICK_S):
+        cursor = await conn.execute(
+            "SELECT logicalrelid::oid, shardid, shard_name(logicalrelid, shardid), groupid "
+            "FROM pg_dist_shard JOIN pg_dist_placement USING (shardid) ORDER BY shardid, groupid"
+        )
+        return tuple(Placement(*row) for row in await cursor.fetchall())
+
+
+async def ask_node(conn: Connection, node: RegisteredNode, placements: Sequence[Placement]) -> NodeAnswer:
+    """Versions of one node and the sizes of the shards there; errors as in :func:`citus_probe.ask`."""
+    question = psycopg.sql.SQL(
+        """
+        SELECT json_build_object(
+            'postgres_version', current_setting('server_version'),
+            'citus_version', substring(citus_version() from 'Citus ([^ ]+)'),
+            'sizes', (SELECT coalesce(json_object_agg(id, pg_total_relation_size(to_regclass(name))), '{{}}')
+                      FROM unnest({}::bigint[], {}::text[]) AS shard(id, name)))
+        """
+    ).format([p.shard_id for p in placements], [p.shard_name for p in placements])
+    if node.is_coordinator and node.role == "primary":
+        async with bounded(conn, QUICK_S):
+            await conn.execute("SET LOCAL search_path = public")
+            row = await (await conn.execute(question)).fetchone()
+        document = row[0] if row else {}
+    else:
+        document = await citus_probe.ask(
+            conn, node.address, question.as_string(conn), connect_timeout_s=2, answer_timeout_s=4
+        )
+    sizes = cast("Mapping[str, int | None]", document["sizes"])
+    version = document["citus_version"]
+    return NodeAnswer(
+        postgres_version=str(document["postgres_version"]).split(" ")[0],
+        citus_version=None if version is None else str(version),
+        sizes={int(shard_id): size or 0 for shard_id, size in sizes.items()},
+    )

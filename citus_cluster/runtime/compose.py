@@ -1,0 +1,204 @@
+"""The Compose command line: always with this directory's own files and project, whatever the caller's environment says."""
+
+import asyncio
+import json
+import os
+import re
+import shutil
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from citus_cluster.errors import CitusClusterError, PreflightError
+
+MINIMUM_VERSION = (2, 20, 2)
+COMPOSE_FILE = "docker-compose.yml"
+OVERRIDE_FILES = (
+    "compose.override.yml",
+    "compose.override.yaml",
+    "docker-compose.override.yml",
+    "docker-compose.override.yaml",
+)
+"""Of these Compose itself takes the first that exists, so we do."""
+
+_DROPPED_PREFIXES = ("COMPOSE_", "POSTGRES_", "CITUS_CLUSTER_")
+_KEPT_LINES = 20
+
+
+class ComposeError(CitusClusterError):
+    """A Compose command failed; ``argv``, ``status`` and the last lines of its output are kept."""
+
+    code = "compose-failed"
+
+    def __init__(self, argv: Sequence[str], status: int, output: Sequence[str]) -> None:
+        self.argv = tuple(argv)
+        self.status = status
+        reason = _reason(output)
+        super().__init__(
+            f"docker compose {_verb(argv)} failed (exit status {status}): {reason}",
+            hint="The command was: " + " ".join(argv),
+            details=tuple(output),
+        )
+
+
+class ComposeMissingError(PreflightError):
+    """Docker Compose is not there, or too old."""
+
+    code = "compose-missing"
+
+
+def parse_version(text: str) -> tuple[int, ...] | None:
+    """Read ``2.40.3-3`` or ``v2.20.2``; None for anything else."""
+    found = re.match(r"v?(\d+)\.(\d+)(?:\.(\d+))?", text.strip())
+    return tuple(int(part or 0) for part in found.groups()) if found else None
+
+
+def parse_env_names(text: str) -> frozenset[str]:
+    """Names that an .env file defines."""
+    return frozenset(re.findall(r"^\s*(?:export\s+)?([A-Za-z_][A-Za-z0-9_]*)\s*=", text, re.MULTILINE))
+
+
+def clean_environment(environment: Mapping[str, str], defined: Iterable[str]) -> dict[str, str]:
+    """Drop what would steer Compose elsewhere: its own variables, and those that .env defines."""
+    dropped = frozenset(defined)
+    kept = {
+        name: value
+        for name, value in environment.items()
+        if name not in dropped and not name.startswith(_DROPPED_PREFIXES)
+    }
+    # Containers outside the file are dealt with one by one (operations.up), not by a warning.
+    return {**kept, "COMPOSE_IGNORE_ORPHANS": "1"}
+
+
+@dataclass(frozen=True)
+class Compose:
+    """Compose for the project in one directory. ``profiles`` are those that are active."""
+
+    root: Path
+    project: str
+    profiles: tuple[str, ...]
+
+    def argv(self, *arguments: str, profiles: Sequence[str] | None = None) -> tuple[str, ...]:
+        """Give the whole command line of one Compose command."""
+        root = self.root.resolve()
+        files = [COMPOSE_FILE, *[name for name in OVERRIDE_FILES if (root / name).exists()][:1]]
+        return (
+            *("docker", "compose", "--ansi", "never", "-p", self.project, "--project-directory", str(root)),
+            *(part for name in files for part in ("-f", str(root / name))),
+            *("--env-file", str(root / ".env")),
+            *(part for profile in profiles or self.profiles for part in ("--profile", profile)),
+            *arguments,
+        )
+
+    async def config(self) -> Mapping[str, Any]:
+        """Check the files and give them merged and resolved, as Compose sees them. Raises ComposeError."""
+        output = await self._run(self.argv("config", "--format", "json"))
+        data: Mapping[str, Any] = json.loads(output)
+        return data
+
+    async def build(self, services: Sequence[str], on_line: Callable[[str], None]) -> None:
+        await self._run(self.argv("build", *services), on_line)
+
+    async def up(self, on_line: Callable[[str], None]) -> None:
+        """Create and start what is missing or has changed, and return without waiting for health."""
+        await self._run(self.argv("up", "-d", "--quiet-pull"), on_line)
+
+    async def down(self, on_line: Callable[[str], None], *, volumes: bool) -> None:
+        """Remove the containers and networks of all profiles; with ``volumes`` also the volumes of the files."""
+        await self._run(self.argv("down", *(["--volumes"] if volumes else []), profiles=("*",)), on_line)
+
+    async def _run(self, argv: Sequence[str], on_line: Callable[[str], None] = lambda line: None) -> str:
+        """Run a command, hand on each line of its progress, and give its standard output. Raises ComposeError."""
+        process = await asyncio.create_subprocess_exec(
+            *argv,
+            cwd=self.root,
+            env=self._environment(),
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+            limit=1 << 20,
+        )
+        assert process.stdout is not None and process.stderr is not None  # noqa: S101 - both are pipes
+        lines: list[str] = []
+
+        async def follow(stream: asyncio.StreamReader) -> None:
+            async for raw in stream:
+                line = raw.decode(errors="replace").strip()
+                if line:
+                    lines.append(line)
+                    on_line(line)
+
+        try:
+            output, _ = await asyncio.gather(process.stdout.read(), follow(process.stderr))
+            status = await process.wait()
+        except BaseException:
+            if process.returncode is None:
+                process.terminate()
+                await process.wait()
+            raise
+        if status:
+            raise ComposeError(argv, status, lines[-_KEPT_LINES:])
+        return output.decode(errors="replace")
+
+    def _environment(self) -> dict[str, str]:
+        try:
+            defined = parse_env_names((self.root / ".env").read_text(encoding="utf-8"))
+        except OSError:
+            defined = frozenset()
+        return clean_environment(os.environ, defined)
+
+
+async def version() -> str:
+    """Version of Compose, such as ``2.40.3``. Raises ComposeMissingError, which tells what is there instead."""
+    if shutil.which("docker") is None:
+        raise ComposeMissingError(
+            "The command docker is not installed here (or not in PATH).",
+            hint="Install Docker with Compose: https://docs.docker.com/engine/install/",
+        )
+    text = await _output("docker", "compose", "version", "--short")
+    found = parse_version(text or "")
+    if text is None or found is None:
+        raise ComposeMissingError(
+            f"docker compose does not work here{await _instead()}.",
+            hint="Install Compose v2, the plugin: https://docs.docker.com/compose/install/linux/",
+        )
+    if found < MINIMUM_VERSION:
+        raise ComposeMissingError(
+            f"Docker Compose {text} is too old: {'.'.join(map(str, MINIMUM_VERSION))} or newer is needed.",
+            hint="Update it: https://docs.docker.com/compose/install/linux/",
+        )
+    return text
+
+
+async def _instead() -> str:
+    if shutil.which("docker-compose") is None:
+        return ""
+    text = await _output("docker-compose", "version", "--short")
+    found = parse_version(text or "")
+    if found and found[0] < 2:
+        return f"; there is only docker-compose {text}, Compose v1, which has not been maintained since 2023"
+    return f"; there is docker-compose {text or ''}, but not as a plugin of docker"
+
+
+async def _output(*argv: str) -> str | None:
+    """Standard output of a short command; None if it fails."""
+    process = await asyncio.create_subprocess_exec(
+        *argv,
+        stdin=asyncio.subprocess.DEVNULL,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.DEVNULL,
+    )
+    output, _ = await process.communicate()
+    return output.decode(errors="replace").strip() if process.returncode == 0 else None
+
+
+def _verb(argv: Sequence[str]) -> str:
+    verbs = ("config", "build", "up", "down")
+    return next((word for word in argv if word in verbs), "")
+
+
+def _reason(output: Sequence[str]) -> str:
+    """The line that says why: the last error, or else the last line."""
+    errors = [line for line in output if re.match(r"(?i)error|failed|.*: error", line)]
+    return (errors or list(output) or ["it printed nothing"])[-1]

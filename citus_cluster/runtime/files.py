@@ -1,0 +1,222 @@
+"""The generated directory on the disk: read, locked, and written so that old files stay intact.
+
+Everything is staged beside its target first; only when all of it is on the disk are files
+replaced, by renames. A run that is killed between the renames is told from a hand edit by the
+manifest, which names what was about to be written before the first rename.
+"""
+
+import contextlib
+import fcntl
+import json
+import os
+import shutil
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from citus_cluster.errors import LockedError, WriteError
+from citus_cluster.model.changes import Action, FileChange, FoundFile, WantedFile, digest
+from citus_cluster.render.bundle import MANIFEST_FILE
+
+LOCK_FILE = ".citus-cluster.lock"
+_STAGING_PREFIX = ".citus-cluster.staging-"
+_MANIFEST_VERSION = 1
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """What an earlier run wrote.
+
+    ``identity`` holds what cannot change (name, user, database, PostgreSQL major, coordinator, workers),
+    ``files`` path -> digests that count as ours: the last one written, then one that a killed run was writing.
+    """
+
+    identity: Mapping[str, Any] = field(default_factory=dict)
+    files: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+
+
+def read_file(root: Path, path: str) -> FoundFile | None:
+    """Read one file; None where there is none."""
+    target = root / path
+    try:
+        return FoundFile(target.read_bytes(), target.stat().st_mode & 0o777)
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except OSError as error:
+        raise WriteError(
+            f"{target} cannot be read: {error.strerror}", hint="Check its owner and permissions."
+        ) from error
+
+
+def read_files(root: Path, paths: Iterable[str]) -> dict[str, FoundFile]:
+    """Read those of the files that exist."""
+    found = {path: read_file(root, path) for path in paths}
+    return {path: file for path, file in found.items() if file is not None}
+
+
+def read_manifest(root: Path) -> Manifest | None:
+    """Read what an earlier run wrote; None in a directory that has none."""
+    found = read_file(root, MANIFEST_FILE)
+    if found is None:
+        return None
+    try:
+        data = json.loads(found.content)
+        return Manifest(
+            identity=data["identity"],
+            files={path: tuple(entry["sha256"]) for path, entry in data["files"].items()},
+        )
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise WriteError(
+            f"{root / MANIFEST_FILE} is damaged ({error})",
+            hint="Restore it from a copy. Or move it away and run again with --force: "
+            "files that differ are then kept beside as .bak, and passwords are kept.",
+        ) from error
+
+
+@contextlib.contextmanager
+def locked(root: Path) -> Iterator[None]:
+    """Hold the directory's lock; a second run is refused at once, and a dead one leaves no lock.
+
+    Makes the directory where it does not exist. Raises LockedError, WriteError.
+    """
+    lock = root / LOCK_FILE
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise _write_error(lock, error) from error
+    with os.fdopen(descriptor, "r+") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            holder = file.read().strip() or "unknown"
+            raise LockedError(
+                f"Another run (process {holder}) is at work in {root}; nothing was changed.",
+                hint="Wait until it has ended, then run the command again.",
+            ) from None
+        with contextlib.suppress(OSError):  # the number is for the message alone; the disk may be full
+            file.truncate()
+            file.write(f"{os.getpid()}\n")
+            file.flush()
+        remove_staging(root)
+        yield
+
+
+def remove_staging(root: Path) -> None:
+    """Remove what a killed run had staged."""
+    for left in root.glob(f"{_STAGING_PREFIX}*"):
+        shutil.rmtree(left, ignore_errors=True)
+
+
+def apply_changes(
+    root: Path,
+    changes: Iterable[FileChange],
+    *,
+    secrets: Mapping[str, WantedFile],
+    spec: WantedFile | None,
+    identity: Mapping[str, Any],
+    previous: Manifest | None,
+) -> None:
+    """Write what changes, or nothing at all.
+
+    ``secrets`` and ``spec`` are files that are in no manifest. A hand-edited file that is replaced
+    or removed is kept beside as .bak. Raises WriteError; the old files are then intact.
+    """
+    changes = list(changes)
+    edits = [change for change in changes if change.changes and change.edited]
+    writes = {change.path: change.wanted for change in changes if change.changes and change.wanted}
+    plain: dict[str, WantedFile] = {**secrets, **({"cluster.yaml": spec} if spec else {})}
+    backups = {f"{change.path}.bak": WantedFile(change.old or b"", 0o600) for change in edits}
+    removals = [change.path for change in changes if change.action is Action.REMOVE]
+    recorded = dict(previous.files) if previous else {}
+    tracked = {change.path: change.wanted for change in changes if change.wanted and change.wanted.tracked}
+    after = {
+        path: recorded[path] if path in recorded and _kept(changes, path) else (digest(wanted.content),)
+        for path, wanted in tracked.items()
+    }
+    pending = {path: (*recorded.get(path, ())[:1], *after.get(path, ())) for path in {**recorded, **after}}
+    staging = root / f"{_STAGING_PREFIX}{os.getpid()}"
+    first = _manifest_file(identity, pending)
+    last = _manifest_file(identity, after)
+    try:
+        _make_folders(root, [*writes, *plain, MANIFEST_FILE])
+        staged = _stage(staging, [plain, backups, {MANIFEST_FILE: first}, writes])
+        for path, source in staged:
+            source.replace(root / path)
+        for path in removals:
+            (root / path).unlink(missing_ok=True)
+        _replace(staging, root, MANIFEST_FILE, last)
+        _remove_empty_folders(root, removals)
+    except OSError as error:
+        raise _write_error(root, error) from error
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
+
+
+def _kept(changes: list[FileChange], path: str) -> bool:
+    return any(change.path == path and change.action is Action.KEEP for change in changes)
+
+
+def _manifest_file(identity: Mapping[str, Any], files: Mapping[str, tuple[str, ...]]) -> WantedFile:
+    from citus_cluster import __version__
+
+    data = {
+        "version": _MANIFEST_VERSION,
+        "generator": __version__,
+        "identity": dict(identity),
+        "files": {path: {"sha256": list(dict.fromkeys(digests))} for path, digests in sorted(files.items())},
+    }
+    return WantedFile((json.dumps(data, indent=2) + "\n").encode())
+
+
+def _make_folders(root: Path, paths: Iterable[str]) -> None:
+    """Make the folders, with modes that do not depend on the umask: containers read some of them."""
+    folders = {folder for path in paths for folder in (root / path).parents if root in folder.parents}
+    for folder in sorted(folders):
+        folder.mkdir(exist_ok=True)
+        mode = 0o700 if folder.name == "secrets" else 0o755
+        if folder.stat().st_mode & 0o777 != mode:
+            folder.chmod(mode)
+
+
+def _stage(staging: Path, groups: Iterable[Mapping[str, WantedFile]]) -> list[tuple[str, Path]]:
+    """Write all files below ``staging``, durable, and give them in the order of the renames."""
+    staging.mkdir(mode=0o700)
+    staged = []
+    for number, group in enumerate(groups):
+        for path, wanted in group.items():
+            target = staging / f"{number}-{path.replace('/', '!')}"
+            _write(target, wanted)
+            staged.append((path, target))
+    return staged
+
+
+def _write(target: Path, wanted: WantedFile) -> None:
+    descriptor = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    with os.fdopen(descriptor, "wb") as file:
+        file.write(wanted.content)
+        file.flush()
+        os.fchmod(file.fileno(), wanted.mode)  # not by the mode of open, which the umask cuts
+        os.fsync(file.fileno())
+
+
+def _replace(staging: Path, root: Path, path: str, wanted: WantedFile) -> None:
+    source = staging / "last"
+    _write(source, wanted)
+    source.replace(root / path)
+
+
+def _remove_empty_folders(root: Path, removed: Iterable[str]) -> None:
+    for path in removed:
+        for folder in (root / path).parents:
+            if folder == root or any(folder.iterdir()):
+                break
+            folder.rmdir()
+
+
+def _write_error(path: Path, error: OSError) -> WriteError:
+    return WriteError(
+        f"{error.filename or path} cannot be written: {error.strerror}; the files that were there are intact.",
+        hint="Free some space, or choose another --output-dir that you may write to, then run the command again.",
+    )

@@ -1,0 +1,244 @@
+"""Connections to PostgreSQL: where a server is, how to reach it, and what its refusals mean.
+
+What is asked over a connection belongs to ``citus`` and its sisters.
+"""
+
+import asyncio
+import math
+import os
+import re
+import socket
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass, field
+from typing import Any
+from urllib.parse import quote
+
+import psycopg
+from psycopg.conninfo import conninfo_to_dict
+from psycopg.rows import TupleRow
+
+from citus_cluster.errors import AuthenticationError, CitusClusterError, LockedError, UnreachableError, UsageError
+
+Connection = psycopg.AsyncConnection[TupleRow]
+
+MASK = "****"
+_HARMLESS_KEYS = frozenset({"application_name", "connect_timeout"})
+_TAKEN_KEYS = frozenset({"host", "port", "user", "dbname", "password", "sslmode"})
+# A server that is stopped while it works on a query never answers; the client then gives up by itself.
+_CLIENT_GRACE_S = 10.0
+
+
+@dataclass(frozen=True)
+class ConnectionInfo:
+    """Where a database is and who asks. The password never shows in a repr."""
+
+    host: str
+    port: int
+    user: str
+    database: str
+    password: str = field(repr=False)
+    sslmode: str | None = None
+
+    def dsn(self, masked: bool = True) -> str:
+        """URI for people and psql. ``masked`` puts asterisks in place of the password."""
+        host = f"[{self.host}]" if ":" in self.host else quote(self.host, safe="")
+        secret = MASK if masked else quote(self.password, safe="")
+        credentials = quote(self.user, safe="") + (f":{secret}" if self.password else "")
+        query = f"?sslmode={quote(self.sslmode, safe='')}" if self.sslmode else ""
+        return f"postgresql://{credentials}@{host}:{self.port}/{quote(self.database, safe='')}{query}"
+
+    def __str__(self) -> str:
+        return self.dsn()
+
+    @classmethod
+    def from_dsn(cls, text: str) -> "ConnectionInfo":
+        """Read a URI or a ``key=value`` string, as libpq takes them.
+
+        A missing host is ``localhost``, a missing port 5432, a missing user ``postgres``, a missing database
+        the user's name. Raises UsageError, whose message never repeats the text: it may hold a password.
+        """
+        values = _parse_dsn(text)
+        user = values.get("user") or "postgres"
+        return cls(
+            host=values.get("host") or "localhost",
+            port=_parse_port(values.get("port") or "5432"),
+            user=user,
+            database=values.get("dbname") or user,
+            password=values.get("password") or "",
+            sslmode=values.get("sslmode"),
+        )
+
+
+def _parse_dsn(text: str) -> dict[str, str]:
+    try:
+        values = {key: str(value) for key, value in conninfo_to_dict(text).items() if value is not None}
+    except psycopg.ProgrammingError:
+        raise UsageError(
+            "The DSN cannot be read.",
+            hint="Write postgresql://USER:PASSWORD@HOST:PORT/DATABASE, with characters such as @ : / # % of the "
+            "password percent-encoded (%40 for @).",
+        ) from None
+    unknown = sorted(set(values) - _TAKEN_KEYS - _HARMLESS_KEYS)
+    if unknown:
+        raise UsageError(f"The DSN has settings that are not supported here: {', '.join(unknown)}.")
+    if "," in values.get("host", ""):
+        raise UsageError("The DSN names several hosts; name the coordinator alone.")
+    return values
+
+
+def _parse_port(text: str) -> int:
+    if not text.isascii() or not text.isdigit() or not 1 <= int(text) <= 65535:
+        raise UsageError(f"The DSN's port is {text!r}; it must be a number from 1 to 65535.")
+    return int(text)
+
+
+async def connect(info: ConnectionInfo, *, timeout_s: float, application_name: str = "citus-cluster") -> Connection:
+    """Open a connection in autocommit mode.
+
+    Raises AuthenticationError for a refused role or password, UnreachableError for everything else that
+    keeps it from opening (refused, unknown name, starting up, too many clients, no answer in time).
+    """
+    ssl: dict[str, Any] = {"sslmode": info.sslmode} if info.sslmode else {}
+    try:
+        async with asyncio.timeout(timeout_s):
+            return await psycopg.AsyncConnection.connect(
+                host=info.host,
+                port=info.port,
+                user=info.user,
+                password=info.password or None,
+                dbname=info.database,
+                application_name=application_name,
+                # libpq counts whole seconds, and takes 2 for 1; the block around keeps the exact time.
+                connect_timeout=max(2, math.ceil(timeout_s)),
+                autocommit=True,
+                **ssl,
+            )
+    except TimeoutError:
+        raise UnreachableError(
+            f"{info.dsn()} did not answer within {timeout_s:g} s.",
+            hint="Is the server paused, overloaded, or behind a firewall? See its log.",
+        ) from None
+    except psycopg.OperationalError as error:
+        raise explain_refusal(info, str(error)) from error
+
+
+def explain_refusal(info: ConnectionInfo, text: str) -> UnreachableError:
+    """Turn what libpq says when a connection does not open into an error with the next thing to do."""
+    reason = tidy(text)
+    if re.search(r"password authentication failed|no password supplied|SCRAM|role .* does not exist", text):
+        return AuthenticationError(
+            f"{info.dsn()} refused the password of role {info.user!r}: {reason}",
+            hint="The password is the one with which the data directory was first created; it is in "
+            "generated/secrets/superuser_password of the directory that created the cluster.",
+        )
+    return UnreachableError(f"Cannot connect to {info.dsn()}: {reason}", hint=_hint_for(text))
+
+
+def _hint_for(text: str) -> str:
+    if re.search(r"starting up|not yet accepting connections|recovery", text):
+        return "The server is starting; try again in a moment."
+    if "too many clients" in text or "remaining connection slots" in text:
+        return "All connections are in use; close some, or raise max_connections."
+    if re.search(r"database .* does not exist", text):
+        return "Name the cluster's database."
+    if re.search(r"resolve|Name or service not known|name resolution|getaddrinfo", text):
+        return "The name is unknown here; use an address, or a name that this machine resolves."
+    return "Is the server running (docker compose ps), and is this its host and port?"
+
+
+def tidy(text: str) -> str:
+    """One line of a libpq message, without the repetitions of several addresses."""
+    lines = [line.strip() for line in text.strip().splitlines() if line.strip()]
+    return re.sub(r"^connection failed: |^connection to server .*? failed: ", "", lines[0]) if lines else "no reason"
+
+
+@asynccontextmanager
+async def bounded(
+    conn: Connection,
+    timeout_s: float,
+    *,
+    lock_timeout_s: float | None = None,
+    whole_s: float | None = None,
+    rollback: bool = False,
+) -> AsyncIterator[None]:
+    """One transaction in which no statement runs, and no lock is waited for, longer than this.
+
+    ``rollback`` undoes everything at the end, also on success. The block as a whole ends after ``whole_s``
+    (twice ``timeout_s`` and some grace): a server that was paused never ends a statement by itself, so the
+    connection is then cut, which raises OperationalError.
+    """
+    lock_timeout_s = timeout_s if lock_timeout_s is None else lock_timeout_s
+    whole_s = 2 * timeout_s + _CLIENT_GRACE_S if whole_s is None else whole_s
+    watch = asyncio.get_running_loop().call_later(whole_s, _cut, conn)
+    try:
+        async with conn.transaction(force_rollback=rollback):
+            await conn.execute(
+                "SELECT set_config('statement_timeout', %s, true), set_config('lock_timeout', %s, true)",
+                [_milliseconds(timeout_s), _milliseconds(lock_timeout_s)],
+            )
+            yield
+    finally:
+        watch.cancel()
+
+
+def _cut(conn: Connection) -> None:
+    if conn.closed:
+        return
+    with socket.socket(fileno=os.dup(conn.fileno())) as line, suppress(OSError):
+        line.shutdown(socket.SHUT_RDWR)
+
+
+def _milliseconds(seconds: float) -> str:
+    # 0 would mean "no limit".
+    return str(max(1, round(seconds * 1000)))
+
+
+async def set_local(conn: Connection, settings: dict[str, str]) -> None:
+    """Set server settings until the end of the transaction; those that the server does not have are left out."""
+    await conn.execute(
+        "SELECT set_config(wanted.name, wanted.value, true) "
+        "FROM unnest(%s::text[], %s::text[]) AS wanted(name, value) JOIN pg_settings USING (name)",
+        [list(settings), list(settings.values())],
+    )
+
+
+def describe(error: psycopg.Error) -> str:
+    """One line of a server's error: message, and detail where there is one."""
+    primary = error.diag.message_primary
+    if primary is None:
+        return tidy(str(error))
+    detail = error.diag.message_detail
+    return tidy(primary) + (f" ({tidy(detail)})" if detail else "")
+
+
+@asynccontextmanager
+async def translated(doing: str) -> AsyncIterator[None]:
+    """Turn the driver's errors into ours. ``doing`` completes "while ...": ``reading the node list``."""
+    try:
+        yield
+    except psycopg.errors.QueryCanceled as error:
+        raise UnreachableError(
+            f"The coordinator did not answer in time while {doing}.",
+            hint="A node may be paused or overloaded: docker compose ps, and the logs of the nodes.",
+        ) from error
+    except psycopg.errors.LockNotAvailable as error:
+        raise LockedError(
+            f"Another session holds a lock that was needed while {doing}.",
+            hint="A rebalance or a schema change may be running; try again when it is done.",
+        ) from error
+    except psycopg.errors.InsufficientPrivilege as error:
+        raise CitusClusterError(
+            f"The role may not do this, while {doing}: {describe(error)}", hint="Connect as the cluster's superuser."
+        ) from error
+    except (psycopg.errors.UndefinedFunction, psycopg.errors.UndefinedTable) as error:
+        raise CitusClusterError(
+            f"The server lacks something of Citus, while {doing}: {describe(error)}",
+            hint="Is this the coordinator, and does the extension citus exist in this database?",
+        ) from error
+    except psycopg.OperationalError as error:
+        raise UnreachableError(
+            f"The connection failed while {doing}: {describe(error)}", hint="Run the command again; it resumes."
+        ) from error
+    except psycopg.Error as error:
+        raise CitusClusterError(f"PostgreSQL refused, while {doing}: {describe(error)}") from error

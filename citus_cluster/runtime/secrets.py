@@ -1,0 +1,89 @@
+"""Passwords and tokens: made once, kept by every later run, in generated/secrets/ alone."""
+
+import secrets
+import string
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from citus_cluster.errors import ImmutableError, UsageError
+from citus_cluster.model.changes import WantedFile
+from citus_cluster.model.names import password_problem
+from citus_cluster.runtime.files import read_file
+
+FOLDER = "generated/secrets"
+SUPERUSER_PASSWORD = f"{FOLDER}/superuser_password"
+ADMIN_TOKEN = f"{FOLDER}/admin_api_token"
+READ_TOKEN = f"{FOLDER}/admin_api_read_token"
+_ALPHABET = string.ascii_letters + string.digits
+_LENGTH = 32  # of 62 characters: 190 bits
+
+
+@dataclass(frozen=True)
+class Secrets:
+    """The secrets of a directory: ``values`` by path, ``files`` those that must be written."""
+
+    values: dict[str, str] = field(repr=False)
+    files: dict[str, WantedFile] = field(repr=False)
+
+    @property
+    def superuser_password(self) -> str:
+        return self.values[SUPERUSER_PASSWORD]
+
+    @property
+    def tokens(self) -> dict[str, str]:
+        return (
+            {"admin": self.values[ADMIN_TOKEN], "read": self.values[READ_TOKEN]} if ADMIN_TOKEN in self.values else {}
+        )
+
+
+def generate() -> str:
+    """Make a random secret that needs no quoting anywhere."""
+    return "".join(secrets.choice(_ALPHABET) for _ in range(_LENGTH))
+
+
+def saved(root: Path, path: str) -> str | None:
+    """Read one secret; at most one line end at its end, from an editor, does not count."""
+    found = read_file(root, path)
+    if found is None or not found.content:
+        return None
+    return found.content.decode().removesuffix("\n").removesuffix("\r")
+
+
+def read_password_file(path: Path) -> str:
+    """Read a password that the user keeps in a file; one line end at its end does not count."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
+        raise UsageError(
+            f"The password file {path} cannot be read: {reason}.", hint="Check the path and its permissions."
+        ) from error
+    return text.removesuffix("\n").removesuffix("\r")
+
+
+def prepare(root: Path, *, given_password: str | None, admin_api: bool) -> Secrets:
+    """Decide on every secret; nothing is written yet.
+
+    Raises UsageError for a password that cannot be used, ImmutableError for one unlike the saved one.
+    """
+    if given_password is not None and (problem := password_problem(given_password)):
+        raise UsageError(f"This password cannot be used: {problem}.")
+    kept = saved(root, SUPERUSER_PASSWORD)
+    if kept is not None and given_password is not None and kept != given_password:
+        raise ImmutableError(
+            "The given password is not the one that this cluster was made with; nothing was written.",
+            hint="Leave --pass away to keep the saved one. To change it: ALTER ROLE … PASSWORD on the coordinator, "
+            f"update pg_dist_authinfo on every node, and write the new one into {SUPERUSER_PASSWORD}.",
+        )
+    values = {SUPERUSER_PASSWORD: kept or given_password or generate()}
+    if admin_api:
+        values |= {path: saved(root, path) or generate() for path in (ADMIN_TOKEN, READ_TOKEN)}
+    # The API runs without root and reads the superuser's password, so the folder alone protects it.
+    modes = {SUPERUSER_PASSWORD: 0o644 if admin_api else 0o600}
+    files = {}
+    for path, value in values.items():
+        wanted = WantedFile(value.encode(), modes.get(path, 0o600))
+        found = read_file(root, path)
+        if found is None or not found.content or found.mode != wanted.mode:
+            files[path] = wanted if found is None or not found.content else WantedFile(found.content, wanted.mode)
+    return Secrets(values, files)

@@ -1,0 +1,19 @@
+#!/bin/sh
+# usage: healthcheck.sh USER DATABASE
+# Exit 0 once this node serves what the others need: TCP (while the image still runs its init
+# scripts it listens on the socket only), the password, the extension, and the credentials with
+# which this node reaches the others. What is missing is printed, for `docker inspect`.
+PGPASSWORD=$(cat /run/secrets/superuser_password) || exit 1
+export PGPASSWORD PGCONNECT_TIMEOUT=4
+missing=$(psql -X -h 127.0.0.1 -U "$1" -d "$2" -v ON_ERROR_STOP=1 -Atq <<'SQL'
+SET statement_timeout = '4s';
+SELECT 'the extension citus is missing in this database'
+  WHERE NOT EXISTS (SELECT FROM pg_extension WHERE extname = 'citus')
+UNION ALL
+SELECT 'the credentials for other nodes are missing: the init script did not run'
+  WHERE NOT EXISTS (SELECT FROM pg_dist_authinfo WHERE nodeid = 0 AND rolename = current_user);
+SQL
+) || exit 1
+[ -z "$missing" ] && exit 0
+echo "$missing"
+exit 1

@@ -1,0 +1,30 @@
+-- Runs once on each node, coordinator and worker, when its data directory is created; safe to run again.
+-- The password must reach neither output nor log: it is in no message, and logging is off while it is used.
+\set QUIET on
+\set ECHO none
+\set VERBOSITY terse
+SET client_encoding = 'UTF8';
+SET client_min_messages = warning;
+SET log_statement = 'none';
+SET log_min_duration_statement = -1;
+SET log_min_error_statement = 'panic';
+SET citus.enable_ddl_propagation = off;
+
+CREATE EXTENSION IF NOT EXISTS citus;
+
+SELECT 'pg_stat_statements' = ANY (regexp_split_to_array(current_setting('shared_preload_libraries'), '\s*,\s*'))
+       AS has_statements \gset
+\if :has_statements
+CREATE EXTENSION IF NOT EXISTS pg_stat_statements;
+\endif
+
+-- With which password this node connects to the other nodes. The value is a libpq connection string, in which
+-- a backslash and a single quote are escaped by a backslash.
+\getenv superuser_password POSTGRES_PASSWORD
+\if :{?superuser_password}
+INSERT INTO pg_dist_authinfo (nodeid, rolename, authinfo)
+VALUES (0, current_user,
+        'password=''' || replace(replace(:'superuser_password', '\', '\\'), '''', '\''') || '''')
+ON CONFLICT (rolename, nodeid) DO UPDATE SET authinfo = EXCLUDED.authinfo;
+\unset superuser_password
+\endif

@@ -1,0 +1,64 @@
+"""The files that the renderer writes and the API reads."""
+
+import hashlib
+import json
+
+import pytest
+
+from citus_cluster.errors import SpecError
+from citus_cluster.model.api_config import ApiConfig, ApiTokens, hash_token
+from citus_cluster.model.nodes import NodeAddress
+
+CONFIG = ApiConfig(
+    cluster="shop",
+    user="postgres",
+    database="bücher",
+    coordinator=NodeAddress("citus-coordinator"),
+    coordinator_address=NodeAddress("db.example", 5434),
+    workers=(NodeAddress("citus-worker1"), NodeAddress("10.0.0.7", 6000)),
+)
+
+
+def test_the_config_comes_back_as_it_was_written() -> None:
+    assert ApiConfig.from_json(CONFIG.to_json()) == CONFIG
+
+
+def test_the_text_has_the_agreed_shape_and_a_newline_at_its_end() -> None:
+    text = CONFIG.to_json()
+    assert text.endswith("}\n")
+    assert json.loads(text) == {
+        "cluster": "shop",
+        "user": "postgres",
+        "database": "bücher",
+        "coordinator": {"host": "citus-coordinator", "port": 5432},
+        "coordinator_address": {"host": "db.example", "port": 5434},
+        "workers": [{"host": "citus-worker1", "port": 5432}, {"host": "10.0.0.7", "port": 6000}],
+    }
+
+
+def test_keys_of_a_later_version_are_ignored() -> None:
+    later = json.loads(CONFIG.to_json()) | {"replicas": []}
+    assert ApiConfig.from_json(json.dumps(later)) == CONFIG
+
+
+def test_all_problems_are_told_at_once() -> None:
+    with pytest.raises(SpecError) as caught:
+        ApiConfig.from_json(
+            '{"cluster": "", "user": 3, "database": "d", "coordinator": {"host": "c"}, "workers": [{}]}'
+        )
+    told = "\n".join(caught.value.details)
+    assert all(name in told for name in ("cluster:", "user:", "coordinator_address:", "workers.0.host:"))
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", '{"admin": "x", "read": "y"}', '{"admin": null}'])
+def test_broken_tokens_are_refused_without_repeating_them(text: str) -> None:
+    with pytest.raises(SpecError) as caught:
+        ApiTokens.from_json(text)
+    assert caught.value.details
+    assert "'x'" not in " ".join(caught.value.details)
+
+
+def test_tokens_are_kept_as_their_sha256() -> None:
+    assert hash_token("secret") == hashlib.sha256(b"secret").hexdigest()
+    tokens = ApiTokens(admin=hash_token("a"), read=hash_token("b"))
+    assert ApiTokens.from_json(tokens.to_json()) == tokens

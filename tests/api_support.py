@@ -1,0 +1,85 @@
+"""What the tests of the admin API share: the files that it mounts, and a server that really listens."""
+
+import dataclasses
+import os
+import socket
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+import pytest
+import uvicorn
+from fastapi import FastAPI
+
+from admin_api.settings import Settings
+from citus_cluster.model.api_config import CLUSTER_FILE, TOKENS_FILE, ApiConfig, ApiTokens, hash_token
+
+ADMIN_TOKEN = "admin-token-of-the-tests"
+READ_TOKEN = "read-token-of-the-tests"
+
+
+@dataclass
+class ApiFiles:
+    """The files that the container mounts, in a folder of the test's own."""
+
+    folder: Path
+
+    @property
+    def password_file(self) -> Path:
+        return self.folder / "superuser_password"
+
+    def write_cluster(self, config: ApiConfig) -> None:
+        self.replace(CLUSTER_FILE, config.to_json())
+
+    def write_tokens(self, admin: str, read: str) -> None:
+        self.replace(TOKENS_FILE, ApiTokens(admin=hash_token(admin), read=hash_token(read)).to_json())
+
+    def replace(self, name: str, text: str) -> None:
+        """Replace a file as the host does: by rename."""
+        new = self.folder / f"{name}.new"
+        new.write_text(text)
+        os.replace(new, self.folder / name)  # noqa: PTH105 - the very call whose effect is tested
+
+    def settings(self, **changes: object) -> Settings:
+        settings = Settings(config_dir=self.folder, password_file=self.password_file)
+        return dataclasses.replace(settings, **changes)  # type: ignore[arg-type]
+
+
+@dataclass
+class Api:
+    """A running API: a client of it, and the headers of each role."""
+
+    port: int
+    client: httpx.Client
+    admin: dict[str, str]
+    read: dict[str, str]
+
+
+@contextmanager
+def serve(app: FastAPI) -> Iterator[Api]:
+    """Run an app on a free port of this machine, lifespan and all."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        port = listener.getsockname()[1]
+        config = uvicorn.Config(app, log_config=None, access_log=False, ws="none", timeout_graceful_shutdown=3)
+        server = uvicorn.Server(config)
+        thread = threading.Thread(target=server.run, args=([listener],))
+        # The socket listens from here on, so that the first request waits for the app instead of failing.
+        listener.listen(128)
+        thread.start()
+        try:
+            with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=90, trust_env=False) as client:
+                yield Api(
+                    port,
+                    client,
+                    {"Authorization": f"Bearer {ADMIN_TOKEN}"},
+                    {"Authorization": f"Bearer {READ_TOKEN}"},
+                )
+        finally:
+            server.should_exit = True
+            thread.join(timeout=30)
+            if thread.is_alive():
+                pytest.fail("the API did not shut down")
