@@ -36,7 +36,7 @@ class Format(StrEnum):
     JSON = "json"
 
 
-def option(*names: str, help: str, **more: Any) -> Any:  # noqa: A002 - typer's word
+def option(*names: str, help: str, **more: Any) -> Any:
     """Declare an option together with its environment variable, named after the first flag."""
     variable = _PREFIX + names[0].split("/")[0].strip().lstrip("-").upper().replace("-", "_")
     return typer.Option(*names, help=help, envvar=variable, **more)
@@ -300,12 +300,13 @@ def _guided(root: Path) -> tuple[dict[str, Any], str | None, bool]:
     return {"workers": workers, "services": services, "ports.citus": port}, password or None, up
 
 
+_PROGRAM = {"__main__.py": "citus-cluster"}.get(Path(sys.argv[0]).name, Path(sys.argv[0]).name)
 _format = Format.TEXT
 
 
 def choose_format(chosen: Format) -> None:
     """Remember the format, so that an error is printed in it too."""
-    global _format  # noqa: PLW0603 - one command runs in a process
+    global _format
     _format = chosen
 
 
@@ -326,12 +327,17 @@ def run(app: typer.Typer) -> None:
     _debug_option(len(arguments) != len(sys.argv) - 1)
     command: Callable[..., Any] = typer.main.get_command(app)
     try:
-        status = command(args=arguments, prog_name=Path(sys.argv[0]).name, standalone_mode=False)
+        status = command(args=arguments, prog_name=_PROGRAM, standalone_mode=False)
         sys.exit(status if isinstance(status, int) else ExitStatus.DONE)
     except Exit as ended:
         sys.exit(ended.exit_code)
     except TyperException as error:
-        error.show()
+        # The parser's own complaint; a program that was called without any command shows its help.
+        text = error.format_message()
+        if text.startswith("Usage:"):
+            console.err.print(text, markup=False)
+        else:
+            _print_failure(UsageError(text, hint=f"{_PROGRAM} --help shows every option."))
         sys.exit(ExitStatus.USAGE)
     except (Abort, KeyboardInterrupt):
         console.err.print("Interrupted. What was done so far stays; run the command again to go on.")

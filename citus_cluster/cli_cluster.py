@@ -10,7 +10,7 @@ from typing import Annotated, Any, TypeVar
 
 import typer
 
-from citus_cluster import console
+from citus_cluster import console, console_cluster
 from citus_cluster.cli import (
     DirectoryOption,
     Format,
@@ -24,7 +24,7 @@ from citus_cluster.cli import (
 from citus_cluster.errors import CitusClusterError, UsageError, WorkerUnreachableError
 from citus_cluster.model.names import host_problem
 from citus_cluster.model.nodes import NodeAddress, NodeResult, Outcome
-from citus_cluster.model.rebalance import JobState, RebalanceOptions, RebalancePlan, RebalanceStatus, TransferMode
+from citus_cluster.model.rebalance import JobState, RebalanceOptions, RebalanceStatus, TransferMode
 from citus_cluster.model.topology import Role, service_name
 from citus_cluster.operations import nodes, rebalance
 from citus_cluster.operations.directory import Directory, load
@@ -76,7 +76,7 @@ def start(root: Path, *, timeout_s: float, show_secrets: bool, show: bool) -> di
             root, "up", lambda: asyncio.run(start_cluster(directory, progress.emit, timeout_s=timeout_s))
         )
     if show:
-        console.print_block(result, show_secrets=show_secrets)
+        console_cluster.print_block(result, show_secrets=show_secrets)
     return result.as_dict(show_secrets=show_secrets)
 
 
@@ -127,7 +127,7 @@ def status(directory: DirectoryOption = Path(), format_: FormatOption = Format.T
     if format_ is Format.JSON:
         console.print_json(found.as_dict())
     else:
-        console.print_status(found)
+        console_cluster.print_status(found)
     raise typer.Exit(0 if found.ok else 1)
 
 
@@ -250,23 +250,7 @@ def rebalance_plan(
     if format_ is Format.JSON:
         console.print_json(found.as_dict())
     else:
-        _print_plan(found)
-
-
-def _print_plan(found: RebalancePlan) -> None:
-    if not found.moves:
-        console.out.print("Nothing to move: the shards are balanced.")
-        return
-    rows = [
-        (move.table, move.shard_id, console.size(move.size_bytes), move.source, move.target) for move in found.moves
-    ]
-    console.out.print(console.table("Moves", ("table", "shard", "size", "from", "to"), rows))
-    after = found.bytes_after
-    sizes = [
-        (address, console.size(before), console.size(after.get(address, before)))
-        for address, before in sorted(found.bytes_before.items())
-    ]
-    console.out.print(console.table("Nodes", ("node", "now", "after"), sizes))
+        console_cluster.print_rebalance_plan(found)
 
 
 def rebalance_start(
@@ -306,13 +290,13 @@ def rebalance_status(
     if format_ is Format.JSON:
         console.print_json(found.as_dict())
     else:
-        console.print_rebalance(found)
+        console_cluster.print_rebalance(found)
 
 
 def rebalance_stop(dsn: DsnOption = None, directory: DirectoryOption = Path()) -> None:
     """Stop the running rebalance; shards that were moved stay where they are."""
     found = _on_coordinator(directory, dsn, "rebalance-stop", rebalance.stop)
-    console.print_rebalance(found)
+    console_cluster.print_rebalance(found)
 
 
 def rebalance_wait(

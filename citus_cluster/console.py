@@ -125,7 +125,8 @@ def print_plan(plan: SetupPlan, *, diffs: bool) -> None:
         target.print(f"  {line}")
     if diffs:
         for change in plan.all_changes:
-            _print_diff(change)
+            if not change.path.startswith(f"{API_CONTEXT_FOLDER}/"):  # our own sources are no news to the user
+                _print_diff(change)
 
 
 def _file_lines(changes: Sequence[FileChange]) -> Iterable[str]:

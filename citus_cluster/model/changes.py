@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 
 
@@ -85,6 +85,8 @@ def _compare(
 ) -> FileChange:
     if found is None:
         return FileChange(path, Action.CREATE, None, wanted)
+    if not wanted.tracked:
+        wanted = replace(wanted, mode=found.mode)  # it is the user's own, and so are its permissions
     if found.content == wanted.content:
         action = Action.NONE if found.mode == wanted.mode else Action.SET_MODE
         return FileChange(path, action, found.content, wanted)

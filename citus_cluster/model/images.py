@@ -7,7 +7,11 @@ DEFAULT_CITUS_IMAGE = "citusdata/citus:13.2.0"
 
 # Read from citusdata/docker: each Citus release is built on the newest PostgreSQL that it supports.
 _PG_MAJOR_OF_CITUS_MAJOR = {11: 15, 12: 16, 13: 17, 14: 18}
-_REFERENCE = re.compile(r"[a-z0-9][a-z0-9._/:-]*(@sha256:[0-9a-f]{64})?", re.IGNORECASE)
+# As github.com/distribution/reference reads it: host and port, path, tag, digest.
+_PART = "[a-z0-9]+(?:[._-]+[a-z0-9]+)*"
+_REFERENCE = re.compile(
+    rf"(?:[A-Za-z0-9.-]+(?::[0-9]+)?/)?{_PART}(?:/{_PART})*(?::[A-Za-z0-9_][A-Za-z0-9_.-]{{0,127}})?(?:@sha256:[0-9a-f]{{64}})?"
+)
 _OFFICIAL_CITUS = re.compile(
     r"(?:^|/)citusdata/citus:(?P<major>\d+)(?:\.\d+)*(?:-(?:alpine|postgres-(?P<pg>\d+)|pg(?P<pg2>\d+)))?$"
 )
@@ -40,7 +44,7 @@ def reference_problem(name: str) -> str | None:
     if not _REFERENCE.fullmatch(name):
         return f"{name!r} is not the name of an image"
     if "@" not in name and ":" not in name.rsplit("/", 1)[-1]:
-        return f"{name!r} has no tag, so it would change under the cluster: name one, such as {name}:13.2.0"
+        return f"{name!r} has no tag, so it would change under the cluster: name one, such as {name}:1.0"
     return None
 
 

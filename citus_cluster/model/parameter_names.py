@@ -134,36 +134,35 @@ TIME = _names("""
 """Durations: a number with us, ms, s, min, h or d."""
 
 TEXT = _names("""
-    DateStyle IntervalStyle TimeZone application_name archive_cleanup_command archive_command archive_library
-    archive_mode backslash_quote backtrace_functions bonjour_name bytea_output citus.cluster_name
-    citus.coordinator_aggregation_strategy citus.cpu_priority_for_logical_replication_senders
-    citus.create_object_propagation citus.enable_manual_metadata_changes_for_user citus.explain_analyze_sort_method
-    citus.grep_remote_commands citus.hide_shards_from_app_name_prefixes citus.local_hostname
-    citus.local_table_join_policy citus.metadata_sync_mode citus.mitmfifo citus.multi_shard_modify_mode
-    citus.multi_task_query_log_level citus.node_conninfo citus.propagate_set_commands citus.replication_model
-    citus.show_shards_for_app_name_prefixes citus.stat_statements_track citus.stat_tenants_log_level
-    citus.stat_tenants_track citus.superuser citus.task_assignment_policy citus.task_executor_type
-    citus.use_secondary_nodes citus.worker_min_messages client_encoding client_min_messages cluster_name
-    columnar.compression columnar.planner_debug_level composite_type_mismatch compute_query_id config_file
-    constraint_exclusion createrole_self_grant data_directory debug_io_direct debug_logical_replication_streaming
-    debug_parallel_query default_table_access_method default_tablespace default_text_search_config
-    default_toast_compression default_transaction_isolation dynamic_library_path dynamic_shared_memory_type
-    event_source extension_control_path extension_destdir external_pid_file file_copy_method file_extend_method
-    force_parallel_mode hba_file huge_pages icu_validation_level ident_file io_method jit_provider
-    krb_server_keyfile lc_messages lc_monetary lc_numeric lc_time listen_addresses local_preload_libraries
-    log_connections log_destination log_directory log_error_verbosity log_filename log_line_prefix
-    log_min_error_statement log_min_messages log_statement log_timezone oauth_validator_libraries
-    output_plugin_libraries password_encryption pg_stat_statements.track plan_cache_mode primary_conninfo
-    primary_slot_name promote_trigger_file recovery_end_command recovery_init_sync_method recovery_prefetch
-    recovery_target recovery_target_action recovery_target_lsn recovery_target_name recovery_target_time
-    recovery_target_timeline recovery_target_xid restore_command restrict_nonsystem_relation_kind search_path
-    session_preload_libraries session_replication_role shared_memory_type shared_preload_libraries ssl_ca_file
-    ssl_cert_file ssl_ciphers ssl_crl_dir ssl_crl_file ssl_dh_params_file ssl_ecdh_curve ssl_groups ssl_key_file
-    ssl_max_protocol_version ssl_min_protocol_version ssl_passphrase_command ssl_tls13_ciphers
-    stats_fetch_consistency stats_temp_directory synchronized_standby_slots synchronous_commit
-    synchronous_standby_names syslog_facility syslog_ident temp_tablespaces timezone_abbreviations
-    trace_recovery_messages track_functions transaction_isolation unix_socket_directories unix_socket_group
-    wal_compression wal_consistency_checking wal_level wal_sync_method xmlbinary xmloption
+    application_name archive_cleanup_command archive_command archive_library archive_mode backslash_quote
+    backtrace_functions bonjour_name bytea_output citus.cluster_name citus.coordinator_aggregation_strategy
+    citus.cpu_priority_for_logical_replication_senders citus.create_object_propagation
+    citus.enable_manual_metadata_changes_for_user citus.explain_analyze_sort_method citus.grep_remote_commands
+    citus.hide_shards_from_app_name_prefixes citus.local_hostname citus.local_table_join_policy
+    citus.metadata_sync_mode citus.mitmfifo citus.multi_shard_modify_mode citus.multi_task_query_log_level
+    citus.node_conninfo citus.propagate_set_commands citus.replication_model citus.show_shards_for_app_name_prefixes
+    citus.stat_statements_track citus.stat_tenants_log_level citus.stat_tenants_track citus.superuser
+    citus.task_assignment_policy citus.task_executor_type citus.use_secondary_nodes citus.worker_min_messages
+    client_encoding client_min_messages cluster_name columnar.compression columnar.planner_debug_level
+    composite_type_mismatch compute_query_id config_file constraint_exclusion createrole_self_grant data_directory
+    datestyle debug_io_direct debug_logical_replication_streaming debug_parallel_query default_table_access_method
+    default_tablespace default_text_search_config default_toast_compression default_transaction_isolation
+    dynamic_library_path dynamic_shared_memory_type event_source extension_control_path extension_destdir
+    external_pid_file file_copy_method file_extend_method force_parallel_mode hba_file huge_pages
+    icu_validation_level ident_file intervalstyle io_method jit_provider krb_server_keyfile lc_messages lc_monetary
+    lc_numeric lc_time listen_addresses local_preload_libraries log_connections log_destination log_directory
+    log_error_verbosity log_filename log_line_prefix log_min_error_statement log_min_messages log_statement
+    log_timezone oauth_validator_libraries output_plugin_libraries password_encryption pg_stat_statements.track
+    plan_cache_mode primary_conninfo primary_slot_name promote_trigger_file recovery_end_command
+    recovery_init_sync_method recovery_prefetch recovery_target recovery_target_action recovery_target_lsn
+    recovery_target_name recovery_target_time recovery_target_timeline recovery_target_xid restore_command
+    restrict_nonsystem_relation_kind search_path session_preload_libraries session_replication_role
+    shared_memory_type shared_preload_libraries ssl_ca_file ssl_cert_file ssl_ciphers ssl_crl_dir ssl_crl_file
+    ssl_dh_params_file ssl_ecdh_curve ssl_groups ssl_key_file ssl_max_protocol_version ssl_min_protocol_version
+    ssl_passphrase_command ssl_tls13_ciphers stats_fetch_consistency stats_temp_directory synchronized_standby_slots
+    synchronous_commit synchronous_standby_names syslog_facility syslog_ident temp_tablespaces timezone
+    timezone_abbreviations trace_recovery_messages track_functions transaction_isolation unix_socket_directories
+    unix_socket_group wal_compression wal_consistency_checking wal_level wal_sync_method xmlbinary xmloption
 """)
 """Strings and enumerations; also where the type differs between versions."""
 

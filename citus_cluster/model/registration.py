@@ -112,8 +112,8 @@ class NodeIdentity:
         )
 
 
-def mismatch(coordinator: NodeIdentity, worker: NodeIdentity, registry: Registry) -> str | None:
-    """Say why a server that answers cannot join, or None if it can."""
+def mismatch(coordinator: NodeIdentity, worker: NodeIdentity) -> str | None:
+    """Say why a server that answers cannot join by what it runs, or None if it can."""
     if worker.system_identifier == coordinator.system_identifier:
         return "it is the coordinator itself, or a copy of its data directory"
     if worker.in_recovery:
@@ -129,17 +129,24 @@ def mismatch(coordinator: NodeIdentity, worker: NodeIdentity, registry: Registry
             f"its extension citus is at {worker.extension_version}, the coordinator's at "
             f"{coordinator.extension_version} (ALTER EXTENSION citus UPDATE)"
         )
-    return _membership(worker, registry)
+    return None
 
 
-def _membership(worker: NodeIdentity, registry: Registry) -> str | None:
+def possible_twin(worker: NodeIdentity, registry: Registry) -> NodeAddress | None:
+    """Address under which the worker may be registered already: Citus lets one server in under two names.
+
+    Only possible, because a worker that was removed, or whose coordinator was made anew, keeps its number.
+    """
     if worker.group_id == COORDINATOR_GROUP:
         return None
-    here = registry.coordinator
-    if worker.coordinator and here and worker.coordinator != here.address:
-        return f"it belongs to another cluster, whose coordinator is {worker.coordinator}"
-    twin = next((node for node in registry.nodes if node.group_id == worker.group_id and node.role == "primary"), None)
-    return f"it is registered already, as {twin.address}" if twin else None
+    return next((node.address for node in registry.nodes if node.group_id == worker.group_id and node.is_active), None)
+
+
+def foreign_coordinator(worker: NodeIdentity, coordinator: NodeAddress) -> NodeAddress | None:
+    """Coordinator that the worker believes to belong to, if it is not at our address."""
+    if worker.group_id == COORDINATOR_GROUP or worker.coordinator in {None, coordinator}:
+        return None
+    return worker.coordinator
 
 
 def _text(value: object) -> str | None:

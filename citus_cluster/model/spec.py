@@ -20,7 +20,8 @@ DEFAULT_ADMIN_PORT = 8000
 DEFAULT_SERVICES = (Service.CITUS, Service.ADMIN_API)
 DEFAULT_SERVICES_WITHOUT_COORDINATOR = (Service.CITUS,)
 
-Scalar = StrictBool | StrictInt | float | StrictStr
+Scalar = StrictBool | StrictInt | Annotated[float, Field(allow_inf_nan=False)] | StrictStr
+_SCALAR_BRANCHES = ("bool", "int", "float", "str")
 
 
 def _refuse(problem_of: Any) -> AfterValidator:
@@ -155,15 +156,16 @@ def parse_spec(data: Any, *, origins: Mapping[str, str] | None = None, source: s
     """Check plain data and give the specification.
 
     ``origins`` maps a dotted path to where its value came from (``workers`` -> ``--workers``), for
-    the messages; what is not in it came from ``source``. Raises SpecError with every problem.
+    the messages; what is not in it came from ``source``, the name of a file, or empty where there is
+    none. Raises SpecError with every problem.
     """
     if not isinstance(data, Mapping):
-        raise SpecError(f"{source} must hold a mapping of keys to values", hint="See config/cluster.minimal.yaml.")
+        raise SpecError(f"{source} must hold keys and values, such as 'workers: 3'; nothing was written.")
     origins = origins or {}
     try:
         spec = ClusterSpec.model_validate(data)
     except ValidationError as error:
-        problems = [_problem(item, origins, source) for item in error.errors()]
+        problems = [_problem(item, origins, source) for item in error.errors() if _is_meant(item, data)]
         raise SpecError(_headline(problems, source), details=list(dict.fromkeys(problems))) from None
     problems = [f"{_origin(path, origins, source)}: {text}" for path, text in _contradictions(spec)]
     if problems:
@@ -173,11 +175,13 @@ def parse_spec(data: Any, *, origins: Mapping[str, str] | None = None, source: s
 
 def _headline(problems: Sequence[str], source: str) -> str:
     count = "a problem" if len(problems) == 1 else f"{len(problems)} problems"
-    return f"The specification ({source} and the options given) has {count}; nothing was written."
+    what = f"The specification ({source} and the options given)" if source else "What was given"
+    return f"{what} has {count}; nothing was written."
 
 
 def _origin(path: str, origins: Mapping[str, str], source: str) -> str:
-    return origins.get(path) or f"{source}: {path}"
+    """Where a value came from; for an item of a list (``services.0``), where the list did."""
+    return origins.get(path) or origins.get(path.rpartition(".")[0]) or (f"{source}: {path}" if source else path)
 
 
 def _contradictions(spec: ClusterSpec) -> Iterable[tuple[str, str]]:
@@ -204,12 +208,22 @@ def _contradictions(spec: ClusterSpec) -> Iterable[tuple[str, str]]:
             yield "workers", "without a coordinator at least one worker is needed: give a number from 1 on"
 
 
+def _is_meant(error: Any, data: Mapping[str, Any]) -> bool:
+    """Where a value may be of several types, pydantic tells for each why it is not that one; tell one."""
+    location = error["loc"]
+    if location[0] == "workers":
+        return str(location[1]).startswith("list[") == isinstance(data["workers"], list)
+    if location[0] == "settings" and location[-1] in _SCALAR_BRANCHES:
+        return bool(location[-1] == ("float" if isinstance(error["input"], float) else "str"))
+    return True
+
+
 def _problem(error: Any, origins: Mapping[str, str], source: str) -> str:
-    location: tuple[str | int, ...] = error["loc"]
     # pydantic names the branch of a union in the location; the user wrote no such key.
-    path = ".".join(str(part) for part in location if not str(part).startswith(("constrained-", "list[")))
-    if path.startswith("workers") and error["type"] not in {"greater_than_equal", "less_than_equal"}:
-        path = "workers"
+    location = [part for part in error["loc"] if not str(part).startswith(("constrained-", "list[", "[key]"))]
+    if location[0] == "settings" and len(location) > 1 and location[-1] in _SCALAR_BRANCHES:
+        location.pop()
+    path = ".".join(str(part) for part in location)
     where = _origin(path, origins, source)
     given = error.get("input")
     match error["type"]:
@@ -221,23 +235,37 @@ def _problem(error: Any, origins: Mapping[str, str], source: str) -> str:
             return f"{where}: {error['ctx']['error']}"
         case "enum" | "literal_error":
             expected = error["ctx"]["expected"].replace("'", "").replace(" or ", ", ").split(", ")
-            return f"{where}: {given!r} is not one of {', '.join(expected)}{_did_you_mean(str(given), expected)}"
+            return f"{where}: {given!r} is not one of {', '.join(expected)}{_closest(str(given), expected)}"
         case "greater_than_equal":
             return f"{where}: {given} is too small: the least is {error['ctx']['ge']}"
         case "less_than_equal":
             return f"{where}: {given} is too large: the most is {error['ctx']['le']}"
-        case _ if path == "workers":
+        case "list_type" | "int_type" if path == "workers":
             return f"{where}: {given!r} is neither a whole number from 0 to {MAX_WORKERS} nor a list of worker numbers"
+        case "int_type" | "int_from_float":
+            return f"{where}: {given!r} is not a whole number"
+        case "model_type" | "dict_type":
+            return f"{where}: {given!r} is not a group of keys and values"
+        case "list_type":
+            return f"{where}: {given!r} is not a list: write [{given}]"
+        case "string_type" if location[0] == "settings":
+            return f"{where}: {given!r} is not a value for a setting: write a text, a number, true or false"
+        case "string_type":
+            return f"{where}: {given!r} is not a text: put it in quotes"
+        case "invalid_key":
+            return f"{where}: unknown key; keys are texts"
         case _:
             return f"{where}: {error['msg'].lower()} (got {given!r})"
 
 
 def _did_you_mean(word: str, known: Iterable[str]) -> str:
     known = list(known)
+    return _closest(word, known) or (f"; known are {', '.join(known)}" if known else "")
+
+
+def _closest(word: str, known: Sequence[str]) -> str:
     close = difflib.get_close_matches(word, known, n=1, cutoff=0.6)
-    if close:
-        return f"; did you mean {close[0]!r}?"
-    return f"; known are {', '.join(known)}" if known else ""
+    return f"; did you mean {close[0]!r}?" if close else ""
 
 
 def _keys_at(location: Sequence[str | int]) -> list[str]:

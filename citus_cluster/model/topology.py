@@ -1,5 +1,6 @@
 """The specification resolved: every service with its names, ports, address, image and settings."""
 
+import ipaddress
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
@@ -99,7 +100,7 @@ def pg14_port(base: int, given: int | None) -> int:
     """Host port of the PostgreSQL 14 primary: moved below Citus' range where they would meet."""
     if given is not None:
         return given
-    meets = DEFAULT_PG14_PORT + 1 >= base and base + 1000 >= DEFAULT_PG14_PORT
+    meets = base <= DEFAULT_PG14_PORT + 1 and base + 1000 >= DEFAULT_PG14_PORT
     return base - 2 if meets else DEFAULT_PG14_PORT
 
 
@@ -197,13 +198,18 @@ def _node_names(spec: ClusterSpec) -> list[str]:
 def _citus_addresses(spec: ClusterSpec) -> tuple[str, ...]:
     """Addresses on which Citus' ports are published.
 
-    Docker publishes on addresses only; where other servers know this one by a name, that is every
-    interface, since the address behind a name may change.
+    Docker publishes on addresses only. Where other servers know this one by a name, and none but this
+    machine was to be bound, that is every interface, since the address behind a name may change.
     """
-    if spec.advertise is None or spec.advertise == spec.bind or spec.bind in {"0.0.0.0", "::"}:  # noqa: S104
+    bind = ipaddress.ip_address(spec.bind)
+    if spec.advertise is None:
         return (spec.bind,)
-    if any(character.isalpha() for character in spec.advertise) and ":" not in spec.advertise:
-        return ("0.0.0.0",)  # noqa: S104
+    try:
+        advertised = ipaddress.ip_address(spec.advertise)
+    except ValueError:
+        return ("0.0.0.0",) if bind.is_loopback else (spec.bind,)  # noqa: S104
+    if advertised == bind or (bind.is_unspecified and bind.version == advertised.version):
+        return (spec.bind,)
     return (spec.bind, spec.advertise)
 
 
@@ -231,10 +237,14 @@ def host_ports(spec: ClusterSpec) -> list[tuple[int, str]]:
 
 def _port_problems(spec: ClusterSpec) -> Iterator[str]:
     taken: dict[int, str] = {}
-    for port, service in host_ports(spec):
-        if not 1 <= port <= 65535:
-            yield f"ports: {service} would get port {port}; ports go from 1 to 65535: choose another --port"
-        elif port in taken:
+    ports = host_ports(spec)
+    outside = [(port, service) for port, service in ports if not 1 <= port <= 65535]
+    if outside:
+        port, service = outside[-1]
+        others = f" and {len(outside) - 1} more services too" if len(outside) > 1 else ""
+        yield f"ports: {service} would get port {port}{others}; ports go from 1 to 65535: choose another --port"
+    for port, service in ports:
+        if port in taken:
             yield f"ports: {taken[port]} and {service} would both get port {port}: give one of them another"
         else:
             taken[port] = service

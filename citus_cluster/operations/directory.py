@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from citus_cluster.errors import UsageError
 from citus_cluster.model.images import known_pg_major
@@ -11,7 +12,9 @@ from citus_cluster.model.yaml_text import load_yaml
 from citus_cluster.render.bundle import SPEC_FILE
 from citus_cluster.runtime import secrets
 from citus_cluster.runtime.files import Manifest, read_file, read_manifest
-from citus_cluster.runtime.postgres import ConnectionInfo
+
+if TYPE_CHECKING:
+    from citus_cluster.runtime.postgres import ConnectionInfo
 
 
 @dataclass(frozen=True)
@@ -24,8 +27,11 @@ class Directory:
     manifest: Manifest
     password: str = field(repr=False)
 
-    def coordinator(self) -> ConnectionInfo:
+    def coordinator(self) -> "ConnectionInfo":
         """Give how this machine reaches the coordinator: by its published port."""
+        # Imported here: the driver costs 50 ms, and a set-up needs none.
+        from citus_cluster.runtime.postgres import ConnectionInfo
+
         node = self.topology.coordinator
         if node is None:
             raise UsageError(

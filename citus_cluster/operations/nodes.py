@@ -20,7 +20,16 @@ from citus_cluster.errors import (
 )
 from citus_cluster.model.events import Emit, Event, EventKind
 from citus_cluster.model.nodes import NodeAddress, NodeResult, Outcome
-from citus_cluster.model.registration import NodeIdentity, Registry, Wish, decide, mismatch, unrecorded
+from citus_cluster.model.registration import (
+    NodeIdentity,
+    Registry,
+    Wish,
+    decide,
+    foreign_coordinator,
+    mismatch,
+    possible_twin,
+    unrecorded,
+)
 from citus_cluster.runtime import citus_nodes, citus_probe
 from citus_cluster.runtime.citus import writer_lock
 from citus_cluster.runtime.citus_rebalance import running_job_id
@@ -28,6 +37,7 @@ from citus_cluster.runtime.postgres import Connection, describe, translated
 
 POLL_S = 1.0
 WAIT_FOR_LOCK_S = 10.0
+SYNC_TIMEOUT_S = 10.0
 _UNSET_COORDINATOR = frozenset({"localhost", "127.0.0.1", "::1"})
 
 
@@ -51,12 +61,18 @@ async def reconcile(
         registry = await citus_nodes.read_registry(conn)
         if not _settled(registry, coordinator, desired):
             registry = await _prepare(conn, coordinator, desired, wait_for_lock_s)
+        wishes = decide(registry, desired)
+        own = None
+        blocked = None
+        if any(wish.outcome is None for wish in wishes):
+            own = await citus_probe.own_identity(conn)
+            blocked = await _blocked(conn, registry)
         results = []
-        own: NodeIdentity | None = None
-        for wish in decide(registry, desired):
-            if wish.outcome is None and own is None:
-                own = await citus_probe.own_identity(conn)
-            results.append(await _fulfil(conn, coordinator, wish, own, registry, deadline, wait_for_lock_s))
+        for wish in wishes:
+            if wish.outcome is None and blocked:
+                results.append(NodeResult(wish.address, Outcome.PENDING, blocked))
+            else:
+                results.append(await _fulfil(conn, coordinator, wish, own, registry, deadline, wait_for_lock_s))
             _report(emit, results[-1])
         return tuple(results)
 
@@ -91,9 +107,25 @@ async def _settle_coordinator(
         return
     elif registry.has_workers:
         await citus_nodes.move_coordinator(conn, here.node_id, coordinator)
+        await _wait_until_synced(conn)
     else:
         # Citus enters itself as localhost when the first table is distributed before any node was added.
         await citus_nodes.set_coordinator_host(conn, coordinator, holds_shards=None)
+
+
+async def _blocked(conn: Connection, registry: Registry) -> str | None:
+    """Say why no node can be added now: Citus tells every worker about a new one, or refuses."""
+    silent = await citus_probe.silent_nodes(conn, registry.nodes)
+    if not silent:
+        return None
+    return "Citus adds no node while one that is registered does not answer. " + " ".join(silent)
+
+
+async def _wait_until_synced(conn: Connection) -> None:
+    """Citus adds no node before the others know of a change; one that is away must not stop everything."""
+    deadline = time.monotonic() + SYNC_TIMEOUT_S
+    while not await citus_nodes.all_synced(conn) and time.monotonic() < deadline:  # noqa: ASYNC110 # another process
+        await asyncio.sleep(0.2)
 
 
 async def _fulfil(
@@ -130,7 +162,7 @@ async def _check_candidate(
     except citus_probe.ProbeUnavailableError:
         await _check_roughly(conn, worker)
         return
-    reason = mismatch(own, identity, registry)
+    reason = mismatch(own, identity) or await _membership(conn, coordinator, identity, own, registry)
     if reason:
         raise MismatchError(
             f"{worker} cannot join: {reason}.",
@@ -142,6 +174,32 @@ async def _check_candidate(
             hint=f"Does {coordinator.host} resolve there, is the port open, and is the password the same? "
             f"See its log: docker logs {worker.host}.",
         )
+
+
+async def _membership(
+    conn: Connection, coordinator: NodeAddress, worker: NodeIdentity, own: NodeIdentity, registry: Registry
+) -> str | None:
+    """Say whether the worker is in a cluster already: ours, under another name, or another one.
+
+    What a worker keeps of a membership outlives its removal, so it is compared with the servers it names.
+    """
+    twin = possible_twin(worker, registry)
+    if twin and await _system_identifier(conn, twin) == worker.system_identifier:
+        return f"it is registered already, as {twin}"
+    foreign = foreign_coordinator(worker, coordinator)
+    if foreign is None or await _system_identifier(conn, foreign) == own.system_identifier:
+        return None
+    return (
+        f"it belongs to another cluster, whose coordinator is {foreign}; if it has left that one for good, "
+        "empty its table pg_dist_node"
+    )
+
+
+async def _system_identifier(conn: Connection, node: NodeAddress) -> str | None:
+    try:
+        return (await citus_probe.identity(conn, node)).system_identifier
+    except UnreachableError:
+        return None
 
 
 async def _check_roughly(conn: Connection, worker: NodeAddress) -> None:
@@ -163,25 +221,25 @@ async def _register(
             return NodeResult(worker, wish.outcome, wish.reason)
         patience_s = min(timeout_s, citus_nodes.CHANGE_TIMEOUT_S)
         try:
-            await _copy_role_passwords(conn, worker)
             if registry.find(worker):
                 await citus_nodes.activate_worker(conn, worker, timeout_s=patience_s)
-                return NodeResult(worker, Outcome.ACTIVATED)
+                return NodeResult(worker, Outcome.ACTIVATED, await _copy_role_passwords(conn, worker))
             here = registry.coordinator
             first = here and here.should_have_shards and not registry.has_workers
             unburden = here.address if here and first else None
             await citus_nodes.add_worker(conn, worker, unburden=unburden, timeout_s=patience_s)
-            return NodeResult(worker, Outcome.ADDED)
+            return NodeResult(worker, Outcome.ADDED, await _copy_role_passwords(conn, worker))
         except psycopg.Error as error:
             raise await _explain_failed_change(conn, worker, error) from error
 
 
-async def _copy_role_passwords(conn: Connection, worker: NodeAddress) -> None:
+async def _copy_role_passwords(conn: Connection, worker: NodeAddress) -> str | None:
+    """Let the other roles connect from the new worker too; what is left to do, if that failed."""
     try:
         await citus_probe.copy_role_passwords(conn, worker)
-    except citus_probe.ProbeUnavailableError:
-        # Only ordinary roles need it, and only on images without contrib; registering matters more.
-        return
+    except CitusClusterError as error:
+        return f"the rows of other roles in pg_dist_authinfo were not copied to it: {error.message}"
+    return None
 
 
 async def _explain_failed_change(conn: Connection, worker: NodeAddress, error: psycopg.Error) -> CitusClusterError:
@@ -258,6 +316,13 @@ async def _wait_until_fit(
     while True:
         try:
             registry = await citus_nodes.read_registry(conn)
+            blocked = await _blocked(conn, registry)
+            if blocked:
+                raise WorkerUnreachableError(
+                    blocked,
+                    hint="Start or unpause it, or, if it is lost: SELECT citus_disable_node('HOST', PORT); on the "
+                    "coordinator.",
+                )
             await _check_candidate(conn, coordinator, worker, own, registry)
             return
         except AuthenticationError:

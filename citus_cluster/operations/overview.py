@@ -42,7 +42,10 @@ async def overview(conn: Connection) -> Overview:
             )
             for row in await citus_tables.read_tables(conn)
         )
-        return Overview(nodes, tables, await rebalance.status(conn))
+        known: dict[int, int] = {}
+        for answer in answers.values():
+            known |= answer.sizes if isinstance(answer, NodeAnswer) else {}
+        return Overview(nodes, tables, await rebalance.status(conn, sizes=known))
 
 
 async def _answer(

@@ -1,13 +1,14 @@
 """Rebalancing: preview it, start it, watch it, stop it. Citus does the work, in the background."""
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import psycopg
 
-from citus_cluster.errors import RebalanceError, UsageError
+from citus_cluster.errors import CitusClusterError, RebalanceError, UsageError
 from citus_cluster.model.events import Emit, Event, EventKind
+from citus_cluster.model.nodes import NodeAddress
 from citus_cluster.model.rebalance import (
     NO_REBALANCE,
     Copying,
@@ -22,7 +23,8 @@ from citus_cluster.model.rebalance import (
     build_status,
     missing_capacity,
 )
-from citus_cluster.runtime import citus_rebalance
+from citus_cluster.model.registration import RegisteredNode, Registry
+from citus_cluster.runtime import citus_nodes, citus_probe, citus_rebalance, citus_tables
 from citus_cluster.runtime.citus import citus_version, has_function
 from citus_cluster.runtime.postgres import Connection, describe, translated
 
@@ -34,15 +36,59 @@ _UNSERVED_S = 20.0
 
 
 async def plan(conn: Connection, options: RebalanceOptions) -> RebalancePlan:
-    """Preview: the moves that Citus would make now. Raises UsageError for an unknown strategy."""
+    """Preview: the moves that Citus would make now.
+
+    Raises UsageError for options that Citus does not take, RebalanceError if a node does not answer.
+    """
     async with translated("planning the rebalance"):
+        registry = await citus_nodes.read_registry(conn)
+        await _refuse_silent(conn, registry)
+        holders = [node for node in registry.nodes if node.is_active and node.role == "primary"]
+        by_node = await shard_sizes(conn, holders)
+        sizes = {shard_id: size for shards in by_node.values() for shard_id, size in shards.items()}
         try:
-            moves = await citus_rebalance.plan_moves(conn, options)
-        except (psycopg.errors.InvalidParameterValue, psycopg.errors.UndefinedObject) as error:
-            raise UsageError(f"Citus does not take these options: {describe(error)}") from error
-        except psycopg.errors.RaiseException as error:
-            raise RebalanceError(f"Citus cannot plan a rebalance: {describe(error)}") from error
-        return RebalancePlan(moves, await citus_rebalance.node_bytes(conn))
+            moves = await citus_rebalance.plan_moves(conn, options, sizes)
+        except psycopg.OperationalError:
+            raise
+        except psycopg.DatabaseError as error:
+            if "strategy" in str(error):
+                raise UsageError(f"Citus does not take these options: {describe(error)}") from error
+            raise RebalanceError(
+                f"Citus cannot plan a rebalance: {describe(error)}", hint=error.diag.message_hint
+            ) from error
+        return RebalancePlan(
+            moves,
+            {
+                node.address: sum(by_node[node.address].values())
+                for node in holders
+                if node.address in by_node and (node.should_have_shards or by_node[node.address])
+            },
+        )
+
+
+async def _refuse_silent(conn: Connection, registry: Registry) -> None:
+    silent = await citus_probe.silent_nodes(conn, registry.nodes)
+    if silent:
+        raise RebalanceError(
+            "Shards can only move when every node answers: " + " ".join(silent),
+            hint="Start or unpause it (citus-cluster status); a worker that is lost for good must be removed first.",
+            details=silent,
+        )
+
+
+async def shard_sizes(conn: Connection, nodes: Sequence[RegisteredNode]) -> Mapping[NodeAddress, Mapping[int, int]]:
+    """Bytes by shard id of the distributed tables on each node; a node that does not answer is left out."""
+    distributed = {row.oid for row in await citus_tables.read_tables(conn) if row.type in {"distributed", "schema"}}
+    placements = [p for p in await citus_tables.read_placements(conn) if p.table_oid in distributed]
+    found: dict[NodeAddress, Mapping[int, int]] = {}
+    for node in nodes:
+        here = [placement for placement in placements if placement.group_id == node.group_id]
+        try:
+            found[node.address] = (await citus_tables.ask_node(conn, node, here)).sizes
+        except CitusClusterError:
+            if conn.closed:
+                raise
+    return found
 
 
 async def start(conn: Connection, options: RebalanceOptions, emit: Emit) -> int | None:
@@ -89,8 +135,13 @@ async def _refuse_unsupported(conn: Connection, options: RebalanceOptions) -> No
 
 
 async def _refuse_incapable(conn: Connection, options: RebalanceOptions) -> None:
-    nodes, silent = await citus_rebalance.capacities(conn)
-    findings = (*silent, *missing_capacity(nodes, options.mode))
+    registry = await citus_nodes.read_registry(conn)
+    primaries = [node for node in registry.nodes if node.is_active and node.role == "primary"]
+    try:
+        capacities = [await citus_rebalance.capacity(conn, node) for node in primaries]
+    except citus_probe.ProbeUnavailableError:
+        return
+    findings = missing_capacity(capacities, options.mode)
     if findings:
         raise RebalanceError(
             "Shards could not move, so the rebalance was not started: " + "; ".join(findings),
@@ -119,42 +170,66 @@ async def _refuse_unidentified(conn: Connection, options: RebalanceOptions, prev
     )
 
 
-async def status(conn: Connection, job_id: int | None = None) -> RebalanceStatus:
-    """How far the latest rebalance (or job ``job_id``) is; state NONE if there never was one. Bounded in time."""
+async def status(
+    conn: Connection, job_id: int | None = None, sizes: Mapping[int, int] | None = None
+) -> RebalanceStatus:
+    """How far the latest rebalance (or job ``job_id``) is; state NONE if there never was one. Bounded in time.
+
+    ``sizes``: bytes by shard id, where the caller knows them already; else every node is asked.
+    """
     async with translated("reading the state of the rebalance"):
-        return await _read_status(conn, job_id, {}, [])
+        return await _read_status(conn, job_id, {}, [], sizes)
 
 
 async def _read_status(
-    conn: Connection, job_id: int | None, groups: dict[int, ShardGroup], samples: list[Sample]
+    conn: Connection,
+    job_id: int | None,
+    groups: dict[int, ShardGroup],
+    samples: list[Sample],
+    sizes: Mapping[int, int] | None = None,
 ) -> RebalanceStatus:
     """``groups`` is filled once, since asking for sizes costs a query on every node; ``samples`` grows."""
     job = await citus_rebalance.last_job(conn, job_id)
     if job is None:
         return NO_REBALANCE
     tasks = await citus_rebalance.tasks(conn, job.job_id)
-    await _fill_groups(conn, tasks, groups)
+    await _fill_groups(conn, tasks, groups, sizes)
     copying: tuple[Copying, ...] = ()
     problem = None
-    if job.state is JobState.RUNNING:
+    if any(task.state == "running" for task in tasks):
         try:
-            copying = await citus_rebalance.copying(conn)
-        except (psycopg.errors.QueryCanceled, psycopg.errors.ConnectionException):
+            copying = await _copying(conn)
+        except (CitusClusterError, psycopg.Error):
             if conn.closed:
                 raise
-            problem = "the workers do not say how far they are: one does not answer (citus-cluster status)"
+            problem = "the workers do not say how far they are; see citus-cluster status for one that does not answer"
     found = build_status(job, tasks, groups, copying, samples[-_WINDOW:])
     if found.bytes_done is not None:
         samples.append(Sample(job.observed_at, found.bytes_done))
     return replace(found, problems=(*found.problems, problem)) if problem else found
 
 
-async def _fill_groups(conn: Connection, tasks: tuple[Task, ...], groups: dict[int, ShardGroup]) -> None:
+async def _copying(conn: Connection) -> tuple[Copying, ...]:
+    registry = await citus_nodes.read_registry(conn)
+    return await citus_rebalance.copying(conn, registry.coordinator.address) if registry.coordinator else ()
+
+
+async def _fill_groups(
+    conn: Connection, tasks: Sequence[Task], groups: dict[int, ShardGroup], sizes: Mapping[int, int] | None
+) -> None:
     wanted = [task.shard_id for task in tasks if task.shard_id is not None and task.shard_id not in groups]
-    if wanted:
-        groups.update(await citus_rebalance.shard_groups(conn, wanted))
-        for shard_id in wanted:
-            groups.setdefault(shard_id, ShardGroup("a dropped table", 1, 0))
+    if not wanted:
+        return
+    members = await citus_rebalance.shard_groups(conn, wanted)
+    if sizes is None and members:
+        registry = await citus_nodes.read_registry(conn)
+        holders = [node for node in registry.nodes if node.is_active and node.role == "primary"]
+        by_node = await shard_sizes(conn, holders)
+        sizes = {shard_id: size for shards in by_node.values() for shard_id, size in shards.items()}
+    for shard_id in wanted:
+        table, ids = members.get(shard_id, ("a dropped table", ()))
+        known = [sizes[member] for member in ids if sizes and member in sizes]
+        groups[shard_id] = ShardGroup(table, max(1, len(ids)), sum(known) if len(known) == len(ids) else None)
 
 
 async def stop(conn: Connection) -> RebalanceStatus:

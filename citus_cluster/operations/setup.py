@@ -16,7 +16,6 @@ from citus_cluster.errors import (
     SpecError,
     UsageError,
 )
-from citus_cluster.model import spec as specs
 from citus_cluster.model.changes import Action, FileChange, WantedFile, plan_files
 from citus_cluster.model.effects import Effect, effects
 from citus_cluster.model.images import known_pg_major
@@ -32,6 +31,7 @@ from citus_cluster.runtime.engine import Engine
 from citus_cluster.runtime.resources import load_sources
 from citus_cluster.runtime.secrets import Secrets
 
+_PREFERRED_BY_COMPOSE = ("compose.yaml", "compose.yml")
 _COMPANIONS_TO_COME = frozenset({Service.PG14, Service.REDIS, Service.CASSANDRA})
 
 
@@ -62,6 +62,7 @@ class SetupPlan:
     topology: Topology
     changes: tuple[FileChange, ...]
     spec_change: FileChange
+    secret_changes: tuple[FileChange, ...]
     secrets: Secrets = field(repr=False)
     effects: tuple[Effect, ...]
     warnings: tuple[str, ...]
@@ -72,11 +73,7 @@ class SetupPlan:
     @property
     def all_changes(self) -> tuple[FileChange, ...]:
         """Every file that changes, in the order in which it is shown; secrets without their content."""
-        hidden = tuple(
-            FileChange(path, Action.CREATE if not (self.root / path).exists() else Action.SET_MODE, None, None)
-            for path in self.secrets.files
-        )
-        return tuple(change for change in (self.spec_change, *hidden, *self.changes) if change.changes)
+        return tuple(change for change in (self.spec_change, *self.secret_changes, *self.changes) if change.changes)
 
     @property
     def nothing_to_do(self) -> bool:
@@ -159,7 +156,7 @@ def plan_setup(request: SetupRequest, *, connect_engine: Callable[[], Engine] = 
         topology,
         load_sources(),
         tokens=made.tokens,
-        gitignore=found_ignore.content.decode() if found_ignore else None,
+        gitignore=found_ignore.content.decode(errors="surrogateescape") if found_ignore else None,
     )
     recorded = previous.files if previous else {}
     found = files.read_files(request.root, {*wanted, *recorded})
@@ -170,9 +167,13 @@ def plan_setup(request: SetupRequest, *, connect_engine: Callable[[], Engine] = 
         topology=topology,
         changes=changes,
         spec_change=_spec_change(request, spec),
+        secret_changes=tuple(
+            FileChange(path, Action.SET_MODE if (request.root / path).exists() else Action.CREATE, None, None)
+            for path in made.files
+        ),
         secrets=made,
         effects=_effects(changes, previous),
-        warnings=(*warnings, *_warnings(request, spec, previous)),
+        warnings=(*warnings, *_warnings(request, spec, topology, previous)),
         notes=tuple(_notes(machine)),
         identity=identity,
         previous=previous,
@@ -188,7 +189,7 @@ def apply_setup(plan: SetupPlan, *, consent: bool, replace_edited: bool) -> None
         return
     if plan.replaced_edits and not replace_edited:
         raise EditedFileError(
-            "Files that this run must replace were not written by this tool, or were edited since; nothing was written.",
+            "Files that this run must replace are not this tool's, or were edited since; nothing was written.",
             details=plan.replaced_edits,
             hint="Move the edits into cluster.yaml (settings) or docker-compose.override.yml; "
             "or replace the files with --force, which keeps each one beside as .bak.",
@@ -216,7 +217,7 @@ def _merged_spec(request: SetupRequest, previous: files.Manifest | None) -> Clus
     data: Any = read_spec(source, source.name) if source else {"apiVersion": API_VERSION}
     if data is None:
         data = {}
-    name = source.name if source else SPEC_FILE
+    name = source.name if source else ""
     if not isinstance(data, dict):
         return parse_spec(data, source=name)
     data = copy.deepcopy(data)
@@ -226,7 +227,8 @@ def _merged_spec(request: SetupRequest, previous: files.Manifest | None) -> Clus
             value = grown_workers(current, value) if isinstance(current, list) else value
         _put(data, path.split("."), value)
     _mark_given(data, request)
-    return parse_spec(data, origins=request.origins, source=name)
+    origins = {path: origin for path, origin in request.origins.items() if path in request.values}
+    return parse_spec(data, origins=origins, source=name)
 
 
 def _put(data: dict[str, Any], keys: list[str], value: Any) -> None:
@@ -265,7 +267,7 @@ def _resolved_spec(spec: ClusterSpec, request: SetupRequest, machine: _Host) -> 
     resources = spec.resources
     saved = _saved_detection(request) if request.spec_file else {}
     updates: dict[str, Any] = {}
-    detected = list(resources.detected)
+    detected: list[str] = [*resources.detected]
     for name, detect in (("memory_mb", machine.memory_mb), ("cpus", machine.cpus)):
         if getattr(resources, name) is None:
             updates[name] = saved[name] if name in saved and name not in request.redetect else detect()
@@ -372,7 +374,7 @@ def _refuse_immutable(identity: Mapping[str, Any], topology: Topology, previous:
 
 def _refuse_leftover_volumes(request: SetupRequest, spec: ClusterSpec, machine: _Host) -> None:
     """A new password would lock the user out of data that an earlier cluster left."""
-    if request.password is not None or secrets.saved(request.root, secrets.SUPERUSER_PASSWORD) is not None:
+    if _has_password(request):
         return
     volumes = machine.engine.project_volumes(spec.name) if machine.engine else ()
     if volumes:
@@ -431,7 +433,13 @@ def _config_folder(definition: Any) -> str:
     return next((source.removeprefix("./") for source in sources if CONFIG_FOLDER in source), "")
 
 
-def _warnings(request: SetupRequest, spec: ClusterSpec, previous: files.Manifest | None) -> list[str]:
+def _has_password(request: SetupRequest) -> bool:
+    return request.password is not None or secrets.saved(request.root, secrets.SUPERUSER_PASSWORD) is not None
+
+
+def _warnings(
+    request: SetupRequest, spec: ClusterSpec, topology: Topology, previous: files.Manifest | None
+) -> list[str]:
     found = []
     if Service.CITUS not in spec.wanted and "workers" in request.values:
         found.append("--workers has no effect: citus is not among the services.")
@@ -441,14 +449,26 @@ def _warnings(request: SetupRequest, spec: ClusterSpec, previous: files.Manifest
             f"The Citus image changes ({old_image} → {spec.images.citus}): once all nodes run it, "
             "run ALTER EXTENSION citus UPDATE on every node."
         )
-    if spec.advertise:
+    if topology.nodes and spec.advertise:
+        addresses = " and ".join(topology.publish_citus_on)
         found.append(
-            f"Citus' ports are published for other servers ({spec.advertise}): the network between them must be "
+            f"Citus' ports are published on {addresses} for other servers: the network between them must be "
             "trusted, because connections between nodes are not encrypted."
+        )
+    if not spec.coordinator and topology.nodes and not _has_password(request):
+        found.append(
+            "These workers get a password of their own, and their coordinator could not log in: give "
+            "the coordinator's (its generated/secrets/superuser_password) with --password-file."
+        )
+    shadowing = [name for name in _PREFERRED_BY_COMPOSE if (request.root / name).exists()]
+    if shadowing:
+        found.append(
+            f"docker compose reads {shadowing[0]} instead of docker-compose.yml where both exist: "
+            "move it away, or use citus-cluster up."
         )
     if spec.images.citus.endswith(":latest"):
         found.append(f"{spec.images.citus} may become another version at any pull: name a version.")
-    if spec.workers == 0 and specs.Service.CITUS in spec.wanted:
+    if spec.workers == 0 and Service.CITUS in spec.wanted:
         found.append("No workers: the coordinator holds the shards itself.")
     return found
 

@@ -8,7 +8,7 @@ from citus_cluster.errors import VerificationError
 from citus_cluster.model.events import Emit, Event, EventKind
 from citus_cluster.model.nodes import NodeAddress
 from citus_cluster.model.registration import RegisteredNode
-from citus_cluster.runtime import citus_nodes, citus_verify
+from citus_cluster.runtime import citus_nodes, citus_probe, citus_verify
 from citus_cluster.runtime.citus import active_workers
 from citus_cluster.runtime.citus_rebalance import running_job_id
 from citus_cluster.runtime.postgres import Connection, describe, translated
@@ -44,6 +44,13 @@ async def _verify_workers(conn: Connection, expected: Sequence[NodeAddress], emi
 
 
 async def _verify_connections(conn: Connection, emit: Emit) -> None:
+    silent = await citus_probe.silent_nodes(conn, (await citus_nodes.read_registry(conn)).nodes)
+    if silent:
+        raise VerificationError(
+            "Not every node answers: " + " ".join(silent),
+            hint="docker compose ps; start it, or docker unpause one that is paused.",
+            details=silent,
+        )
     try:
         rows = await citus_nodes.node_health(conn, HEALTH_TIMEOUT_S)
     except psycopg.errors.QueryCanceled as error:

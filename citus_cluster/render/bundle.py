@@ -67,7 +67,7 @@ def render_bundle(
             ApiTokens(**{role: hash_token(token) for role, token in tokens.items()}).to_json()
         )
     files |= {f"{API_CONTEXT_FOLDER}/{path}": _text(text) for path, text in context.items()}
-    files[GITIGNORE_FILE] = WantedFile(merge_gitignore(gitignore).encode(), tracked=False)
+    files[GITIGNORE_FILE] = WantedFile(merge_gitignore(gitignore).encode(errors="surrogateescape"), tracked=False)
     return files
 
 

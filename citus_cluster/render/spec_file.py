@@ -67,5 +67,7 @@ def _update(document: Any, data: dict[str, Any]) -> None:
         old = document.get(key)
         if isinstance(value, dict) and isinstance(old, dict):
             _update(old, value)
+        elif isinstance(value, list) and isinstance(old, list) and old != value:
+            old[:] = value  # in place, so that it stays on one line, or on several
         elif key not in document or old != value:
             document[key] = value

@@ -101,6 +101,16 @@ async def move_coordinator(conn: Connection, node_id: int, coordinator: NodeAddr
         await conn.execute("SELECT citus_update_node(%s, %s, %s)", [node_id, coordinator.host, coordinator.port])
 
 
+async def all_synced(conn: Connection) -> bool:
+    """Say whether every worker has the current node list; the maintenance daemon sends it after a change."""
+    async with bounded(conn, QUICK_S):
+        cursor = await conn.execute(
+            "SELECT coalesce(bool_and(metadatasynced), true) FROM pg_dist_node WHERE groupid <> 0"
+        )
+        row = await cursor.fetchone()
+    return bool(row and row[0])
+
+
 async def _set_should_have_shards(conn: Connection, node: NodeAddress, value: bool) -> None:
     await conn.execute("SELECT citus_set_node_property(%s, %s, 'shouldhaveshards', %s)", [node.host, node.port, value])
 

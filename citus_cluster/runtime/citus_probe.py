@@ -6,22 +6,29 @@ dblink, declared for one transaction that is rolled back: nothing is installed a
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import cast
 
 import psycopg
 from psycopg.conninfo import make_conninfo
 
-from citus_cluster.errors import AuthenticationError, CitusClusterError, WorkerUnreachableError
+from citus_cluster.errors import AuthenticationError, CitusClusterError, UnreachableError, WorkerUnreachableError
 from citus_cluster.model.nodes import NodeAddress
-from citus_cluster.model.registration import NodeIdentity
+from citus_cluster.model.registration import NodeIdentity, RegisteredNode
 from citus_cluster.runtime.postgres import Connection, bounded, describe, set_local, tidy
 
 CONNECT_TIMEOUT_S = 3
-ANSWER_TIMEOUT_S = 8.0
+"""For libpq; from PostgreSQL 16 on, dblink ignores it, and the time of the answer is what bounds."""
+ANSWER_TIMEOUT_S = 4.0
+REACH_TIMEOUT_S = 8.0
 
-# The password of a copied role must not reach the worker's log.
-_SILENT = {"log_statement": "none", "log_min_duration_statement": "-1", "log_min_error_statement": "panic"}
+# The password of a copied role must not reach a log, also if the statement should fail.
+_SILENT = {
+    "log_statement": "none",
+    "log_min_duration_statement": "-1",
+    "log_min_error_statement": "panic",
+    "log_min_messages": "panic",
+}
 
 _DECLARE = """
 CREATE FUNCTION pg_temp.citus_cluster_ask(text, text) RETURNS SETOF record
@@ -35,10 +42,11 @@ _ASK = f"SELECT document FROM pg_temp.citus_cluster_ask({_CONNINFO}, %(question)
 _COPY_ROLES = f"""
 SELECT copied FROM pg_temp.citus_cluster_ask({_CONNINFO}, (
     SELECT format(
-        'WITH copied AS (INSERT INTO pg_dist_authinfo (nodeid, rolename, authinfo) VALUES %%s '
+        'WITH copied AS (INSERT INTO pg_dist_authinfo (nodeid, rolename, authinfo) '
+        'SELECT 0, role, info FROM (VALUES %%s) AS known(role, info) WHERE to_regrole(quote_ident(role)) IS NOT NULL '
         'ON CONFLICT (rolename, nodeid) DO UPDATE SET authinfo = EXCLUDED.authinfo RETURNING 1) '
         'SELECT count(*) FROM copied',
-        string_agg(format('(0, %%L, %%L)', rolename, authinfo), ', '))
+        string_agg(format('(%%L, %%L)', rolename, authinfo), ', '))
     FROM pg_dist_authinfo WHERE nodeid = 0 AND rolename <> current_user HAVING count(*) > 0
 )) AS answer(copied bigint)
 """  # noqa: S608 # our own constant
@@ -76,18 +84,54 @@ async def ask(
     Raises AuthenticationError, WorkerUnreachableError, ProbeUnavailableError.
     """
     parameters = {"target": _target(conn, node, connect_timeout_s, answer_timeout_s), "question": question}
-    document = await _run(conn, node, _ASK, parameters, connect_timeout_s + answer_timeout_s)
+    document = await _run(conn, node, _ASK, parameters, answer_timeout_s)
     return cast("Mapping[str, object]", json.loads(str(document)))
+
+
+async def ask_node(conn: Connection, node: RegisteredNode, question: str) -> Mapping[str, object]:
+    """As :func:`ask`, for any node of the cluster: the coordinator answers by itself."""
+    if not (node.is_coordinator and node.role == "primary"):
+        return await ask(conn, node.address, question)
+    async with bounded(conn, ANSWER_TIMEOUT_S, rollback=True):
+        await conn.execute("SET LOCAL search_path = public")
+        row = await (await conn.execute(question.encode())).fetchone()
+    return cast("Mapping[str, object]", row[0] if row else {})
+
+
+async def silent_nodes(conn: Connection, nodes: Iterable[RegisteredNode]) -> tuple[str, ...]:
+    """Active nodes that do not answer now, one line with the reason for each.
+
+    Asked before Citus is: its backend, once it waits for a node that hangs, can be neither stopped by a
+    timeout nor cancelled, and keeps its locks (``ShutdownConnection`` sends a cancel request and waits).
+    """
+    found = []
+    for node in nodes:
+        if not node.is_active:
+            continue
+        try:
+            await ask_node(conn, node, "SELECT to_json(1)")
+        except ProbeUnavailableError:
+            return ()
+        except UnreachableError as error:
+            if conn.closed:
+                raise
+            found.append(error.message)
+    return tuple(found)
 
 
 async def copy_role_passwords(conn: Connection, node: NodeAddress) -> int:
     """Give ``node`` what the coordinator knows of other roles' passwords between nodes; says how many.
 
-    The statement is put together by the coordinator, so that no password passes through this process, and
-    sent with logging off.
+    For a node that is registered, so that it has the roles. The statement is put together by the coordinator,
+    so that no password passes through this process, and sent with logging off. An error never repeats the
+    server's words, which may hold a row.
     """
     target = _target(conn, node, CONNECT_TIMEOUT_S, ANSWER_TIMEOUT_S, **_SILENT)
-    return int(str(await _run(conn, node, _COPY_ROLES, {"target": target}, CONNECT_TIMEOUT_S + ANSWER_TIMEOUT_S) or 0))
+    try:
+        return int(str(await _run(conn, node, _COPY_ROLES, {"target": target}, ANSWER_TIMEOUT_S, _SILENT) or 0))
+    except psycopg.Error as error:
+        state = error.sqlstate
+    raise CitusClusterError(f"{node} did not take the passwords of the other roles (SQLSTATE {state}).")
 
 
 async def own_identity(conn: Connection) -> NodeIdentity:
@@ -111,9 +155,9 @@ async def identity(conn: Connection, node: NodeAddress) -> NodeIdentity:
 async def reaches(conn: Connection, node: NodeAddress, other: NodeAddress) -> bool:
     """Say whether ``node`` can connect to ``other`` with its own credentials; errors as in :func:`ask`."""
     statement = psycopg.sql.SQL("SELECT to_json(citus_check_connection_to_node({}, {}))").format(other.host, other.port)
-    target = _target(conn, node, CONNECT_TIMEOUT_S, ANSWER_TIMEOUT_S, **{"citus.node_connection_timeout": "3000"})
+    target = _target(conn, node, CONNECT_TIMEOUT_S, REACH_TIMEOUT_S, **{"citus.node_connection_timeout": "3000"})
     parameters = {"target": target, "question": statement.as_string(conn)}
-    return await _run(conn, node, _ASK, parameters, CONNECT_TIMEOUT_S + ANSWER_TIMEOUT_S) == "true"
+    return await _run(conn, node, _ASK, parameters, REACH_TIMEOUT_S) == "true"
 
 
 async def coordinator_reaches(conn: Connection, node: NodeAddress) -> bool:
@@ -139,11 +183,16 @@ def _target(conn: Connection, node: NodeAddress, connect_s: int, answer_s: float
 
 
 async def _run(
-    conn: Connection, node: NodeAddress, query: str, parameters: Mapping[str, object], timeout_s: float
+    conn: Connection,
+    node: NodeAddress,
+    query: str,
+    parameters: Mapping[str, object],
+    timeout_s: float,
+    settings: Mapping[str, str] | None = None,
 ) -> object:
     try:
         async with bounded(conn, timeout_s, rollback=True):
-            await set_local(conn, {"citus.enable_ddl_propagation": "off"})
+            await set_local(conn, {"citus.enable_ddl_propagation": "off", **(settings or {})})
             await conn.execute(_DECLARE)
             # The queries are constants of this module.
             cursor = await conn.execute(query.encode(), parameters)

@@ -1,18 +1,17 @@
 """Rebalances: one function for each question about them and each act."""
 
-import json
 from collections.abc import Mapping, Sequence
-
-import psycopg
+from typing import Any, cast
 
 from citus_cluster.model.nodes import NodeAddress
-from citus_cluster.model.rebalance import Copying, Job, JobState, Move, NodeCapacity, RebalanceOptions, ShardGroup, Task
+from citus_cluster.model.rebalance import Copying, Job, JobState, Move, NodeCapacity, RebalanceOptions, Task
+from citus_cluster.model.registration import RegisteredNode
+from citus_cluster.runtime import citus_probe
 from citus_cluster.runtime.citus import QUICK_S
 from citus_cluster.runtime.postgres import Connection, bounded, set_local
 
 PLAN_TIMEOUT_S = 600.0
 """Planning is Citus' own foreground work, and slow with many partitions."""
-PROGRESS_TIMEOUT_S = 5.0
 PARALLEL_SIGNATURE = "citus_rebalance_start(name,boolean,citus.shard_transfer_mode,boolean,boolean)"
 _IMPATIENT = {"citus.node_connection_timeout": "3000"}
 
@@ -28,38 +27,20 @@ async def running_job_id(conn: Connection) -> int | None:
     return row[0] if row else None
 
 
-async def plan_moves(conn: Connection, options: RebalanceOptions) -> tuple[Move, ...]:
-    """Ask Citus which shards it would move, in its order; sizes in bytes."""
+async def plan_moves(conn: Connection, options: RebalanceOptions, sizes: Mapping[int, int]) -> tuple[Move, ...]:
+    """Ask Citus which shards it would move, in its order. ``sizes``: bytes by shard id, since Citus says 0."""
     async with bounded(conn, PLAN_TIMEOUT_S):
         await set_local(conn, _IMPATIENT)
         cursor = await conn.execute(
-            "SELECT table_name::text, shardid, coalesce(shard_size, 0), sourcename, sourceport, targetname, targetport "
+            "SELECT table_name::text, shardid, sourcename, sourceport, targetname, targetport "
             "FROM get_rebalance_table_shards_plan(drain_only := %s, rebalance_strategy := %s::name)",
             [options.drain_only, options.strategy],
         )
         rows = await cursor.fetchall()
     return tuple(
-        Move(str(row[0]), row[1], int(row[2]), NodeAddress(row[3], row[4]), NodeAddress(row[5], row[6])) for row in rows
+        Move(str(row[0]), row[1], sizes.get(row[1], 0), NodeAddress(row[2], row[3]), NodeAddress(row[4], row[5]))
+        for row in rows
     )
-
-
-async def node_bytes(conn: Connection) -> Mapping[NodeAddress, int]:
-    """Bytes of the distributed tables' shards on each primary that has or may have shards."""
-    async with bounded(conn, PLAN_TIMEOUT_S):
-        await set_local(conn, _IMPATIENT)
-        # citus_shards joins on the group, so that a secondary would count its primary's shards again.
-        cursor = await conn.execute(
-            """
-            SELECT node.nodename, node.nodeport, coalesce(sum(size.shard_size), 0)::bigint
-            FROM pg_dist_node AS node
-            LEFT JOIN (SELECT shardid, nodename, nodeport, max(shard_size) AS shard_size FROM citus_shards
-                       WHERE citus_table_type IN ('distributed', 'schema') GROUP BY 1, 2, 3) AS size
-              ON size.nodename = node.nodename AND size.nodeport = node.nodeport
-            WHERE node.noderole = 'primary' AND node.isactive AND (node.shouldhaveshards OR size.shardid IS NOT NULL)
-            GROUP BY 1, 2
-            """
-        )
-        return {NodeAddress(str(row[0]), int(row[1])): int(row[2]) for row in await cursor.fetchall()}
 
 
 async def start(conn: Connection, options: RebalanceOptions) -> int | None:
@@ -123,58 +104,45 @@ async def queue_is_served(conn: Connection) -> bool:
     return bool(row and row[0])
 
 
-async def copying(conn: Connection) -> tuple[Copying, ...]:
-    """What is being copied right now. Asks the workers, so it may fail where one hangs (QueryCanceled)."""
-    async with bounded(conn, PROGRESS_TIMEOUT_S):
-        await set_local(conn, _IMPATIENT)
-        cursor = await conn.execute(
-            "SELECT sessionid, min(sourcename), min(sourceport), min(targetname), min(targetport), "
-            "coalesce(max(status), 'starting'), coalesce(sum(target_shard_size), 0)::bigint "
-            "FROM get_rebalance_progress() GROUP BY sessionid"
-        )
-        return tuple(
-            Copying(row[0], NodeAddress(row[1], row[2]), NodeAddress(row[3], row[4]), row[5], row[6])
-            for row in await cursor.fetchall()
-        )
-
-
-_GROUPS = """
-SELECT moved.shardid, min(moved.logicalrelid::text), count(*),
-       {size}
-FROM pg_dist_shard AS moved
-JOIN pg_dist_partition AS its USING (logicalrelid)
-JOIN pg_dist_partition AS other
-  ON other.logicalrelid = its.logicalrelid OR (its.colocationid > 0 AND other.colocationid = its.colocationid)
-JOIN pg_dist_shard AS shard
-  ON shard.logicalrelid = other.logicalrelid AND shard.shardminvalue IS NOT DISTINCT FROM moved.shardminvalue
-{sizes}
-WHERE moved.shardid = ANY (%s)
-GROUP BY moved.shardid
+_COPYING = """
+SELECT coalesce(json_agg(json_build_array(
+    sessionid, sourcename, sourceport, targetname, targetport, coalesce(phase, 'starting'), copied)), '[]')
+FROM (SELECT sessionid, min(sourcename) AS sourcename, min(sourceport) AS sourceport, min(targetname) AS targetname,
+             min(targetport) AS targetport, max(status) AS phase, coalesce(sum(target_shard_size), 0)::bigint AS copied
+      FROM get_rebalance_progress() GROUP BY sessionid) AS move
 """
-_WITH_SIZES = _GROUPS.format(
-    size="coalesce(sum(size.shard_size), 0)::bigint",
-    sizes="LEFT JOIN (SELECT shardid, max(shard_size) AS shard_size FROM citus_shards GROUP BY shardid) AS size "
-    "ON size.shardid = shard.shardid",
-)
-_WITHOUT_SIZES = _GROUPS.format(size="NULL::bigint", sizes="")
 
 
-async def shard_groups(conn: Connection, shard_ids: Sequence[int]) -> Mapping[int, ShardGroup]:
-    """For each shard: its table, how many shards move with it, and their bytes (None where a node hangs)."""
-    try:
-        rows = await _group_rows(conn, _WITH_SIZES, shard_ids)
-    except (psycopg.errors.QueryCanceled, psycopg.errors.ConnectionException):
-        if conn.closed:
-            raise
-        rows = await _group_rows(conn, _WITHOUT_SIZES, shard_ids)
-    return {row[0]: ShardGroup(row[1], row[2], row[3]) for row in rows}
+async def copying(conn: Connection, coordinator: NodeAddress) -> tuple[Copying, ...]:
+    """What is being copied right now; raises WorkerUnreachableError where it does not get to know in time.
+
+    Asked in a session of its own, since ``get_rebalance_progress()`` connects to workers, and one that
+    vanishes meanwhile would hold the session for minutes.
+    """
+    rows = cast("list[list[Any]]", await citus_probe.ask(conn, coordinator, _COPYING))
+    return tuple(
+        Copying(row[0], NodeAddress(row[1], row[2]), NodeAddress(row[3], row[4]), row[5], row[6]) for row in rows
+    )
 
 
-async def _group_rows(conn: Connection, query: str, shard_ids: Sequence[int]) -> list[tuple[int, str, int, int | None]]:
-    async with bounded(conn, PROGRESS_TIMEOUT_S):
-        await set_local(conn, _IMPATIENT)
-        cursor = await conn.execute(query.encode(), [list(shard_ids)])
-        return [(row[0], row[1], row[2], row[3]) for row in await cursor.fetchall()]
+async def shard_groups(conn: Connection, shard_ids: Sequence[int]) -> Mapping[int, tuple[str, tuple[int, ...]]]:
+    """For each shard: its table, and the ids of the shards that move with it, itself included."""
+    async with bounded(conn, QUICK_S):
+        cursor = await conn.execute(
+            """
+            SELECT moved.shardid, min(moved.logicalrelid::text), array_agg(shard.shardid ORDER BY shard.shardid)
+            FROM pg_dist_shard AS moved
+            JOIN pg_dist_partition AS its USING (logicalrelid)
+            JOIN pg_dist_partition AS other ON other.logicalrelid = its.logicalrelid
+              OR (its.colocationid > 0 AND other.colocationid = its.colocationid)
+            JOIN pg_dist_shard AS shard ON shard.logicalrelid = other.logicalrelid
+              AND shard.shardminvalue IS NOT DISTINCT FROM moved.shardminvalue
+            WHERE moved.shardid = ANY (%s)
+            GROUP BY moved.shardid
+            """,
+            [list(shard_ids)],
+        )
+        return {row[0]: (str(row[1]), tuple(row[2])) for row in await cursor.fetchall()}
 
 
 _CAPACITY = """
@@ -193,25 +161,11 @@ SELECT json_build_object(
 """
 
 
-async def capacities(conn: Connection) -> tuple[tuple[NodeCapacity, ...], tuple[str, ...]]:
-    """Ask every active node for what a move needs; the second value names nodes that gave no answer, and why."""
-    async with bounded(conn, 20.0):
-        await set_local(conn, _IMPATIENT)
-        cursor = await conn.execute(
-            "SELECT node.nodename, node.nodeport, answer.success, answer.result "
-            "FROM run_command_on_all_nodes(%s) AS answer JOIN pg_dist_node AS node USING (nodeid) ORDER BY 1, 2",
-            [" ".join(_CAPACITY.split())],
-        )
-        rows = await cursor.fetchall()
-    found = []
-    silent = []
-    for host, port, success, result in rows:
-        name = str(NodeAddress(host, port))
-        if success:
-            found.append(NodeCapacity(node=name, **json.loads(result)))
-        else:
-            silent.append(f"{name}: {str(result).strip()}")
-    return tuple(found), tuple(silent)
+async def capacity(conn: Connection, node: RegisteredNode) -> NodeCapacity:
+    """Ask a node for what a move needs; errors as in :func:`citus_probe.ask`."""
+    return NodeCapacity(
+        node=str(node.address), **cast("dict[str, Any]", await citus_probe.ask_node(conn, node, _CAPACITY))
+    )
 
 
 async def tables_without_identity(conn: Connection, shard_ids: Sequence[int]) -> tuple[tuple[str, str], ...]:

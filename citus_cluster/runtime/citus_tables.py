@@ -86,15 +86,7 @@ async def ask_node(conn: Connection, node: RegisteredNode, placements: Sequence[
                       FROM unnest({}::bigint[], {}::text[]) AS shard(id, name)))
         """
     ).format([p.shard_id for p in placements], [p.shard_name for p in placements])
-    if node.is_coordinator and node.role == "primary":
-        async with bounded(conn, QUICK_S):
-            await conn.execute("SET LOCAL search_path = public")
-            row = await (await conn.execute(question)).fetchone()
-        document = row[0] if row else {}
-    else:
-        document = await citus_probe.ask(
-            conn, node.address, question.as_string(conn), connect_timeout_s=2, answer_timeout_s=4
-        )
+    document = await citus_probe.ask_node(conn, node, question.as_string(conn))
     sizes = cast("Mapping[str, int | None]", document["sizes"])
     version = document["citus_version"]
     return NodeAnswer(

@@ -86,16 +86,15 @@ async def _one_id_per_shard(conn: Connection, table: sql.Identifier, rows: int) 
 
 async def leftovers(conn: Connection, *, timeout_s: float) -> tuple[str, ...]:
     """What an earlier or this verification left on any node: tables, shards, metadata, planned clean-ups."""
-    question = (
-        "SELECT (SELECT count(*) FROM pg_catalog.pg_class WHERE starts_with(relname::text, '{0}')) "
-        "+ (SELECT count(*) FROM pg_dist_cleanup WHERE object_name LIKE '%{0}%')"
+    question = sql.SQL(
+        "SELECT (SELECT count(*) FROM pg_catalog.pg_class WHERE starts_with(relname::text, {0})) "
+        "+ (SELECT count(*) FROM pg_dist_cleanup WHERE strpos(object_name, {0}) > 0)"
     ).format(PREFIX)
     async with bounded(conn, timeout_s, lock_timeout_s=QUICK_S):
-        # Shards are hidden from pg_class unless this is off.
         cursor = await conn.execute(
             "SELECT coalesce(nodename || ':' || nodeport, 'the coordinator'), success, result "
             "FROM run_command_on_all_nodes(%s) LEFT JOIN pg_dist_node USING (nodeid) ORDER BY 1",
-            [f"SET LOCAL citus.override_table_visibility TO off; {question}"],
+            [question.as_string(conn)],
         )
         rows = await cursor.fetchall()
     return tuple(f"{name}: {result}" for name, success, result in rows if not success or str(result) != "0")

@@ -1,4 +1,4 @@
-"""The Compose command line: always with this directory's own files and project, whatever the caller's environment says."""
+"""The Compose command line: always this directory's own files and project, whatever the environment says."""
 
 import asyncio
 import json
@@ -91,9 +91,9 @@ class Compose:
             *arguments,
         )
 
-    async def config(self) -> Mapping[str, Any]:
+    async def config(self, *, all_profiles: bool = False) -> Mapping[str, Any]:
         """Check the files and give them merged and resolved, as Compose sees them. Raises ComposeError."""
-        output = await self._run(self.argv("config", "--format", "json"))
+        output = await self._run(self.argv("config", "--format", "json", profiles=("*",) if all_profiles else None))
         data: Mapping[str, Any] = json.loads(output)
         return data
 

@@ -10,6 +10,7 @@ import platform
 import re
 import socket
 import time
+import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -103,6 +104,8 @@ class Engine:
     def __init__(self, api: "APIClient", host: str) -> None:
         self._api = api
         self.host = host
+        # Whoever forgets to close it still leaves no connection open.
+        self._finalizer = weakref.finalize(self, api.close)
 
     @classmethod
     def connect(cls, timeout_s: float = 5) -> "Engine":
@@ -117,6 +120,8 @@ class Engine:
         try:
             if not host:
                 host = str(ContextAPI.kwargs_from_context().get("base_url") or "unix:///var/run/docker.sock")
+            if host.startswith("unix://"):
+                _knock(host.removeprefix("unix://"), timeout_s)
             client = docker.from_env(
                 timeout=max(1, round(timeout_s)), max_pool_size=_THREADS, use_ssh_client=host.startswith("ssh://")
             )
@@ -124,6 +129,9 @@ class Engine:
             raise _unavailable(host, error) from error
         client.api.timeout = _CALL_TIMEOUT_S
         return cls(client.api, host)
+
+    def close(self) -> None:
+        self._finalizer()
 
     @property
     def is_local(self) -> bool:
@@ -151,15 +159,14 @@ class Engine:
         """Names of a project's volumes: by Compose's label, and by the names that our Compose file gives."""
         with _translated("listing volumes"):
             found = self._api.volumes().get("Volumes") or []
-        names = {
-            str(volume["Name"])
-            for volume in found
-            if (volume.get("Labels") or {}).get(_PROJECT_LABEL) == project
-            or re.fullmatch(
-                re.escape(project) + r"_citus-.*-data|" + re.escape(project) + r"_citus-.*data", volume["Name"]
+        ours = re.compile(re.escape(project) + r"_citus-(coordinator|worker\d+)-data")
+        return tuple(
+            sorted(
+                str(volume["Name"])
+                for volume in found
+                if (volume.get("Labels") or {}).get(_PROJECT_LABEL) == project or ours.fullmatch(volume["Name"])
             )
-        }
-        return tuple(sorted(names))
+        )
 
     def remove_volume(self, name: str) -> None:
         with _translated(f"removing the volume {name}"):
@@ -255,7 +262,7 @@ class Engine:
 
         with _translated(f"looking for the image {name}"):
             try:
-                found: Mapping[str, Any] = self._api.inspect_image(name)
+                found: Mapping[str, Any] = self._api.inspect_image(name)  # type: ignore[no-untyped-call]
             except docker.errors.NotFound:
                 return None
         return found
@@ -282,6 +289,7 @@ class Engine:
             output = _read_frames(connection, deadline)
         finally:
             stream.close()
+            connection.close()  # the stream above is a view of it, and closes itself only
         while True:
             status = self._api.exec_inspect(execution)["ExitCode"]
             if status is not None:
@@ -363,6 +371,13 @@ def _translated(doing: str) -> Iterator[None]:
         raise EngineUnavailableError(
             f"The Docker engine went away, while {doing}: {error}", hint="Is it still running? docker info"
         ) from error
+
+
+def _knock(path: str, timeout_s: float) -> None:
+    """Connect to the socket once: its refusal is clearer than what the SDK makes of it."""
+    with socket.socket(socket.AF_UNIX) as probe:
+        probe.settimeout(timeout_s)
+        probe.connect(path)
 
 
 def _unavailable(host: str, error: Exception) -> EngineUnavailableError:

@@ -6,6 +6,7 @@ manifest, which names what was about to be written before the first rename.
 """
 
 import contextlib
+import errno
 import fcntl
 import json
 import os
@@ -131,31 +132,27 @@ def apply_changes(
     removals = [change.path for change in changes if change.action is Action.REMOVE]
     recorded = dict(previous.files) if previous else {}
     tracked = {change.path: change.wanted for change in changes if change.wanted and change.wanted.tracked}
-    after = {
-        path: recorded[path] if path in recorded and _kept(changes, path) else (digest(wanted.content),)
-        for path, wanted in tracked.items()
-    }
-    pending = {path: (*recorded.get(path, ())[:1], *after.get(path, ())) for path in {**recorded, **after}}
+    kept = {change.path for change in changes if change.action is Action.KEEP and change.path in recorded}
+    after = {path: recorded[path] if path in kept else (digest(wanted.content),) for path, wanted in tracked.items()}
+    # All that earlier runs recorded stays until this one ends: several may have been killed in a row.
+    pending = {path: (*recorded.get(path, ()), *after.get(path, ())) for path in {**recorded, **after}}
     staging = root / f"{_STAGING_PREFIX}{os.getpid()}"
-    first = _manifest_file(identity, pending)
-    last = _manifest_file(identity, after)
+    first = {MANIFEST_FILE: _manifest_file(identity, pending)}
+    last = {MANIFEST_FILE: _manifest_file(identity, after)}
     try:
         _make_folders(root, [*writes, *plain, MANIFEST_FILE])
-        staged = _stage(staging, [plain, backups, {MANIFEST_FILE: first}, writes])
-        for path, source in staged:
+        staged = _stage(staging, [plain, backups, first, writes, last])
+        *replacements, (_, last_manifest) = staged
+        for path, source in replacements:
             source.replace(root / path)
         for path in removals:
             (root / path).unlink(missing_ok=True)
-        _replace(staging, root, MANIFEST_FILE, last)
+        last_manifest.replace(root / MANIFEST_FILE)
         _remove_empty_folders(root, removals)
     except OSError as error:
         raise _write_error(root, error) from error
     finally:
         shutil.rmtree(staging, ignore_errors=True)
-
-
-def _kept(changes: list[FileChange], path: str) -> bool:
-    return any(change.path == path and change.action is Action.KEEP for change in changes)
 
 
 def _manifest_file(identity: Mapping[str, Any], files: Mapping[str, tuple[str, ...]]) -> WantedFile:
@@ -189,6 +186,9 @@ def _stage(staging: Path, groups: Iterable[Mapping[str, WantedFile]]) -> list[tu
             target = staging / f"{number}-{path.replace('/', '!')}"
             _write(target, wanted)
             staged.append((path, target))
+    # After the last write, since the first of them then brings most of the others to the disk too.
+    for _, target in staged:
+        _make_durable(target)
     return staged
 
 
@@ -196,27 +196,31 @@ def _write(target: Path, wanted: WantedFile) -> None:
     descriptor = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     with os.fdopen(descriptor, "wb") as file:
         file.write(wanted.content)
-        file.flush()
         os.fchmod(file.fileno(), wanted.mode)  # not by the mode of open, which the umask cuts
-        os.fsync(file.fileno())
 
 
-def _replace(staging: Path, root: Path, path: str, wanted: WantedFile) -> None:
-    source = staging / "last"
-    _write(source, wanted)
-    source.replace(root / path)
+def _make_durable(target: Path) -> None:
+    descriptor = os.open(target, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def _remove_empty_folders(root: Path, removed: Iterable[str]) -> None:
     for path in removed:
         for folder in (root / path).parents:
-            if folder == root or any(folder.iterdir()):
+            if folder == root or (folder.exists() and any(folder.iterdir())):
                 break
-            folder.rmdir()
+            if folder.exists():
+                folder.rmdir()
 
 
 def _write_error(path: Path, error: OSError) -> WriteError:
+    full = error.errno in {errno.ENOSPC, errno.EDQUOT}
     return WriteError(
         f"{error.filename or path} cannot be written: {error.strerror}; the files that were there are intact.",
-        hint="Free some space, or choose another --output-dir that you may write to, then run the command again.",
+        hint="Free some space, then run the command again."
+        if full
+        else "Choose a directory that you may write to (--output-dir), then run the command again.",
     )

@@ -46,7 +46,12 @@ def saved(root: Path, path: str) -> str | None:
     found = read_file(root, path)
     if found is None or not found.content:
         return None
-    return found.content.decode().removesuffix("\n").removesuffix("\r")
+    try:
+        return found.content.decode().removesuffix("\n").removesuffix("\r")
+    except UnicodeDecodeError:
+        raise UsageError(
+            f"{root / path} is not UTF-8 text.", hint="Restore it from a copy: the cluster was made with what it held."
+        ) from None
 
 
 def read_password_file(path: Path) -> str:

@@ -1,0 +1,92 @@
+"""Printing what a running cluster is like: the block to paste, the status, a rebalance.
+
+Apart from console.py, so that the generator need not load the database driver.
+"""
+
+from rich.markup import escape
+
+from citus_cluster.console import out, size, table
+from citus_cluster.model.rebalance import JobState, RebalancePlan, RebalanceStatus
+from citus_cluster.operations.rebalance import progress_line
+from citus_cluster.operations.status import State, Status
+from citus_cluster.operations.up import UpResult
+
+
+def print_block(result: UpResult, *, show_secrets: bool) -> None:
+    """Print what a person pastes next."""
+    access = result.access
+    nodes = f", {len(result.nodes)} workers registered" if result.nodes else ""
+    verified = " and verified" if result.verified else ""
+    out.print(f"[bold]Cluster {escape(result.cluster)} runs{nodes}{verified}[/] ({result.seconds:.1f} s).")
+    lines = {
+        "psql": access.psql_in_container,
+        "or": access.psql_on_host,
+        "DSN": access.dsn(show_secrets=show_secrets),
+        "admin API": access.admin_api_url,
+        "its token": access.admin_api_token_file and f"$(cat {access.admin_api_token_file})",
+    }
+    for label, value in lines.items():
+        if value:
+            out.print(f"  {label:<10} {escape(value)}")
+    out.print("Next:")
+    for command in access.next_commands:
+        out.print(f"  {escape(command)}")
+
+
+def print_status(found: Status) -> None:
+    """Print services, nodes, tables and the rebalance, then every problem."""
+    colours = {State.OK: "green", State.DEGRADED: "yellow", State.DOWN: "red"}
+    out.print(f"Cluster {escape(found.cluster)}: [{colours[found.state]}]{found.state}[/]")
+    services = [(s.service, s.container, s.state, s.health or "-") for s in found.services]
+    out.print(table("Services", ("service", "container", "state", "health"), services))
+    if found.overview:
+        nodes = [
+            (
+                node.address,
+                node.role,
+                f"{node.citus_version or '?'} on PostgreSQL {node.postgres_version or '?'}",
+                "yes" if node.is_active else "no",
+                node.shard_count,
+                size(node.shard_bytes),
+            )
+            for node in found.overview.nodes
+        ]
+        out.print(table("Nodes", ("node", "role", "Citus", "active", "shards", "size"), nodes))
+        tables = [
+            (one.name, one.type, one.distribution_column or "-", one.shard_count, size(one.size_bytes))
+            for one in found.overview.tables
+        ]
+        if tables:
+            out.print(table("Tables", ("table", "type", "distributed by", "shards", "size"), tables))
+        if found.overview.rebalance.state is not JobState.NONE:
+            print_rebalance(found.overview.rebalance)
+    for problem in found.problems:
+        out.print(f"[yellow]![/] {escape(problem)}")
+
+
+def print_rebalance(found: RebalanceStatus) -> None:
+    """Print how far the last rebalance is, and what is in its way."""
+    if found.state is JobState.NONE:
+        out.print("No rebalance has run yet.")
+        return
+    out.print(f"[bold]Rebalance {found.job_id}[/] {escape(progress_line(found))}")
+    moves = [(move.table, move.shard_id, move.source, move.target, move.phase or "-") for move in found.moves]
+    if moves:
+        out.print(table("", ("table", "shard", "from", "to", "phase"), moves))
+    for problem in found.problems:
+        out.print(f"[yellow]![/] {escape(problem)}")
+
+
+def print_rebalance_plan(found: RebalancePlan) -> None:
+    """Print the moves, and the bytes of each node before and after them."""
+    if not found.moves:
+        out.print("Nothing to move: the shards are balanced.")
+        return
+    rows = [(move.table, move.shard_id, size(move.size_bytes), move.source, move.target) for move in found.moves]
+    out.print(table("Moves", ("table", "shard", "size", "from", "to"), rows))
+    after = found.bytes_after
+    sizes = [
+        (address, size(before), size(after.get(address, before)))
+        for address, before in sorted(found.bytes_before.items())
+    ]
+    out.print(table("Nodes", ("node", "now", "after"), sizes))

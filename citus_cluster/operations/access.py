@@ -1,0 +1,68 @@
+"""How to reach a running cluster: what a person pastes after it has started."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from shlex import quote
+
+from citus_cluster.operations.directory import Directory
+from citus_cluster.runtime.postgres import ConnectionInfo
+from citus_cluster.runtime.secrets import ADMIN_TOKEN, SUPERUSER_PASSWORD
+
+
+@dataclass(frozen=True)
+class Access:
+    """Commands and addresses; the password is in none of them but in ``dsn(show_secrets=True)``."""
+
+    psql_in_container: str | None
+    psql_on_host: str | None
+    admin_api_url: str | None
+    admin_api_token_file: str | None
+    next_commands: tuple[str, ...]
+    connection: ConnectionInfo | None = field(repr=False)
+
+    def dsn(self, *, show_secrets: bool = False) -> str | None:
+        return self.connection.dsn(masked=not show_secrets) if self.connection else None
+
+    def as_dict(self, *, show_secrets: bool = False) -> Mapping[str, object]:
+        return {
+            "psql_in_container": self.psql_in_container,
+            "psql_on_host": self.psql_on_host,
+            "dsn": self.dsn(show_secrets=show_secrets),
+            "admin_api_url": self.admin_api_url,
+            "admin_api_token_file": self.admin_api_token_file,
+            "next_commands": list(self.next_commands),
+        }
+
+
+def access(directory: Directory) -> Access:
+    """Put the commands together for one directory; paths in them are relative to it."""
+    topology = directory.topology
+    node, api = topology.coordinator, topology.admin_api
+    user, database = quote(topology.user), quote(topology.database)
+    host = f"[{topology.connect_host}]" if ":" in topology.connect_host else topology.connect_host
+    return Access(
+        psql_in_container=f"docker exec -it {node.container_name} psql -U {user} -d {database}" if node else None,
+        psql_on_host=f"PGPASSWORD=$(cat {SUPERUSER_PASSWORD}) "
+        f"psql -h {topology.connect_host} -p {node.host_port} -U {user} -d {database}"
+        if node
+        else None,
+        admin_api_url=f"http://{host}:{api.host_port}" if api else None,
+        admin_api_token_file=ADMIN_TOKEN if api else None,
+        next_commands=_next_commands(directory),
+        connection=directory.coordinator() if node else None,
+    )
+
+
+def _next_commands(directory: Directory) -> tuple[str, ...]:
+    topology = directory.topology
+    if topology.coordinator is None:
+        return tuple(
+            f"python add_worker.py --host {worker.address.host} --port {worker.address.port}"
+            for worker in topology.workers
+        )
+    return (
+        "citus-cluster status",
+        f"python setup_citus_cluster.py --workers={len(topology.workers) + 1} --yes --up",
+        "citus-cluster rebalance start --wait",
+        "citus-cluster down",
+    )

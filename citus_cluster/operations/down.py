@@ -1,0 +1,41 @@
+"""Taking a cluster down. Its data stays, unless its volumes are to go too."""
+
+from citus_cluster.model.events import Emit, Event, EventKind
+from citus_cluster.operations.directory import Directory
+from citus_cluster.operations.preflight import compose_of, project_findings, refusal
+from citus_cluster.runtime import compose
+from citus_cluster.runtime.engine import Engine, in_thread
+
+
+async def down(directory: Directory, emit: Emit, *, volumes: bool = False) -> None:
+    """Stop and remove the containers and networks of this directory's cluster, in whatever profile.
+
+    ``volumes`` also removes every named volume of the project, and with them all data; asking the user
+    is the caller's task. Idempotent. Raises EngineUnavailableError, PreflightError for a project of the
+    same name from another directory, ComposeError.
+    """
+    project = directory.topology.name
+    engine = await in_thread(Engine.connect)
+    await compose.version()
+    containers = await in_thread(engine.project_containers, project)
+    if others := list(project_findings(directory.root, containers)):
+        raise refusal(others, "nothing was removed")
+    config = await compose_of(directory).config(all_profiles=True)
+    for container in containers:
+        if container.ours and container.service not in config["services"]:
+            # No longer in the files, so that Compose would leave it, and the network with it.
+            await in_thread(engine.stop, container)
+            await in_thread(engine.remove, container)
+    emit(Event("down", EventKind.STARTED, "stopping and removing the containers"))
+    await compose_of(directory).down(
+        lambda line: emit(Event("down", EventKind.PROGRESS, f"removing: {line}")), volumes=volumes
+    )
+    if not volumes:
+        kept = await in_thread(engine.project_volumes, project)
+        data = f"; the data stays in {len(kept)} volumes" if kept else ""
+        emit(Event("down", EventKind.DONE, f"{project} is down{data}", {"volumes_kept": list(kept)}))
+        return
+    left = await in_thread(engine.project_volumes, project)
+    for volume in left:
+        await in_thread(engine.remove_volume, volume)
+    emit(Event("down", EventKind.DONE, f"{project} is down, and its volumes are removed"))

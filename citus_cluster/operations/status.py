@@ -1,0 +1,187 @@
+"""The state of a cluster: its services, its nodes, and where they differ from what is wanted."""
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any
+
+from citus_cluster.errors import CitusClusterError, EngineUnavailableError
+from citus_cluster.model.nodes import NodeAddress
+from citus_cluster.model.overview import Overview
+from citus_cluster.model.topology import Topology
+from citus_cluster.operations.directory import Directory
+from citus_cluster.operations.overview import overview
+from citus_cluster.operations.preflight import project_findings
+from citus_cluster.runtime.engine import Container, Engine, in_thread
+from citus_cluster.runtime.postgres import connect
+
+_CONNECT_TIMEOUT_S = 3.0
+_OVERVIEW_TIMEOUT_S = 20.0
+
+
+class State(StrEnum):
+    """State of the whole cluster: down if its coordinator (or, without one, every worker) does not answer."""
+
+    OK = "ok"
+    DEGRADED = "degraded"
+    DOWN = "down"
+
+
+@dataclass(frozen=True)
+class ServiceStatus:
+    """One wanted service. ``state`` is Docker's word, or ``missing``, or ``unknown`` without an engine."""
+
+    service: str
+    container: str
+    state: str
+    health: str | None
+    reason: str | None
+
+    @property
+    def ok(self) -> bool:
+        return self.state == "running" and self.health == "healthy"
+
+    def as_dict(self) -> Mapping[str, object]:
+        return {
+            "service": self.service,
+            "container": self.container,
+            "state": self.state,
+            "health": self.health,
+            "reason": self.reason,
+        }
+
+
+@dataclass(frozen=True)
+class Status:
+    """Everything that could be learned. ``problems`` says in words what is not as it should be."""
+
+    cluster: str
+    state: State
+    services: tuple[ServiceStatus, ...]
+    overview: Overview | None
+    not_registered: tuple[NodeAddress, ...]
+    not_desired: tuple[NodeAddress, ...]
+    problems: tuple[str, ...]
+
+    @property
+    def ok(self) -> bool:
+        return self.state is State.OK
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain data, in stable order, without secrets."""
+        seen: Mapping[str, object] = self.overview.as_dict() if self.overview else {}
+        return {
+            "cluster": self.cluster,
+            "state": self.state.value,
+            "problems": list(self.problems),
+            "services": [service.as_dict() for service in self.services],
+            "nodes": seen.get("nodes"),
+            "tables": seen.get("tables"),
+            "rebalance": seen.get("rebalance"),
+            "not_registered": [str(address) for address in self.not_registered],
+            "not_desired": [str(address) for address in self.not_desired],
+        }
+
+
+async def status(directory: Directory) -> Status:
+    """Look at everything at once. Never fails because something is down: it says so."""
+    topology = directory.topology
+    (services, service_problems), (seen, overview_problem) = await asyncio.gather(
+        _services(directory), _overview(directory)
+    )
+    missing, extra = differences(topology, seen)
+    problems = [*service_problems, *([overview_problem] if overview_problem else [])]
+    problems += [f"{address} is wanted, but not an active node" for address in missing]
+    problems += [f"{address} is registered, but not in cluster.yaml" for address in extra]
+    if seen:
+        problems += [f"{node.address} does not answer: {node.reason}" for node in seen.nodes if node.reason]
+        if topology.coordinator:
+            problems += list(seen.rebalance.problems)
+    return Status(
+        cluster=topology.name,
+        state=overall(topology, services, seen, bool(problems)),
+        services=services,
+        overview=seen,
+        not_registered=missing,
+        not_desired=extra,
+        problems=tuple(problems),
+    )
+
+
+def differences(topology: Topology, seen: Overview | None) -> tuple[tuple[NodeAddress, ...], tuple[NodeAddress, ...]]:
+    """Give the wanted workers that are not active, and the registered ones that this host does not want.
+
+    Workers of other hosts are registered by address, and are nobody's mistake: only names of ours count.
+    """
+    if seen is None or topology.coordinator is None:
+        return (), ()
+    active = {node.address for node in seen.nodes if node.is_active}
+    wanted = [worker.address for worker in topology.workers]
+    missing = tuple(address for address in wanted if address not in active)
+    ours = [node.address for node in seen.nodes if node.address.host.startswith("citus-worker")]
+    return missing, tuple(address for address in ours if address not in wanted)
+
+
+def overall(topology: Topology, services: Sequence[ServiceStatus], seen: Overview | None, has_problems: bool) -> State:
+    """Sum up."""
+    workers = {worker.service for worker in topology.workers}
+    nobody = not any(service.ok for service in services if service.service in workers)
+    if seen is None if topology.coordinator else nobody:
+        return State.DOWN
+    if has_problems or not all(service.ok for service in services):
+        return State.DEGRADED
+    return State.OK
+
+
+async def _services(directory: Directory) -> tuple[tuple[ServiceStatus, ...], list[str]]:
+    topology = directory.topology
+    names = {node.service: node.container_name for node in topology.nodes}
+    if topology.admin_api:
+        names[topology.admin_api.service] = topology.admin_api.container_name
+    try:
+        engine = await in_thread(Engine.connect)
+        containers = await in_thread(engine.project_containers, topology.name)
+        found = {container.service: container for container in containers}
+        services = await asyncio.gather(*(_service(engine, name, names[name], found.get(name)) for name in names))
+    except EngineUnavailableError as error:
+        return tuple(ServiceStatus(name, names[name], "unknown", None, None) for name in names), [error.message]
+    problems = [finding.message for finding in project_findings(directory.root, containers)]
+    problems += [f"{service.service}: {_words(service)}" for service in services if not service.ok]
+    return tuple(services), problems
+
+
+async def _service(engine: Engine, service: str, name: str, container: Container | None) -> ServiceStatus:
+    """Judge one service; where Docker has not made up its mind yet, by running the health check now."""
+    if container is None:
+        return ServiceStatus(service, name, "missing", None, "it has no container")
+    health, reason = container.health, None
+    if container.state == "running" and health != "healthy":
+        probe = await in_thread(engine.run_health_check, container)
+        health = "healthy" if probe.ok else container.health
+        reason = None if probe.ok else probe.output or container.health_output
+    elif container.state != "running":
+        health = None
+        reason = f"exit status {container.exit_code}" if container.state in {"exited", "restarting"} else None
+    return ServiceStatus(service, container.name, container.state, health, reason)
+
+
+def _words(service: ServiceStatus) -> str:
+    state = (
+        service.state if service.state != "running" else f"running, but {service.health or 'without a health check'}"
+    )
+    return f"{state} ({service.reason})" if service.reason else state
+
+
+async def _overview(directory: Directory) -> tuple[Overview | None, str | None]:
+    """What the coordinator says, or why it says nothing."""
+    if directory.topology.coordinator is None:
+        return None, None
+    try:
+        async with asyncio.timeout(_OVERVIEW_TIMEOUT_S):
+            async with await connect(directory.coordinator(), timeout_s=_CONNECT_TIMEOUT_S) as conn:
+                return await overview(conn), None
+    except TimeoutError:
+        return None, f"the coordinator did not answer within {_OVERVIEW_TIMEOUT_S:g} s"
+    except CitusClusterError as error:
+        return None, error.message

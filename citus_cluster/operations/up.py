@@ -1,0 +1,316 @@
+"""Starting a cluster: from a generated directory to a cluster that is registered and verified."""
+
+import asyncio
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from citus_cluster.errors import (
+    AuthenticationError,
+    CitusClusterError,
+    NotRegisteredError,
+    ServiceFailedError,
+    UnreachableError,
+)
+from citus_cluster.model.causes import probable_cause
+from citus_cluster.model.events import Emit, Event, EventKind
+from citus_cluster.model.nodes import NodeResult, Outcome
+from citus_cluster.model.topology import Node
+from citus_cluster.operations.access import Access, access
+from citus_cluster.operations.directory import Directory
+from citus_cluster.operations.nodes import reconcile
+from citus_cluster.operations.preflight import (
+    Finding,
+    Severity,
+    compose_of,
+    preflight,
+    refusal,
+)
+from citus_cluster.operations.readiness import Knock, Watch, wait_until_ready
+from citus_cluster.operations.verify import verify
+from citus_cluster.render.bundle import CONFIG_FOLDER
+from citus_cluster.runtime.api_health import probe_api
+from citus_cluster.runtime.compose import ComposeError
+from citus_cluster.runtime.engine import Container, Engine, HealthProbe, in_thread
+from citus_cluster.runtime.postgres import Connection, ConnectionInfo, connect, translated
+from citus_cluster.runtime.server_settings import reload_if_stale
+
+_KNOCK_TIMEOUT_S = 2.0
+# All nodes are ready by then; what is still pending after this long needs a person.
+_REGISTER_PATIENCE_S = 30.0
+
+
+@dataclass(frozen=True)
+class UpResult:
+    """What a start came to. ``changed`` names the services whose containers were made or started."""
+
+    cluster: str
+    seconds: float
+    changed: tuple[str, ...]
+    reloaded: tuple[str, ...]
+    nodes: tuple[NodeResult, ...]
+    verified: bool
+    warnings: tuple[Finding, ...]
+    access: Access
+
+    def as_dict(self, *, show_secrets: bool = False) -> dict[str, Any]:
+        """Plain data; the password is in it only with ``show_secrets``."""
+        return {
+            "cluster": self.cluster,
+            "seconds": self.seconds,
+            "changed": list(self.changed),
+            "reloaded": list(self.reloaded),
+            "nodes": [node.as_dict() for node in self.nodes],
+            "verified": self.verified,
+            "warnings": [finding.as_dict() for finding in self.warnings],
+            **self.access.as_dict(show_secrets=show_secrets),
+        }
+
+
+async def up(directory: Directory, emit: Emit, *, timeout_s: float = 180) -> UpResult:
+    """Start what is not running, register the workers, and verify with a real distributed write.
+
+    The clock of ``timeout_s`` starts when the images are there. Run again it does only what is missing.
+    Without a coordinator in the directory, the workers alone are started. Raises PreflightError (nothing
+    was started), ServiceFailedError, NotRegisteredError, VerificationError.
+    """
+    emit(Event("preflight", EventKind.STARTED, "looking at this machine"))
+    found = await preflight(directory)
+    for finding in found.findings:
+        kind = EventKind.FAILED if finding.severity is Severity.ERROR else EventKind.WARNING
+        emit(Event(f"preflight:{finding.id}", kind, str(finding), {"id": finding.id}))
+    engine = found.passed()
+    emit(Event("preflight", EventKind.DONE, "this machine has what the cluster needs"))
+    await _get_images(directory, engine, found.services, emit)
+
+    started = time.monotonic()
+    deadline = started + timeout_s
+    await _stop_unwanted(engine, found.containers, found.services, emit)
+    await _start(directory, found.containers, emit, timeout_s=timeout_s)
+    watch = Watch(engine, directory.topology.name, found.containers)
+    reloaded: list[str] = []
+    knocks = {node.service: _knock_at(directory, node, reloaded) for node in directory.topology.nodes}
+    await wait_until_ready(watch, knocks, emit, deadline=deadline, timeout_s=timeout_s)
+    now = await in_thread(engine.project_containers, directory.topology.name)
+    changed = _changed(found.containers, now)
+    reloaded = [name for name in directory.topology.service_names if name in reloaded and name not in changed]
+    for service in reloaded:
+        emit(Event(f"reload:{service}", EventKind.DONE, f"{service} has read its changed settings"))
+    nodes = await _complete(directory, watch, emit, deadline=deadline, timeout_s=timeout_s)
+    return UpResult(
+        cluster=directory.topology.name,
+        seconds=round(time.monotonic() - started, 2),
+        changed=changed,
+        reloaded=tuple(reloaded),
+        nodes=nodes,
+        verified=directory.topology.coordinator is not None,
+        warnings=found.warnings,
+        access=access(directory),
+    )
+
+
+async def _complete(
+    directory: Directory, watch: Watch, emit: Emit, *, deadline: float, timeout_s: float
+) -> tuple[NodeResult, ...]:
+    """Register and verify, and meanwhile wait for the admin API's own check."""
+    topology = directory.topology
+    api = topology.admin_api
+
+    async def wait_for_api() -> None:
+        if api:
+            knocks = {api.service: _knock_at_api(topology.connect_host, api.host_port)}
+            await wait_until_ready(watch, knocks, emit, deadline=deadline, timeout_s=timeout_s)
+
+    if topology.coordinator is None:
+        await wait_for_api()
+        return ()
+    async with await connect(directory.coordinator(), timeout_s=_KNOCK_TIMEOUT_S * 5) as conn:
+        waiting = asyncio.create_task(wait_for_api())
+        try:
+            nodes = await _register(directory, topology.coordinator, conn, emit, deadline)
+            expected = [node.address for node in nodes if node.outcome is not Outcome.WITHDRAWN]
+            emit(Event("verify", EventKind.STARTED, "verifying with a distributed write and read"))
+            await verify(conn, expected, emit)
+            emit(Event("verify", EventKind.DONE, "the cluster is verified"))
+            await waiting
+        finally:
+            waiting.cancel()
+            await asyncio.gather(waiting, return_exceptions=True)
+    return nodes
+
+
+async def _register(
+    directory: Directory, coordinator: Node, conn: Connection, emit: Emit, deadline: float
+) -> tuple[NodeResult, ...]:
+    """Register until no worker is pending; the admin API may be doing the same, which is fine."""
+    desired = [worker.address for worker in directory.topology.workers]
+    patience = min(deadline, time.monotonic() + _REGISTER_PATIENCE_S)
+    while True:
+        left_s = max(1.0, patience - time.monotonic())
+        results = await reconcile(
+            conn, coordinator.address, desired, emit, timeout_s=left_s, wait_for_lock_s=min(10.0, left_s)
+        )
+        pending = [result for result in results if result.outcome is Outcome.PENDING]
+        if not pending:
+            break
+        if time.monotonic() >= patience:
+            raise NotRegisteredError(
+                f"{len(pending)} of {len(desired)} workers could not be registered; the rest of the cluster works.",
+                details=[f"{result.address}: {result.reason}" for result in pending],
+                hint="Mend what each line says, then run citus-cluster up again: it resumes.",
+            )
+        await asyncio.sleep(0.5)
+    for result in results:
+        if result.outcome is Outcome.WITHDRAWN:
+            way_back = f"add_worker.py --host {result.address.host} --port {result.address.port}"
+            message = f"{result.address} is left out: {result.reason}. To bring it back: {way_back}"
+            emit(Event(f"register:{result.address}", EventKind.WARNING, message))
+    return results
+
+
+async def _get_images(
+    directory: Directory, engine: Engine, services: Mapping[str, Mapping[str, Any]], emit: Emit
+) -> None:
+    """Pull or build what is not on this engine. Raises PreflightError, which names every image it did not get."""
+    wanted = {name: str(service["image"]) for name, service in services.items() if "image" in service}
+    here = await asyncio.gather(*(in_thread(engine.has_image, image) for image in wanted.values()))
+    missing = {name: image for (name, image), there in zip(wanted.items(), here, strict=True) if not there}
+    builds = [name for name in missing if "build" in services[name]]
+    pulls = {image: services[name].get("platform") for name, image in missing.items() if name not in builds}
+    findings = [await _pull(engine, image, platform, emit) for image, platform in pulls.items()]
+    if builds:
+        findings.append(await _build(directory, builds, emit))
+    if failed := [finding for finding in findings if finding]:
+        raise refusal(failed)
+
+
+async def _pull(engine: Engine, image: str, platform: str | None, emit: Emit) -> Finding | None:
+    step = f"image:{image}"
+    loop = asyncio.get_running_loop()
+    emit(Event(step, EventKind.STARTED, f"pulling {image}"))
+
+    def report(message: str) -> None:
+        loop.call_soon_threadsafe(emit, Event(step, EventKind.PROGRESS, message))
+
+    try:
+        await in_thread(engine.pull, image, platform, report)
+    except CitusClusterError as error:
+        emit(Event(step, EventKind.FAILED, error.message))
+        hint = (
+            f"Get it by hand: docker pull {image}; or from a machine that has it: docker save {image} | docker load. "
+            "Or use another: --citus-image."
+        )
+        return Finding("image-missing", Severity.ERROR, f"The image {image} is not here. {error.message}", hint)
+    emit(Event(step, EventKind.DONE, f"{image} is here"))
+    return None
+
+
+async def _build(directory: Directory, services: Sequence[str], emit: Emit) -> Finding | None:
+    names = ", ".join(services)
+    step = f"build:{names}"
+    emit(Event(step, EventKind.STARTED, f"building {names}"))
+    try:
+        await compose_of(directory).build(
+            services, lambda line: emit(Event(step, EventKind.PROGRESS, f"building {names}: {line[:120]}"))
+        )
+    except ComposeError as error:
+        emit(Event(step, EventKind.FAILED, error.message))
+        last = "; ".join(error.details[-3:])
+        return Finding(
+            "image-missing",
+            Severity.ERROR,
+            f"The image of {names} could not be built: {last}.",
+            "It needs its base image and the package index. See all of it: docker compose build "
+            f"{' '.join(services)}. Or do without: --services citus.",
+        )
+    emit(Event(step, EventKind.DONE, f"{names} is built"))
+    return None
+
+
+async def _stop_unwanted(
+    engine: Engine, containers: Iterable[Container], services: Mapping[str, object], emit: Emit
+) -> None:
+    """Stop containers of ours whose service is no longer in the files; a user's own are his."""
+    for container in containers:
+        if container.ours and container.service not in services and container.state in {"running", "restarting"}:
+            await in_thread(engine.stop, container)
+            message = f"{container.service} is stopped: it is no longer among the services"
+            emit(Event(f"stop:{container.service}", EventKind.DONE, message))
+
+
+async def _start(directory: Directory, before: Iterable[Container], emit: Emit, *, timeout_s: float) -> None:
+    """Let Compose make and start what is missing or has changed. Raises ServiceFailedError."""
+    emit(Event("start", EventKind.STARTED, "starting the containers"))
+    paused = [container.name for container in before if container.state == "paused" and container.ours]
+    if paused:
+        names = " ".join(paused)
+        raise ServiceFailedError(f"{names} is paused.", hint=f"Let it go on: docker unpause {names}")
+    try:
+        async with asyncio.timeout(timeout_s):
+            await compose_of(directory).up(lambda line: emit(Event("start", EventKind.PROGRESS, f"starting: {line}")))
+    except TimeoutError:
+        raise ServiceFailedError(
+            f"docker compose up did not come back within {timeout_s:g} s.",
+            hint="What it waits for shows with: docker compose ps -a. Then run citus-cluster up again.",
+        ) from None
+    except ComposeError as error:
+        emit(Event("start", EventKind.FAILED, error.message))
+        cause = probable_cause("\n".join(error.details))
+        raise ServiceFailedError(
+            f"The containers could not be started: {cause.text if cause else error.message}.",
+            details=error.details,
+            hint=f"{cause.hint if cause else error.hint}",
+        ) from error
+    emit(Event("start", EventKind.DONE, "the containers are started"))
+
+
+def _info(directory: Directory, node: Node) -> ConnectionInfo:
+    """How this machine reaches a node: by its published port."""
+    topology = directory.topology
+    return ConnectionInfo(
+        host=topology.connect_host,
+        port=node.host_port,
+        user=topology.user,
+        database=topology.database,
+        password=directory.password,
+    )
+
+
+def _knock_at(directory: Directory, node: Node, reloaded: list[str]) -> Knock:
+    info = _info(directory, node)
+    changed_at = last_change(directory.root, node.config)
+
+    async def knock() -> HealthProbe:
+        """Connect, and once connected have the server read settings that were changed since it last did."""
+        try:
+            async with translated("looking at its settings"), await connect(info, timeout_s=_KNOCK_TIMEOUT_S) as conn:
+                if await reload_if_stale(conn, changed_at) and node.service not in reloaded:
+                    reloaded.append(node.service)
+        except AuthenticationError:
+            raise
+        except UnreachableError as error:
+            return HealthProbe(False, error.message)
+        return HealthProbe(True, "")
+
+    return knock
+
+
+def last_change(root: Path, config: str) -> datetime:
+    """When the settings that a node mounts were last written, or put into their place by a rename."""
+    found = [(root / CONFIG_FOLDER / config / name).stat() for name in ("postgresql.conf", "pg_hba.conf")]
+    return datetime.fromtimestamp(max(max(stat.st_mtime, stat.st_ctime) for stat in found), UTC)
+
+
+def _knock_at_api(host: str, port: int) -> Knock:
+    async def knock() -> HealthProbe:
+        return await in_thread(probe_api, host, port, timeout_s=_KNOCK_TIMEOUT_S)
+
+    return knock
+
+
+def _changed(before: Iterable[Container], after: Iterable[Container]) -> tuple[str, ...]:
+    running = {(container.id, container.started_at) for container in before}
+    return tuple(c.service for c in after if c.service and (c.id, c.started_at) not in running and c.state == "running")

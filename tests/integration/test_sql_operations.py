@@ -1,0 +1,299 @@
+"""Verifying, rebalancing and looking at a cluster, on real servers."""
+
+import asyncio
+import time
+
+import pytest
+from sql_servers import COORDINATOR, FOURTH, WORKERS, Recorder, Servers, on, register
+
+from citus_cluster.errors import RebalanceError, UnreachableError, UsageError, VerificationError
+from citus_cluster.model.events import Event, EventKind, ignore
+from citus_cluster.model.rebalance import JobState, RebalanceOptions, RebalanceStatus, TransferMode
+from citus_cluster.operations import rebalance
+from citus_cluster.operations.nodes import add_worker, reconcile
+from citus_cluster.operations.overview import overview
+from citus_cluster.operations.verify import verify
+from citus_cluster.runtime.postgres import Connection, bounded, translated
+
+pytestmark = pytest.mark.cluster
+
+FIRST, SECOND, THIRD = WORKERS
+RELATIONS = "SELECT relname, relkind::text FROM pg_class WHERE oid >= 16384 ORDER BY 1, 2"
+METADATA = """
+SELECT (SELECT count(*) FROM pg_dist_shard), (SELECT count(*) FROM pg_dist_cleanup),
+       (SELECT count(*) FROM pg_dist_object), (SELECT count(*) FROM pg_dist_colocation)
+"""
+
+
+def distribute(cluster: Servers, *, key: str = "PRIMARY KEY", rows: int = 20000) -> None:
+    cluster.sql(
+        COORDINATOR.host,
+        f"CREATE TABLE orders (id bigint {key}, payload text)",
+        "SELECT create_distributed_table('orders', 'id', shard_count => 8)",
+        f"CREATE TABLE lines (id bigint {key}, payload text)",
+        "SELECT create_distributed_table('lines', 'id', colocate_with => 'orders')",
+        f"INSERT INTO orders SELECT id, repeat('x', 100) FROM generate_series(1, {rows}) AS id",
+    )
+
+
+def checksum(cluster: Servers) -> list[tuple[object, ...]]:
+    return cluster.sql(COORDINATOR.host, "SELECT count(*), sum(id), sum(length(payload)) FROM orders")
+
+
+# --- verify ---
+
+
+@pytest.mark.parametrize("workers", [0, 3])
+def test_verify_writes_and_reads_everywhere_and_leaves_nothing(
+    cluster: Servers, recorder: Recorder, workers: int
+) -> None:
+    expected = WORKERS[:workers]
+    on(cluster, lambda conn: reconcile(conn, COORDINATOR, expected, ignore))
+    queries = [(node.host, query) for node in (COORDINATOR, *WORKERS) for query in (RELATIONS, METADATA)]
+    before = [cluster.sql(*query) for query in queries]
+
+    on(cluster, lambda conn: verify(conn, expected, recorder))
+
+    assert [cluster.sql(*query) for query in queries] == before
+    assert [event.kind for event in recorder.events] == [EventKind.DONE] * 3
+    assert f"on {max(1, workers)} nodes" in recorder.text
+
+
+@pytest.mark.usefixtures("only_newest")
+def test_verify_names_a_missing_and_a_silent_worker(cluster: Servers) -> None:
+    register(cluster, FIRST, SECOND)
+    with pytest.raises(VerificationError, match="citus-worker3:5432"):
+        on(cluster, lambda conn: verify(conn, WORKERS, ignore))
+    started = time.monotonic()
+    with cluster.paused(SECOND.host), pytest.raises(VerificationError, match=r"citus-worker2|does not answer"):
+        on(cluster, lambda conn: verify(conn, [FIRST, SECOND], ignore))
+    assert time.monotonic() - started < 12
+
+
+@pytest.mark.usefixtures("only_newest")
+def test_verify_that_a_lock_blocks_ends_in_time(cluster: Servers) -> None:
+    register(cluster, FIRST)
+
+    async def body(conn: Connection) -> None:
+        other = await cluster.connect()
+        async with other, other.transaction():
+            await other.execute("LOCK TABLE pg_dist_partition IN SHARE MODE")
+            with pytest.raises(VerificationError, match="did not end in time"):
+                await verify(conn, [FIRST], ignore)
+
+    started = time.monotonic()
+    on(cluster, body)
+    assert time.monotonic() - started < 15
+
+
+@pytest.mark.usefixtures("only_newest")
+def test_a_coordinator_that_hangs_does_not_hang_us(cluster: Servers) -> None:
+    async def body(conn: Connection) -> None:
+        with cluster.paused(COORDINATOR.host), pytest.raises(UnreachableError, match="connection failed while asking"):
+            async with translated("asking"), bounded(conn, 1, whole_s=1):
+                await conn.execute("SELECT 1")
+
+    started = time.monotonic()
+    on(cluster, body)
+    assert time.monotonic() - started < 5
+
+
+def test_coordinator_restarted_still_queries_and_verifies(cluster: Servers) -> None:
+    register(cluster)
+    distribute(cluster)
+    before = checksum(cluster)
+    cluster.containers[COORDINATOR.host].restart(timeout=20)
+    cluster.wait(COORDINATOR.host)
+    assert checksum(cluster) == before
+    on(cluster, lambda conn: verify(conn, WORKERS, ignore))
+
+
+# --- rebalance ---
+
+
+def test_a_fourth_worker_gets_its_share_and_no_row_is_lost(cluster: Servers, recorder: Recorder) -> None:
+    register(cluster)
+    distribute(cluster, rows=200_000)
+    before = checksum(cluster)
+    with cluster.extra(FOURTH.host):
+        on(cluster, lambda conn: add_worker(conn, None, FOURTH, ignore, timeout_s=60))
+
+        async def body(conn: Connection) -> RebalanceStatus:
+            preview = await rebalance.plan(conn, RebalanceOptions())
+            assert {move.target for move in preview.moves} == {FOURTH}
+            assert preview.bytes_before[FOURTH] == 0
+            assert preview.bytes_after[FOURTH] == preview.size_bytes > 0
+            assert sum(preview.bytes_after.values()) == sum(preview.bytes_before.values())
+            job_id = await rebalance.start(conn, RebalanceOptions(), recorder)
+            with pytest.raises(RebalanceError, match=f"running already, as job {job_id}"):
+                await rebalance.start(conn, RebalanceOptions(), ignore)
+            await verify(conn, [*WORKERS, FOURTH], recorder)
+            found = await rebalance.wait(conn, recorder, poll_s=0.1)
+            assert found.job_id == job_id
+            assert await rebalance.start(conn, RebalanceOptions(), recorder) is None
+            return found
+
+        found = on(cluster, body)
+        assert (found.state, found.shards_done, found.problems) == (JobState.FINISHED, found.shards_total, ())
+        assert found.bytes_done == found.bytes_total
+        assert found.shards_total == 4
+        progress = [event.data for event in recorder.events if event.kind is EventKind.PROGRESS]
+        assert any(entry["moves"] for entry in progress)
+        assert any(entry["rate_bytes_per_s"] for entry in progress)
+        assert "nothing to move" in recorder.events[-1].message
+        assert checksum(cluster) == before
+        on_fourth = "SELECT count(*) FROM citus_shards WHERE nodename = 'citus-worker4'"
+        assert cluster.sql(COORDINATOR.host, on_fourth) == [(4,)]
+        look = on(cluster, overview)
+        node = next(node for node in look.nodes if node.address == FOURTH)
+        assert node.shard_count == 4
+        sizes = cluster.sql(COORDINATOR.host, "SELECT sum(shard_size) FROM citus_shards")[0][0]
+        assert sum(node.shard_bytes or 0 for node in look.nodes) == sum(t.size_bytes or 0 for t in look.tables) == sizes
+
+
+@pytest.mark.usefixtures("only_newest")
+def test_no_rebalance_yet_and_nothing_to_stop(cluster: Servers) -> None:
+    register(cluster, FIRST, SECOND)
+    with pytest.raises(RebalanceError, match="No rebalance is running"):
+        on(cluster, rebalance.stop)
+
+
+def two_of_three(cluster: Servers, **options: object) -> None:
+    register(cluster, FIRST, SECOND)
+    distribute(cluster, **options)  # type: ignore[arg-type]
+    register(cluster, THIRD)
+
+
+@pytest.mark.usefixtures("only_newest")
+def test_stopped_rebalance_says_so(cluster: Servers) -> None:
+    two_of_three(cluster)
+
+    async def body(conn: Connection) -> RebalanceStatus:
+        await rebalance.start(conn, RebalanceOptions(), ignore)
+        await rebalance.stop(conn)
+        with pytest.raises(RebalanceError, match=r"was stopped after 0 of \d+ shards"):
+            await rebalance.wait(conn, ignore, poll_s=0.1)
+        return await rebalance.status(conn)
+
+    assert on(cluster, body).state is JobState.CANCELLED
+
+
+def test_tables_without_identity_are_named_with_what_mends_them(cluster: Servers, recorder: Recorder) -> None:
+    two_of_three(cluster, key="NOT NULL")
+
+    async def body(conn: Connection) -> None:
+        with pytest.raises(RebalanceError, match="lines, orders") as caught:
+            await rebalance.start(conn, RebalanceOptions(), ignore)
+        assert "ALTER TABLE orders REPLICA IDENTITY FULL;" in caught.value.details
+        for statement in caught.value.details:
+            await conn.execute(statement.encode())
+        await rebalance.start(conn, RebalanceOptions(), recorder)
+        await rebalance.wait(conn, recorder, poll_s=0.1)
+
+    on(cluster, body)
+    assert cluster.sql(COORDINATOR.host, "SELECT count(*) FROM citus_shards WHERE nodename = 'citus-worker3'") != [(0,)]
+
+
+@pytest.mark.usefixtures("only_newest")
+def test_blocked_writes_need_no_identity(cluster: Servers) -> None:
+    two_of_three(cluster, key="NOT NULL")
+    options = RebalanceOptions(mode=TransferMode.BLOCK_WRITES)
+
+    async def body(conn: Connection) -> RebalanceStatus:
+        await rebalance.start(conn, options, ignore)
+        return await rebalance.wait(conn, ignore, poll_s=0.1)
+
+    assert on(cluster, body).state is JobState.FINISHED
+
+
+def test_unknown_strategy_is_a_usage_error(cluster: Servers) -> None:
+    two_of_three(cluster)
+    with pytest.raises(UsageError, match="no_such_strategy"):
+        on(cluster, lambda conn: rebalance.plan(conn, RebalanceOptions(strategy="no_such_strategy")))
+
+
+def test_parallel_flags_are_used_where_the_server_has_them(cluster: Servers) -> None:
+    two_of_three(cluster)
+    options = RebalanceOptions(parallel_transfer_reference_tables=True, parallel_transfer_colocated_shards=True)
+
+    async def body(conn: Connection) -> RebalanceStatus:
+        await rebalance.start(conn, options, ignore)
+        return await rebalance.wait(conn, ignore, poll_s=0.1)
+
+    assert on(cluster, body).state is JobState.FINISHED
+
+
+@pytest.mark.usefixtures("only_newest")
+def test_wal_level_replica_is_refused_before_the_start(cluster: Servers) -> None:
+    register(cluster)
+    distribute(cluster)
+    with cluster.extra(FOURTH.host, settings={"wal_level": "replica"}):
+        on(cluster, lambda conn: add_worker(conn, None, FOURTH, ignore, timeout_s=60))
+        with pytest.raises(RebalanceError, match="citus-worker4:5432: wal_level is replica"):
+            on(cluster, lambda conn: rebalance.start(conn, RebalanceOptions(), ignore))
+        assert cluster.sql(COORDINATOR.host, "SELECT count(*) FROM citus_shards WHERE nodename = 'citus-worker4'") == [
+            (0,)
+        ]
+
+
+@pytest.mark.usefixtures("only_newest")
+def test_a_move_that_is_retried_is_shown_at_once(cluster: Servers) -> None:
+    two_of_three(cluster)
+    events = Recorder()
+    troubled = asyncio.Event()
+
+    def watch(event: Event) -> None:
+        events(event)
+        if "is retried" in event.message:
+            troubled.set()
+
+    async def body(conn: Connection) -> None:
+        await rebalance.start(conn, RebalanceOptions(), ignore)
+        cluster.containers[THIRD.host].stop(timeout=5)
+        operator = await cluster.connect()
+        waiting = asyncio.create_task(rebalance.wait(conn, watch, poll_s=0.2))
+        async with asyncio.timeout(60):
+            await troubled.wait()
+        cluster.containers[THIRD.host].start()
+        async with operator:
+            await rebalance.stop(operator)
+        with pytest.raises(RebalanceError, match="was stopped"):
+            await waiting
+
+    on(cluster, body)
+    warnings = [event.message for event in events.events if event.kind is EventKind.WARNING]
+    assert any("is retried" in message and "orders" in message for message in warnings), warnings
+
+
+# --- overview ---
+
+
+def test_overview_is_whole_and_stays_in_time_when_a_worker_hangs(cluster: Servers) -> None:
+    register(cluster)
+    distribute(cluster)
+    cluster.sql(
+        COORDINATOR.host, "CREATE TABLE countries (id int PRIMARY KEY)", "SELECT create_reference_table('countries')"
+    )
+    look = on(cluster, overview)
+    assert [(node.address, node.role) for node in look.nodes] == [
+        (COORDINATOR, "coordinator"),
+        *[(worker, "worker") for worker in WORKERS],
+    ]
+    assert {node.postgres_version for node in look.nodes} == {look.nodes[0].postgres_version}
+    assert {node.citus_version for node in look.nodes} != {None}
+    assert [(t.name, t.type, t.distribution_column, t.shard_count) for t in look.tables] == [
+        ("countries", "reference", None, 1),
+        ("lines", "distributed", "id", 8),
+        ("orders", "distributed", "id", 8),
+    ]
+    assert all(table.size_bytes for table in look.tables)
+
+    started = time.monotonic()
+    with cluster.paused(SECOND.host):
+        look = on(cluster, overview)
+    assert time.monotonic() - started < 20
+    silent = [node for node in look.nodes if node.postgres_version is None]
+    assert [node.address for node in silent] == [SECOND]
+    assert silent[0].shard_count > 0
+    assert silent[0].reason
+    assert [table.size_bytes for table in look.tables] == [None] * 3

@@ -1,0 +1,336 @@
+"""Starting, watching and stopping real clusters, made by the project's own generator."""
+
+import asyncio
+import ipaddress
+import json
+import os
+import socket
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from cluster_support import citus_images, require_engine, skip_or_fail
+from generated_cluster import GeneratedCluster
+
+from citus_cluster.errors import ExitStatus, PreflightError, ServiceFailedError
+from citus_cluster.model.events import Event, EventKind
+from citus_cluster.model.nodes import Outcome
+from citus_cluster.operations.directory import load
+from citus_cluster.operations.down import down
+from citus_cluster.operations.preflight import preflight
+from citus_cluster.operations.status import State, Status, status
+from citus_cluster.operations.up import UpResult, up
+from citus_cluster.runtime.engine import Engine
+
+pytestmark = pytest.mark.cluster
+
+
+def _image() -> str:
+    require_engine()
+    images = citus_images()
+    if not images:
+        skip_or_fail("the engine has no image citusdata/citus")
+    return images[min(images)]
+
+
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[GeneratedCluster]:
+    """A cluster with two workers; each test leaves it running and whole."""
+    cluster = GeneratedCluster(tmp_path_factory.mktemp("shared"), _image())
+    try:
+        cluster.create("--workers=2", "--services=citus")
+        _up(cluster)
+        yield cluster
+    finally:
+        cluster.remove()
+
+
+@pytest.fixture
+def fresh(tmp_path: Path) -> Iterator[GeneratedCluster]:
+    """A directory of its own, in which nothing is generated yet."""
+    cluster = GeneratedCluster(tmp_path / "cluster", _image())
+    cluster.root.mkdir()
+    try:
+        yield cluster
+    finally:
+        cluster.remove()
+
+
+class Events(list[Event]):
+    """Keeps what an operation reports."""
+
+    def of(self, step: str) -> list[EventKind]:
+        return [event.kind for event in self if event.step == step]
+
+
+def _up(cluster: GeneratedCluster, *, timeout_s: float = 120, events: Events | None = None) -> UpResult:
+    seen = Events() if events is None else events
+    return asyncio.run(up(load(cluster.root), seen.append, timeout_s=timeout_s))
+
+
+def _status(cluster: GeneratedCluster) -> Status:
+    return asyncio.run(status(load(cluster.root)))
+
+
+def _down(cluster: GeneratedCluster, *, volumes: bool = False) -> None:
+    asyncio.run(down(load(cluster.root), Events().append, volumes=volumes))
+
+
+def _override(cluster: GeneratedCluster, service: str, text: str) -> None:
+    (cluster.root / "docker-compose.override.yml").write_text(f"services:\n  {service}:\n    {text}\n")
+
+
+def test_from_nothing_to_a_verified_cluster_and_again(fresh: GeneratedCluster) -> None:
+    fresh.create("--workers=2", "--services=citus")
+    events = Events()
+    first = _up(fresh, events=events)
+    assert first.verified
+    assert first.changed == ("citus-coordinator", "citus-worker1", "citus-worker2")
+    assert {node.outcome for node in first.nodes} == {Outcome.ADDED}
+    assert fresh.active_workers() == ["citus-worker1", "citus-worker2"]
+    for service in first.changed:
+        assert events.of(f"ready:{service}")[-1] is EventKind.DONE
+
+    again = _up(fresh)
+    assert (again.changed, again.reloaded) == ((), ())
+    assert {node.outcome for node in again.nodes} == {Outcome.ALREADY}
+    assert again.verified
+
+    masked, open_ = json.dumps(again.as_dict()), json.dumps(again.as_dict(show_secrets=True))
+    assert fresh.password not in masked
+    assert fresh.password in open_
+    assert again.access.psql_in_container == f"docker exec -it {fresh.name}-coordinator psql -U postgres -d postgres"
+
+
+def test_what_plain_compose_has_started_is_left_alone(fresh: GeneratedCluster) -> None:
+    fresh.create("--workers=1", "--services=citus")
+    fresh.compose("up", "-d")
+    result = _up(fresh)
+    assert result.changed == ()
+    assert fresh.active_workers() == ["citus-worker1"]
+
+
+def test_the_admin_api_is_ready_too_and_is_stopped_once_it_is_not_wanted(fresh: GeneratedCluster) -> None:
+    fresh.create("--workers=1")
+    result = _up(fresh, timeout_s=180)
+    assert "admin-api" in result.changed
+    assert result.access.admin_api_url == f"http://127.0.0.1:{fresh.admin_port}"
+    found = _status(fresh)
+    assert (found.state, found.problems) == (State.OK, ())
+    assert "admin-api" in {service.service for service in found.services}
+
+    fresh.setup("--services=citus", "--yes")
+    _up(fresh)
+    assert fresh.docker("inspect", "-f", "{{.State.Status}}", fresh.container("admin-api")).out.strip() == "exited"
+    _down(fresh)
+    assert fresh.docker("ps", "-aq", "--filter", f"name={fresh.name}").out == ""
+
+
+def test_a_container_of_an_override_file_is_started_and_left_alone(shared: GeneratedCluster) -> None:
+    text = f"image: {shared.image}\n    command: [sleep, '600']\n    entrypoint: []"
+    _override(shared, "mine", text)
+    try:
+        assert _up(shared).changed == ("mine",)
+        (shared.root / "docker-compose.override.yml").unlink()
+        assert _up(shared).changed == ()
+        state = shared.docker("inspect", "-f", "{{.State.Status}}", f"{shared.name}-mine-1").out.strip()
+        assert state == "running"
+    finally:
+        (shared.root / "docker-compose.override.yml").unlink(missing_ok=True)
+        shared.docker("rm", "-f", f"{shared.name}-mine-1")
+
+
+def test_a_killed_worker_shows_in_the_status_and_up_repairs_it(shared: GeneratedCluster) -> None:
+    assert _status(shared).state is State.OK
+    shared.docker("kill", shared.container("citus-worker1"))
+    found = _status(shared)
+    assert found.state is State.DEGRADED
+    worker = next(service for service in found.services if service.service == "citus-worker1")
+    assert (worker.state, worker.ok) == ("exited", False)
+    assert any("citus-worker1" in problem for problem in found.problems)
+
+    assert _up(shared).changed == ("citus-worker1",)
+    repaired = _status(shared)
+    assert (repaired.state, repaired.problems) == (State.OK, ())
+
+
+def test_a_paused_worker_is_named_with_the_way_out(shared: GeneratedCluster) -> None:
+    worker = shared.container("citus-worker2")
+    shared.docker("pause", worker)
+    try:
+        started = time.monotonic()
+        found = _status(shared)
+        assert found.state is State.DEGRADED
+        assert time.monotonic() - started < 25
+        with pytest.raises(ServiceFailedError, match=r"paused") as caught:
+            _up(shared)
+        assert caught.value.hint and f"docker unpause {worker}" in caught.value.hint
+    finally:
+        shared.docker("unpause", worker)
+
+
+def test_a_stopped_coordinator_is_a_cluster_that_is_down(shared: GeneratedCluster) -> None:
+    shared.docker("kill", shared.container("citus-coordinator"))
+    found = _status(shared)
+    assert found.state is State.DOWN
+    assert found.overview is None
+    assert found.as_dict()["nodes"] is None
+    assert _up(shared).changed == ("citus-coordinator",)
+
+
+def test_changed_settings_are_reloaded_where_they_changed(shared: GeneratedCluster) -> None:
+    before = shared.sql("SHOW work_mem", 1)
+    shared.setup("--workers=2", "--yes")  # nothing changes
+    assert _up(shared).reloaded == ()
+    spec = shared.root / "cluster.yaml"
+    spec.write_text(spec.read_text() + "settings:\n  worker: {work_mem: 5123kB}\n")
+    shared.setup("--yes", "--force")
+    result = _up(shared)
+    assert (result.changed, result.reloaded) == ((), ("citus-worker1", "citus-worker2"))
+    assert shared.sql("SHOW work_mem", 1) == [("5123kB",)] != before
+    assert _up(shared).reloaded == ()
+
+
+def test_the_engine_going_away_is_a_state_not_an_error(
+    shared: GeneratedCluster, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("DOCKER_HOST", f"unix://{tmp_path}/none.sock")
+    found = _status(shared)
+    assert found.state is State.DEGRADED  # the coordinator still answers
+    assert {service.state for service in found.services} == {"unknown"}
+    assert any("Docker engine" in problem for problem in found.problems)
+    with pytest.raises(PreflightError) as caught:
+        _up(shared)
+    assert "Docker engine" in caught.value.details[0]
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_ports_are_named_with_their_holders_all_at_once(fresh: GeneratedCluster, shared: GeneratedCluster) -> None:
+    fresh.create("--workers=1", "--services=citus")
+    with socket.socket() as holder:
+        holder.bind(("127.0.0.1", fresh.base_port))
+        holder.listen()
+        name = f"{fresh.name}-holder"
+        publish = f"127.0.0.1:{fresh.base_port + 1}:80"
+        fresh.docker("run", "-d", "--rm", "--name", name, "-p", publish, "--entrypoint", "sleep", fresh.image, "600")
+        try:
+            with pytest.raises(PreflightError) as caught:
+                _up(fresh)
+        finally:
+            fresh.docker("rm", "-f", name)
+    assert caught.value.exit_status is ExitStatus.PREFLIGHT
+    coordinator, worker = caught.value.details
+    assert f"port {fresh.base_port} on 127.0.0.1 is in use by" in coordinator
+    assert f"(process {os.getpid()})" in coordinator
+    assert f"in use by container {name}" in worker
+    assert fresh.docker("ps", "-aq", "--filter", f"name={fresh.name}").out == ""
+
+
+def test_the_same_name_from_another_directory_is_refused(fresh: GeneratedCluster, shared: GeneratedCluster) -> None:
+    fresh.name = shared.name
+    password = fresh.root / "password"
+    password.write_text("of another cluster")
+    fresh.create("--workers=1", "--services=citus", f"--password-file={password}")
+    directory = load(fresh.root)
+    try:
+        found = asyncio.run(preflight(directory))
+        assert "other-directory" in {finding.id for finding in found.errors}
+        assert any(str(shared.root) in finding.message for finding in found.errors)
+        for attempt in (lambda: _up(fresh), lambda: _down(fresh, volumes=True)):
+            with pytest.raises(PreflightError) as caught:
+                attempt()
+            assert any(str(shared.root) in line for line in caught.value.details)
+    finally:
+        (fresh.root / "docker-compose.yml").unlink()  # the fixture must not take the other cluster down
+    assert _status(shared).state is State.OK
+
+
+def test_a_copy_that_lost_its_modes_is_told_so(fresh: GeneratedCluster) -> None:
+    fresh.create("--workers=1", "--services=citus")
+    (fresh.root / "generated/config/worker/postgresql.conf").chmod(0o600)
+    (fresh.root / "generated/secrets").chmod(0o755)
+    (fresh.root / "generated/config/coordinator/pg_hba.conf").unlink()
+    found = asyncio.run(preflight(load(fresh.root)))
+    assert {finding.id for finding in found.errors} == {"config-unreadable", "files-missing"}
+    assert "secret-modes" in {finding.id for finding in found.warnings}
+
+
+def test_an_image_that_is_nowhere_is_named_with_the_ways_to_get_it(fresh: GeneratedCluster) -> None:
+    fresh.image = "127.0.0.1:1/nobody/citus:9.9.9"
+    fresh.create("--workers=1", "--services=citus", "--pg-major=17")
+    with pytest.raises(PreflightError) as caught:
+        _up(fresh)
+    (finding,) = caught.value.details
+    assert fresh.image in finding and f"docker pull {fresh.image}" in finding and "--citus-image" in finding
+
+
+def test_a_service_that_cannot_start_is_told_at_once_with_log_and_cause(fresh: GeneratedCluster) -> None:
+    fresh.create("--workers=1", "--services=citus")
+    command = "[postgres, -c, config_file=/etc/citus-cluster/postgresql.conf, -c, shared_buffers=plenty]"
+    _override(fresh, "citus-worker1", f"command: {command}")
+    started = time.monotonic()
+    with pytest.raises(ServiceFailedError, match=r"citus-worker1 cannot start: .*settings") as caught:
+        _up(fresh)
+    assert time.monotonic() - started < 60
+    assert any("shared_buffers" in line and "log:" in line for line in caught.value.details)
+    assert caught.value.hint and f"docker logs {fresh.container('citus-worker1')}" in caught.value.hint
+
+    (fresh.root / "docker-compose.override.yml").unlink()
+    fresh.compose("--profile", "*", "down", "--volumes")
+    _override(fresh, "citus-worker1", "healthcheck: {test: [CMD-SHELL, 'echo not yet; exit 1']}")
+    with pytest.raises(ServiceFailedError, match=r"citus-worker1 did not become ready within 12 s") as late:
+        _up(fresh, timeout_s=12)
+    assert "citus-worker1 health: not yet" in late.value.details
+    assert "citus-coordinator" not in late.value.message
+
+    (fresh.root / "docker-compose.override.yml").unlink()
+    assert _up(fresh).verified
+
+
+def test_a_password_unlike_that_of_the_data_is_told_at_once(fresh: GeneratedCluster) -> None:
+    fresh.create("--workers=1", "--services=citus")
+    _up(fresh)
+    _down(fresh)
+    secret = fresh.root / "generated/secrets/superuser_password"
+    kept = secret.read_bytes()
+    secret.write_bytes(b"another one")
+    started = time.monotonic()
+    with pytest.raises(ServiceFailedError, match="another password"):
+        _up(fresh)
+    assert time.monotonic() - started < 30
+    secret.write_bytes(kept)
+    assert _up(fresh).verified
+
+
+def test_down_keeps_the_data_and_with_volumes_removes_this_projects_alone(fresh: GeneratedCluster) -> None:
+    fresh.create("--workers=1", "--services=citus")
+    stranger = f"{fresh.name}2_citus-worker1-data"
+    fresh.docker("volume", "create", stranger)
+    try:
+        _up(fresh)
+        fresh.sql("CREATE TABLE kept (id int PRIMARY KEY)")
+        fresh.sql("SELECT create_distributed_table('kept', 'id')")
+        fresh.sql("INSERT INTO kept SELECT generate_series(1, 1000)")
+        _down(fresh)
+        assert fresh.docker("ps", "-aq", "--filter", f"name={fresh.name}").out == ""
+        _down(fresh)  # once more: nothing to do
+        _up(fresh)
+        assert fresh.sql("SELECT count(*), sum(id) FROM kept") == [(1000, 500500)]
+
+        _down(fresh, volumes=True)
+        assert Engine.connect().project_volumes(fresh.name) == ()
+        assert stranger in fresh.docker("volume", "ls", "-q").out.split()
+    finally:
+        fresh.docker("volume", "rm", stranger)
+
+
+def test_a_host_of_workers_alone_says_how_to_register_them(fresh: GeneratedCluster) -> None:
+    subnet = fresh.docker("network", "inspect", "bridge", "-f", "{{(index .IPAM.Config 0).Subnet}}").out.strip()
+    gateway = str(ipaddress.ip_network(subnet)[1])  # an address of this machine that no other machine reaches
+    fresh.create("--no-coordinator", "--workers=1", f"--advertise={gateway}", "--services=citus")
+    result = _up(fresh)
+    assert not result.verified
+    assert result.access.dsn() is None
+    assert result.access.next_commands == (f"python add_worker.py --host {gateway} --port {fresh.base_port + 1}",)
+    assert _status(fresh).state is State.OK

@@ -1,0 +1,213 @@
+"""Real Citus servers for the SQL tests: a network of their own, a coordinator and workers on it, no generator."""
+
+import asyncio
+import contextlib
+import time
+from collections.abc import Awaitable, Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TypeVar
+
+import docker
+import psycopg
+import pytest
+from docker.models.containers import Container
+from docker.models.networks import Network
+from psycopg import sql
+
+from citus_cluster.model.events import Event, ignore
+from citus_cluster.model.nodes import NodeAddress, NodeResult
+from citus_cluster.operations.nodes import reconcile
+from citus_cluster.runtime.postgres import Connection, ConnectionInfo, connect
+
+INIT_SCRIPT = Path(__file__).parents[1] / "initdb" / "10-citus-cluster.sql"
+NASTY_PASSWORD = """it's a "pass" $HOME ${x} #1 \\'back\\\\ %41%s @:/?&= ;-- `id` ñ€😀 """
+T = TypeVar("T")
+
+COORDINATOR = NodeAddress("citus-coordinator")
+WORKERS = tuple(NodeAddress(f"citus-worker{number}") for number in (1, 2, 3))
+FOURTH = NodeAddress("citus-worker4")
+SETTINGS = {
+    "shared_preload_libraries": "citus,pg_stat_statements",
+    "wal_level": "logical",
+    "max_worker_processes": "24",
+    "max_replication_slots": "20",
+    "max_wal_senders": "22",
+    "max_logical_replication_workers": "8",
+    "max_connections": "60",
+    "shared_buffers": "32MB",
+    # Throw-away data.
+    "fsync": "off",
+    "log_statement": "all",
+}
+
+
+@dataclass
+class Servers:
+    """The servers of one image."""
+
+    engine: docker.DockerClient
+    image: str
+    network: Network
+    containers: dict[str, Container] = field(default_factory=dict)
+
+    def start(
+        self,
+        name: str,
+        *,
+        image: str | None = None,
+        password: str = NASTY_PASSWORD,
+        settings: dict[str, str] | None = None,
+    ) -> None:
+        """Start a server that the others know as ``name``."""
+        command = ["postgres"]
+        for key, value in {**SETTINGS, **(settings or {})}.items():
+            command += ["-c", f"{key}={value}"]
+        container = self.engine.containers.create(
+            image or self.image,
+            command,
+            name=f"{self.network.name}-{name}",
+            environment={"POSTGRES_PASSWORD": password},
+            volumes={str(INIT_SCRIPT): {"bind": f"/docker-entrypoint-initdb.d/{INIT_SCRIPT.name}", "mode": "ro"}},
+            ports={"5432/tcp": ("127.0.0.1", 0)},
+            shm_size="256m",
+        )
+        self.containers[name] = container
+        self.network.connect(container, aliases=[name])
+        container.start()
+
+    def stop(self, name: str) -> None:
+        container = self.containers.pop(name)
+        container.remove(force=True, v=True)
+
+    def logs(self, name: str) -> str:
+        return self.containers[name].logs(stream=False).decode()
+
+    def info(self, name: str) -> ConnectionInfo:
+        """Where a server is published; asked anew, because a restart moves the port."""
+        container = self.containers[name]
+        container.reload()
+        port = int((container.ports["5432/tcp"] or [{}])[0]["HostPort"])
+        return ConnectionInfo("127.0.0.1", port, "postgres", "postgres", NASTY_PASSWORD)
+
+    def wait(self, name: str, timeout_s: float = 60) -> None:
+        """Wait until a server takes connections, with its init script done."""
+        deadline = time.monotonic() + timeout_s
+        while True:
+            try:
+                self.sql(name, "SELECT count(*) FROM pg_dist_authinfo")
+                return
+            except (psycopg.OperationalError, KeyError, IndexError):
+                if time.monotonic() > deadline:
+                    pytest.fail(f"{name} did not start:\n{self.logs(name)[-4000:]}")
+                time.sleep(0.2)
+
+    def sql(self, name: str, *statements: str) -> list[tuple[object, ...]]:
+        """Run statements on one server, as an operator would by hand; rows of the last."""
+        info = self.info(name)
+        with psycopg.connect(
+            host=info.host,
+            port=info.port,
+            user=info.user,
+            password=NASTY_PASSWORD,
+            dbname=info.database,
+            autocommit=True,
+            connect_timeout=5,
+        ) as conn:
+            rows: list[tuple[object, ...]] = []
+            for statement in statements:
+                cursor = conn.execute(statement.encode())
+                rows = cursor.fetchall() if cursor.description else []
+            return rows
+
+    async def connect(self, name: str = COORDINATOR.host) -> Connection:
+        return await connect(self.info(name), timeout_s=10)
+
+    def rerun_init_script(self, name: str) -> str:
+        """Run the init script once more, as the image's entrypoint does; its output."""
+        path = f"/docker-entrypoint-initdb.d/{INIT_SCRIPT.name}"
+        command = ["psql", "-U", "postgres", "--no-psqlrc", "-v", "ON_ERROR_STOP=1", "-f", path]
+        status, output = self.containers[name].exec_run(command)
+        assert status == 0, output
+        return str(output.decode())
+
+    def restore_password(self, name: str) -> None:
+        """Give the superuser its password again, over the socket, which asks for none."""
+        statement = sql.SQL("ALTER ROLE postgres PASSWORD {}").format(NASTY_PASSWORD).as_string()
+        status, output = self.containers[name].exec_run(
+            ["psql", "-U", "postgres", "-c", statement], environment={"PGOPTIONS": "-c log_statement=none"}
+        )
+        assert status == 0, output
+
+    @contextlib.contextmanager
+    def paused(self, name: str) -> Iterator[None]:
+        self.containers[name].pause()
+        try:
+            yield
+        finally:
+            self.containers[name].unpause()
+
+    @contextlib.contextmanager
+    def extra(
+        self,
+        name: str,
+        *,
+        image: str | None = None,
+        password: str = NASTY_PASSWORD,
+        settings: dict[str, str] | None = None,
+    ) -> Iterator[NodeAddress]:
+        """One more server for the length of a test."""
+        self.start(name, image=image, password=password, settings=settings)
+        try:
+            yield NodeAddress(name)
+        finally:
+            # While it still answers, or everything that names it would wait for it.
+            self.take_apart()
+            self.stop(name)
+
+    def take_apart(self) -> None:
+        """Back to servers that know nothing of each other."""
+        tables = self.sql(COORDINATOR.host, "SELECT logicalrelid::text FROM pg_dist_partition")
+        self.sql(
+            COORDINATOR.host,
+            *[f"DROP TABLE IF EXISTS {table} CASCADE" for (table,) in tables],
+            "CALL citus_cleanup_orphaned_resources()",
+            "SELECT citus_remove_node(nodename, nodeport) FROM pg_dist_node WHERE groupid <> 0",
+            "SELECT citus_remove_node(nodename, nodeport) FROM pg_dist_node",
+            "DROP SCHEMA IF EXISTS citus_cluster CASCADE",
+        )
+
+    def remove(self) -> None:
+        for name in list(self.containers):
+            self.stop(name)
+        self.network.remove()
+
+
+@dataclass
+class Recorder:
+    """Keeps events, to look at them."""
+
+    events: list[Event] = field(default_factory=list)
+
+    def __call__(self, event: Event) -> None:
+        self.events.append(event)
+
+    @property
+    def text(self) -> str:
+        return "\n".join(event.message for event in self.events)
+
+
+def on(cluster: Servers, act: Callable[[Connection], Awaitable[T]]) -> T:
+    """Run a coroutine over a new connection to the coordinator."""
+
+    async def body() -> T:
+        async with await cluster.connect() as conn:
+            return await act(conn)
+
+    return asyncio.run(body())
+
+
+def register(cluster: Servers, *workers: NodeAddress, **options: float) -> dict[str, NodeResult]:
+    """Reconcile; results by host."""
+    results = on(cluster, lambda conn: reconcile(conn, COORDINATOR, workers or WORKERS, ignore, **options))
+    return {result.address.host: result for result in results}
