@@ -9,7 +9,7 @@ from psycopg.rows import TupleRow
 from psycopg_pool import AsyncConnectionPool, PoolTimeout
 
 from admin_api.configuration import Configuration
-from admin_api.settings import APPLICATION_NAME, POOL_MAX_SIZE, POOL_MIN_SIZE, Settings
+from admin_api.settings import APPLICATION_NAME, POOL_MAX_SIZE, POOL_MAX_WAITING, POOL_MIN_SIZE, Settings
 from citus_cluster.errors import CitusClusterError, UnreachableError
 from citus_cluster.model.api_config import ApiConfig
 from citus_cluster.runtime.postgres import Connection, ConnectionInfo, connect
@@ -54,6 +54,7 @@ class Coordinator:
             kwargs={"dial": self._dial},
             min_size=POOL_MIN_SIZE,
             max_size=POOL_MAX_SIZE,
+            max_waiting=POOL_MAX_WAITING,
             open=False,
             check=AsyncConnectionPool.check_connection,
             timeout=settings.connect_timeout_s,

@@ -53,6 +53,7 @@ class Reconciler:
         self._configuration = configuration
         self._woken = asyncio.Event()
         self._desired: ApiConfig | None = None
+        self._looks = 0
         self.registration = Registration({})
 
     def wake(self) -> None:
@@ -80,7 +81,7 @@ class Reconciler:
                 results = await reconcile(
                     connection,
                     self._desired.coordinator_address,
-                    self._desired.workers,
+                    self._in_turn(self._desired.workers),
                     ignore,
                     timeout_s=self._settings.reconcile_timeout_s,
                     wait_for_lock_s=self._settings.lock_timeout_s,
@@ -97,6 +98,12 @@ class Reconciler:
             return reason
         self._keep(results)
         return None
+
+    def _in_turn(self, workers: Sequence[NodeAddress]) -> Sequence[NodeAddress]:
+        """Begin with another worker at each look: one that never answers must not use up the others' time."""
+        first = self._looks % max(1, len(workers))
+        self._looks += 1
+        return [*workers[first:], *workers[:first]]
 
     def _keep(self, results: Sequence[NodeResult]) -> None:
         before = self.registration.results

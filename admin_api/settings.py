@@ -21,6 +21,7 @@ API_PREFIX = "/api/v1"
 
 POOL_MIN_SIZE = 1
 POOL_MAX_SIZE = 4
+POOL_MAX_WAITING = 100
 
 
 @dataclass(frozen=True)

@@ -27,6 +27,14 @@ class ApiFiles:
 
     folder: Path
 
+    @classmethod
+    def write(cls, folder: Path, config: ApiConfig, *, password: str) -> "ApiFiles":
+        files = cls(folder)
+        files.write_cluster(config)
+        files.write_tokens(ADMIN_TOKEN, READ_TOKEN)
+        files.password_file.write_text(password)
+        return files
+
     @property
     def password_file(self) -> Path:
         return self.folder / "superuser_password"

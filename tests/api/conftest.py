@@ -6,34 +6,33 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
-from api_support import ADMIN_TOKEN, READ_TOKEN, Api, ApiFiles, serve
+from api_support import Api, ApiFiles, serve
 from fastapi import FastAPI
 
 from admin_api.app import create_app
 from citus_cluster.model.api_config import ApiConfig
 from citus_cluster.model.nodes import NodeAddress
 
-PASSWORD = "pä'ss \"w$rd\\ #%"
+WORKERS = (NodeAddress("citus-worker1"), NodeAddress("citus-worker2"))
 
 
-@pytest.fixture
-def closed_port() -> Iterator[int]:
-    """A port that refuses connections for as long as the test runs: bound, but nobody listens."""
+@pytest.fixture(scope="session")
+def nobody() -> Iterator[NodeAddress]:
+    """An address that refuses connections for as long as the tests run: bound, but nobody listens."""
     with socket.socket() as holder:
         holder.bind(("127.0.0.1", 0))
-        yield holder.getsockname()[1]
+        yield NodeAddress("127.0.0.1", holder.getsockname()[1])
+
+
+def _files(folder: Path, coordinator: NodeAddress) -> ApiFiles:
+    config = ApiConfig("citus", "postgres", "postgres", coordinator, NodeAddress("citus-coordinator"), WORKERS)
+    return ApiFiles.write(folder, config, password="pä'ss \"w$rd\\ #%")
 
 
 @pytest.fixture
-def files(tmp_path: Path, closed_port: int) -> ApiFiles:
-    """Files of a cluster whose coordinator is away."""
-    made = ApiFiles(tmp_path)
-    away = NodeAddress("127.0.0.1", closed_port)
-    workers = (NodeAddress("citus-worker1"), NodeAddress("citus-worker2"))
-    made.write_cluster(ApiConfig("citus", "postgres", "postgres", away, NodeAddress("citus-coordinator"), workers))
-    made.write_tokens(ADMIN_TOKEN, READ_TOKEN)
-    made.password_file.write_text(PASSWORD)
-    return made
+def files(tmp_path: Path, nobody: NodeAddress) -> ApiFiles:
+    """Files of a cluster whose coordinator is away, for a test that changes them or the app."""
+    return _files(tmp_path, nobody)
 
 
 @pytest.fixture
@@ -43,7 +42,14 @@ def run_api() -> Iterator[Callable[[FastAPI], Api]]:
         yield lambda app: stack.enter_context(serve(app))
 
 
-@pytest.fixture
-def away(files: ApiFiles, run_api: Callable[[FastAPI], Api]) -> Api:
-    """An API whose coordinator is away."""
-    return run_api(create_app(files.settings(connect_timeout_s=0.3, health_timeout_s=1)))
+@pytest.fixture(scope="session")
+def away_files(tmp_path_factory: pytest.TempPathFactory, nobody: NodeAddress) -> ApiFiles:
+    """The files of ``away``; not to be changed."""
+    return _files(tmp_path_factory.mktemp("away"), nobody)
+
+
+@pytest.fixture(scope="session")
+def away(away_files: ApiFiles) -> Iterator[Api]:
+    """An API whose coordinator is away, shared by the tests that change nothing."""
+    with serve(create_app(away_files.settings(connect_timeout_s=0.3, health_timeout_s=1))) as api:
+        yield api

@@ -54,20 +54,22 @@ def test_the_read_token_may_only_get(away: Api, path: str) -> None:
     problem_of(away.client.post(path, headers=away.read, json={"host": "citus-worker1"}), 403)
 
 
-def test_tokens_are_exchanged_without_a_restart(away: Api, files: ApiFiles) -> None:
+def test_tokens_are_exchanged_without_a_restart(files: ApiFiles, run_api: Callable[[FastAPI], Api]) -> None:
+    away = run_api(create_app(files.settings()))
     files.write_tokens("a-new-admin-token", "a-new-read-token")
     problem_of(away.client.get("/openapi.json", headers=away.admin), 401)
     assert away.client.get("/openapi.json", headers={"Authorization": "Bearer a-new-admin-token"}).status_code == 200
 
 
-def test_without_readable_tokens_nobody_gets_in(away: Api, files: ApiFiles) -> None:
+def test_without_readable_tokens_nobody_gets_in(files: ApiFiles, run_api: Callable[[FastAPI], Api]) -> None:
+    away = run_api(create_app(files.settings()))
     files.replace("tokens.json", "{}")
     assert problem_of(away.client.get("/openapi.json", headers=away.admin), 503)["code"] == "configuration"
     (files.folder / "tokens.json").unlink()
     assert problem_of(away.client.get("/openapi.json", headers=away.admin), 503)["code"] == "configuration"
 
 
-def test_requests_are_told_soon_that_the_coordinator_is_away(away: Api, files: ApiFiles) -> None:
+def test_requests_are_told_soon_that_the_coordinator_is_away(away: Api, away_files: ApiFiles) -> None:
     for path in ("/api/v1/nodes/active", "/api/v1/rebalance"):
         began = time.monotonic()
         body = problem_of(away.client.get(path, headers=away.read), 503)
@@ -75,12 +77,12 @@ def test_requests_are_told_soon_that_the_coordinator_is_away(away: Api, files: A
         assert body["code"] == "unreachable"
         assert "refused" in body["detail"]
         assert body["hint"]
-        assert files.password_file.read_text() not in str(body)
+        assert away_files.password_file.read_text() not in str(body)
     problem_of(away.client.post("/api/v1/nodes", headers=away.admin, json={"host": "citus-worker3"}), 503)
     problem_of(away.client.post("/api/v1/rebalance", headers=away.admin), 503)
 
 
-def test_health_says_what_is_missing_and_no_secret(away: Api, files: ApiFiles) -> None:
+def test_health_says_what_is_missing_and_no_secret(away: Api, away_files: ApiFiles) -> None:
     response = away.client.get("/health")
     assert response.status_code == 503
     assert response.headers["content-type"] == "application/json"
@@ -90,11 +92,12 @@ def test_health_says_what_is_missing_and_no_secret(away: Api, files: ApiFiles) -
     assert body["coordinator"]["answers"] is False
     assert body["workers"]["desired"] == 2
     assert [worker["host"] for worker in body["workers"]["pending"]] == ["citus-worker1", "citus-worker2"]
-    for secret in (files.password_file.read_text(), ADMIN_TOKEN, READ_TOKEN):
+    for secret in (away_files.password_file.read_text(), ADMIN_TOKEN, READ_TOKEN):
         assert secret not in response.text
 
 
-def test_health_names_a_configuration_that_cannot_be_read(away: Api, files: ApiFiles) -> None:
+def test_health_names_a_configuration_that_cannot_be_read(files: ApiFiles, run_api: Callable[[FastAPI], Api]) -> None:
+    away = run_api(create_app(files.settings()))
     files.replace("cluster.json", '{"cluster": "citus"}')
     response = away.client.get("/health")
     assert response.status_code == 503

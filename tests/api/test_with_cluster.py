@@ -1,0 +1,285 @@
+"""The API on a real cluster: registration, workers, rebalance, and a coordinator that goes and comes back."""
+
+import os
+import secrets
+import socket
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import docker
+import psycopg
+import pytest
+from api_support import Api, ApiFiles, serve
+from cluster_support import citus_images, require_engine, skip_or_fail
+from docker.models.containers import Container
+from docker.models.networks import Network
+
+from admin_api.app import create_app
+from citus_cluster.model.api_config import ApiConfig
+from citus_cluster.model.nodes import NodeAddress
+
+pytestmark = pytest.mark.cluster
+
+INIT_SCRIPT = Path(__file__).parents[2] / "initdb" / "10-citus-cluster.sql"
+PASSWORD = """it's a "pass" $HOME ${x} #1 \\'back\\\\ %41 ñ€😀"""
+COORDINATOR = NodeAddress("citus-coordinator")
+FIRST, SECOND, THIRD = (NodeAddress(f"citus-worker{number}") for number in (1, 2, 3))
+SETTINGS = {
+    "wal_level": "logical",
+    "max_worker_processes": "24",
+    "max_replication_slots": "20",
+    "max_wal_senders": "22",
+    "max_logical_replication_workers": "8",
+    "max_connections": "60",
+    "shared_buffers": "32MB",
+    # Throw-away data.
+    "fsync": "off",
+}
+
+
+@dataclass
+class Cluster:
+    """A coordinator and workers that know nothing of each other, and the API's files for them."""
+
+    network: Network
+    files: ApiFiles
+    # Chosen here, since a port chosen by the engine changes when the container is started again.
+    port: int
+    containers: dict[str, Container] = field(default_factory=dict)
+
+    def start(self, engine: docker.DockerClient, image: str, name: str) -> None:
+        container = engine.containers.create(
+            image,
+            ["postgres", *(word for key, value in SETTINGS.items() for word in ("-c", f"{key}={value}"))],
+            name=f"{self.network.name}-{name}",
+            environment={"POSTGRES_PASSWORD": PASSWORD},
+            volumes={str(INIT_SCRIPT): {"bind": f"/docker-entrypoint-initdb.d/{INIT_SCRIPT.name}", "mode": "ro"}},
+            ports={"5432/tcp": ("127.0.0.1", self.port)} if name == COORDINATOR.host else None,
+            shm_size="256m",
+        )
+        self.containers[name] = container
+        self.network.connect(container, aliases=[name])
+        container.start()
+
+    def sql(self, statement: str) -> list[tuple[object, ...]]:
+        """Run a statement on the coordinator, as an operator would by hand."""
+        with psycopg.connect(
+            host="127.0.0.1", port=self.port, user="postgres", password=PASSWORD, autocommit=True, connect_timeout=5
+        ) as connection:
+            cursor = connection.execute(statement.encode())
+            return cursor.fetchall() if cursor.description else []
+
+    def want(self, *workers: NodeAddress) -> None:
+        """Write the desired workers, as the generator does."""
+        here = NodeAddress("127.0.0.1", self.port)
+        self.files.write_cluster(ApiConfig("citus", "postgres", "postgres", here, COORDINATOR, workers))
+
+
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    engine = require_engine()
+    images = citus_images()
+    if not images:
+        skip_or_fail("the engine has no image citusdata/citus")
+    image = images[min(images)]
+    with socket.socket() as holder:
+        holder.bind(("127.0.0.1", 0))
+        port = holder.getsockname()[1]
+    network = engine.networks.create(f"citus-api-test-{os.getpid()}-{secrets.token_hex(3)}")
+    here = ApiConfig("citus", "postgres", "postgres", NodeAddress("127.0.0.1", port), COORDINATOR)
+    files = ApiFiles.write(tmp_path_factory.mktemp("api"), here, password=PASSWORD + "\n")
+    made = Cluster(network, files, port)
+    try:
+        for node in (COORDINATOR, FIRST, SECOND, THIRD):
+            made.start(engine, image, node.host)
+        yield made
+    finally:
+        for container in made.containers.values():
+            container.remove(force=True, v=True)
+        network.remove()
+
+
+@pytest.fixture(scope="module")
+def api(cluster: Cluster) -> Iterator[Api]:
+    """One API for the module: it starts before the coordinator answers, and outlives its restarts."""
+    cluster.want(FIRST, SECOND)
+    with serve(create_app(cluster.files.settings())) as running:
+        yield running
+
+
+def eventually(is_so: Callable[[], bool], timeout_s: float = 60) -> None:
+    deadline = time.monotonic() + timeout_s
+    while not is_so():
+        assert time.monotonic() < deadline, "it did not come to be in time"
+        time.sleep(0.1)
+
+
+def healthy(api: Api) -> Callable[[], bool]:
+    return lambda: api.client.get("/health").status_code == 200
+
+
+def active(api: Api) -> list[tuple[str, int]]:
+    response = api.client.get("/api/v1/nodes/active", headers=api.read)
+    assert response.status_code == 200, response.text
+    return [(row["node_name"], row["node_port"]) for row in response.json()]
+
+
+def test_desired_workers_are_registered_by_themselves(cluster: Cluster, api: Api) -> None:
+    eventually(healthy(api), timeout_s=120)
+    body = api.client.get("/health").json()
+    assert (body["status"], body["reason"]) == ("ok", None)
+    assert body["workers"] == {"desired": 2, "registered": 2, "pending": [], "withdrawn": []}
+    assert active(api) == [(FIRST.host, 5432), (SECOND.host, 5432)]
+
+
+def test_active_nodes_are_the_rows_of_the_function(cluster: Cluster, api: Api) -> None:
+    rows = cluster.sql("SELECT node_name, node_port FROM citus_get_active_worker_nodes() ORDER BY 1, 2")
+    response = api.client.get("/api/v1/nodes/active", headers=api.read)
+    assert response.json() == [{"node_name": name, "node_port": port} for name, port in rows]
+
+
+def test_before_any_rebalance_its_state_is_none(cluster: Cluster, api: Api) -> None:
+    response = api.client.get("/api/v1/rebalance", headers=api.read)
+    assert response.status_code == 200
+    assert response.json()["state"] == "none"
+    response = api.client.post("/api/v1/rebalance", headers=api.admin)
+    assert (response.status_code, response.json()) == (200, {"job_id": None})
+
+
+def test_a_desired_worker_that_does_not_answer_is_named(cluster: Cluster, api: Api) -> None:
+    cluster.want(FIRST, SECOND, NodeAddress("citus-worker9"))
+    eventually(lambda: "does not answer" in reason(api) or "cannot connect" in reason(api))
+    body = api.client.get("/health").json()
+    assert body["status"] == "degraded"
+    assert [node["host"] for node in body["workers"]["pending"]] == ["citus-worker9"]
+    assert PASSWORD not in str(body)
+    cluster.want(FIRST, SECOND)
+    eventually(healthy(api))
+
+
+def reason(api: Api) -> str:
+    return str(api.client.get("/health").json()["reason"])
+
+
+def test_a_worker_is_added_once(cluster: Cluster, api: Api) -> None:
+    response = api.client.post("/api/v1/nodes", headers=api.admin, json={"host": THIRD.host, "port": 5432})
+    assert response.status_code == 201, response.text
+    assert response.json() == {"host": THIRD.host, "port": 5432, "outcome": "added", "reason": None}
+    response = api.client.post("/api/v1/nodes", headers=api.admin, json={"host": THIRD.host})
+    assert (response.status_code, response.json()["outcome"]) == (200, "already")
+    assert (THIRD.host, 5432) in active(api)
+
+
+def test_workers_that_cannot_join_are_refused(cluster: Cluster, api: Api) -> None:
+    unknown = {"host": "citus-worker9"}
+    response = api.client.post("/api/v1/nodes", headers=api.admin, json=unknown)
+    assert (response.status_code, response.json()["code"]) == (502, "worker-unreachable"), response.text
+    assert response.headers["content-type"] == "application/problem+json"
+    # The coordinator under another of its names is no worker.
+    twin = cluster.containers[COORDINATOR.host]
+    twin.reload()
+    address = twin.attrs["NetworkSettings"]["Networks"][cluster.network.name]["IPAddress"]
+    response = api.client.post("/api/v1/nodes", headers=api.admin, json={"host": address})
+    assert (response.status_code, response.json()["code"]) == (409, "version-mismatch"), response.text
+
+
+def test_what_an_operator_removed_stays_removed_until_it_is_added(cluster: Cluster, api: Api) -> None:
+    cluster.want(FIRST, SECOND, THIRD)
+    eventually(lambda: api.client.get("/health").json()["workers"]["registered"] == 3)
+    cluster.sql(f"SELECT citus_remove_node('{THIRD.host}', 5432)")
+    eventually(lambda: len(api.client.get("/health").json()["workers"]["withdrawn"]) == 1)
+    assert healthy(api)()
+    assert (THIRD.host, 5432) not in active(api)
+    response = api.client.post("/api/v1/nodes", headers=api.admin, json={"host": THIRD.host})
+    assert response.status_code == 201, response.text
+    eventually(lambda: api.client.get("/health").json()["workers"]["registered"] == 3)
+
+
+def test_a_rebalance_moves_shards_to_a_new_worker(cluster: Cluster, api: Api) -> None:
+    cluster.want(FIRST, SECOND)
+    cluster.sql(f"SELECT citus_remove_node('{THIRD.host}', 5432)")
+    cluster.sql("CREATE TABLE orders (id bigint PRIMARY KEY, note text)")
+    cluster.sql("SELECT create_distributed_table('orders', 'id', shard_count => 6)")
+    cluster.sql("INSERT INTO orders SELECT n, repeat('x', 100) FROM generate_series(1, 20000) AS n")
+    assert api.client.post("/api/v1/nodes", headers=api.admin, json={"host": THIRD.host}).status_code == 201
+    body = {"strategy": "by_shard_count", "mode": "auto", "drain_only": False}
+    response = api.client.post("/api/v1/rebalance", headers=api.admin, json=body)
+    assert response.status_code == 202, response.text
+    job_id = response.json()["job_id"]
+    assert response.headers["location"] == "/api/v1/rebalance"
+    again = api.client.post("/api/v1/rebalance", headers=api.admin, json=body)
+    assert (again.status_code, again.json()["code"]) == (409, "rebalance-failed"), again.text
+
+    def finished() -> bool:
+        status = api.client.get(response.headers["location"], headers=api.read).json()
+        assert status["job_id"] == job_id
+        assert status["state"] in {"scheduled", "running", "finished"}, status
+        return bool(status["state"] == "finished")
+
+    eventually(finished, timeout_s=120)
+    placed = cluster.sql("SELECT nodename, count(*) FROM citus_shards GROUP BY 1 ORDER BY 1")
+    assert placed == [(FIRST.host, 2), (SECOND.host, 2), (THIRD.host, 2)]
+    assert cluster.sql("SELECT count(*) FROM orders") == [(20000,)]
+    nothing = api.client.post("/api/v1/rebalance", headers=api.admin, json=body)
+    assert (nothing.status_code, nothing.json()) == (200, {"job_id": None})
+
+
+def test_an_unknown_strategy_is_refused(cluster: Cluster, api: Api) -> None:
+    response = api.client.post("/api/v1/rebalance", headers=api.admin, json={"strategy": "by_wish"})
+    assert response.status_code == 422, response.text
+    assert "by_wish" in response.json()["detail"]
+
+
+def test_it_recovers_when_the_coordinator_comes_back(cluster: Cluster, api: Api) -> None:
+    coordinator = cluster.containers[COORDINATOR.host]
+    coordinator.stop(timeout=20)
+    response = api.client.get("/health")
+    assert (response.status_code, response.json()["status"]) == (503, "degraded")
+    began = time.monotonic()
+    response = api.client.get("/api/v1/nodes/active", headers=api.read)
+    assert time.monotonic() - began < 6
+    assert (response.status_code, response.json()["code"]) == (503, "unreachable")
+    coordinator.start()
+    eventually(healthy(api))
+    assert len(active(api)) == 3
+
+
+def test_a_paused_coordinator_holds_nobody_up(cluster: Cluster, api: Api) -> None:
+    coordinator = cluster.containers[COORDINATOR.host]
+    coordinator.pause()
+    try:
+        # More than the pool has connections: each must be answered, also when all of them hang.
+        for _ in range(6):
+            began = time.monotonic()
+            assert api.client.get("/health").status_code == 503
+            assert time.monotonic() - began < 4
+        began = time.monotonic()
+        assert api.client.get("/api/v1/nodes/active", headers=api.read).status_code in {503, 504}
+        assert time.monotonic() - began < 20
+        # It must be able to stop at any time, too.
+        with serve(create_app(replace(cluster.files.settings(), connect_timeout_s=1))) as other:
+            assert other.client.get("/health").status_code == 503
+    finally:
+        coordinator.unpause()
+    eventually(healthy(api))
+    assert len(active(api)) == 3
+
+
+def test_a_refused_password_is_named_and_not_repeated(cluster: Cluster, api: Api, tmp_path: Path) -> None:
+    here = ApiConfig("citus", "postgres", "postgres", NodeAddress("127.0.0.1", cluster.port), COORDINATOR)
+    files = ApiFiles.write(tmp_path, here, password="not-the-password")
+    with serve(create_app(files.settings(connect_timeout_s=1))) as other:
+        response = other.client.get("/api/v1/nodes/active", headers=other.read)
+        assert (response.status_code, response.json()["code"]) == (503, "authentication-failed")
+        health = other.client.get("/health")
+        assert health.status_code == 503
+        assert "refused the password" in health.json()["reason"]
+        assert "not-the-password" not in response.text + health.text
+
+
+def test_the_read_token_changes_nothing(cluster: Cluster, api: Api) -> None:
+    assert api.client.post("/api/v1/nodes", headers=api.read, json={"host": THIRD.host}).status_code == 403
+    assert api.client.post("/api/v1/rebalance", headers=api.read).status_code == 403
+    assert api.client.get("/api/v1/rebalance", headers=api.read).status_code == 200
