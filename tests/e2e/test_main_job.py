@@ -1,0 +1,162 @@
+"""The main job on real Citus, step by step on one cluster for each image: the tests build on each other."""
+
+import json
+import urllib.error
+import urllib.request
+from typing import Any
+
+import pytest
+from generated_cluster import GeneratedCluster
+
+pytestmark = pytest.mark.cluster
+
+ROWS = 200_000
+CHECKSUM = "SELECT count(*), sum(hashtextextended(tenant || ':' || id || ':' || payload, 0)) FROM events"
+
+
+def checksum(cluster: GeneratedCluster) -> tuple[Any, ...]:
+    return cluster.sql(CHECKSUM)[0]
+
+
+def shards_by_node(cluster: GeneratedCluster) -> dict[str, int]:
+    rows = cluster.sql("SELECT nodename, count(*) FROM citus_shards WHERE table_name = 'events'::regclass GROUP BY 1")
+    return dict(rows)  # type: ignore[arg-type]
+
+
+@pytest.fixture(scope="module")
+def facts() -> dict[str, Any]:
+    """What an earlier test of the module saw, for the later ones."""
+    return {}
+
+
+def test_one_command_makes_a_running_registered_verified_cluster(
+    main_cluster: GeneratedCluster, facts: dict[str, Any]
+) -> None:
+    result = main_cluster.create("--workers=3", "--up")
+    facts["password"] = main_cluster.password
+    assert main_cluster.active_workers() == ["citus-worker1", "citus-worker2", "citus-worker3"]
+    assert "postgresql://postgres:****@127.0.0.1" in result.out
+    assert f"http://127.0.0.1:{main_cluster.admin_port}" in result.out
+    assert main_cluster.password not in result.text
+    assert main_cluster.sql("SELECT shouldhaveshards FROM pg_dist_node WHERE groupid = 0") == [(False,)]
+    left = "SELECT count(*) FROM citus_tables UNION ALL SELECT count(*) FROM pg_dist_cleanup"
+    assert main_cluster.sql(left) == [(0,), (0,)]
+
+
+def test_a_table_is_distributed_and_loaded(main_cluster: GeneratedCluster, facts: dict[str, Any]) -> None:
+    main_cluster.sql("CREATE TABLE events (tenant bigint, id bigint, payload text, PRIMARY KEY (tenant, id))")
+    main_cluster.sql("SELECT create_distributed_table('events', 'tenant')")
+    main_cluster.sql(
+        f"INSERT INTO events SELECT i % 1000, i, md5(i::text) || repeat('x', 100) FROM generate_series(1, {ROWS}) i"
+    )
+    facts["checksum"] = checksum(main_cluster)
+    assert facts["checksum"][0] == ROWS
+    assert set(shards_by_node(main_cluster)) == {"citus-worker1", "citus-worker2", "citus-worker3"}
+
+
+def test_a_second_run_changes_nothing(main_cluster: GeneratedCluster) -> None:
+    before = {path: path.stat().st_mtime_ns for path in main_cluster.root.rglob("*") if path.is_file()}
+    result = main_cluster.setup("--workers=3")
+    assert "Nothing to do" in result.out
+    assert {path: path.stat().st_mtime_ns for path in main_cluster.root.rglob("*") if path.is_file()} == before
+    again = main_cluster.cli("up", "--format=json").json()
+    assert again["changed"] == []
+    assert again["verified"] is True
+
+
+def test_growing_keeps_password_and_rows(main_cluster: GeneratedCluster, facts: dict[str, Any]) -> None:
+    refused = main_cluster.setup("--workers=4", check=False)
+    assert refused.status == 4
+    assert "citus-worker4" in refused.out
+    main_cluster.setup("--workers=4", "--force", "--up")
+    assert main_cluster.password == facts["password"]
+    assert main_cluster.active_workers() == [f"citus-worker{number}" for number in (1, 2, 3, 4)]
+    assert checksum(main_cluster) == facts["checksum"]
+    assert "citus-worker4" not in shards_by_node(main_cluster), "adding a worker must move nothing"
+
+
+def test_a_rebalance_moves_shards_and_loses_no_row(main_cluster: GeneratedCluster, facts: dict[str, Any]) -> None:
+    plan = main_cluster.cli("rebalance", "plan", "--format=json").json()
+    assert {move["target"] for move in plan["moves"]} == {"citus-worker4:5432"}
+    result = main_cluster.add_worker("--host", "citus-worker4", "--port", "5432", "--rebalance", "--wait")
+    assert "registered already" in result.out
+    assert "shards" in result.err, "the progress names shards"
+    shards = shards_by_node(main_cluster)
+    assert shards["citus-worker4"] == 8, shards
+    assert checksum(main_cluster) == facts["checksum"]
+    status = main_cluster.cli("rebalance", "status", "--format=json").json()
+    assert status["state"] == "finished"
+    assert status["shards_done"] == status["shards_total"] > 0
+    again = main_cluster.cli("rebalance", "start", "--wait")
+    assert "othing to move" in again.text
+
+
+def test_the_admin_api_does_the_same_over_http(main_cluster: GeneratedCluster) -> None:
+    def call(method: str, path: str, token: str | None, body: dict[str, Any] | None = None) -> tuple[int, Any]:
+        request = urllib.request.Request(
+            f"http://127.0.0.1:{main_cluster.admin_port}{path}",
+            method=method,
+            data=None if body is None else json.dumps(body).encode(),
+            headers={"Content-Type": "application/json"} | ({"Authorization": f"Bearer {token}"} if token else {}),
+        )
+        try:
+            with urllib.request.urlopen(request, timeout=30) as answer:
+                return answer.status, json.load(answer)
+        except urllib.error.HTTPError as error:
+            with error:
+                return error.code, json.load(error)
+
+    token = main_cluster.secret("admin_api_token")
+    status, rows = call("GET", "/api/v1/nodes/active", token)
+    assert (status, sorted(row["node_name"] for row in rows)) == (200, main_cluster.active_workers())
+    assert call("GET", "/api/v1/nodes/active", None)[0] == 401
+    assert call("GET", "/health", None)[0] == 200
+    assert call("POST", "/api/v1/nodes", token, {"host": "citus-worker4", "port": 5432})[0] == 200
+    status, problem = call("POST", "/api/v1/nodes", token, {"host": "nowhere", "port": 5432})
+    assert status == 502
+    assert problem["hint"]
+    assert call("GET", "/api/v1/rebalance", token)[1]["state"] == "finished"
+
+
+def test_a_restarted_coordinator_still_reaches_its_workers(main_cluster: GeneratedCluster, facts: dict[str, Any]) -> None:
+    main_cluster.docker("restart", main_cluster.container("citus-coordinator"))
+    main_cluster.cli("up")
+    assert checksum(main_cluster) == facts["checksum"]
+
+
+def test_down_and_up_keep_every_row(main_cluster: GeneratedCluster, facts: dict[str, Any]) -> None:
+    main_cluster.compose("down")
+    main_cluster.compose("up", "-d", "--wait")
+    assert checksum(main_cluster) == facts["checksum"]
+    assert len(main_cluster.active_workers()) == 4
+
+
+def test_a_recreated_container_keeps_its_rows(main_cluster: GeneratedCluster, facts: dict[str, Any]) -> None:
+    major = main_cluster.sql("SHOW server_version_num")[0][0][:2]
+    mount = "/var/lib/postgresql/data" if int(major) < 18 else "/var/lib/postgresql"
+    service = "citus-worker1"
+    mounts = main_cluster.docker("inspect", "-f", "{{json .Mounts}}", main_cluster.container(service)).json()
+    volumes = {one["Destination"]: one["Name"] for one in mounts if one["Type"] == "volume"}
+    assert volumes == {mount: f"{main_cluster.name}_{service}-data"}, "one named volume, and no anonymous one"
+    main_cluster.compose("rm", "--stop", "--force", service)
+    main_cluster.cli("up")
+    assert checksum(main_cluster) == facts["checksum"]
+
+
+def test_status_tells_all_this(main_cluster: GeneratedCluster) -> None:
+    found = main_cluster.cli("status", "--format=json").json()
+    assert found["state"] == "ok", found["problems"]
+    workers = {node["host"]: node for node in found["nodes"] if node["role"] == "worker"}
+    assert {node["shard_count"] for node in workers.values()} == {8}
+    assert all(node["shard_bytes"] > 0 for node in workers.values())
+    assert [table["name"] for table in found["tables"]] == ["events"]
+    text = main_cluster.cli("status").out
+    assert "citus-worker4" in text
+    assert "\x1b" not in text
+
+
+def test_files_never_hold_the_password(main_cluster: GeneratedCluster) -> None:
+    kept = main_cluster.root / "generated/secrets"
+    for path in main_cluster.root.rglob("*"):
+        if path.is_file() and kept not in path.parents:
+            assert main_cluster.password.encode() not in path.read_bytes(), path

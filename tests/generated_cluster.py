@@ -1,0 +1,132 @@
+"""A real cluster that the project's own scripts made, driven as a user drives it: by commands."""
+
+import json
+import os
+import secrets
+import socket
+import subprocess
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import psycopg
+
+ROOT = Path(__file__).parent.parent
+
+
+def free_base_port(count: int = 8) -> int:
+    """Find the first of ``count`` free ports in a row on the loopback; admin API and nodes take them."""
+    start = 20000 + secrets.randbelow(300) * 50
+    for first in [*range(start, 35000, 50), *range(20000, start, 50)]:
+        try:
+            for port in range(first, first + count):
+                with socket.socket() as probe:
+                    probe.bind(("127.0.0.1", port))
+        except OSError:
+            continue
+        return first
+    raise RuntimeError("no free ports")
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a command answered."""
+
+    status: int
+    out: str
+    err: str
+
+    @property
+    def text(self) -> str:
+        return self.out + self.err
+
+    def json(self) -> Any:
+        return json.loads(self.out)
+
+
+@dataclass
+class GeneratedCluster:
+    """A directory, a project name of its own, and ports that were free."""
+
+    root: Path
+    image: str
+    name: str = field(default_factory=lambda: f"e2e-{os.getpid()}-{secrets.token_hex(3)}")
+    base_port: int = field(default_factory=free_base_port)
+
+    @property
+    def admin_port(self) -> int:
+        return self.base_port + 7
+
+    @property
+    def password(self) -> str:
+        return self.secret("superuser_password")
+
+    def secret(self, name: str) -> str:
+        return (self.root / "generated/secrets" / name).read_bytes().decode()
+
+    def run(self, *command: str, check: bool = True, timeout_s: float = 300) -> Result:
+        """Run a command in the directory, without a terminal."""
+        environment = {key: value for key, value in os.environ.items() if not key.startswith(("CITUS_CLUSTER_", "PG"))}
+        done = subprocess.run(
+            command,
+            cwd=self.root,
+            env=environment | {"PYTHONPATH": str(ROOT)},
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=timeout_s,
+        )
+        result = Result(done.returncode, done.stdout, done.stderr)
+        assert not check or result.status == 0, f"{' '.join(command)} ended with {result.status}\n{result.text}"
+        return result
+
+    def setup(self, *options: str, check: bool = True) -> Result:
+        return self.run(sys.executable, str(ROOT / "setup_citus_cluster.py"), *options, check=check)
+
+    def create(self, *options: str, check: bool = True) -> Result:
+        """Run the first set-up, with this cluster's name, ports and image."""
+        own = [f"--name={self.name}", f"--port={self.base_port}", f"--citus-image={self.image}"]
+        if "--services=citus" not in options:
+            own.append(f"--admin-port={self.admin_port}")
+        return self.setup(*own, "--memory=7840", "--cpus=2", *options, check=check)
+
+    def cli(self, *arguments: str, check: bool = True) -> Result:
+        return self.run(sys.executable, "-m", "citus_cluster", *arguments, check=check)
+
+    def add_worker(self, *arguments: str, check: bool = True) -> Result:
+        return self.run(sys.executable, str(ROOT / "add_worker.py"), *arguments, check=check)
+
+    def compose(self, *arguments: str, check: bool = True) -> Result:
+        return self.run("docker", "compose", *arguments, check=check)
+
+    def container(self, service: str) -> str:
+        return f"{self.name}-{service.removeprefix('citus-')}"
+
+    def docker(self, *arguments: str, check: bool = True) -> Result:
+        return self.run("docker", *arguments, check=check)
+
+    def connect(self, number: int = 0) -> psycopg.Connection[tuple[Any, ...]]:
+        """Connect to a node by its published port: 0 is the coordinator, 1 the first worker."""
+        return psycopg.connect(
+            host="127.0.0.1",
+            port=self.base_port + number,
+            user="postgres",
+            password=self.password,
+            dbname="postgres",
+            autocommit=True,
+            connect_timeout=10,
+        )
+
+    def sql(self, statement: str, number: int = 0) -> list[tuple[Any, ...]]:
+        with self.connect(number) as connection:
+            cursor = connection.execute(statement)  # type: ignore[call-overload] # fixed text of the tests
+            return list(cursor.fetchall()) if cursor.description else []
+
+    def active_workers(self) -> list[str]:
+        return [str(row[0]) for row in self.sql("SELECT node_name FROM citus_get_active_worker_nodes() ORDER BY 1")]
+
+    def remove(self) -> None:
+        """Remove containers, networks and volumes; a test that failed half way leaves nothing either."""
+        if (self.root / "docker-compose.yml").exists():
+            self.compose("--profile", "*", "down", "--volumes", "--timeout", "5", "--remove-orphans", check=False)
