@@ -1,0 +1,51 @@
+"""Running a command and taking its wall time and peak memory; medians and tables."""
+
+import os
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).parent.parent
+SETUP = [sys.executable, str(ROOT / "setup_citus_cluster.py"), "--no-prompt"]
+CLUSTER = [sys.executable, "-m", "citus_cluster"]
+
+
+@dataclass(frozen=True)
+class Run:
+    """One finished process: wall seconds, and the peak memory of that process in MB."""
+
+    wall_s: float
+    peak_mb: float
+
+
+def run(command: Sequence[str], *, cwd: Path | None = None) -> Run:
+    """Run a command to its end; a failing one ends the benchmark with its output."""
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    started = time.perf_counter()
+    process = subprocess.Popen(command, cwd=cwd, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    assert process.stdout is not None
+    output = process.stdout.read()
+    _, status, usage = os.wait4(process.pid, 0)
+    wall_s = time.perf_counter() - started
+    process.returncode = os.waitstatus_to_exitcode(status)
+    if process.returncode:
+        sys.exit(f"{' '.join(command)} failed with {process.returncode}:\n{output.decode(errors='replace')}")
+    divisor = 1024 * 1024 if sys.platform == "darwin" else 1024
+    return Run(wall_s, usage.ru_maxrss / divisor)
+
+
+def median(values: Sequence[float]) -> float:
+    return statistics.median(values)
+
+
+def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
+    """Print a table with aligned columns."""
+    lines = [tuple(columns), *(tuple(str(cell) for cell in row) for row in rows)]
+    widths = [max(len(line[number]) for line in lines) for number in range(len(columns))]
+    print(f"\n{title}")
+    for line in lines:
+        print("  " + "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip())

@@ -1,0 +1,69 @@
+"""``citus-cluster up`` against ``docker compose up -d --wait`` of the same files, fresh volumes, in turns.
+
+Ours registers every worker and verifies with a distributed write; the other waits for the health
+checks, with the reconciler off.
+"""
+
+import shutil
+import socket
+import subprocess
+import tempfile
+from pathlib import Path
+
+from bench.measure import CLUSTER, SETUP, Run, median, print_table, run
+
+_RUNS = 5
+_WORKERS = 3
+_NAME = "citus-bench"
+_RECONCILER_OFF = "services:\n  admin-api:\n    environment:\n      CITUS_CLUSTER_RECONCILER: 'off'\n"
+
+
+def bench_startup() -> None:
+    if shutil.which("docker") is None or subprocess.run(["docker", "version"], capture_output=True).returncode:
+        print("\nStart: left out, since no Docker engine answers")
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        root = Path(folder)
+        ports = [f"--port={_free_ports(_WORKERS + 1)}", f"--admin-port={_free_ports(_WORKERS + 2) + _WORKERS + 1}"]
+        run([*SETUP, f"--workers={_WORKERS}", f"--name={_NAME}", *ports, f"--output-dir={root}"])
+        (root / "reconciler-off.yml").write_text(_RECONCILER_OFF)
+        compose = ["docker", "compose", "-f", "docker-compose.yml", "-f", "reconciler-off.yml"]
+        ours, theirs = [*CLUSTER, "up", f"--dir={root}"], [*compose, "up", "-d", "--wait"]
+        try:
+            _measure(root, ours)  # builds the image, and warms the caches
+            pairs = [(_measure(root, ours), _measure(root, theirs)) for _ in range(_RUNS)]
+        finally:
+            _remove(root)
+    up_s = median([pair[0].wall_s for pair in pairs])
+    wait_s = median([pair[1].wall_s for pair in pairs])
+    print_table(
+        f"Start of {_WORKERS} workers, median of {_RUNS} (goal: ratio at most 1.15)",
+        ("what", "wall s", "ratio"),
+        [
+            ("docker compose up -d --wait, nothing registered (floor)", f"{wait_s:.2f}", "1.00"),
+            ("citus-cluster up, registered and verified", f"{up_s:.2f}", f"{up_s / wait_s:.2f}"),
+        ],
+    )
+
+
+def _measure(root: Path, command: list[str]) -> Run:
+    _remove(root)
+    return run(command, cwd=root)
+
+
+def _remove(root: Path) -> None:
+    down = ["docker", "compose", "--profile", "*", "down", "--volumes", "--timeout", "10"]
+    subprocess.run(down, cwd=root, capture_output=True, check=True)
+
+
+def _free_ports(count: int) -> int:
+    """Find the first of ``count`` free ports in a row."""
+    for first in range(23000, 60000, 50):
+        try:
+            for port in range(first, first + count):
+                with socket.socket() as probe:
+                    probe.bind(("127.0.0.1", port))
+        except OSError:
+            continue
+        return first
+    raise RuntimeError("no free ports")
