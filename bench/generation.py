@@ -25,7 +25,15 @@ def bench_generation() -> None:
     rows: list[tuple[object, ...]] = [("imports alone (floor)", f"{floor_s:.3f}", "1.00", _peak(floors), "")]
     walls = {count: median([one.wall_s for one in done]) for count, done in runs.items()}
     for count, done in runs.items():
-        rows.append((f"{count} workers", f"{walls[count]:.3f}", f"{walls[count] / floor_s:.2f}", _peak(done), _cost(walls, count)))
+        rows.append(
+            (
+                f"{count} workers",
+                f"{walls[count]:.3f}",
+                f"{walls[count] / floor_s:.2f}",
+                _peak(done),
+                _cost(walls, count),
+            )
+        )
     print_table(
         f"Generation, median of {_RUNS} (goals: 3 workers under 0.5 s, 1,000 under 3 s, growth linear)",
         ("what", "wall s", "ratio to floor", "peak MB", "ms for each further worker"),

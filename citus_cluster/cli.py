@@ -4,6 +4,7 @@ Every option of the set-up has an environment variable CITUS_CLUSTER_…; an opt
 """
 
 import os
+import shlex
 import sys
 import traceback
 from collections.abc import Callable
@@ -14,6 +15,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from rich.markup import escape
 from typer.exceptions import Abort, Exit, TyperException
 
 from citus_cluster import __version__, console
@@ -23,7 +25,7 @@ from citus_cluster.model.spec import DEFAULT_BASE_PORT, DEFAULT_SERVICES, Cluste
 from citus_cluster.model.tuning import Storage, Workload
 from citus_cluster.operations.directory import read_spec
 from citus_cluster.operations.setup import SetupPlan, SetupRequest, apply_setup, plan_setup
-from citus_cluster.render.bundle import SPEC_FILE
+from citus_cluster.render.bundle import API_CONTEXT_FOLDER, SPEC_FILE
 from citus_cluster.runtime import files, journal, secrets
 
 _PREFIX = "CITUS_CLUSTER_"
@@ -45,6 +47,8 @@ def option(*names: str, help: str, **more: Any) -> Any:
 FormatOption = Annotated[Format, option("--format", help="How the result is printed.")]
 DirectoryOption = Annotated[Path, option("--dir", help="The cluster's generated directory.", show_default="here")]
 TimeoutOption = Annotated[float, option("--timeout", help="Seconds to wait.", min=1, max=86400)]
+# Taken from the arguments before they are parsed (see run); declared so that --help shows it.
+DebugOption = Annotated[bool, option("--debug", help="Show tracebacks.")]
 ShowSecretsOption = Annotated[bool, option("--show-secrets", help="Print passwords instead of masking them.")]
 
 
@@ -124,6 +128,7 @@ def setup(
         option("--spec", help="Start from this specification.", show_default="cluster.yaml in the directory"),
     ] = None,
     output_dir: Annotated[Path, option("--output-dir", help="Where to write.", show_default="here")] = Path(),
+    debug: DebugOption = False,
 ) -> None:
     """Generate everything that a Citus cluster on Docker Compose needs, and with --up start it."""
     given: dict[str, tuple[str, Any]] = {
@@ -150,7 +155,7 @@ def setup(
     choose_format(format_)
     root = output_dir.absolute()
     given_password = _given_password(password, password_file)
-    if not sys.argv[1:] and console.interactive():
+    if sys.argv[1:] in ([], ["setup"]) and console.interactive():
         answers, given_password, up = _guided(root)
         given |= {path: (origin, answers.get(path, value)) for path, (origin, value) in given.items()}
     redetect = {path for path in ("resources.memory_mb", "resources.cpus") if given[path][1] == "auto"}
@@ -192,11 +197,16 @@ def _write(request: SetupRequest, *, ask: bool, consent: bool, show: bool) -> Se
             if not consent:
                 raise ConsentNeededError("Nothing was written.", hint="Run the command again when you agree.")
         apply_setup(plan, consent=consent, replace_edited=request.replace_edited)
-        changed = [change.path for change in plan.all_changes]
-        if changed:
-            details = {"arguments": redacted(sys.argv[1:]), "files": changed}
+        if plan.all_changes:
+            # The sources of the admin API's image are one thing to the reader of a journal.
+            changed = dict.fromkeys(
+                API_CONTEXT_FOLDER if change.path.startswith(f"{API_CONTEXT_FOLDER}/") else change.path
+                for change in plan.all_changes
+            )
+            details = {"arguments": redacted(sys.argv[1:]), "files": list(changed)}
             journal.record(request.root, "setup", "done", details)
-            console.err.print(f"Wrote {len(changed)} files.") if show else None
+            if show:
+                console.err.print(f"Wrote {len(plan.all_changes)} files.")
     return plan
 
 
@@ -219,11 +229,22 @@ def _show_dry_run(plan: SetupPlan, format_: Format) -> None:
 
 
 def _print_next_steps(plan: SetupPlan) -> None:
-    folder = "" if plan.root == Path.cwd() else f"cd {plan.root} && "
+    here = plan.root == Path.cwd()
+    root = escape(shlex.quote(str(plan.root)))
+    lines = {
+        ("" if here else f"cd {root} && ") + "docker compose up -d --wait": "starts everything",
+        "citus-cluster up" + ("" if here else f" --dir {root}"): "the same, with checks, progress and a verification",
+    }
+    if plan.topology.coordinator is None:
+        lines |= {
+            f"python add_worker.py --host {worker.address.host} --port {worker.address.port}": "on the coordinator's "
+            "server, once the worker runs"
+            for worker in plan.topology.workers
+        }
+    width = max(len(command) for command in lines)
     console.out.print("Next:")
-    console.out.print(f"  {folder}docker compose up -d --wait      # starts everything and registers the workers")
-    where = "" if plan.root == Path.cwd() else f" --dir {plan.root}"
-    console.out.print(f"  citus-cluster up{where}      # the same, with checks, progress and a verification")
+    for command, meaning in lines.items():
+        console.out.print(f"  {command:<{width}}   # {meaning}")
 
 
 def redacted(arguments: list[str]) -> list[str]:
@@ -252,7 +273,7 @@ def _memory_mb(text: str) -> int | str:
     if lowered == "auto":
         return "auto"
     number, factor = (lowered[:-1], 1024) if lowered.endswith("g") else (lowered.removesuffix("m"), 1)
-    with suppress(ValueError):
+    with suppress(ValueError, OverflowError):
         return int(float(number) * factor) if factor > 1 else int(number)
     raise UsageError(f"--memory: {text!r} is no amount of memory.", hint="Write MB (8192), 8g, or auto.")
 
@@ -316,15 +337,13 @@ def _version(wanted: bool) -> None:
         raise typer.Exit
 
 
-def _debug_option(wanted: bool) -> None:
-    if wanted:
-        os.environ[f"{_PREFIX}DEBUG"] = "1"
-
-
 def run(app: typer.Typer) -> None:
     """Run a command, print its error at the edge, and exit with the documented status."""
     arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]
-    _debug_option(len(arguments) != len(sys.argv) - 1)
+    if len(arguments) != len(sys.argv) - 1:
+        os.environ[f"{_PREFIX}DEBUG"] = "1"
+    if "--format=json" in arguments or "--format json" in " ".join(arguments):
+        choose_format(Format.JSON)  # before the parser, whose complaints are printed in it too
     command: Callable[..., Any] = typer.main.get_command(app)
     try:
         status = command(args=arguments, prog_name=_PROGRAM, standalone_mode=False)
@@ -416,7 +435,7 @@ def main() -> None:
         version: Annotated[
             bool, typer.Option("--version", help="Print the version.", callback=_version, is_eager=True)
         ] = False,
-        debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.", callback=_debug_option)] = False,
+        debug: DebugOption = False,
     ) -> None:
         """Run Citus (distributed PostgreSQL) on Docker Compose."""
 

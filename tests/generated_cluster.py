@@ -18,7 +18,8 @@ ROOT = Path(__file__).parent.parent
 def free_base_port(count: int = 8) -> int:
     """Find the first of ``count`` free ports in a row on the loopback; admin API and nodes take them."""
     start = 20000 + secrets.randbelow(300) * 50
-    for first in [*range(start, 35000, 50), *range(20000, start, 50)]:
+    first: int
+    for first in (*range(start, 35000, 50), *range(20000, start, 50)):
         try:
             for port in range(first, first + count):
                 with socket.socket() as probe:
@@ -120,7 +121,7 @@ class GeneratedCluster:
 
     def sql(self, statement: str, number: int = 0) -> list[tuple[Any, ...]]:
         with self.connect(number) as connection:
-            cursor = connection.execute(statement)  # type: ignore[call-overload] # fixed text of the tests
+            cursor = connection.execute(statement.encode())
             return list(cursor.fetchall()) if cursor.description else []
 
     def active_workers(self) -> list[str]:

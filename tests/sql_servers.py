@@ -81,7 +81,7 @@ class Servers:
         container.remove(force=True, v=True)
 
     def logs(self, name: str) -> str:
-        return self.containers[name].logs(stream=False).decode()
+        return self.containers[name].logs().decode()
 
     def info(self, name: str) -> ConnectionInfo:
         """Where a server is published; asked anew, because a restart moves the port."""
@@ -129,7 +129,8 @@ class Servers:
         command = ["psql", "-U", "postgres", "--no-psqlrc", "-v", "ON_ERROR_STOP=1", "-f", path]
         status, output = self.containers[name].exec_run(command)
         assert status == 0, output
-        return str(output.decode())
+        assert isinstance(output, bytes)
+        return output.decode()
 
     def restore_password(self, name: str) -> None:
         """Give the superuser its password again, over the socket, which asks for none."""

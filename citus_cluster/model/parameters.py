@@ -37,12 +37,10 @@ _REBALANCE_LEAST = {
     "max_active_replication_origins": 4,
 }
 
+_CRASH_LOSES = "a crash of the machine can destroy the data; only for clusters that can be thrown away"
 _DANGEROUS_OFF = {
-    "fsync": "a crash of the machine can destroy the data; only for clusters that can be thrown away",
-    (
-        "full_page_writes",
-        False,
-    ): "a crash of the machine can destroy the data; only for clusters that can be thrown away",
+    "fsync": _CRASH_LOSES,
+    "full_page_writes": _CRASH_LOSES,
     "autovacuum": "tables grow, and the server stops when transaction numbers run out",
 }
 
@@ -188,6 +186,8 @@ def _warnings(given_name: str, value: Scalar) -> Iterator[str]:
         yield "it also stops shard moves, and a rebalance with them; set it for roles instead (ALTER ROLE … SET)"
     if name == "max_connections":
         yield "pools, work_mem and the workers' limits do not follow it: --connections changes all of them together"
+    if name == "citus.node_conninfo" and re.search(r"sslmode\s*=\s*'?verify", text):
+        yield "Citus makes certificates for sslmode=require only: install your own on every node"
     if name == "citus.shard_replication_factor" and _number(text) > 1:
         yield "copies of shards are no high availability, and writes stop when one is away"
 

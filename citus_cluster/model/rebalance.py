@@ -373,51 +373,5 @@ def last_error(message: str | None) -> str:
     return re.sub(r"^(ERROR|FATAL|PANIC):\s*", "", chosen).rstrip(".")
 
 
-@dataclass(frozen=True)
-class NodeCapacity:
-    """Settings and their use on one node, as a move needs them."""
-
-    node: str
-    wal_level: str
-    max_worker_processes: int
-    background_workers: int
-    max_replication_slots: int
-    replication_slots: int
-    max_wal_senders: int
-    wal_senders: int
-    max_logical_replication_workers: int
-
-
-def missing_capacity(nodes: Sequence[NodeCapacity], mode: TransferMode) -> tuple[str, ...]:
-    """Say, one line each, what keeps shards from moving on these nodes: else it is retried for half an hour.
-
-    A move needs two background workers on the coordinator (Citus' queue monitor and an executor) and on a
-    target (apply and table synchronisation), and a slot and a sender on a source. Copying with blocked
-    writes needs no logical replication.
-    """
-    findings = []
-    for node in nodes:
-        if node.max_worker_processes - node.background_workers < 2:
-            findings.append(
-                f"{node.node}: {node.background_workers} of {node.max_worker_processes} background workers are in use; "
-                "raise max_worker_processes and restart it"
-            )
-        if mode is not TransferMode.BLOCK_WRITES:
-            findings.extend(_missing_for_logical(node))
-    return tuple(findings)
-
-
-def _missing_for_logical(node: NodeCapacity) -> Iterable[str]:
-    if node.wal_level != "logical":
-        yield f"{node.node}: wal_level is {node.wal_level}; set it to logical and restart the node"
-    if node.max_replication_slots - node.replication_slots < 1:
-        yield f"{node.node}: all {node.max_replication_slots} replication slots are in use; raise max_replication_slots"
-    if node.max_wal_senders - node.wal_senders < 1:
-        yield f"{node.node}: all {node.max_wal_senders} WAL senders are in use; raise max_wal_senders"
-    if node.max_logical_replication_workers < 2:
-        workers = node.max_logical_replication_workers
-        yield f"{node.node}: max_logical_replication_workers is {workers}; 4 or more is needed"
-
-
 def _time(value: datetime | None) -> str | None:
     return None if value is None else value.isoformat()

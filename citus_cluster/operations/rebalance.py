@@ -2,11 +2,12 @@
 
 import asyncio
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 
 import psycopg
 
 from citus_cluster.errors import CitusClusterError, RebalanceError, UsageError
+from citus_cluster.model.capacity import missing_capacity
 from citus_cluster.model.events import Emit, Event, EventKind
 from citus_cluster.model.nodes import NodeAddress
 from citus_cluster.model.rebalance import (
@@ -21,7 +22,6 @@ from citus_cluster.model.rebalance import (
     Task,
     TransferMode,
     build_status,
-    missing_capacity,
 )
 from citus_cluster.model.registration import RegisteredNode, Registry
 from citus_cluster.runtime import citus_nodes, citus_probe, citus_rebalance, citus_tables
@@ -33,6 +33,7 @@ STEP = "rebalance"
 _WINDOW = 30
 # Citus' maintenance daemon looks at the queue every 5 s; after three rounds something is wrong.
 _UNSERVED_S = 20.0
+_HUNG_S = 30.0
 
 
 async def plan(conn: Connection, options: RebalanceOptions) -> RebalancePlan:
@@ -178,35 +179,47 @@ async def status(
     ``sizes``: bytes by shard id, where the caller knows them already; else every node is asked.
     """
     async with translated("reading the state of the rebalance"):
-        return await _read_status(conn, job_id, {}, [], sizes)
+        return await _read_status(conn, job_id, _Memory(sizes))
 
 
-async def _read_status(
-    conn: Connection,
-    job_id: int | None,
-    groups: dict[int, ShardGroup],
-    samples: list[Sample],
-    sizes: Mapping[int, int] | None = None,
-) -> RebalanceStatus:
-    """``groups`` is filled once, since asking for sizes costs a query on every node; ``samples`` grows."""
+@dataclass
+class _Memory:
+    """What is kept from one look to the next."""
+
+    sizes: Mapping[int, int] | None = None
+    """Bytes by shard id; None until they are asked for, once, since that costs a query on every node."""
+    groups: dict[int, ShardGroup] = field(default_factory=dict)
+    samples: list[Sample] = field(default_factory=list)
+    progress_again_at: float = 0.0
+    """When to ask for the progress again (event loop's time): a session that hangs on a node stays for minutes."""
+
+
+async def _read_status(conn: Connection, job_id: int | None, memory: _Memory) -> RebalanceStatus:
     job = await citus_rebalance.last_job(conn, job_id)
     if job is None:
         return NO_REBALANCE
     tasks = await citus_rebalance.tasks(conn, job.job_id)
-    await _fill_groups(conn, tasks, groups, sizes)
+    await _fill_groups(conn, tasks, memory)
     copying: tuple[Copying, ...] = ()
-    problem = None
-    if any(task.state == "running" for task in tasks):
+    if any(task.state == "running" for task in tasks) and _now() >= memory.progress_again_at:
         try:
             copying = await _copying(conn)
+            memory.progress_again_at = 0.0
         except (CitusClusterError, psycopg.Error):
             if conn.closed:
                 raise
-            problem = "the workers do not say how far they are; see citus-cluster status for one that does not answer"
-    found = build_status(job, tasks, groups, copying, samples[-_WINDOW:])
+            memory.progress_again_at = _now() + _HUNG_S
+    found = build_status(job, tasks, memory.groups, copying, memory.samples[-_WINDOW:])
     if found.bytes_done is not None:
-        samples.append(Sample(job.observed_at, found.bytes_done))
-    return replace(found, problems=(*found.problems, problem)) if problem else found
+        memory.samples.append(Sample(job.observed_at, found.bytes_done))
+    if memory.progress_again_at == 0.0 or found.state.is_final:
+        return found
+    problem = "the workers do not say how far they are; citus-cluster status shows one that does not answer"
+    return replace(found, problems=(*found.problems, problem))
+
+
+def _now() -> float:
+    return asyncio.get_running_loop().time()
 
 
 async def _copying(conn: Connection) -> tuple[Copying, ...]:
@@ -214,22 +227,21 @@ async def _copying(conn: Connection) -> tuple[Copying, ...]:
     return await citus_rebalance.copying(conn, registry.coordinator.address) if registry.coordinator else ()
 
 
-async def _fill_groups(
-    conn: Connection, tasks: Sequence[Task], groups: dict[int, ShardGroup], sizes: Mapping[int, int] | None
-) -> None:
-    wanted = [task.shard_id for task in tasks if task.shard_id is not None and task.shard_id not in groups]
+async def _fill_groups(conn: Connection, tasks: Sequence[Task], memory: _Memory) -> None:
+    wanted = [task.shard_id for task in tasks if task.shard_id is not None and task.shard_id not in memory.groups]
     if not wanted:
         return
     members = await citus_rebalance.shard_groups(conn, wanted)
-    if sizes is None and members:
+    if memory.sizes is None and members:
         registry = await citus_nodes.read_registry(conn)
         holders = [node for node in registry.nodes if node.is_active and node.role == "primary"]
         by_node = await shard_sizes(conn, holders)
-        sizes = {shard_id: size for shards in by_node.values() for shard_id, size in shards.items()}
+        memory.sizes = {shard_id: size for shards in by_node.values() for shard_id, size in shards.items()}
+    sizes = memory.sizes or {}
     for shard_id in wanted:
         table, ids = members.get(shard_id, ("a dropped table", ()))
-        known = [sizes[member] for member in ids if sizes and member in sizes]
-        groups[shard_id] = ShardGroup(table, max(1, len(ids)), sum(known) if len(known) == len(ids) else None)
+        known = [sizes[member] for member in ids if member in sizes]
+        memory.groups[shard_id] = ShardGroup(table, max(1, len(ids)), sum(known) if len(known) == len(ids) else None)
 
 
 async def stop(conn: Connection) -> RebalanceStatus:
@@ -239,7 +251,7 @@ async def stop(conn: Connection) -> RebalanceStatus:
         if running is None:
             raise RebalanceError("No rebalance is running.")
         await citus_rebalance.stop(conn)
-        return await _read_status(conn, running, {}, [])
+        return await _read_status(conn, running, _Memory())
 
 
 async def wait(conn: Connection, emit: Emit, poll_s: float = 1.0, job_id: int | None = None) -> RebalanceStatus:
@@ -248,16 +260,15 @@ async def wait(conn: Connection, emit: Emit, poll_s: float = 1.0, job_id: int | 
     Emits progress when it changes, and each problem once, as soon as it shows. Returns the last status
     (state NONE or FINISHED); raises RebalanceError if it failed or was stopped.
     """
-    groups: dict[int, ShardGroup] = {}
-    samples: list[Sample] = []
+    memory = _Memory()
     told: set[str] = set()
     last: Mapping[str, object] = {}
     async with translated("following the rebalance"):
-        started = asyncio.get_running_loop().time()
+        started = _now()
         while True:
-            found = await _read_status(conn, job_id, groups, samples)
+            found = await _read_status(conn, job_id, memory)
             job_id = found.job_id
-            if asyncio.get_running_loop().time() - started > _UNSERVED_S:
+            if _now() - started > _UNSERVED_S:
                 found = await _notice_unserved_queue(conn, found)
             for problem in found.problems:
                 if problem not in told:

@@ -4,6 +4,7 @@ import copy
 import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -418,7 +419,9 @@ def _effects(changes: tuple[FileChange, ...], previous: files.Manifest | None) -
     return effects(old, new, confs(old, after=False), confs(new, after=True))
 
 
-def _services(content: bytes | None) -> dict[str, Any]:
+@lru_cache(maxsize=4)
+def _services(content: bytes | None) -> Mapping[str, Any]:
+    """Read the services of a Compose file; kept, because a set-up plans twice, and 1,000 services take a second."""
     try:
         data = load_yaml(content.decode(), COMPOSE_FILE) if content else None
     except (SpecError, UnicodeDecodeError):

@@ -3,8 +3,9 @@
 from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
+from citus_cluster.model.capacity import NodeCapacity
 from citus_cluster.model.nodes import NodeAddress
-from citus_cluster.model.rebalance import Copying, Job, JobState, Move, NodeCapacity, RebalanceOptions, Task
+from citus_cluster.model.rebalance import Copying, Job, JobState, Move, RebalanceOptions, Task
 from citus_cluster.model.registration import RegisteredNode
 from citus_cluster.runtime import citus_probe
 from citus_cluster.runtime.citus import QUICK_S

@@ -128,7 +128,7 @@ def apply_changes(
     edits = [change for change in changes if change.changes and change.edited]
     writes = {change.path: change.wanted for change in changes if change.changes and change.wanted}
     plain: dict[str, WantedFile] = {**secrets, **({"cluster.yaml": spec} if spec else {})}
-    backups = {f"{change.path}.bak": WantedFile(change.old or b"", 0o600) for change in edits}
+    backups = {_free_backup(root, change.path): WantedFile(change.old or b"", 0o600) for change in edits}
     removals = [change.path for change in changes if change.action is Action.REMOVE]
     recorded = dict(previous.files) if previous else {}
     tracked = {change.path: change.wanted for change in changes if change.wanted and change.wanted.tracked}
@@ -153,6 +153,12 @@ def apply_changes(
         raise _write_error(root, error) from error
     finally:
         shutil.rmtree(staging, ignore_errors=True)
+
+
+def _free_backup(root: Path, path: str) -> str:
+    """Name the copy of an edited file, so that no earlier copy is overwritten."""
+    names = (f"{path}.bak", *(f"{path}.bak{number}" for number in range(2, 1000)))
+    return next(name for name in names if not (root / name).exists())
 
 
 def _manifest_file(identity: Mapping[str, Any], files: Mapping[str, tuple[str, ...]]) -> WantedFile:

@@ -12,7 +12,7 @@ Make = Callable[[], GeneratedCluster]
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "image" in metafunc.fixturenames:
-        images = list(citus_images().values()) or [None]
+        images: list[str | None] = [*citus_images().values()] or [None]
         metafunc.parametrize("image", images, indirect=True, scope="module", ids=lambda image: image or "no-image")
 
 

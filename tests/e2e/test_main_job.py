@@ -20,7 +20,7 @@ def checksum(cluster: GeneratedCluster) -> tuple[Any, ...]:
 
 def shards_by_node(cluster: GeneratedCluster) -> dict[str, int]:
     rows = cluster.sql("SELECT nodename, count(*) FROM citus_shards WHERE table_name = 'events'::regclass GROUP BY 1")
-    return dict(rows)  # type: ignore[arg-type]
+    return dict(rows)
 
 
 @pytest.fixture(scope="module")
@@ -118,7 +118,9 @@ def test_the_admin_api_does_the_same_over_http(main_cluster: GeneratedCluster) -
     assert call("GET", "/api/v1/rebalance", token)[1]["state"] == "finished"
 
 
-def test_a_restarted_coordinator_still_reaches_its_workers(main_cluster: GeneratedCluster, facts: dict[str, Any]) -> None:
+def test_a_restarted_coordinator_still_reaches_its_workers(
+    main_cluster: GeneratedCluster, facts: dict[str, Any]
+) -> None:
     main_cluster.docker("restart", main_cluster.container("citus-coordinator"))
     main_cluster.cli("up")
     assert checksum(main_cluster) == facts["checksum"]

@@ -9,7 +9,7 @@ from generated_cluster import GeneratedCluster
 
 pytestmark = pytest.mark.cluster
 
-NASTY = "it's \"q\" $HOME ${x} #1 \\n %s :name @/? 密码 ü  "
+NASTY = 'it\'s "q" $HOME ${x} #1 \\n %s :name @/? 密码 ü  '
 
 
 def test_a_plain_compose_up_registers_every_worker(cluster: GeneratedCluster) -> None:

@@ -1,18 +1,27 @@
 """Registering workers on real servers."""
 
+import asyncio
 import time
+from dataclasses import replace
 from functools import partial
 
 import pytest
 from cluster_support import citus_images
 from sql_servers import COORDINATOR, FOURTH, NASTY_PASSWORD, WORKERS, Recorder, Servers, on, register
 
-from citus_cluster.errors import AuthenticationError, LockedError, MismatchError, UsageError, WorkerUnreachableError
+from citus_cluster.errors import (
+    AuthenticationError,
+    LockedError,
+    MismatchError,
+    UnreachableError,
+    UsageError,
+    WorkerUnreachableError,
+)
 from citus_cluster.model.events import Event, EventKind, ignore
 from citus_cluster.model.nodes import NodeAddress, Outcome
 from citus_cluster.operations.nodes import add_worker, reconcile
 from citus_cluster.runtime.citus import writer_lock
-from citus_cluster.runtime.postgres import Connection
+from citus_cluster.runtime.postgres import Connection, connect
 
 pytestmark = pytest.mark.cluster
 
@@ -292,3 +301,18 @@ def test_init_script_is_idempotent_and_silent(cluster: Servers) -> None:
     assert cluster.rerun_init_script(FIRST.host) == ""
     assert cluster.sql(FIRST.host, rows) == before
     assert cluster.sql(FIRST.host, "SELECT count(*) FROM pg_extension WHERE extname = 'pg_stat_statements'") == [(1,)]
+
+
+@pytest.mark.usefixtures("only_newest")
+def test_connecting_says_what_is_wrong(servers: Servers) -> None:
+    info = servers.info(FIRST.host)
+    with pytest.raises(AuthenticationError, match="password authentication failed"):
+        asyncio.run(connect(replace(info, password="sesame"), timeout_s=5))
+    with pytest.raises(UnreachableError, match='database "nowhere" does not exist'):
+        asyncio.run(connect(replace(info, database="nowhere"), timeout_s=5))
+    with pytest.raises(UnreachableError, match="refused"):
+        asyncio.run(connect(replace(info, port=1), timeout_s=5))
+    started = time.monotonic()
+    with servers.paused(FIRST.host), pytest.raises(UnreachableError, match="did not answer within 1 s"):
+        asyncio.run(connect(info, timeout_s=1))
+    assert time.monotonic() - started < 5

@@ -7,7 +7,7 @@ import pytest
 from sql_servers import COORDINATOR, FOURTH, WORKERS, Recorder, Servers, on, register
 
 from citus_cluster.errors import RebalanceError, UnreachableError, UsageError, VerificationError
-from citus_cluster.model.events import Event, EventKind, ignore
+from citus_cluster.model.events import Emit, Event, EventKind, ignore
 from citus_cluster.model.rebalance import JobState, RebalanceOptions, RebalanceStatus, TransferMode
 from citus_cluster.operations import rebalance
 from citus_cluster.operations.nodes import add_worker, reconcile
@@ -236,6 +236,11 @@ def test_wal_level_replica_is_refused_before_the_start(cluster: Servers) -> None
         ]
 
 
+async def expect_stop(conn: Connection, emit: Emit) -> None:
+    with pytest.raises(RebalanceError, match="was stopped"):
+        await rebalance.wait(conn, emit, poll_s=0.2)
+
+
 @pytest.mark.usefixtures("only_newest")
 def test_a_move_that_is_retried_is_shown_at_once(cluster: Servers) -> None:
     two_of_three(cluster)
@@ -249,18 +254,21 @@ def test_a_move_that_is_retried_is_shown_at_once(cluster: Servers) -> None:
 
     async def body(conn: Connection) -> None:
         await rebalance.start(conn, RebalanceOptions(), ignore)
-        cluster.containers[THIRD.host].stop(timeout=5)
-        operator = await cluster.connect()
-        waiting = asyncio.create_task(rebalance.wait(conn, watch, poll_s=0.2))
-        async with asyncio.timeout(60):
-            await troubled.wait()
-        cluster.containers[THIRD.host].start()
-        async with operator:
+        async with asyncio.TaskGroup() as group, await cluster.connect() as operator:
+            waiting = group.create_task(expect_stop(conn, watch))
+            async with asyncio.timeout(60):
+                await troubled.wait()
             await rebalance.stop(operator)
-        with pytest.raises(RebalanceError, match="was stopped"):
             await waiting
 
-    on(cluster, body)
+    def read_only(value: str) -> None:
+        cluster.sql(THIRD.host, f"ALTER SYSTEM SET default_transaction_read_only = {value}", "SELECT pg_reload_conf()")
+
+    read_only("on")
+    try:
+        on(cluster, body)
+    finally:
+        read_only("off")
     warnings = [event.message for event in events.events if event.kind is EventKind.WARNING]
     assert any("is retried" in message and "orders" in message for message in warnings), warnings
 

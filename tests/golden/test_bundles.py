@@ -1,0 +1,171 @@
+"""Whole bundles, compared with the files in expected/; ``pytest --update-golden`` writes those anew."""
+
+import json
+import re
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import pytest
+import yaml
+from setup_support import CPUS, MEMORY_MB, ROOT
+
+from citus_cluster.model.api_config import hash_token
+from citus_cluster.model.images import known_pg_major
+from citus_cluster.model.spec import API_VERSION, parse_spec
+from citus_cluster.model.topology import resolve
+from citus_cluster.model.yaml_text import load_yaml
+from citus_cluster.render.bundle import API_CONTEXT_FOLDER, render_bundle
+from citus_cluster.render.spec_file import render_spec
+from citus_cluster.runtime.resources import load_sources
+
+EXPECTED = Path(__file__).parent / "expected"
+TOKENS = {"admin": "an admin's token", "read": "a reader's token"}
+RESOURCES = {"memory_mb": MEMORY_MB, "cpus": CPUS}
+CASES: dict[str, dict[str, Any]] = {
+    "default": {"workers": 3, "resources": RESOURCES},
+    "workers-only": {"workers": 2, "coordinator": False, "advertise": "192.0.2.11", "resources": RESOURCES},
+    "postgresql18": {
+        "name": "shop",
+        "workers": [1, 3],
+        "images": {"citus": "citusdata/citus:14.0.1"},
+        "resources": RESOURCES | {"workload": "oltp", "storage": "nvme"},
+        "settings": {
+            "coordinator": {"log_min_duration_statement": "250ms"},
+            "nodes": {"citus-worker3": {"work_mem": "6MB", "search_path": "it's, $user"}},
+        },
+    },
+}
+EXAMPLES = ["cluster.minimal.yaml", "cluster.full.yaml", "cluster.workers-only.yaml"]
+
+
+def bundle_of(data: dict[str, Any]) -> dict[str, str]:
+    """Render a bundle with cluster.yaml, as text by path."""
+    spec = parse_spec(data)
+    memory_mb, cpus = spec.resources.memory_mb or MEMORY_MB, spec.resources.cpus or CPUS
+    pg_major = spec.images.pg_major or known_pg_major(spec.images.citus)
+    assert pg_major
+    topology, _ = resolve(spec, memory_mb=memory_mb, cpus=cpus, pg_major=pg_major)
+    files = render_bundle(topology, load_sources(), tokens=TOKENS if topology.admin_api else {}, gitignore=None)
+    return {path: file.content.decode() for path, file in files.items()} | {"cluster.yaml": render_spec(spec, None)}
+
+
+def examples() -> dict[str, dict[str, Any]]:
+    found = {}
+    for name in EXAMPLES:
+        found[name] = load_yaml((ROOT / "config" / name).read_text(encoding="utf-8"), name)
+    return found
+
+
+def all_cases() -> dict[str, dict[str, Any]]:
+    return {name: {"apiVersion": API_VERSION, **data} for name, data in CASES.items()} | examples()
+
+
+@pytest.fixture(params=[*CASES, *EXAMPLES])
+def bundle(request: pytest.FixtureRequest) -> dict[str, str]:
+    return bundle_of(all_cases()[request.param])
+
+
+@pytest.fixture
+def services(bundle: dict[str, str]) -> dict[str, Any]:
+    found: dict[str, Any] = yaml.safe_load(bundle["docker-compose.yml"])["services"]
+    return found
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_the_bundle_is_as_expected(case: str, request: pytest.FixtureRequest) -> None:
+    """The sources of the admin API are left out: they change with every change of the code."""
+    rendered = {
+        path: re.sub("citus-cluster-admin-api:[0-9a-f]{12}", "citus-cluster-admin-api:0123456789ab", text)
+        for path, text in bundle_of({"apiVersion": API_VERSION, **CASES[case]}).items()
+        if not path.startswith(API_CONTEXT_FOLDER)
+    }
+    folder = EXPECTED / case
+    if request.config.getoption("--update-golden"):
+        shutil.rmtree(folder, ignore_errors=True)
+        for path, text in rendered.items():
+            (folder / _kept_as(path)).parent.mkdir(parents=True, exist_ok=True)
+            (folder / _kept_as(path)).write_text(text, encoding="utf-8")
+    expected = {
+        p.relative_to(folder).as_posix(): p.read_text(encoding="utf-8") for p in folder.rglob("*") if p.is_file()
+    }
+    assert {_kept_as(path): text for path, text in rendered.items()} == expected
+
+
+def _kept_as(path: str) -> str:
+    """Name of a file below expected/: git would ignore most under their own names."""
+    return path.replace("generated/", "made/") + ".txt" if "/" in path else path.lstrip(".") + ".txt"
+
+
+def test_compose_files_are_valid_by_the_official_schema(bundle: dict[str, str]) -> None:
+    schema = json.loads((ROOT / "tests/data/compose-spec.json").read_text(encoding="utf-8"))
+    jsonschema.Draft7Validator(schema).validate(yaml.safe_load(bundle["docker-compose.yml"]))
+
+
+@pytest.mark.parametrize("case", [*CASES, "cluster.full.yaml"])
+def test_docker_compose_accepts_the_file(case: str, tmp_path: Path) -> None:
+    bundle = bundle_of(all_cases()[case])
+    docker = shutil.which("docker")
+    if not docker or subprocess.run([docker, "compose", "version"], capture_output=True, check=False).returncode:
+        pytest.skip("docker compose is not installed here")
+    for path, text in bundle.items():
+        (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / path).write_text(text, encoding="utf-8")
+    command = [docker, "compose", "--project-directory", str(tmp_path), "config", "--format", "json"]
+    made = subprocess.run(command, capture_output=True, text=True, check=False, cwd=tmp_path)
+    assert (made.returncode, made.stderr) == (0, "")
+    assert set(json.loads(made.stdout)["services"]) == set(yaml.safe_load(bundle["docker-compose.yml"])["services"])
+
+
+def test_no_two_services_share_a_host_port(services: dict[str, Any]) -> None:
+    ports = [port.rpartition(":")[0] for service in services.values() for port in service["ports"]]
+    assert len(set(ports)) == len(ports)
+
+
+def test_every_service_is_complete(services: dict[str, Any]) -> None:
+    for service in services.values():
+        assert {"image", "container_name", "healthcheck", "restart", "mem_limit", "stop_grace_period"} <= set(service)
+        assert re.fullmatch(r".+:[\w.-]+", service["image"])
+        assert "no-new-privileges:true" in service["security_opt"]
+        assert service["cap_drop"] == ["ALL"]
+
+
+def test_the_compose_file_is_flat_and_interpolates_nothing(bundle: dict[str, str]) -> None:
+    text = bundle["docker-compose.yml"]
+    tokens = {type(token).__name__ for token in yaml.scan(text)}
+    assert not tokens & {"AnchorToken", "AliasToken"}
+    data = yaml.safe_load(text)
+    assert not {"include", "extends"} & {*data, *(key for service in data["services"].values() for key in service)}
+    assert "$" not in text.replace("$$", "")
+
+
+def test_every_mounted_file_is_in_the_bundle(bundle: dict[str, str], services: dict[str, Any]) -> None:
+    for service in services.values():
+        for volume in service["volumes"]:
+            if isinstance(volume, dict):
+                source = volume["source"].removeprefix("./")
+                assert source in bundle or any(path.startswith(f"{source}/") for path in bundle)
+
+
+def test_only_hashes_of_tokens_are_written(bundle: dict[str, str]) -> None:
+    tokens = bundle.get("generated/config/admin-api/tokens.json")
+    if tokens is not None:
+        assert json.loads(tokens) == {role: hash_token(token) for role, token in TOKENS.items()}
+    assert not [path for path, text in bundle.items() for token in TOKENS.values() if token in text]
+
+
+def test_env_repeats_what_people_look_for() -> None:
+    env = bundle_of({"apiVersion": API_VERSION, **CASES["postgresql18"]})[".env"]
+    values = dict(line.split("=", 1) for line in env.splitlines() if not line.startswith("#"))
+    assert values == {
+        "COMPOSE_PROJECT_NAME": "shop",
+        "COMPOSE_PROFILES": "citus,admin-api",
+        "POSTGRES_USER": "postgres",
+        "POSTGRES_DB": "postgres",
+        "CITUS_COORDINATOR_PORT": "5434",
+        "CITUS_WORKER1_PORT": "5435",
+        "CITUS_WORKER3_PORT": "5437",
+        "ADMIN_API_PORT": "8000",
+    }

@@ -1,0 +1,44 @@
+import pytest
+
+from citus_cluster.model.causes import probable_cause
+
+
+@pytest.mark.parametrize(
+    ("text", "part"),
+    [
+        ("exec /usr/local/bin/docker-entrypoint.sh: exec format error", "another processor"),
+        ('psql: error: FATAL:  password authentication failed for user "postgres"', "another password"),
+        ("FATAL:  database files are incompatible with server", "another PostgreSQL major"),
+        ("PANIC:  could not write to file: No space left on device", "disk is full"),
+        ("FATAL:  could not map anonymous shared memory: Cannot allocate memory", "memory"),
+        ("Bind for 127.0.0.1:5434 failed: port is already allocated", "port is in use"),
+        ('FATAL:  configuration file "/etc/citus-cluster/postgresql.conf" contains errors', "settings"),
+        ('LOG:  unrecognized configuration parameter "shared_bufers"', "settings"),
+        ("sh: 0: cannot open /etc/citus-cluster/healthcheck.sh: Permission denied", "configuration"),
+        ("the credentials for other nodes are missing: the init script did not run", "first start"),
+        ("LOG:  database system was not properly shut down; automatic recovery in progress", "recovering"),
+    ],
+)
+def test_a_known_sign_gives_its_cause(text: str, part: str) -> None:
+    cause = probable_cause(text)
+    assert cause is not None and part in cause.text
+    assert cause.hint
+
+
+def test_what_every_first_start_logs_is_no_cause() -> None:
+    log = """\
+LOG:  parameter "listen_addresses" cannot be changed without restarting the server
+LOG:  configuration file "/etc/citus-cluster/postgresql.conf" contains errors; unaffected changes were applied
+LOG:  database system is ready to accept connections"""
+    assert probable_cause(log) is None
+
+
+def test_being_out_of_memory_wins_over_what_the_log_says() -> None:
+    cause = probable_cause("FATAL:  port is already allocated", exit_code=137, oom_killed=True)
+    assert cause is not None and "out of memory" in cause.text
+
+
+def test_being_killed_is_a_cause_only_without_a_better_one() -> None:
+    killed, better = probable_cause("", exit_code=137), probable_cause("No space left on device", exit_code=137)
+    assert killed is not None and "killed" in killed.text
+    assert better is not None and "disk" in better.text

@@ -1,0 +1,381 @@
+"""The set-up's command line. Most runs are in this process; those that need a real one are few, since each costs
+the start of an interpreter."""
+
+import io
+import json
+import os
+import pty
+import re
+import select
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from setup_support import ROOT, contents
+
+from citus_cluster import cli
+
+SCRIPT = ROOT / "setup_citus_cluster.py"
+SIZE = ("--memory=7840", "--cpus=2")
+NO_ENGINE = "unix:///nowhere.sock"
+ANSI = "\x1b["
+NASTY = 'it\'s "q" $HOME ${X} $$ #no \\n `id` %s {{x}} [red]x[/] pässwörd 密码 🔑 end '
+
+
+@dataclass
+class Result:
+    status: int
+    out: str
+    err: str
+
+
+Run = Callable[..., Result]
+
+
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Run:
+    """Run the set-up in this process, in ``tmp_path``, without an engine, and without a terminal."""
+    for name in [name for name in os.environ if name.startswith("CITUS_CLUSTER_")]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("DOCKER_HOST", NO_ENGINE)
+    monkeypatch.chdir(tmp_path)
+
+    def execute(*arguments: str) -> Result:
+        monkeypatch.setattr(sys, "argv", ["setup_citus_cluster.py", *arguments])
+        monkeypatch.setattr(sys, "stdin", io.StringIO())
+        with pytest.raises(SystemExit) as ended:
+            cli.setup_main()
+        printed = capsys.readouterr()
+        assert "Traceback" not in printed.out + printed.err
+        assert "should not have happened" not in printed.err
+        assert ANSI not in printed.out + printed.err
+        return Result(int(ended.value.code or 0), printed.out, printed.err)
+
+    return execute
+
+
+def clean_environment(**more: str) -> dict[str, str]:
+    return {"DOCKER_HOST": NO_ENGINE, "PATH": "/nonexistent", "PYTHONIOENCODING": "utf-8", **more}
+
+
+def process(*arguments: str, cwd: Path, python: tuple[str, ...] = (sys.executable,), **more: str) -> Result:
+    """Run the real script, with next to nothing in the environment."""
+    done = subprocess.run(
+        [*python, str(SCRIPT), *arguments],
+        cwd=cwd,
+        env=clean_environment(**more),
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    return Result(done.returncode, done.stdout, done.stderr)
+
+
+def spec_in(root: Path) -> dict[str, Any]:
+    data: dict[str, Any] = yaml.safe_load((root / "cluster.yaml").read_text(encoding="utf-8"))
+    return data
+
+
+def written(tmp_path: Path) -> list[str]:
+    return [path.name for path in tmp_path.iterdir()]
+
+
+# In a process of its own
+
+
+def test_the_script_runs_without_docker_psql_or_any_environment(tmp_path: Path) -> None:
+    made = process("--workers=3", *SIZE, cwd=tmp_path)
+    assert made.status == 0, made.err
+    assert spec_in(tmp_path)["workers"] == 3
+    assert "No Docker engine was asked" in made.err
+    assert "psql is not installed" in made.err
+    assert ANSI not in made.out + made.err
+    again = process("--workers", "3", cwd=tmp_path)
+    assert again.status == 0
+    assert "Nothing to do" in again.out
+
+
+def test_without_the_dependencies_it_says_in_one_line_what_to_run(tmp_path: Path) -> None:
+    bare = process("--workers=3", cwd=tmp_path, python=(sys.executable, "-S", "-E"))
+    assert bare.status == 1
+    assert re.fullmatch(r"The Python package \w+ is not installed: run 'make venv', .*\n", bare.err)
+    assert written(tmp_path) == []
+
+
+def on_terminal(arguments: list[str], answers: list[tuple[str, str]], cwd: Path) -> tuple[int, str]:
+    """Run the script on a terminal; each answer is typed once its prompt has appeared after the last one."""
+    terminal, other_end = pty.openpty()
+    child = subprocess.Popen(
+        [sys.executable, str(SCRIPT), *arguments],
+        cwd=cwd,
+        env=clean_environment(TERM="xterm"),
+        stdin=other_end,
+        stdout=other_end,
+        stderr=other_end,
+        start_new_session=True,
+    )
+    os.close(other_end)
+    seen, answered, waiting = "", 0, list(answers)
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline:
+        if not select.select([terminal], [], [], 1)[0]:
+            continue
+        try:
+            data = os.read(terminal, 65536)
+        except OSError:  # Linux says so when the other end has gone
+            break
+        seen += data.decode(errors="replace")
+        if waiting and waiting[0][0] in seen[answered:]:
+            answered = len(seen)
+            os.write(terminal, waiting.pop(0)[1].encode() + b"\n")
+    os.close(terminal)
+    if waiting:
+        child.kill()
+    status = child.wait(timeout=30)
+    assert not waiting, f"never asked for {waiting[0][0]}: {seen}"
+    return status, seen
+
+
+def test_the_guided_set_up_and_consent_on_a_terminal(tmp_path: Path) -> None:
+    questions = [
+        ("Workers", "1"),
+        ("Services", ""),
+        ("Port", "6000"),
+        ("random one): ", "gu'ided"),
+        ("Start it now", "n"),
+    ]
+    status, seen = on_terminal([], questions, tmp_path)
+    assert status == 0, seen
+    assert "gu'ided" not in seen
+    spec = spec_in(tmp_path)
+    assert (spec["workers"], spec["ports"]["citus"], spec["services"]) == (1, 6000, ["citus", "admin-api"])
+    assert (tmp_path / "generated/secrets/superuser_password").read_text() == "gu'ided"
+
+    before = contents(tmp_path)
+    status, seen = on_terminal(["--workers=2"], [("Write these changes?", "n")], tmp_path)
+    assert status == 4
+    assert "+  citus-worker2:" in seen
+    assert contents(tmp_path) == before
+    status, seen = on_terminal(["--workers=2"], [("Write these changes?", "y")], tmp_path)
+    assert status == 0, seen
+    assert spec_in(tmp_path)["workers"] == 2
+
+
+# Options
+
+
+@pytest.mark.parametrize("arguments", [("--workers", "3", "--name", "shop"), ("--workers=3", "--name=shop")])
+def test_both_ways_to_write_a_value(run: Run, tmp_path: Path, arguments: tuple[str, ...]) -> None:
+    assert run(*arguments, *SIZE).status == 0
+    assert (spec_in(tmp_path)["workers"], spec_in(tmp_path)["name"]) == (3, "shop")
+
+
+def test_every_option_has_its_variable_in_the_help(run: Run) -> None:
+    text = " ".join(run("--help").out.split())
+    for flag in (
+        "--workers",
+        "--port",
+        "--pg14-port",
+        "--admin-port",
+        "--user",
+        "--db",
+        "--pass",
+        "--password-file",
+        "--name",
+        "--services",
+        "--citus-image",
+        "--admin-api-image",
+        "--pg-major",
+        "--bind",
+        "--advertise",
+        "--memory",
+        "--cpus",
+        "--storage",
+        "--workload",
+        "--connections",
+        "--no-prompt",
+        "--yes",
+        "--force",
+        "--dry-run",
+        "--format",
+        "--up",
+        "--timeout",
+        "--spec",
+        "--output-dir",
+    ):
+        variable = "CITUS_CLUSTER_" + flag.removeprefix("--").upper().replace("-", "_")
+        assert re.search(rf"{flag} .*?env var: {variable}\b", text), flag
+    assert "--with-coordinator / --no-coordinator" in text
+    assert "CITUS_CLUSTER_WITH_COORDINATOR" in text
+
+
+def test_variables_are_read_and_flags_win(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CITUS_CLUSTER_WORKERS", "4")
+    monkeypatch.setenv("CITUS_CLUSTER_NAME", "shop")
+    monkeypatch.setenv("CITUS_CLUSTER_PASS", "from the environment")
+    made = run("--name=store", *SIZE)
+    assert made.status == 0
+    assert "process list" not in made.err
+    assert (spec_in(tmp_path)["workers"], spec_in(tmp_path)["name"]) == (4, "store")
+    assert (tmp_path / "generated/secrets/superuser_password").read_text() == "from the environment"
+
+
+def test_a_variable_for_a_workers_only_host(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CITUS_CLUSTER_WITH_COORDINATOR", "false")
+    monkeypatch.setenv("CITUS_CLUSTER_ADVERTISE", "db2")
+    assert run(*SIZE).status == 0
+    assert spec_in(tmp_path)["coordinator"] is False
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["--workers=three"], "--workers"),
+        (["--workers=1.5"], "--workers"),
+        (["--workers=-1"], "--workers: -1 is too small"),
+        (["--workers=1001"], "--workers: 1001 is too large"),
+        (["--workers=0", "--no-coordinator", "--advertise=db2"], "--workers"),
+        (["--port=0"], "--port: 0 is too small"),
+        (["--port=65536"], "--port: 65536 is too large"),
+        (["--port=65535"], "citus-worker2 would get port 65537"),
+        (["--admin-port=5435"], "citus-worker1 and admin-api would both get port 5435"),
+        (["--pg14-port=0"], "--pg14-port"),
+        (["--name=Shop"], "--name: 'Shop'"),
+        (["--user=pg_x"], "--user: 'pg_x' is reserved"),
+        (["--user=a b"], "--user: 'a b'"),
+        (["--db=template1"], "--db: 'template1'"),
+        (["--pass="], "the password is empty"),
+        (["--pass=a\nb"], "line break"),
+        (["--pass=a", "--password-file=b"], "both given"),
+        (["--password-file=none"], "No such file"),
+        (["--services="], "--services is empty"),
+        (["--services=citus,nope"], "--services: 'nope' is not one of"),
+        (["--services=admin-api"], "--services: admin-api administers Citus"),
+        (["--services=citus,redis"], "does not run redis yet"),
+        (["--no-coordinator"], "--advertise"),
+        (["--no-coordinator", "--advertise=db2", "--services=citus,admin-api"], "--services: admin-api runs beside"),
+        (["--advertise=localhost"], "--advertise: 'localhost'"),
+        (["--bind=localhost"], "--bind: 'localhost' is not an IP address"),
+        (["--citus-image=citus"], "--citus-image: 'citus' has no tag"),
+        (["--citus-image=mine:1"], "--pg-major"),
+        (["--memory=lots"], "--memory: 'lots'"),
+        (["--memory=1g"], "--memory="),
+        (["--cpus=0"], "--cpus: 0 is too small"),
+        (["--cpus=two"], "--cpus: 'two'"),
+        (["--storage=tape"], "--storage"),
+        (["--workload=x"], "--workload"),
+        (["--connections=1"], "--connections: 1 is too small"),
+        (["--spec=none.yaml"], "none.yaml cannot be read"),
+        (["--format=yaml"], "--format"),
+        (["--timeout=0"], "--timeout"),
+        (["--bogus"], "--bogus"),
+        (["extra"], "extra"),
+        (["--workers"], "--workers"),
+    ],
+)
+def test_usage_errors_write_nothing(run: Run, tmp_path: Path, arguments: list[str], told: str) -> None:
+    failed = run("--output-dir=new", *arguments)
+    assert failed.status == 2
+    assert failed.out == ""
+    assert told in failed.err
+    assert written(tmp_path) == []
+
+
+def test_several_problems_are_told_at_once(run: Run) -> None:
+    failed = run("--workers=5000", "--name=Shop", "--user=pg_x", "--bind=x", "--port=0", "--connections=1")
+    assert failed.status == 2
+    assert len(re.findall("^  - --", failed.err, re.MULTILINE)) == 6
+
+
+# Consent and statuses
+
+
+def test_statuses_of_dry_runs_and_of_changes_without_consent(run: Run, tmp_path: Path) -> None:
+    assert run("--workers=2", "--dry-run", "--output-dir=new", *SIZE).status == 4
+    assert written(tmp_path) == []
+    assert run("--workers=2", *SIZE).status == 0
+    assert run("--workers=2", "--dry-run").status == 0
+    before = contents(tmp_path)
+    refused = run("--workers=3")
+    assert refused.status == 4
+    assert "--yes" in refused.err
+    assert "+workers: 3" in refused.out
+    assert run("--workers=3", "--dry-run").status == 4
+    assert contents(tmp_path) == before
+    assert run("--workers=3", "--yes").status == 0
+    assert run("--workers=2").status == 2
+    (tmp_path / "docker-compose.yml").write_text("mine")
+    assert run("--workers=4", "--yes").status == 1
+    assert run("--workers=4", "--force").status == 0
+    assert (tmp_path / "docker-compose.yml.bak").read_text() == "mine"
+
+
+def test_json_is_one_document_on_stdout(run: Run, tmp_path: Path) -> None:
+    planned = json.loads(run("--dry-run", "--format=json", *SIZE).out)
+    assert planned["would_change"] is True
+    made = json.loads(run("--format=json", *SIZE).out)
+    assert made["setup"]["files"] == planned["files"]
+    assert json.loads(run("--dry-run", "--format=json").out)["would_change"] is False
+    failed = run("--format=json", "--name=BAD")
+    assert failed.status == 2
+    error = json.loads(failed.out)["error"]
+    assert (error["code"], error["exit_status"]) == ("invalid-spec", 2)
+    assert run("--format=json", "--workers=3").status == 4
+    assert spec_in(tmp_path)["workers"] == 2
+
+
+# Passwords
+
+
+def test_an_odd_password_lands_exactly_and_shows_nowhere(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "password").write_text(NASTY + "\n", encoding="utf-8")
+    printed = [run("--password-file=password", "--output-dir=made", *SIZE)]
+    printed += [
+        run("--password-file=password", "--output-dir=made", "--workers=4", "--yes", f"--format={form}")
+        for form in ("text", "json")
+    ]
+    assert [result.status for result in printed] == [0, 0, 0]
+    assert (tmp_path / "made/generated/secrets/superuser_password").read_bytes() == NASTY.encode()
+    for result in printed:
+        assert "it's" not in result.out + result.err
+    for path, content in contents(tmp_path / "made").items():
+        assert path == "generated/secrets/superuser_password" or "密码".encode() not in content
+
+
+@pytest.mark.parametrize("argument", [["--pass", "the$secret"], ["--pass=the$secret"]])
+def test_a_password_on_the_command_line_is_warned_of_and_not_recorded(
+    run: Run, tmp_path: Path, argument: list[str]
+) -> None:
+    made = run(*argument, *SIZE)
+    assert made.status == 0
+    assert "process list" in made.err
+    assert "the$secret" not in made.out + made.err
+    found = contents(tmp_path)
+    assert [path for path, content in found.items() if b"the$secret" in content] == [
+        "generated/secrets/superuser_password"
+    ]
+    (line,) = found["generated/journal.jsonl"].splitlines()
+    assert any("***" in word for word in json.loads(line)["arguments"])
+    wrong = run("--pass=another$secret")
+    assert wrong.status == 2
+    assert "secret" not in wrong.err.replace("generated/secrets", "")
+
+
+def test_a_password_that_is_refused_is_not_repeated(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "password").write_bytes(b"se\0cret-part")
+    failed = run("--password-file=password")
+    assert failed.status == 2
+    assert "cret-part" not in failed.err
+    assert written(tmp_path) == ["password"]
+
+
+def test_the_commands_to_go_on_with_are_printed(run: Run) -> None:
+    assert "docker compose up -d --wait" in run(*SIZE).out

@@ -1,0 +1,67 @@
+"""DSNs: any printable character, never a password where it does not belong."""
+
+import string
+
+import pytest
+from psycopg.conninfo import conninfo_to_dict
+
+from citus_cluster.errors import AuthenticationError, UnreachableError, UsageError
+from citus_cluster.runtime.postgres import ConnectionInfo, explain_refusal
+
+NASTY = string.punctuation + " %41 \\' ñ€😀 x"
+
+
+@pytest.mark.parametrize("host", ["localhost", "10.0.0.1", "fd00::1", "citus-coordinator"])
+def test_every_printable_character_survives_the_uri(host: str) -> None:
+    info = ConnectionInfo(host, 5434, NASTY, "my db/ñ?", NASTY, "require")
+    assert ConnectionInfo.from_dsn(info.dsn(masked=False)) == info
+    values = conninfo_to_dict(info.dsn(masked=False))
+    assert (values["password"], values["user"], values["dbname"], values["host"]) == (NASTY, NASTY, "my db/ñ?", host)
+
+
+def test_the_password_is_masked_unless_asked_for() -> None:
+    info = ConnectionInfo("localhost", 5434, "postgres", "postgres", "sesame")
+    assert info.dsn() == "postgresql://postgres:****@localhost:5434/postgres"
+    assert "sesame" not in f"{info!r} {info} {info.dsn()}"
+
+
+def test_defaults_and_key_value_form() -> None:
+    assert ConnectionInfo.from_dsn("postgresql://") == ConnectionInfo("localhost", 5432, "postgres", "postgres", "")
+    assert ConnectionInfo.from_dsn(r"host=db user=app password='it\'s \\ x'") == ConnectionInfo(
+        "db", 5432, "app", "app", r"it's \ x"
+    )
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "sesame",
+        "postgresql://u:sesame@h:notaport/db",
+        "postgresql://u:sesame@h:99999/db",
+        "postgresql://u:sesame@h,i/db",
+        "postgresql://u:sesame@h/db?options=-csomething",
+        "postgresql://u:sesame%zz@h/db",
+    ],
+)
+def test_a_bad_dsn_is_refused_without_repeating_it(text: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        ConnectionInfo.from_dsn(text)
+    assert "sesame" not in f"{caught.value} {caught.value.hint}"
+
+
+@pytest.mark.parametrize(
+    ("text", "kind", "hint"),
+    [
+        ('FATAL:  password authentication failed for user "postgres"', AuthenticationError, "superuser_password"),
+        ("connection failed: FATAL:  the database system is starting up", UnreachableError, "try again"),
+        ("connection failed: Connection refused", UnreachableError, "docker compose ps"),
+        ('FATAL:  database "shop" does not exist', UnreachableError, "database"),
+        ("FATAL:  sorry, too many clients already", UnreachableError, "max_connections"),
+        ("[Errno -2] Name or service not known", UnreachableError, "name"),
+    ],
+)
+def test_refusals_are_explained(text: str, kind: type[UnreachableError], hint: str) -> None:
+    error = explain_refusal(ConnectionInfo("h", 1, "postgres", "d", "sesame"), text)
+    assert type(error) is kind
+    assert hint in str(error.hint)
+    assert "sesame" not in f"{error} {error.hint}"

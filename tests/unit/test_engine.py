@@ -1,0 +1,82 @@
+import gc
+import hashlib
+import json
+import socket
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from citus_cluster.errors import EngineUnavailableError
+from citus_cluster.runtime.engine import Engine
+from citus_cluster.runtime.ports import PortState, port_state
+
+
+@pytest.fixture(autouse=True)
+def _sockets_that_the_sdk_forgets() -> Iterator[None]:
+    """Where it cannot connect, the SDK leaves closing its socket to the garbage collector, which warns."""
+    yield
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ResourceWarning)
+        gc.collect()
+
+
+def test_a_missing_socket_is_said_with_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DOCKER_HOST", f"unix://{tmp_path}/none.sock")
+    with pytest.raises(EngineUnavailableError, match="socket does not exist") as caught:
+        Engine.connect()
+    assert caught.value.hint and "DOCKER_HOST" in caught.value.hint
+
+
+def test_a_socket_without_an_engine_is_told_apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "dead.sock"
+    with socket.socket(socket.AF_UNIX) as left_over:
+        left_over.bind(str(path))
+    monkeypatch.setenv("DOCKER_HOST", f"unix://{path}")
+    with pytest.raises(EngineUnavailableError, match="not running"):
+        Engine.connect()
+
+
+def test_an_engine_that_is_silent_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "silent.sock"
+    with socket.socket(socket.AF_UNIX) as silent:
+        silent.bind(str(path))
+        silent.listen()
+        monkeypatch.setenv("DOCKER_HOST", f"unix://{path}")
+        with pytest.raises(EngineUnavailableError, match="does not answer"):
+            Engine.connect(timeout_s=1)
+
+
+def test_nonsense_in_docker_host_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DOCKER_HOST", "gopher://x")
+    with pytest.raises(EngineUnavailableError, match="gopher://x") as caught:
+        Engine.connect()
+    assert caught.value.hint and "unset" in caught.value.hint
+
+
+def test_the_current_context_is_honoured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Docker Desktop on a Mac may have no /var/run/docker.sock, and says where its socket is in a context."""
+    host = f"unix://{tmp_path}/desktop.sock"
+    folder = tmp_path / "contexts" / "meta" / hashlib.sha256(b"desktop").hexdigest()
+    folder.mkdir(parents=True)
+    (tmp_path / "config.json").write_text(json.dumps({"currentContext": "desktop"}))
+    metadata = {"Name": "desktop", "Metadata": {}, "Endpoints": {"docker": {"Host": host, "SkipTLSVerify": False}}}
+    (folder / "meta.json").write_text(json.dumps(metadata))
+    monkeypatch.setenv("DOCKER_CONFIG", str(tmp_path))
+    monkeypatch.delenv("DOCKER_HOST", raising=False)
+    monkeypatch.delenv("DOCKER_CONTEXT", raising=False)
+    with pytest.raises(EngineUnavailableError) as caught:
+        Engine.connect()
+    assert host in caught.value.message
+
+
+def test_a_port_is_free_or_taken_or_of_another_machine() -> None:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen()
+        port = listener.getsockname()[1]
+        assert port_state("127.0.0.1", port) is PortState.TAKEN
+        assert port_state("0.0.0.0", port) is PortState.TAKEN
+    assert port_state("127.0.0.1", port) is PortState.FREE
+    assert port_state("192.0.2.1", port) is PortState.NOT_HERE

@@ -1,0 +1,269 @@
+import json
+import multiprocessing
+import os
+import shutil
+import subprocess
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from setup_support import contents, set_up, snapshot
+
+from citus_cluster.errors import LockedError, WriteError
+from citus_cluster.model.changes import Action
+from citus_cluster.render.bundle import MANIFEST_FILE
+from citus_cluster.runtime import files
+
+
+@pytest.fixture
+def cluster(tmp_path: Path) -> Path:
+    root = tmp_path / "cluster"
+    set_up(root)
+    return root
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 256 kB, so that a bundle does not fit twice."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    command = ["mount", "-t", "tmpfs", "-o", "size=256k", "none", str(disk)]
+    if os.geteuid() != 0 or subprocess.run(command, capture_output=True, check=False).returncode:
+        pytest.skip("mounting a small file system needs root and a system that lets it mount")
+    yield disk
+    subprocess.run(["umount", str(disk)], check=True)
+
+
+CITUS_ONLY = {"services": ["citus"]}
+GROWN = {"workers": 4, **CITUS_ONLY}
+
+
+def leftovers(root: Path) -> list[str]:
+    return [path.name for path in root.rglob("*") if "staging" in path.name]
+
+
+def test_modes_do_not_depend_on_the_umask(tmp_path: Path) -> None:
+    old = os.umask(0o077)
+    try:
+        set_up(tmp_path / "a")
+        os.umask(0)
+        set_up(tmp_path / "b")
+    finally:
+        os.umask(old)
+    for root in (tmp_path / "a", tmp_path / "b"):
+        modes = {path: mode for path, (_, _, mode) in snapshot(root).items()}
+        private = {path for path, mode in modes.items() if mode == 0o600}
+        assert private == {
+            ".env",
+            "generated/secrets/admin_api_token",
+            "generated/secrets/admin_api_read_token",
+        }
+        assert {mode for path, mode in modes.items() if path not in private} == {0o644}
+        folders = {p.relative_to(root).as_posix(): p.stat().st_mode & 0o777 for p in root.rglob("*") if p.is_dir()}
+        assert folders.pop("generated/secrets") == 0o700
+        assert set(folders.values()) == {0o755}
+
+
+def test_a_full_disk_leaves_the_old_files_intact(small_disk: Path) -> None:
+    root = small_disk / "cluster"
+    set_up(root, CITUS_ONLY)
+    before = snapshot(root)
+    filler = small_disk / "filler"
+    with filler.open("wb", buffering=0) as file, pytest.raises(OSError, match="No space"):
+        while True:
+            file.write(b"x" * 1024)
+    with pytest.raises(WriteError, match="No space left on device; the files that were there are intact") as caught:
+        set_up(root, GROWN)
+    assert "Free some space" in (caught.value.hint or "")
+    assert snapshot(root) == before
+    assert leftovers(root) == []
+    filler.unlink()
+    set_up(root, GROWN)
+    assert set_up(root, GROWN).nothing_to_do
+
+
+def test_a_directory_that_cannot_be_written(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(WriteError, match="cannot be") as caught:
+        set_up(tmp_path / "file" / "cluster")
+    assert "--output-dir" in (caught.value.hint or "")
+
+
+def test_a_read_only_directory_keeps_what_it_has(cluster: Path) -> None:
+    if os.geteuid() != 0:
+        before = snapshot(cluster)
+        cluster.chmod(0o555)
+        try:
+            with pytest.raises(WriteError, match="Permission denied"):
+                set_up(cluster, {"workers": 4})
+        finally:
+            cluster.chmod(0o755)
+    else:  # root may write anywhere, unless the file system itself says no
+        mounted = subprocess.run(["mount", "--bind", cluster, cluster], capture_output=True, check=False)
+        if mounted.returncode:
+            pytest.skip("root may write to every directory here, and may not mount one read-only")
+        try:
+            subprocess.run(["mount", "-o", "remount,bind,ro", cluster], check=True)
+            before = snapshot(cluster)
+            with pytest.raises(WriteError, match="Read-only file system"):
+                set_up(cluster, {"workers": 4})
+            assert snapshot(cluster) == before
+        finally:
+            subprocess.run(["umount", cluster], check=True)
+    assert snapshot(cluster) == before
+
+
+class _KilledError(BaseException):
+    """Stands for the end of the process: nothing of ours runs after it."""
+
+
+def kill_after(monkeypatch: pytest.MonkeyPatch, steps: int) -> None:
+    """Let so many renames and removals happen, then end as a killed process does, without any cleaning up."""
+    done: list[str] = []
+    killed: list[str] = []
+    remove_tree = shutil.rmtree
+
+    def counted(real: Any) -> Any:
+        def step(path: Path, *args: Any, **more: Any) -> Any:
+            if len(done) == steps:
+                killed.append(path.name)
+                raise _KilledError
+            done.append(path.name)
+            return real(path, *args, **more)
+
+        return step
+
+    monkeypatch.setattr(Path, "replace", counted(Path.replace))
+    monkeypatch.setattr(Path, "unlink", counted(Path.unlink))
+    monkeypatch.setattr(shutil, "rmtree", lambda *args, **more: None if killed else remove_tree(*args, **more))
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "start"),
+    [(None, CITUS_ONLY, 0), (CITUS_ONLY, GROWN, 0), ({}, CITUS_ONLY, 7)],
+    ids=["fresh", "growing", "removing a service"],
+)
+def test_a_run_killed_at_any_point_is_finished_by_the_next(
+    tmp_path: Path, first: dict[str, Any] | None, second: dict[str, Any], start: int
+) -> None:
+    goal = set(_outcome(tmp_path / "goal", first, second))
+    for steps in range(start, 12):  # after these come the many files of the API's sources, all alike
+        root = tmp_path / str(steps)
+        if first is not None:
+            set_up(root, first)
+        with pytest.MonkeyPatch.context() as patch:
+            kill_after(patch, steps)
+            try:
+                set_up(root, second)
+                break  # no step was left to be killed at
+            except _KilledError:
+                pass
+        finished = set_up(root, second)
+        assert finished.replaced_edits == finished.kept_edits == ()
+        assert leftovers(root) == []
+        assert set(contents(root)) == goal
+        assert set_up(root, second).nothing_to_do
+        manifest = json.loads((root / MANIFEST_FILE).read_text())
+        assert manifest["identity"]["name"] == "citus"
+    assert steps > 5
+
+
+def _outcome(root: Path, first: dict[str, Any] | None, second: dict[str, Any]) -> dict[str, bytes]:
+    if first is not None:
+        set_up(root, first)
+    set_up(root, second)
+    return contents(root)
+
+
+def test_two_killed_runs_in_a_row_are_no_hand_edit(tmp_path: Path) -> None:
+    root = tmp_path / "cluster"
+    set_up(root, CITUS_ONLY)
+    for workers, steps in ((4, 4), (5, 2)):
+        with pytest.MonkeyPatch.context() as patch, pytest.raises(_KilledError):
+            kill_after(patch, steps)
+            set_up(root, {"workers": workers})
+    assert set_up(root, {"workers": 6}).replaced_edits == ()
+    recorded = files.read_manifest(root)
+    assert recorded is not None
+    assert {len(digests) for digests in recorded.files.values()} == {1}
+
+
+def _hold(root: Path, held: Any, release: Any) -> None:
+    with files.locked(root):
+        held.set()
+        release.wait(30)
+
+
+def test_a_second_run_is_refused_and_a_dead_one_leaves_no_lock(cluster: Path) -> None:
+    context = multiprocessing.get_context("spawn")
+    held, release = context.Event(), context.Event()
+    other = context.Process(target=_hold, args=(cluster, held, release))
+    other.start()
+    try:
+        assert held.wait(30)
+        before = snapshot(cluster)
+        with pytest.raises(LockedError, match=f"process {other.pid}"):
+            set_up(cluster, {"workers": 4})
+        assert snapshot(cluster) == before
+    finally:
+        other.kill()
+        other.join()
+    set_up(cluster, {"workers": 4})
+
+
+def test_two_threads_do_not_both_hold_the_lock(cluster: Path) -> None:
+    refused = []
+
+    def attempt() -> None:
+        try:
+            with files.locked(cluster):
+                pass
+        except LockedError as error:
+            refused.append(error)
+
+    with files.locked(cluster):
+        thread = threading.Thread(target=attempt)
+        thread.start()
+        thread.join()
+    assert len(refused) == 1
+
+
+def test_what_a_killed_run_staged_is_removed(cluster: Path) -> None:
+    staged = cluster / ".citus-cluster.staging-99999"
+    staged.mkdir()
+    (staged / "0-x").write_text("half")
+    with files.locked(cluster):
+        assert not staged.exists()
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", '{"files": {}}', '{"identity": {}, "files": {"a": 1}}'])
+def test_a_damaged_manifest_is_told(cluster: Path, text: str) -> None:
+    (cluster / MANIFEST_FILE).write_text(text)
+    with pytest.raises(WriteError, match=r"manifest\.json is damaged"):
+        set_up(cluster)
+
+
+def test_a_folder_in_the_place_of_a_file(cluster: Path) -> None:
+    (cluster / "docker-compose.yml").unlink()
+    (cluster / "docker-compose.yml").mkdir()
+    with pytest.raises(WriteError, match=r"docker-compose\.yml cannot be read: Is a directory"):
+        set_up(cluster)
+
+
+def test_lost_modes_are_restored(cluster: Path) -> None:
+    (cluster / ".env").chmod(0o644)
+    (cluster / "generated/secrets/superuser_password").chmod(0o600)
+    (cluster / "generated/secrets").chmod(0o755)
+    changed = set_up(cluster).all_changes
+    assert {(change.path, change.action) for change in changed} == {
+        (".env", Action.SET_MODE),
+        ("generated/secrets/superuser_password", Action.SET_MODE),
+    }
+    assert (cluster / ".env").stat().st_mode & 0o777 == 0o600
+    assert (cluster / "generated/secrets").stat().st_mode & 0o777 == 0o700
+
+
+def test_the_lock_is_private(cluster: Path) -> None:
+    assert (cluster / files.LOCK_FILE).stat().st_mode & 0o777 == 0o600

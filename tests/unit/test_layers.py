@@ -1,0 +1,139 @@
+"""The layers of docs/architecture.md, read from the imports in the source."""
+
+import ast
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+
+import pytest
+from setup_support import ROOT
+
+CORE = ["errors", "model", "render", "runtime", "operations"]
+EDGE = "the edge"
+FILES = sorted((ROOT / "citus_cluster").rglob("*.py")) + sorted((ROOT / "admin_api").rglob("*.py"))
+IMPURE_MODULES = {
+    "asyncio",
+    "docker",
+    "fcntl",
+    "io",
+    "os",
+    "pathlib",
+    "psycopg",
+    "random",
+    "requests",
+    "secrets",
+    "shutil",
+    "socket",
+    "subprocess",
+    "sys",
+    "tempfile",
+    "threading",
+    "time",
+    "urllib",
+    "uuid",
+}
+# ruamel.yaml writes to a stream, so render/spec_file.py gives it one in memory.
+ALLOWED = {("citus_cluster/render/spec_file.py", "io")}
+
+
+def name_of(path: Path) -> str:
+    return path.relative_to(ROOT).as_posix()
+
+
+def layer_of(module: str) -> str | None:
+    """Layer of one of our modules; None for one that is not ours, or is the bare package."""
+    package, _, rest = module.partition(".")
+    if package == "admin_api":
+        return EDGE
+    if package != "citus_cluster" or not rest:
+        return None
+    first = rest.split(".")[0]
+    return first if first in CORE else EDGE
+
+
+@cache
+def nodes_of(path: Path) -> tuple[ast.AST, ...]:
+    return tuple(ast.walk(ast.parse(path.read_text(encoding="utf-8"))))
+
+
+def imports_of(path: Path) -> Iterator[str]:
+    """Every module that a file imports, wherever in it."""
+    for node in nodes_of(path):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{name_of(path)} imports relatively"
+            assert node.module
+            yield node.module
+            if node.module in {"citus_cluster", "admin_api", *(f"citus_cluster.{layer}" for layer in CORE)}:
+                yield from (f"{node.module}.{alias.name}" for alias in node.names if alias.name != "__version__")
+
+
+def rank(layer: str) -> int:
+    return CORE.index(layer) if layer in CORE else len(CORE)
+
+
+@pytest.mark.parametrize("path", FILES, ids=name_of)
+def test_imports_run_one_way(path: Path) -> None:
+    own = layer_of(name_of(path).removesuffix(".py").removesuffix("/__init__").replace("/", "."))
+    if own is None:  # the bare package
+        assert not [module for module in imports_of(path) if layer_of(module)]
+        return
+    above = [m for m in imports_of(path) if (layer := layer_of(m)) is not None and rank(layer) > rank(own)]
+    assert above == []
+
+
+def test_the_edges_do_not_import_each_other() -> None:
+    for path in FILES:
+        of_api = name_of(path).startswith("admin_api/")
+        modules = [module for module in imports_of(path) if layer_of(module) == EDGE]
+        other = "citus_cluster" if of_api else "admin_api"
+        assert not [module for module in modules if module.startswith(other)], name_of(path)
+
+
+@pytest.mark.parametrize("path", FILES, ids=name_of)
+def test_one_door_to_docker_and_one_to_postgresql(path: Path) -> None:
+    packages = {module.split(".")[0] for module in imports_of(path)}
+    assert "docker" not in packages or name_of(path) == "citus_cluster/runtime/engine.py"
+    if "psycopg" in packages and not name_of(path).startswith(("citus_cluster/runtime/", "admin_api/")):
+        # An operation may tell one failure from another; it sends no SQL.
+        assert name_of(path).startswith("citus_cluster/operations/")
+        used = [node for node in nodes_of(path) if isinstance(node, ast.Attribute)]
+        of_driver = {node.attr for node in used if isinstance(node.value, ast.Name) and node.value.id == "psycopg"}
+        assert {name for name in of_driver if not name.endswith("Error")} <= {"errors"}
+        assert not {"execute", "executemany", "cursor"} & {node.attr for node in used}
+    if "psycopg_pool" in packages:
+        assert name_of(path).startswith("admin_api/")
+    if "subprocess" in packages:
+        assert name_of(path).startswith("citus_cluster/runtime/")
+    if packages & {"typer", "rich", "click"}:
+        assert name_of(path).startswith(("citus_cluster/cli", "citus_cluster/console"))
+    if packages & {"fastapi", "starlette", "uvicorn"}:
+        assert name_of(path).startswith("admin_api/")
+
+
+PURE = [path for path in FILES if name_of(path).startswith(("citus_cluster/model/", "citus_cluster/render/"))]
+
+
+@pytest.mark.parametrize("path", PURE, ids=name_of)
+def test_model_and_render_touch_no_file_socket_clock_or_random_source(path: Path) -> None:
+    packages = {module.split(".")[0] for module in imports_of(path)}
+    assert {package for package in packages & IMPURE_MODULES if (name_of(path), package) not in ALLOWED} == set()
+    calls = [node.func for node in nodes_of(path) if isinstance(node, ast.Call)]
+    names = {call.id for call in calls if isinstance(call, ast.Name)}
+    assert not names & {"open", "print", "input", "exec", "eval", "__import__"}
+    methods = {call.attr for call in calls if isinstance(call, ast.Attribute)}
+    assert not methods & {"now", "utcnow", "today", "read_text", "write_text", "read_bytes", "write_bytes"}
+
+
+def test_the_check_sees_what_it_looks_for(tmp_path: Path) -> None:
+    file = tmp_path / "x.py"
+    file.write_text("import os\nfrom citus_cluster import cli\ndef f():\n    from citus_cluster.runtime import files\n")
+    found = set(imports_of(file))
+    assert {"os", "citus_cluster.cli", "citus_cluster.runtime.files"} <= found
+    assert [layer_of(m) for m in ("citus_cluster.cli", "citus_cluster.runtime.files", "admin_api.app", "os")] == [
+        EDGE,
+        "runtime",
+        EDGE,
+        None,
+    ]

@@ -1,0 +1,100 @@
+from pathlib import Path
+
+import pytest
+
+from citus_cluster.errors import ImmutableError, UsageError
+from citus_cluster.runtime import secrets
+
+NASTY = 'it\'s "q" $HOME ${X} #no \\n `id` %s {{x}} pässwörd 密码 🔑 end '
+
+
+def save(root: Path, made: secrets.Secrets) -> None:
+    for path, wanted in made.files.items():
+        target = root / path
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_bytes(wanted.content)
+        target.chmod(wanted.mode)
+
+
+def test_secrets_are_random_long_and_need_no_quoting() -> None:
+    made = {secrets.generate() for _ in range(100)}
+    assert len(made) == 100
+    assert all(len(text) == 32 and text.isalnum() and text.isascii() for text in made)
+
+
+def test_once_made_they_are_kept(tmp_path: Path) -> None:
+    first = secrets.prepare(tmp_path, given_password=None, admin_api=True)
+    assert len({first.superuser_password, *first.tokens.values()}) == 3
+    save(tmp_path, first)
+    second = secrets.prepare(tmp_path, given_password=None, admin_api=True)
+    assert second.values == first.values
+    assert second.files == {}
+
+
+def test_a_given_password_is_kept_byte_for_byte(tmp_path: Path) -> None:
+    save(tmp_path, secrets.prepare(tmp_path, given_password=NASTY, admin_api=False))
+    assert (tmp_path / secrets.SUPERUSER_PASSWORD).read_bytes() == NASTY.encode()
+    assert secrets.prepare(tmp_path, given_password=NASTY, admin_api=False).files == {}
+    assert secrets.prepare(tmp_path, given_password=None, admin_api=False).superuser_password == NASTY
+
+
+def test_another_password_is_refused_and_not_repeated(tmp_path: Path) -> None:
+    save(tmp_path, secrets.prepare(tmp_path, given_password="first-secret", admin_api=False))
+    with pytest.raises(ImmutableError) as caught:
+        secrets.prepare(tmp_path, given_password="second-secret", admin_api=False)
+    told = f"{caught.value.message} {caught.value.hint}"
+    assert "first-secret" not in told
+    assert "second-secret" not in told
+
+
+@pytest.mark.parametrize("password", ["", "a\nb", "a\0b", "a\rb"])
+def test_what_cannot_be_a_password(tmp_path: Path, password: str) -> None:
+    with pytest.raises(UsageError, match="cannot be used"):
+        secrets.prepare(tmp_path, given_password=password, admin_api=False)
+
+
+def test_secrets_never_show_in_a_representation(tmp_path: Path) -> None:
+    made = secrets.prepare(tmp_path, given_password="the-secret", admin_api=True)
+    assert "the-secret" not in repr(made)
+    assert made.tokens["admin"] not in repr(made)
+
+
+def test_only_the_folder_hides_what_the_api_reads(tmp_path: Path) -> None:
+    with_api = secrets.prepare(tmp_path, given_password="x", admin_api=True)
+    assert {path.rpartition("/")[2]: wanted.mode for path, wanted in with_api.files.items()} == {
+        "superuser_password": 0o644,
+        "admin_api_token": 0o600,
+        "admin_api_read_token": 0o600,
+    }
+    without = secrets.prepare(tmp_path, given_password="x", admin_api=False)
+    assert {wanted.mode for wanted in without.files.values()} == {0o600}
+    assert without.tokens == {}
+
+
+@pytest.mark.parametrize("end", ["", "\n", "\r\n"])
+def test_one_line_end_of_an_editor_does_not_count(tmp_path: Path, end: str) -> None:
+    file = tmp_path / "password"
+    file.write_bytes(f" a b {end}".encode())
+    assert secrets.read_password_file(file) == " a b "
+    saved = tmp_path / secrets.SUPERUSER_PASSWORD
+    saved.parent.mkdir(parents=True)
+    saved.write_bytes(f" a b {end}".encode())
+    assert secrets.saved(tmp_path, secrets.SUPERUSER_PASSWORD) == " a b "
+
+
+def test_a_password_file_that_cannot_be_read(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="No such file"):
+        secrets.read_password_file(tmp_path / "none")
+    with pytest.raises(UsageError, match="Is a directory"):
+        secrets.read_password_file(tmp_path)
+    (tmp_path / "latin1").write_bytes(b"p\xe4ss")
+    with pytest.raises(UsageError, match="not UTF-8"):
+        secrets.read_password_file(tmp_path / "latin1")
+
+
+def test_a_damaged_saved_password_is_told(tmp_path: Path) -> None:
+    target = tmp_path / secrets.SUPERUSER_PASSWORD
+    target.parent.mkdir(parents=True)
+    target.write_bytes(b"\xff\xfe")
+    with pytest.raises(UsageError, match=r"superuser_password is not UTF-8"):
+        secrets.prepare(tmp_path, given_password=None, admin_api=False)

@@ -1,0 +1,176 @@
+from typing import Any
+
+import pytest
+
+from citus_cluster.errors import SpecError
+from citus_cluster.model.nodes import NodeAddress
+from citus_cluster.model.spec import API_VERSION, parse_spec
+from citus_cluster.model.topology import Topology, container_name, host_ports, pg14_port, resolve
+
+
+def topology_of(pg_major: int = 17, **data: Any) -> Topology:
+    spec = parse_spec({"apiVersion": API_VERSION, **data})
+    topology, _ = resolve(spec, memory_mb=16000, cpus=4, pg_major=pg_major)
+    return topology
+
+
+def problems_of(**data: Any) -> tuple[str, ...]:
+    with pytest.raises(SpecError) as caught:
+        topology_of(**data)
+    return caught.value.details
+
+
+def test_default_ports_names_and_addresses() -> None:
+    topology = topology_of(workers=3)
+    assert [(node.service, node.container_name, node.host_port) for node in topology.nodes] == [
+        ("citus-coordinator", "citus-coordinator", 5434),
+        ("citus-worker1", "citus-worker1", 5435),
+        ("citus-worker2", "citus-worker2", 5436),
+        ("citus-worker3", "citus-worker3", 5437),
+    ]
+    assert {node.address for node in topology.nodes} == {NodeAddress(node.service, 5432) for node in topology.nodes}
+    assert topology.admin_api is not None
+    assert (topology.admin_api.container_name, topology.admin_api.host_port) == ("admin-api", 8000)
+    assert topology.publish_on == topology.publish_citus_on == ("127.0.0.1",)
+    assert topology.service_names == (
+        "citus-coordinator",
+        "citus-worker1",
+        "citus-worker2",
+        "citus-worker3",
+        "admin-api",
+    )
+
+
+def test_a_missing_worker_keeps_the_ports_of_the_others() -> None:
+    assert [(n.service, n.host_port) for n in topology_of(workers=[4, 1, 3]).workers] == [
+        ("citus-worker1", 5435),
+        ("citus-worker3", 5437),
+        ("citus-worker4", 5438),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("project", "service", "expected"),
+    [
+        ("citus", "citus-worker1", "citus-worker1"),
+        ("citus", "redis", "redis"),
+        ("shop", "citus-coordinator", "shop-coordinator"),
+        ("shop", "citus-worker1", "shop-worker1"),
+        ("shop", "redis", "shop-redis"),
+        ("shop", "admin-api", "shop-admin-api"),
+    ],
+)
+def test_container_names(project: str, service: str, expected: str) -> None:
+    assert container_name(project, service) == expected
+
+
+@pytest.mark.parametrize(
+    ("base", "primary"),
+    [
+        (5434, 5432),  # the default: the pair lies just below
+        (5433, 5431),  # the replica would meet the coordinator
+        (5432, 5430),
+        (5000, 4998),  # workers could grow up to the pair
+        (4432, 4430),
+        (4431, 5432),  # 1,000 workers end just below
+        (6000, 5432),
+        (1, 5432),
+    ],
+)
+def test_the_pair_of_postgresql_14_gives_way_to_citus(base: int, primary: int) -> None:
+    assert pg14_port(base, None) == primary
+    assert pg14_port(base, 7000) == 7000
+
+
+def test_a_given_port_of_the_pair_that_clashes_is_refused() -> None:
+    assert problems_of(services=["citus", "pg14"], ports={"pg14": 5434}) == (
+        "ports: citus-coordinator and pg14-primary would both get port 5434: give one of them another",
+        "ports: citus-worker1 and pg14-replica would both get port 5435: give one of them another",
+    )
+
+
+def test_default_ports_of_every_service_never_meet() -> None:
+    for base in (1, 4431, 4432, 5000, 5431, 5432, 5433, 5434, 5435, 6432):
+        spec = parse_spec({"apiVersion": API_VERSION, "services": ["citus", "pg14"], "ports": {"citus": base}})
+        ports = [port for port, _ in host_ports(spec)]
+        assert len(set(ports)) == len(ports)
+        assert min(ports) >= 1
+
+
+def test_two_services_on_one_port() -> None:
+    assert problems_of(workers=3, ports={"admin_api": 5436}) == (
+        "ports: citus-worker2 and admin-api would both get port 5436: give one of them another",
+    )
+
+
+def test_ports_above_the_last_are_told_once() -> None:
+    (problem,) = problems_of(workers=500, ports={"citus": 65530})
+    assert problem == (
+        "ports: citus-worker500 would get port 66030 and 494 more services too; "
+        "ports go from 1 to 65535: choose another --port"
+    )
+
+
+@pytest.mark.parametrize(
+    ("bind", "advertise", "published"),
+    [
+        ("127.0.0.1", "10.0.0.5", ("127.0.0.1", "10.0.0.5")),
+        ("127.0.0.1", "db1.example.org", ("0.0.0.0",)),
+        ("10.0.0.5", "db1.example.org", ("10.0.0.5",)),
+        ("10.0.0.5", "10.0.0.5", ("10.0.0.5",)),
+        ("0.0.0.0", "10.0.0.5", ("0.0.0.0",)),
+        ("0.0.0.0", "db1", ("0.0.0.0",)),
+        ("0.0.0.0", "fd00::5", ("0.0.0.0", "fd00::5")),
+        ("::", "fd00::5", ("::",)),
+    ],
+)
+def test_advertised_nodes_are_reached_by_their_published_ports(
+    bind: str, advertise: str, published: tuple[str, ...]
+) -> None:
+    topology = topology_of(workers=2, bind=bind, advertise=advertise)
+    assert topology.publish_citus_on == published
+    assert topology.publish_on == (bind,)
+    assert [node.address for node in topology.nodes] == [NodeAddress(advertise, port) for port in (5434, 5435, 5436)]
+
+
+@pytest.mark.parametrize(
+    ("bind", "host"), [("127.0.0.1", "127.0.0.1"), ("0.0.0.0", "127.0.0.1"), ("::", "::1"), ("10.0.0.5", "10.0.0.5")]
+)
+def test_where_this_machine_reaches_its_own_ports(bind: str, host: str) -> None:
+    assert topology_of(bind=bind).connect_host == host
+
+
+def test_settings_of_a_role_and_of_one_node() -> None:
+    topology = topology_of(
+        workers=2,
+        settings={"worker": {"work_mem": "7MB"}, "nodes": {"citus-worker2": {"work_mem": "9MB"}}},
+    )
+
+    def work_mem(index: int) -> str:
+        return next(setting.value for setting in topology.nodes[index].settings if setting.name == "work_mem")
+
+    assert work_mem(0) not in {"7MB", "9MB"}
+    assert (work_mem(1), work_mem(2)) == ("7MB", "9MB")
+    assert [node.config for node in topology.nodes] == ["coordinator", "worker", "citus-worker2"]
+
+
+def test_settings_that_break_citus_and_unknown_nodes_are_refused_together() -> None:
+    found = problems_of(
+        settings={
+            "coordinator": {"wal_level": "replica"},
+            "worker": {"shared_preload_libraries": "pg_stat_statements"},
+            "nodes": {"citus-worker9": {"work_mem": "8MB"}},
+        }
+    )
+    assert [line.split(":")[0] for line in found] == [
+        "settings.coordinator.wal_level",
+        "settings.worker.shared_preload_libraries",
+        "settings.nodes.citus-worker9",
+    ]
+
+
+def test_a_host_of_companions_has_no_citus_nodes() -> None:
+    topology = topology_of(services=["redis"], workers=3)
+    assert topology.nodes == ()
+    assert topology.coordinator is None
+    assert topology.admin_api is None
