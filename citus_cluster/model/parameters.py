@@ -183,7 +183,7 @@ def _warnings(given_name: str, value: Scalar) -> Iterator[str]:
     if off and name in _DANGEROUS_OFF:
         yield f"off: {_DANGEROUS_OFF[name]}"
     if name == "statement_timeout" and _number(text) > 0:
-        yield "it also stops shard moves, and a rebalance with them; set it for roles instead (ALTER ROLE … SET)"
+        yield "it also stops the longer statements of shard moves; set it for roles instead (ALTER ROLE … SET)"
     if name == "max_connections":
         yield "pools, work_mem and the workers' limits do not follow it: --connections changes all of them together"
     if name == "citus.node_conninfo" and re.search(r"sslmode\s*=\s*'?verify", text):
