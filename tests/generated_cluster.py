@@ -54,6 +54,8 @@ class GeneratedCluster:
     image: str
     name: str = field(default_factory=lambda: f"e2e-{os.getpid()}-{secrets.token_hex(3)}")
     base_port: int = field(default_factory=free_base_port)
+    user: str = "postgres"
+    database: str = "postgres"
 
     @property
     def admin_port(self) -> int:
@@ -88,6 +90,7 @@ class GeneratedCluster:
     def create(self, *options: str, check: bool = True) -> Result:
         """Run the first set-up, with this cluster's name, ports and image."""
         own = [f"--name={self.name}", f"--port={self.base_port}", f"--citus-image={self.image}"]
+        own += [f"--user={self.user}", f"--db={self.database}"]
         if "--services=citus" not in options:
             own.append(f"--admin-port={self.admin_port}")
         return self.setup(*own, "--memory=7840", "--cpus=2", *options, check=check)
@@ -112,9 +115,9 @@ class GeneratedCluster:
         return psycopg.connect(
             host="127.0.0.1",
             port=self.base_port + number,
-            user="postgres",
+            user=self.user,
             password=self.password,
-            dbname="postgres",
+            dbname=self.database,
             autocommit=True,
             connect_timeout=10,
         )

@@ -280,7 +280,14 @@ def _citus(facts: Facts) -> Iterator[Line]:
         workload = f"workload={facts.workload.value}"
         pool, formula = _executor_pool(facts)
         inputs = f"{workload}, CPU={facts.cpus}, N={facts.workers}"
-        yield Line("citus.max_adaptive_executor_pool_size", pool, group, formula, f"{CITUS_TUNING}; {TRIED}", inputs)
+        yield Line(
+            "citus.max_adaptive_executor_pool_size",
+            pool,
+            group,
+            formula,
+            f"{CITUS_TUNING}; tried on Citus 14.0",
+            inputs,
+        )
         interval = "100ms" if oltp else "10ms"
         yield Line(
             "citus.executor_slow_start_interval", interval, group, "oltp 100ms, otherwise 10ms", CITUS_TUNING, workload

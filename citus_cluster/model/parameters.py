@@ -3,6 +3,7 @@
 import difflib
 import math
 import re
+import unicodedata
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
@@ -150,7 +151,9 @@ def _name_problem(name: str, pg_major: int | None) -> str | None:
 def _text_problem(value: Scalar) -> str | None:
     if isinstance(value, float) and not math.isfinite(value):
         return f"{value} is not a finite number"
-    if isinstance(value, str) and any(ord(character) < 32 or ord(character) == 127 for character in value):
+    if isinstance(value, str) and any(
+        character != "\t" and unicodedata.category(character) == "Cc" for character in value
+    ):
         return "the value holds a line break or another control character, which a settings file cannot: remove it"
     return None
 

@@ -110,7 +110,7 @@ def resolve(spec: ClusterSpec, *, memory_mb: int, cpus: int, pg_major: int) -> t
     Raises SpecError with all problems at once, DoesNotFitError where given memory is too small.
     """
     problems = [*_port_problems(spec)]
-    checked = [check_user_settings(values, where) for where, values in _user_settings(spec)]
+    checked = [check_user_settings(values, where, pg_major) for where, values in _user_settings(spec)]
     problems += [problem for check in checked for problem in check.problems]
     problems += [
         f"settings.nodes.{name}: there is no such node; known are {', '.join(_node_names(spec))}"

@@ -172,7 +172,7 @@ async def _check_candidate(
         raise WorkerUnreachableError(
             f"{worker} answers, but cannot connect to the coordinator at {coordinator} in turn.",
             hint=f"Does {coordinator.host} resolve there, is the port open, and is the password the same? "
-            f"See its log: docker logs {worker.host}.",
+            f"See its log: docker compose logs {worker.host}.",
         )
 
 
@@ -206,7 +206,7 @@ async def _check_roughly(conn: Connection, worker: NodeAddress) -> None:
     """Without dblink, Citus' own checks remain: that it connects, and what citus_add_node refuses."""
     if not await citus_probe.coordinator_reaches(conn, worker):
         raise WorkerUnreachableError(
-            f"The coordinator cannot connect to {worker}.", hint="Its log says why: docker logs of the coordinator."
+            f"The coordinator cannot connect to {worker}.", hint="Its log says why: docker compose logs citus-coordinator."
         )
 
 
@@ -255,7 +255,7 @@ async def _explain_failed_change(conn: Connection, worker: NodeAddress, error: p
     if isinstance(error, psycopg.errors.QueryCanceled):
         return WorkerUnreachableError(
             f"{worker} stopped answering while it was being registered; nothing was changed.",
-            hint=f"See its log: docker logs {worker.host}.",
+            hint=f"See its log: docker compose logs {worker.host}.",
         )
     return WorkerUnreachableError(
         f"Citus did not take {worker}: {describe(error)}", hint=error.diag.message_hint or "See the coordinator's log."

@@ -456,7 +456,7 @@ def _warnings(
         addresses = " and ".join(topology.publish_citus_on)
         found.append(
             f"Citus' ports are published on {addresses} for other servers: the network between them must be "
-            "trusted, because connections between nodes are not encrypted."
+            "trusted: connections between nodes are encrypted, but the nodes do not check each other's identity."
         )
     if not spec.coordinator and topology.nodes and not _has_password(request):
         found.append(

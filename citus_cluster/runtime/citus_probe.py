@@ -30,6 +30,9 @@ _SILENT = {
     "log_min_messages": "panic",
 }
 
+# Citus warns in the log that it will not propagate a temporary function; nobody asked it to.
+_QUIET = {"citus.enable_ddl_propagation": "off", "log_min_messages": "error"}
+
 _DECLARE = """
 CREATE FUNCTION pg_temp.citus_cluster_ask(text, text) RETURNS SETOF record
 LANGUAGE c STRICT AS '$libdir/dblink', 'dblink_record'
@@ -192,7 +195,7 @@ async def _run(
 ) -> object:
     try:
         async with bounded(conn, timeout_s, rollback=True):
-            await set_local(conn, {"citus.enable_ddl_propagation": "off", **(settings or {})})
+            await set_local(conn, {**_QUIET, **(settings or {})})
             await conn.execute(_DECLARE)
             # The queries are constants of this module.
             cursor = await conn.execute(query.encode(), parameters)
@@ -213,7 +216,7 @@ async def _run(
 def _silent(node: NodeAddress, reason: str) -> WorkerUnreachableError:
     return WorkerUnreachableError(
         f"{node} does not answer the coordinator: {reason}.",
-        hint=f"See its log: docker logs {node.host}. If it is paused: docker unpause {node.host}.",
+        hint=f"See its log: docker compose logs {node.host}. If it is paused: docker compose unpause {node.host}.",
     )
 
 
@@ -229,5 +232,5 @@ def _refused(conn: Connection, node: NodeAddress, text: str) -> WorkerUnreachabl
         return _silent(node, reason)
     return WorkerUnreachableError(
         f"The coordinator cannot connect to {node}: {reason}.",
-        hint=f"Is it running, and known to the coordinator by this name? docker ps --filter name={node.host}",
+        hint=f"Is it running, and known to the coordinator by this name? docker compose ps",
     )

@@ -185,7 +185,7 @@ def test_add_gives_up_on_a_paused_worker_in_time(cluster: Servers) -> None:
     with cluster.paused(SECOND.host), pytest.raises(WorkerUnreachableError, match="does not answer") as caught:
         on(cluster, lambda conn: add_worker(conn, None, SECOND, ignore, timeout_s=3))
     assert time.monotonic() - started < 15
-    assert "docker unpause citus-worker2" in str(caught.value.hint)
+    assert "docker compose unpause citus-worker2" in str(caught.value.hint)
 
 
 def test_add_refuses_the_coordinator_and_a_worker_under_another_name(cluster: Servers) -> None:

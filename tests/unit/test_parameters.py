@@ -56,7 +56,7 @@ def test_every_name_has_one_kind() -> None:
         ("max_worker_processes", 8),
         ("max_replication_slots", "4"),
         ("max_prepared_transactions", 100),
-        ("log_line_prefix", "it's \\ %m"),
+        ("log_line_prefix", "it's \\ \t%m"),
     ],
 )
 def test_good_settings_pass(name: str, value: Scalar) -> None:
