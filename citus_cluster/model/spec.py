@@ -100,7 +100,9 @@ class ClusterSpec(_Model):
     name: Annotated[StrictStr, _refuse(names.project_problem)] = Field("citus", description="Compose project name.")
     user: Annotated[StrictStr, _refuse(names.user_problem)] = Field("postgres", description="Superuser.")
     database: Annotated[StrictStr, _refuse(names.database_problem)] = Field("postgres", description="Database.")
-    services: list[Service] | None = Field(None, description="Services that are wanted.")
+    services: list[Service] | None = Field(
+        None, description="Services that are wanted: by default citus and admin-api, without a coordinator citus."
+    )
     coordinator: StrictBool = Field(True, description="False on a host that runs workers only.")
     workers: WorkerCount | list[WorkerNumber] = Field(
         2, description="Number of workers, or the numbers of the workers: 3 is short for [1, 2, 3]."

@@ -206,7 +206,8 @@ async def _check_roughly(conn: Connection, worker: NodeAddress) -> None:
     """Without dblink, Citus' own checks remain: that it connects, and what citus_add_node refuses."""
     if not await citus_probe.coordinator_reaches(conn, worker):
         raise WorkerUnreachableError(
-            f"The coordinator cannot connect to {worker}.", hint="Its log says why: docker compose logs citus-coordinator."
+            f"The coordinator cannot connect to {worker}.",
+            hint="Its log says why: docker compose logs citus-coordinator.",
         )
 
 

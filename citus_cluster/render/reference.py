@@ -1,10 +1,13 @@
 """The tables of docs/configuration.md that follow from the code: what is written where, and why."""
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+
+from pydantic import BaseModel
 
 from citus_cluster.model.parameters import fixed_parameters
 from citus_cluster.model.services import Service
+from citus_cluster.model.spec import ClusterSpec
 from citus_cluster.model.tuning import NodeTuning, Setting, Tuning, TuningInput, tune
 
 EXAMPLE = TuningInput(total_mb=7840, cpus=2, workers=3)
@@ -24,7 +27,12 @@ _TOTALS = (
 
 def render_tables() -> Mapping[str, str]:
     """Give each generated table by the name that its markers carry."""
-    return {"settings": _settings_table(), "fixed": _fixed_table(), "totals": _totals_table()}
+    return {
+        "keys": _keys_table(),
+        "settings": _settings_table(),
+        "fixed": _fixed_table(),
+        "totals": _totals_table(),
+    }
 
 
 def with_tables(document: str, tables: Mapping[str, str]) -> str:
@@ -65,6 +73,22 @@ def _settings_row(name: str, coordinator: Setting | None, worker: Setting | None
     sources = dict.fromkeys(setting.source for setting in (coordinator, worker) if setting)
     values = (f"`{setting.value}`" if setting else "-" for setting in (coordinator, worker))
     return (f"`{name}`", *values, formula, "; ".join(sources), "restart" if first.restart else "reload")
+
+
+def _keys_table() -> str:
+    return _table(("Key", "Default", "Meaning"), list(_key_rows(ClusterSpec, "")))
+
+
+def _key_rows(model: type[BaseModel], prefix: str) -> Iterator[tuple[str, str, str]]:
+    """One row for each key of ``cluster.yaml``, from the models that check it."""
+    for name, field in model.model_fields.items():
+        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
+            yield from _key_rows(field.annotation, f"{prefix}{name}.")
+            continue
+        default = None if field.is_required() else field.get_default(call_default_factory=True)
+        written = str(default).lower() if isinstance(default, bool) else str(default)
+        shown = "" if default in (None, {}, []) else f"`{written}`"
+        yield f"`{prefix}{name}`", shown, field.description or ""
 
 
 def _fixed_table() -> str:
