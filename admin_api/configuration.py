@@ -7,6 +7,7 @@ from typing import Generic, TypeVar
 from admin_api.settings import Settings
 from citus_cluster.errors import CitusClusterError, SpecError
 from citus_cluster.model.api_config import CLUSTER_FILE, TOKENS_FILE, ApiConfig, ApiTokens
+from citus_cluster.model.names import without_line_end
 
 T = TypeVar("T")
 Signature = tuple[int, int, int]
@@ -74,6 +75,6 @@ class Configuration:
 def _password(content: bytes) -> str:
     """Take the content as it is, but for one line break that an editor may have added."""
     try:
-        return content.decode().removesuffix("\n")
+        return without_line_end(content.decode())
     except UnicodeDecodeError:
         raise ConfigurationError("The file of the superuser's password is not UTF-8.") from None

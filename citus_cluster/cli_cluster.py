@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
 import typer
+from rich.markup import escape
 
 from citus_cluster import console, console_cluster
-from citus_cluster.cli import (
+from citus_cluster.cli_options import (
     DirectoryOption,
     Format,
     FormatOption,
@@ -52,14 +53,17 @@ ColocatedOption = Annotated[
 ]
 
 
-def _recorded(root: Path | None, operation: str, work: Callable[[], T]) -> T:
+def recorded(root: Path | None, operation: str, work: Callable[[], T]) -> T:
     """Run ``work`` and keep a line of it in the journal, whatever comes of it."""
     details: dict[str, object] = {"arguments": redacted(sys.argv[1:])}
     try:
         result = work()
-    except CitusClusterError as error:
+    except BaseException as error:
         if root:
-            journal.record(root, operation, "failed", {**details, "error": error.code, "message": error.message})
+            said = {"error": type(error).__name__}
+            if isinstance(error, CitusClusterError):
+                said = {"error": error.code, "message": error.message}
+            journal.record(root, operation, "failed", {**details, **said})
         raise
     if root:
         journal.record(root, operation, "done", details)
@@ -70,11 +74,10 @@ def start(root: Path, *, timeout_s: float, show_secrets: bool, show: bool) -> di
     """Start, register and verify the cluster in ``root``, and print what to paste."""
     from citus_cluster.operations.up import up as start_cluster
 
-    directory = load(root)
+    load(root)  # refuses a directory without a cluster, before a lock file is made there
     with files.locked(root), console.Progress() as progress:
-        result = _recorded(
-            root, "up", lambda: asyncio.run(start_cluster(directory, progress.emit, timeout_s=timeout_s))
-        )
+        directory = load(root)
+        result = recorded(root, "up", lambda: asyncio.run(start_cluster(directory, progress.emit, timeout_s=timeout_s)))
     if show:
         console_cluster.print_block(result, show_secrets=show_secrets)
     return result.as_dict(show_secrets=show_secrets)
@@ -115,7 +118,7 @@ def down(
                 hint=f"To agree, add --confirm {name}.",
             )
     with files.locked(loaded.root), console.Progress() as progress:
-        _recorded(loaded.root, "down", lambda: asyncio.run(stop_cluster(loaded, progress.emit, volumes=volumes)))
+        recorded(loaded.root, "down", lambda: asyncio.run(stop_cluster(loaded, progress.emit, volumes=volumes)))
 
 
 def status(directory: DirectoryOption = Path(), format_: FormatOption = Format.TEXT) -> None:
@@ -156,7 +159,7 @@ def _on_coordinator(
 
     if operation is None:
         return asyncio.run(run())
-    return _recorded(loaded.root if loaded else None, operation, lambda: asyncio.run(run()))
+    return recorded(loaded.root if loaded else None, operation, lambda: asyncio.run(run()))
 
 
 def add_worker(
@@ -196,12 +199,14 @@ def add_worker(
 
     with console.Progress() as progress:
         root = loaded.root if loaded else None
-        result, moved = _recorded(root, "add-worker", lambda: asyncio.run(run(progress)))
+        result, moved = recorded(root, "add-worker", lambda: asyncio.run(run(progress)))
     if format_ is Format.JSON:
         console.print_json({"node": result.as_dict(), "rebalance": moved.as_dict() if moved else None})
         return
     words = {Outcome.ADDED: "registered", Outcome.ACTIVATED: "activated again", Outcome.ALREADY: "registered already"}
-    console.out.print(f"{worker} is {words.get(result.outcome, result.outcome.value)}.")
+    console.out.print(f"{escape(str(worker))} is {words.get(result.outcome, result.outcome.value)}.")
+    if moved and not wait:
+        console_cluster.print_rebalance(moved)
     if not start_rebalance:
         console.out.print("It holds no shards of existing tables until a rebalance: citus-cluster rebalance start")
 
@@ -279,6 +284,8 @@ def rebalance_start(
         )
     if format_ is Format.JSON:
         console.print_json({"rebalance": found.as_dict() if found else None})
+    elif found and not wait:
+        console_cluster.print_rebalance(found)
 
 
 def rebalance_status(
@@ -286,17 +293,22 @@ def rebalance_status(
 ) -> None:
     """Show the running or the last rebalance: progress, rate, time left, and what is in its way."""
     choose_format(format_)
-    found = _on_coordinator(directory, dsn, None, rebalance.status)
+    _print_status(_on_coordinator(directory, dsn, None, rebalance.status), format_)
+
+
+def rebalance_stop(
+    dsn: DsnOption = None, directory: DirectoryOption = Path(), format_: FormatOption = Format.TEXT
+) -> None:
+    """Stop the running rebalance; shards that were moved stay where they are."""
+    choose_format(format_)
+    _print_status(_on_coordinator(directory, dsn, "rebalance-stop", rebalance.stop), format_)
+
+
+def _print_status(found: RebalanceStatus, format_: Format) -> None:
     if format_ is Format.JSON:
         console.print_json(found.as_dict())
     else:
         console_cluster.print_rebalance(found)
-
-
-def rebalance_stop(dsn: DsnOption = None, directory: DirectoryOption = Path()) -> None:
-    """Stop the running rebalance; shards that were moved stay where they are."""
-    found = _on_coordinator(directory, dsn, "rebalance-stop", rebalance.stop)
-    console_cluster.print_rebalance(found)
 
 
 def rebalance_wait(

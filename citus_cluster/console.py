@@ -6,9 +6,9 @@ Without a terminal there are no colours, no cursor movements and no prompts.
 import difflib
 import json
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from types import TracebackType
-from typing import Any, Self
+from typing import Self
 
 from rich.console import Console
 from rich.live import Live
@@ -184,8 +184,3 @@ def size(size_bytes: float | None) -> str:
             return f"{size_bytes:.0f} {unit}" if unit == "B" else f"{size_bytes:.1f} {unit}"
         size_bytes /= 1024
     return f"{size_bytes:.1f} TB"
-
-
-def print_mapping(data: Mapping[str, Any]) -> None:
-    for key, value in data.items():
-        out.print(f"  {key:<14} {escape(str(value))}")

@@ -108,7 +108,7 @@ class LockedError(CitusClusterError):
 
 
 class WriteError(CitusClusterError):
-    """A file could not be written; the old files are intact."""
+    """A file could not be read or written; the message says what became of the others."""
 
     code = "write-failed"
 

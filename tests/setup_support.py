@@ -4,7 +4,8 @@ from pathlib import Path
 from typing import Any
 
 from citus_cluster.errors import EngineUnavailableError
-from citus_cluster.operations.setup import SetupPlan, SetupRequest, apply_setup, plan_setup
+from citus_cluster.operations.request import SetupRequest
+from citus_cluster.operations.setup import SetupPlan, apply_setup, plan_setup
 from citus_cluster.runtime import files
 from citus_cluster.runtime.engine import Engine
 

@@ -49,6 +49,13 @@ class FileChange:
     def changes(self) -> bool:
         return self.action not in {Action.NONE, Action.KEEP}
 
+    @property
+    def after(self) -> bytes | None:
+        """Content once the change is made; None where there is no file then."""
+        if not self.changes:
+            return self.old
+        return self.wanted.content if self.wanted else None
+
 
 def digest(content: bytes) -> str:
     """SHA-256 of a file's content, as the manifest records it."""

@@ -9,7 +9,6 @@ from typing import Any
 from citus_cluster.model.parameters import needs_restart
 
 _SETTING = re.compile(r"^([a-z_][a-z0-9_.]*) = (.*)$", re.MULTILINE)
-_RESTART_LABEL = "io.citus-cluster.restart-settings"
 
 
 class EffectKind(StrEnum):

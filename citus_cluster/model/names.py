@@ -58,6 +58,11 @@ def password_problem(password: str) -> str | None:
     return None
 
 
+def without_line_end(text: str) -> str:
+    """Take one line end, which an editor adds, off a password that is kept in a file."""
+    return text.removesuffix("\n").removesuffix("\r")
+
+
 def bind_problem(address: str) -> str | None:
     """Docker publishes ports on an IP address, never on a name."""
     try:

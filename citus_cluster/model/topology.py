@@ -14,7 +14,6 @@ from citus_cluster.model.spec import DEFAULT_PG14_PORT, ClusterSpec, Scalar
 from citus_cluster.model.tuning import Setting, Tuning, TuningInput, tune, with_user_settings
 
 POSTGRES_PORT = 5432
-API_PORT = 8000
 
 
 class Role(StrEnum):

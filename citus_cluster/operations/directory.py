@@ -1,17 +1,21 @@
 """An existing generated directory, loaded: what every operation after the set-up starts from."""
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from citus_cluster.errors import UsageError
+from citus_cluster.model.changes import FileChange, plan_files
+from citus_cluster.model.identity import identity_of, refuse_immutable
 from citus_cluster.model.images import known_pg_major
 from citus_cluster.model.spec import ClusterSpec, parse_spec
-from citus_cluster.model.topology import Topology, resolve
+from citus_cluster.model.topology import Node, Topology, resolve
 from citus_cluster.model.yaml_text import load_yaml
-from citus_cluster.render.bundle import SPEC_FILE
+from citus_cluster.render.bundle import GITIGNORE_FILE, SPEC_FILE, render_bundle
 from citus_cluster.runtime import secrets
-from citus_cluster.runtime.files import Manifest, read_file, read_manifest
+from citus_cluster.runtime.files import Manifest, read_file, read_files, read_manifest
+from citus_cluster.runtime.resources import load_sources
 
 if TYPE_CHECKING:
     from citus_cluster.runtime.postgres import ConnectionInfo
@@ -28,16 +32,19 @@ class Directory:
     password: str = field(repr=False)
 
     def coordinator(self) -> "ConnectionInfo":
-        """Give how this machine reaches the coordinator: by its published port."""
-        # Imported here: the driver costs 50 ms, and a set-up needs none.
-        from citus_cluster.runtime.postgres import ConnectionInfo
-
-        node = self.topology.coordinator
-        if node is None:
+        """Give how this machine reaches the coordinator. Raises UsageError where there is none."""
+        if self.topology.coordinator is None:
             raise UsageError(
                 "This directory has no coordinator: its workers belong to one on another server.",
                 hint="Run the command in the coordinator's directory, or name the coordinator with --dsn.",
             )
+        return self.connection(self.topology.coordinator)
+
+    def connection(self, node: Node) -> "ConnectionInfo":
+        """Give how this machine reaches a node: by its published port."""
+        # Imported here: the driver costs 50 ms, and a set-up needs none.
+        from citus_cluster.runtime.postgres import ConnectionInfo
+
         return ConnectionInfo(
             host=self.topology.connect_host,
             port=node.host_port,
@@ -58,7 +65,11 @@ def read_spec(path: Path, source: str) -> object:
 
 
 def load(root: Path) -> Directory:
-    """Load a directory that a set-up wrote. Raises UsageError where there is none, SpecError."""
+    """Load a directory that a set-up wrote.
+
+    Raises UsageError where there is none, SpecError, and ImmutableError where cluster.yaml has since become
+    that of another cluster: under another name, new and empty volumes would be made.
+    """
     manifest = read_manifest(root)
     password = secrets.saved(root, secrets.SUPERUSER_PASSWORD)
     if manifest is None or password is None or read_file(root, SPEC_FILE) is None:
@@ -75,4 +86,25 @@ def load(root: Path) -> Directory:
             hint="Run python setup_citus_cluster.py again in this directory.",
         )
     topology, _ = resolve(spec, memory_mb=spec.resources.memory_mb, cpus=spec.resources.cpus, pg_major=int(pg_major))
+    refuse_immutable(manifest.identity, identity_of(topology, manifest.identity), topology)
     return Directory(root, spec, topology, manifest, password)
+
+
+def compare_files(
+    root: Path,
+    topology: Topology,
+    tokens: Mapping[str, str],
+    recorded: Mapping[str, Sequence[str]],
+    *,
+    replace_edited: bool = False,
+) -> tuple[FileChange, ...]:
+    """Compare the files of ``topology`` with those in ``root``; arguments as in render_bundle and plan_files."""
+    ignore = read_file(root, GITIGNORE_FILE)
+    wanted = render_bundle(
+        topology,
+        load_sources(),
+        tokens=tokens,
+        # Whatever encoding the user's own lines have, they are written back as they were.
+        gitignore=ignore.content.decode(errors="surrogateescape") if ignore else None,
+    )
+    return plan_files(wanted, read_files(root, {*wanted, *recorded}), recorded, replace_edited=replace_edited)

@@ -9,14 +9,12 @@ from shutil import disk_usage
 from typing import Any
 
 from citus_cluster.errors import CitusClusterError, EngineUnavailableError, PreflightError
-from citus_cluster.model.changes import plan_files
-from citus_cluster.operations.directory import Directory
-from citus_cluster.render.bundle import CONFIG_FOLDER, GITIGNORE_FILE, render_bundle
+from citus_cluster.operations.directory import Directory, compare_files
+from citus_cluster.render.bundle import CONFIG_FOLDER
 from citus_cluster.runtime import compose, files, host, secrets
 from citus_cluster.runtime.compose import Compose, ComposeError, parse_version
 from citus_cluster.runtime.engine import Container, Engine, EngineInfo, in_thread
 from citus_cluster.runtime.ports import PortState, port_state
-from citus_cluster.runtime.resources import load_sources
 
 MINIMUM_ENGINE = (20, 10)
 
@@ -317,12 +315,7 @@ def _stale_findings(directory: Directory) -> Iterator[Finding]:
     """Compare the files with what cluster.yaml asks for now."""
     root, topology = directory.root, directory.topology
     made = secrets.prepare(root, given_password=None, admin_api=topology.admin_api is not None)
-    ignore = files.read_file(root, GITIGNORE_FILE)
-    wanted = render_bundle(
-        topology, load_sources(), tokens=made.tokens, gitignore=ignore.content.decode() if ignore else None
-    )
-    recorded = directory.manifest.files
-    changes = plan_files(wanted, files.read_files(root, {*wanted, *recorded}), recorded)
+    changes = compare_files(root, topology, made.tokens, directory.manifest.files)
     stale = [change.path for change in changes if change.changes and change.old is not None]
     if stale:
         more = f" and {len(stale) - 3} more" if len(stale) > 3 else ""

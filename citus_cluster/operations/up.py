@@ -35,7 +35,7 @@ from citus_cluster.render.bundle import CONFIG_FOLDER
 from citus_cluster.runtime.api_health import probe_api
 from citus_cluster.runtime.compose import ComposeError
 from citus_cluster.runtime.engine import Container, Engine, HealthProbe, in_thread
-from citus_cluster.runtime.postgres import Connection, ConnectionInfo, connect, translated
+from citus_cluster.runtime.postgres import Connection, connect, translated
 from citus_cluster.runtime.server_settings import reload_if_stale
 
 _KNOCK_TIMEOUT_S = 2.0
@@ -267,20 +267,8 @@ async def _start(directory: Directory, before: Iterable[Container], emit: Emit, 
     emit(Event("start", EventKind.DONE, "the containers are started"))
 
 
-def _info(directory: Directory, node: Node) -> ConnectionInfo:
-    """How this machine reaches a node: by its published port."""
-    topology = directory.topology
-    return ConnectionInfo(
-        host=topology.connect_host,
-        port=node.host_port,
-        user=topology.user,
-        database=topology.database,
-        password=directory.password,
-    )
-
-
 def _knock_at(directory: Directory, node: Node, reloaded: list[str]) -> Knock:
-    info = _info(directory, node)
+    info = directory.connection(node)
     changed_at = last_change(directory.root, node.config)
 
     async def knock() -> HealthProbe:

@@ -22,7 +22,16 @@ MANIFEST_FILE = "generated/manifest.json"
 CONFIG_FOLDER = "generated/config"
 API_CONTEXT_FOLDER = "generated/admin-api"
 
-_IGNORED = (".env", "docker-compose.yml", "cluster.yaml", "generated/", "dist/", ".citus-cluster.lock", "*.bak*")
+_IGNORED = (
+    ".env",
+    "docker-compose.yml",
+    "cluster.yaml",
+    "generated/",
+    "dist/",
+    ".citus-cluster.lock",
+    ".citus-cluster.staging-*",  # a run that was killed leaves it behind, with passwords
+    "*.bak*",
+)
 
 
 @dataclass(frozen=True)

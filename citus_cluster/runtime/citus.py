@@ -31,8 +31,13 @@ async def writer_lock(conn: Connection, *, wait_s: float) -> AsyncIterator[None]
     finally:
         # A broken connection has lost its lock with its session.
         if not conn.closed:
-            async with bounded(conn, QUICK_S):
-                await conn.execute("SELECT pg_advisory_unlock(%s)", [LOCK_KEY])
+            try:
+                async with bounded(conn, QUICK_S):
+                    await conn.execute("SELECT pg_advisory_unlock(%s)", [LOCK_KEY])
+            except BaseException:
+                # A pooled connection lives on, and would hold the lock for as long as it does.
+                await conn.close()
+                raise
 
 
 async def _lock_holder(conn: Connection) -> str:

@@ -74,20 +74,13 @@ class ProbeUnavailableError(CitusClusterError):
     """The coordinator's image lacks the library of dblink."""
 
 
-async def ask(
-    conn: Connection,
-    node: NodeAddress,
-    question: str,
-    *,
-    connect_timeout_s: int = CONNECT_TIMEOUT_S,
-    answer_timeout_s: float = ANSWER_TIMEOUT_S,
-) -> Mapping[str, object]:
+async def ask(conn: Connection, node: NodeAddress, question: str) -> Mapping[str, object]:
     """Have the coordinator ask ``node`` a query that returns one JSON document, with bounded patience.
 
     Raises AuthenticationError, WorkerUnreachableError, ProbeUnavailableError.
     """
-    parameters = {"target": _target(conn, node, connect_timeout_s, answer_timeout_s), "question": question}
-    document = await _run(conn, node, _ASK, parameters, answer_timeout_s)
+    parameters = {"target": _target(conn, node, ANSWER_TIMEOUT_S), "question": question}
+    document = await _run(conn, node, _ASK, parameters, ANSWER_TIMEOUT_S)
     return cast("Mapping[str, object]", json.loads(str(document)))
 
 
@@ -129,7 +122,7 @@ async def copy_role_passwords(conn: Connection, node: NodeAddress) -> int:
     so that no password passes through this process, and sent with logging off. An error never repeats the
     server's words, which may hold a row.
     """
-    target = _target(conn, node, CONNECT_TIMEOUT_S, ANSWER_TIMEOUT_S, **_SILENT)
+    target = _target(conn, node, ANSWER_TIMEOUT_S, **_SILENT)
     try:
         return int(str(await _run(conn, node, _COPY_ROLES, {"target": target}, ANSWER_TIMEOUT_S, _SILENT) or 0))
     except psycopg.Error as error:
@@ -158,7 +151,7 @@ async def identity(conn: Connection, node: NodeAddress) -> NodeIdentity:
 async def reaches(conn: Connection, node: NodeAddress, other: NodeAddress) -> bool:
     """Say whether ``node`` can connect to ``other`` with its own credentials; errors as in :func:`ask`."""
     statement = psycopg.sql.SQL("SELECT to_json(citus_check_connection_to_node({}, {}))").format(other.host, other.port)
-    target = _target(conn, node, CONNECT_TIMEOUT_S, REACH_TIMEOUT_S, **{"citus.node_connection_timeout": "3000"})
+    target = _target(conn, node, REACH_TIMEOUT_S, **{"citus.node_connection_timeout": "3000"})
     parameters = {"target": target, "question": statement.as_string(conn)}
     return await _run(conn, node, _ASK, parameters, REACH_TIMEOUT_S) == "true"
 
@@ -172,14 +165,14 @@ async def coordinator_reaches(conn: Connection, node: NodeAddress) -> bool:
     return bool(row and row[0])
 
 
-def _target(conn: Connection, node: NodeAddress, connect_s: int, answer_s: float, **settings: str) -> str:
+def _target(conn: Connection, node: NodeAddress, answer_s: float, **settings: str) -> str:
     options = {"statement_timeout": str(round(answer_s * 1000)), "search_path": "public", **settings}
     return make_conninfo(
         host=node.host,
         port=node.port,
         dbname=conn.info.dbname,
         user=conn.info.user,
-        connect_timeout=connect_s,
+        connect_timeout=CONNECT_TIMEOUT_S,
         application_name="citus-cluster probe",
         options=" ".join(f"-c {name}={value}" for name, value in options.items()),
     )
@@ -232,5 +225,5 @@ def _refused(conn: Connection, node: NodeAddress, text: str) -> WorkerUnreachabl
         return _silent(node, reason)
     return WorkerUnreachableError(
         f"The coordinator cannot connect to {node}: {reason}.",
-        hint=f"Is it running, and known to the coordinator by this name? docker compose ps",
+        hint="Is it running, and known to the coordinator by this name? docker compose ps",
     )

@@ -57,7 +57,6 @@ class EngineInfo:
     version: str
     memory_mb: int
     cpus: int
-    operating_system: str
     architecture: str
     storage_root: Path | None
 
@@ -74,7 +73,6 @@ class Container:
     name: str
     project: str | None
     service: str | None
-    image: str
     state: str
     health: str | None
     health_output: str
@@ -85,7 +83,6 @@ class Container:
     started_at: str
     restart_count: int
     working_dir: str | None
-    restart_settings: str | None
     ours: bool
     ports: tuple[tuple[str, int], ...]
 
@@ -123,7 +120,9 @@ class Engine:
             if host.startswith("unix://"):
                 _knock(host.removeprefix("unix://"), timeout_s)
             client = docker.from_env(
-                timeout=max(1, round(timeout_s)), max_pool_size=_THREADS, use_ssh_client=host.startswith("ssh://")
+                timeout=timeout_s,  # type: ignore[arg-type] # requests takes fractions too
+                max_pool_size=_THREADS,
+                use_ssh_client=host.startswith("ssh://"),
             )
         except Exception as error:  # a damaged context raises a bare Exception, a wrong host a dozen others
             raise _unavailable(host, error) from error
@@ -150,7 +149,6 @@ class Engine:
             version=str(facts.get("ServerVersion", "")),
             memory_mb=int(facts.get("MemTotal", 0)) // _MB,
             cpus=int(facts.get("NCPU", 1)),
-            operating_system=str(facts.get("OperatingSystem", "")),
             architecture=str(facts.get("Architecture", "")),
             storage_root=root if here and root.exists() else None,
         )
@@ -331,7 +329,6 @@ def _container(facts: Mapping[str, Any]) -> Container:
         name=_name(facts["Name"]),
         project=labels.get(_PROJECT_LABEL),
         service=labels.get("com.docker.compose.service"),
-        image=str(config.get("Image", "")),
         state=str(state.get("Status", "unknown")),
         health=health.get("Status") or None,
         health_output=str(log[-1].get("Output", "")).strip() if log else "",
@@ -342,7 +339,6 @@ def _container(facts: Mapping[str, Any]) -> Container:
         started_at=str(state.get("StartedAt", "")),
         restart_count=int(facts.get("RestartCount", 0)),
         working_dir=labels.get("com.docker.compose.project.working_dir"),
-        restart_settings=labels.get("io.citus-cluster.restart-settings"),
         ours=CLUSTER_LABEL in labels,
         ports=tuple(
             (str(binding.get("HostIp") or "0.0.0.0"), int(binding["HostPort"]))  # noqa: S104 - as Docker means it

@@ -13,7 +13,7 @@ import os
 import shutil
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from citus_cluster.errors import LockedError, WriteError
@@ -122,7 +122,8 @@ def apply_changes(
     """Write what changes, or nothing at all.
 
     ``secrets`` and ``spec`` are files that are in no manifest. A hand-edited file that is replaced
-    or removed is kept beside as .bak. Raises WriteError; the old files are then intact.
+    or removed is kept beside as .bak. Raises WriteError, which says whether all old files are intact:
+    only a rename that fails, when all is on the disk already, can leave some new and some old.
     """
     changes = list(changes)
     edits = [change for change in changes if change.changes and change.edited]
@@ -137,6 +138,7 @@ def apply_changes(
     # All that earlier runs recorded stays until this one ends: several may have been killed in a row.
     pending = {path: (*recorded.get(path, ()), *after.get(path, ())) for path in {**recorded, **after}}
     staging = root / f"{_STAGING_PREFIX}{os.getpid()}"
+    begun = False
     first = {MANIFEST_FILE: _manifest_file(identity, pending)}
     last = {MANIFEST_FILE: _manifest_file(identity, after)}
     try:
@@ -145,12 +147,13 @@ def apply_changes(
         *replacements, (_, last_manifest) = staged
         for path, source in replacements:
             source.replace(root / path)
+            begun = True
         for path in removals:
             (root / path).unlink(missing_ok=True)
         last_manifest.replace(root / MANIFEST_FILE)
         _remove_empty_folders(root, removals)
     except OSError as error:
-        raise _write_error(root, error) from error
+        raise _write_error(root, error, begun=begun) from error
     finally:
         shutil.rmtree(staging, ignore_errors=True)
 
@@ -175,8 +178,9 @@ def _manifest_file(identity: Mapping[str, Any], files: Mapping[str, tuple[str, .
 
 def _make_folders(root: Path, paths: Iterable[str]) -> None:
     """Make the folders, with modes that do not depend on the umask: containers read some of them."""
-    folders = {folder for path in paths for folder in (root / path).parents if root in folder.parents}
-    for folder in sorted(folders):
+    wanted = {PurePosixPath(path).parent for path in paths}
+    folders = {folder for path in wanted for folder in (path, *path.parents)} - {PurePosixPath()}
+    for folder in (root / path for path in sorted(folders)):
         folder.mkdir(exist_ok=True)
         mode = 0o700 if folder.name == "secrets" else 0o755
         if folder.stat().st_mode & 0o777 != mode:
@@ -222,10 +226,17 @@ def _remove_empty_folders(root: Path, removed: Iterable[str]) -> None:
                 folder.rmdir()
 
 
-def _write_error(path: Path, error: OSError) -> WriteError:
+def _write_error(path: Path, error: OSError, *, begun: bool = False) -> WriteError:
+    # A rename names its source first, which is a staged file of ours.
+    what = f"{error.filename2 or error.filename or path} cannot be written: {error.strerror}"
+    if begun:
+        return WriteError(
+            f"{what}; some files are new already, and the others are as they were.",
+            hint="Mend that, then run the command again: it goes on where this run ended.",
+        )
     full = error.errno in {errno.ENOSPC, errno.EDQUOT}
     return WriteError(
-        f"{error.filename or path} cannot be written: {error.strerror}; the files that were there are intact.",
+        f"{what}; the files that were there are intact.",
         hint="Free some space, then run the command again."
         if full
         else "Choose a directory that you may write to (--output-dir), then run the command again.",

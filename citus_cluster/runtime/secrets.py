@@ -7,7 +7,7 @@ from pathlib import Path
 
 from citus_cluster.errors import ImmutableError, UsageError
 from citus_cluster.model.changes import WantedFile
-from citus_cluster.model.names import password_problem
+from citus_cluster.model.names import password_problem, without_line_end
 from citus_cluster.runtime.files import read_file
 
 FOLDER = "generated/secrets"
@@ -47,7 +47,7 @@ def saved(root: Path, path: str) -> str | None:
     if found is None or not found.content:
         return None
     try:
-        return found.content.decode().removesuffix("\n").removesuffix("\r")
+        return without_line_end(found.content.decode())
     except UnicodeDecodeError:
         raise UsageError(
             f"{root / path} is not UTF-8 text.", hint="Restore it from a copy: the cluster was made with what it held."
@@ -63,7 +63,7 @@ def read_password_file(path: Path) -> str:
         raise UsageError(
             f"The password file {path} cannot be read: {reason}.", hint="Check the path and its permissions."
         ) from error
-    return text.removesuffix("\n").removesuffix("\r")
+    return without_line_end(text)
 
 
 def prepare(root: Path, *, given_password: str | None, admin_api: bool) -> Secrets:

@@ -2,9 +2,12 @@
 
 import hashlib
 import json
+from pathlib import Path
 
 import pytest
 
+from admin_api.configuration import Configuration
+from admin_api.settings import Settings
 from citus_cluster.errors import SpecError
 from citus_cluster.model.api_config import ApiConfig, ApiTokens, hash_token
 from citus_cluster.model.nodes import NodeAddress
@@ -56,6 +59,12 @@ def test_broken_tokens_are_refused_without_repeating_them(text: str) -> None:
         ApiTokens.from_json(text)
     assert caught.value.details
     assert "'x'" not in " ".join(caught.value.details)
+
+
+def test_one_line_end_of_an_editor_is_no_part_of_the_password(tmp_path: Path) -> None:
+    for content in (b" odd pass ", b" odd pass \n", b" odd pass \r\n"):
+        (tmp_path / "password").write_bytes(content)
+        assert Configuration(Settings(password_file=tmp_path / "password")).password() == " odd pass "
 
 
 def test_tokens_are_kept_as_their_sha256() -> None:

@@ -19,10 +19,10 @@ import pytest
 import yaml
 from setup_support import ROOT, contents
 
-from citus_cluster import cli
+from citus_cluster import cli, cli_cluster
 
 SCRIPT = ROOT / "setup_citus_cluster.py"
-SIZE = ("--memory=7840", "--cpus=2")
+SIZE = ("--memory=7840", "--cpus=2", "--services=citus")
 NO_ENGINE = "unix:///nowhere.sock"
 ANSI = "\x1b["
 NASTY = 'it\'s "q" $HOME ${X} $$ #no \\n `id` %s {{x}} [red]x[/] pässwörd 密码 🔑 end '
@@ -91,14 +91,14 @@ def written(tmp_path: Path) -> list[str]:
 # In a process of its own
 
 
-def test_the_script_runs_without_docker_psql_or_any_environment(tmp_path: Path) -> None:
+def test_the_script_runs_without_docker_psql_or_any_environment(run: Run, tmp_path: Path) -> None:
     made = process("--workers=3", *SIZE, cwd=tmp_path)
     assert made.status == 0, made.err
     assert spec_in(tmp_path)["workers"] == 3
     assert "No Docker engine was asked" in made.err
     assert "psql is not installed" in made.err
     assert ANSI not in made.out + made.err
-    again = process("--workers", "3", cwd=tmp_path)
+    again = run("--workers", "3")
     assert again.status == 0
     assert "Nothing to do" in again.out
 
@@ -367,6 +367,18 @@ def test_a_password_on_the_command_line_is_warned_of_and_not_recorded(
     wrong = run("--pass=another$secret")
     assert wrong.status == 2
     assert "secret" not in wrong.err.replace("generated/secrets", "")
+
+
+def test_the_journal_tells_of_a_run_that_was_interrupted_too(tmp_path: Path) -> None:
+    (tmp_path / "generated").mkdir()
+
+    def interrupted() -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        cli_cluster.recorded(tmp_path, "up", interrupted)
+    line = json.loads((tmp_path / "generated/journal.jsonl").read_text())
+    assert (line["operation"], line["result"], line["error"]) == ("up", "failed", "KeyboardInterrupt")
 
 
 def test_a_password_that_is_refused_is_not_repeated(run: Run, tmp_path: Path) -> None:

@@ -9,18 +9,23 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from setup_support import contents, set_up, snapshot
+from setup_support import contents, plan, set_up, snapshot
 
 from citus_cluster.errors import LockedError, WriteError
 from citus_cluster.model.changes import Action
+from citus_cluster.operations.setup import apply_setup
 from citus_cluster.render.bundle import MANIFEST_FILE
 from citus_cluster.runtime import files
+
+# Without the admin API, whose many sources take their time.
+CITUS_ONLY = {"services": ["citus"]}
+GROWN = {"workers": 4, **CITUS_ONLY}
 
 
 @pytest.fixture
 def cluster(tmp_path: Path) -> Path:
     root = tmp_path / "cluster"
-    set_up(root)
+    set_up(root, CITUS_ONLY)
     return root
 
 
@@ -34,10 +39,6 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
         pytest.skip("mounting a small file system needs root and a system that lets it mount")
     yield disk
     subprocess.run(["umount", str(disk)], check=True)
-
-
-CITUS_ONLY = {"services": ["citus"]}
-GROWN = {"workers": 4, **CITUS_ONLY}
 
 
 def leftovers(root: Path) -> list[str]:
@@ -82,6 +83,21 @@ def test_a_full_disk_leaves_the_old_files_intact(small_disk: Path) -> None:
     filler.unlink()
     set_up(root, GROWN)
     assert set_up(root, GROWN).nothing_to_do
+
+
+def test_a_rename_that_fails_half_way_is_told_and_gone_on_with(cluster: Path) -> None:
+    target = cluster / "generated/config/worker/postgresql.conf"
+    target.unlink()
+    with files.locked(cluster):
+        made = plan(cluster, {"workers": 4})
+        target.mkdir()
+        with pytest.raises(WriteError, match="some files are new already") as caught:
+            apply_setup(made, consent=True, replace_edited=False)
+        assert str(target) in caught.value.message
+    assert leftovers(cluster) == []
+    target.rmdir()
+    set_up(cluster, {"workers": 4})
+    assert set_up(cluster, {"workers": 4}).nothing_to_do
 
 
 def test_a_directory_that_cannot_be_written(tmp_path: Path) -> None:
@@ -253,6 +269,7 @@ def test_a_folder_in_the_place_of_a_file(cluster: Path) -> None:
 
 
 def test_lost_modes_are_restored(cluster: Path) -> None:
+    set_up(cluster, {"services": ["citus", "admin-api"]})
     (cluster / ".env").chmod(0o644)
     (cluster / "generated/secrets/superuser_password").chmod(0o600)
     (cluster / "generated/secrets").chmod(0o755)

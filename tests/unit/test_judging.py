@@ -31,7 +31,6 @@ def container(**values: object) -> Container:
         "name": "citus-worker1",
         "project": "citus",
         "service": "citus-worker1",
-        "image": "citusdata/citus:13.2.0",
         "state": "running",
         "health": "healthy",
         "health_output": "",
@@ -42,7 +41,6 @@ def container(**values: object) -> Container:
         "started_at": "",
         "restart_count": 0,
         "working_dir": None,
-        "restart_settings": None,
         "ours": True,
         "ports": (),
     }

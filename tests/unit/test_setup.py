@@ -3,7 +3,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 from setup_support import a_request, contents, no_engine, plan, set_up, snapshot
 
 from citus_cluster.errors import (
@@ -18,27 +17,38 @@ from citus_cluster.errors import (
 )
 from citus_cluster.model.changes import Action
 from citus_cluster.model.effects import EffectKind
+from citus_cluster.model.yaml_text import load_yaml
+from citus_cluster.operations.directory import compare_files, load
 from citus_cluster.operations.setup import plan_setup
 from citus_cluster.runtime import host, secrets
 
 PASSWORD_FILE = secrets.SUPERUSER_PASSWORD
+TOKENS = {"admin": "a", "read": "r"}
 
 
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
-    """A cluster of three workers."""
+    """A cluster of three workers, without the admin API, whose many sources take their time."""
+    root = tmp_path / "cluster"
+    set_up(root, {"workers": 3, "services": ["citus"]})
+    return root
+
+
+@pytest.fixture
+def whole(tmp_path: Path) -> Path:
+    """A cluster of three workers with every service."""
     root = tmp_path / "cluster"
     set_up(root, {"workers": 3})
     return root
 
 
 def spec_in(root: Path) -> dict[str, Any]:
-    data: dict[str, Any] = yaml.safe_load((root / "cluster.yaml").read_text())
+    data: dict[str, Any] = load_yaml((root / "cluster.yaml").read_text(), "cluster.yaml")
     return data
 
 
 def compose_in(root: Path) -> dict[str, Any]:
-    data: dict[str, Any] = yaml.safe_load((root / "docker-compose.yml").read_text())
+    data: dict[str, Any] = load_yaml((root / "docker-compose.yml").read_text(), "docker-compose.yml")
     return data
 
 
@@ -82,18 +92,18 @@ def test_planning_writes_nothing(tmp_path: Path) -> None:
 # Growing
 
 
-def test_growing_keeps_password_and_ports(root: Path) -> None:
-    password = (root / PASSWORD_FILE).read_bytes()
-    ports = {name: service["ports"] for name, service in compose_in(root)["services"].items()}
-    grown = set_up(root, {"workers": 5})
-    assert (root / PASSWORD_FILE).read_bytes() == password
-    services = compose_in(root)["services"]
+def test_growing_keeps_password_and_ports(whole: Path) -> None:
+    password = (whole / PASSWORD_FILE).read_bytes()
+    ports = {name: service["ports"] for name, service in compose_in(whole)["services"].items()}
+    grown = set_up(whole, {"workers": 5})
+    assert (whole / PASSWORD_FILE).read_bytes() == password
+    services = compose_in(whole)["services"]
     assert {name: services[name]["ports"] for name in ports} == ports
     assert [effect.service for effect in grown.effects if effect.kind is EffectKind.ADD] == [
         "citus-worker4",
         "citus-worker5",
     ]
-    assert spec_in(root)["workers"] == 5
+    assert spec_in(whole)["workers"] == 5
 
 
 def test_growth_after_a_removal_uses_no_number_again(tmp_path: Path) -> None:
@@ -139,6 +149,17 @@ def test_immutable_values_are_refused_also_in_cluster_yaml(root: Path) -> None:
     text = (root / "cluster.yaml").read_text()
     (root / "cluster.yaml").write_text(text.replace("name: citus", "name: shop").replace("user: postgres", "user: bob"))
     assert len(refused(root, ImmutableError, {}).details) == 2
+
+
+@pytest.mark.parametrize(
+    ("old", "new"), [("name: citus", "name: shop"), ("user: postgres", "user: admin"), ("workers: 3", "workers: 2")]
+)
+def test_no_command_takes_a_cluster_yaml_that_became_another_clusters(root: Path, old: str, new: str) -> None:
+    spec = root / "cluster.yaml"
+    assert load(root).topology.name == "citus"
+    spec.write_text(spec.read_text().replace(f"\n{old}\n", f"\n{new}\n"))
+    with pytest.raises(ImmutableError):
+        load(root)
 
 
 def test_another_password_is_refused(root: Path) -> None:
@@ -189,6 +210,14 @@ def test_an_edit_that_need_not_change_is_left(root: Path) -> None:
     assert set_up(root, {"workers": 5}).kept_edits == ("generated/config/worker/pg_hba.conf",)
 
 
+def test_an_edit_that_is_left_has_no_effect_on_a_container(whole: Path) -> None:
+    edited = whole / "generated/config/worker/postgresql.conf"
+    edited.write_text(edited.read_text() + "work_mem = 1MB\nwal_level = minimal\n")
+    made = plan(whole, {"ports.admin_api": 8001})
+    assert made.kept_edits == ("generated/config/worker/postgresql.conf",)
+    assert [(effect.service, effect.kind) for effect in made.effects] == [("admin-api", EffectKind.RECREATE)]
+
+
 def test_an_edit_in_the_way_stops_the_run(root: Path) -> None:
     compose = root / "docker-compose.yml"
     compose.write_text(compose.read_text() + "# mine\n")
@@ -234,6 +263,15 @@ def test_a_foreign_file_in_a_fresh_directory_is_not_replaced(tmp_path: Path, nam
 def test_a_file_that_compose_prefers_is_told(tmp_path: Path) -> None:
     (tmp_path / "compose.yaml").write_text("services: {}\n")
     assert any("docker compose reads compose.yaml" in warning for warning in set_up(tmp_path).warnings)
+
+
+def test_a_gitignore_of_any_encoding_is_kept_and_up_looks_past_it(root: Path) -> None:
+    ignore = root / ".gitignore"
+    ignore.write_bytes(b"caf\xe9/\n" + ignore.read_bytes())
+    assert plan(root).nothing_to_do
+    directory = load(root)
+    found = compare_files(root, directory.topology, TOKENS, directory.manifest.files)
+    assert [change.action for change in found if change.path == ".gitignore"] == [Action.NONE]
 
 
 def test_the_users_gitignore_only_grows(tmp_path: Path) -> None:
@@ -416,6 +454,14 @@ def test_the_ways_out_of_it(tmp_path: Path) -> None:
     plan_with_volumes(tmp_path / "cluster")
 
 
+def test_a_lost_password_is_not_made_anew_while_nobody_can_tell_whether_there_are_data(root: Path) -> None:
+    (root / PASSWORD_FILE).unlink()
+    error = refused(root, LeftoverVolumesError, {})
+    assert error.exit_status == 3
+    assert "start the engine" in (error.hint or "")
+    plan(root, password="the old one")
+
+
 def test_without_an_engine_nothing_can_be_left_over(tmp_path: Path) -> None:
     made = plan_setup(
         a_request(tmp_path, values={"resources.memory_mb": 7840, "resources.cpus": 2}), connect_engine=no_engine
@@ -439,15 +485,15 @@ def test_a_node_with_settings_of_its_own_has_a_folder_of_its_own(root: Path) -> 
     assert not (root / "generated/config/citus-worker2").exists()
 
 
-def test_a_service_that_is_left_out_takes_its_files_along(root: Path) -> None:
-    tokens = [(root / f"generated/secrets/admin_api_{name}").read_text() for name in ("token", "read_token")]
-    made = set_up(root, {"services": ["citus"]})
-    assert "admin-api" not in compose_in(root)["services"]
-    assert not (root / "generated/admin-api").exists()
-    assert not (root / "generated/config/admin-api").exists()
+def test_a_service_that_is_left_out_takes_its_files_along(whole: Path) -> None:
+    tokens = [(whole / f"generated/secrets/admin_api_{name}").read_text() for name in ("token", "read_token")]
+    made = set_up(whole, {"services": ["citus"]})
+    assert "admin-api" not in compose_in(whole)["services"]
+    assert not (whole / "generated/admin-api").exists()
+    assert not (whole / "generated/config/admin-api").exists()
     assert [effect.service for effect in made.effects if effect.kind is EffectKind.REMOVE] == ["admin-api"]
-    set_up(root, {"services": ["citus", "admin-api"]})
-    assert tokens == [(root / f"generated/secrets/admin_api_{name}").read_text() for name in ("token", "read_token")]
+    set_up(whole, {"services": ["citus", "admin-api"]})
+    assert tokens == [(whole / f"generated/secrets/admin_api_{name}").read_text() for name in ("token", "read_token")]
 
 
 def test_a_workers_only_host_asks_for_the_coordinators_password(tmp_path: Path) -> None:
@@ -460,18 +506,18 @@ def test_a_workers_only_host_asks_for_the_coordinators_password(tmp_path: Path) 
     assert set_up(tmp_path / "b").nothing_to_do
 
 
-def test_the_plan_as_data_is_json_in_stable_order_without_secrets(root: Path) -> None:
-    made = plan(root, {"workers": 4}, password=(root / PASSWORD_FILE).read_text())
+def test_the_plan_as_data_is_json_in_stable_order_without_secrets(whole: Path) -> None:
+    made = plan(whole, {"workers": 4}, password=(whole / PASSWORD_FILE).read_text())
     text = json.dumps(made.as_dict())
-    assert text == json.dumps(plan(root, {"workers": 4}).as_dict())
+    assert text == json.dumps(plan(whole, {"workers": 4}).as_dict())
     for name in ("superuser_password", "admin_api_token", "admin_api_read_token"):
-        assert (root / f"generated/secrets/{name}").read_text() not in text
+        assert (whole / f"generated/secrets/{name}").read_text() not in text
     assert made.as_dict()["would_change"] is True
     assert {"service": "citus-worker4", "kind": "add", "reasons": []} in made.as_dict()["services"]
 
 
-def test_no_secret_is_written_elsewhere(root: Path) -> None:
-    found = contents(root)
+def test_no_secret_is_written_elsewhere(whole: Path) -> None:
+    found = contents(whole)
     for path in [path for path in found if path.startswith("generated/secrets/")]:
         secret = found[path]
         assert [other for other, content in found.items() if secret in content] == [path]

@@ -1,0 +1,55 @@
+"""What the commands share: options with their environment variables, the format of the answer, redaction."""
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+PREFIX = "CITUS_CLUSTER_"
+_SECRET_FLAGS = frozenset({"--pass", "--dsn"})
+
+
+class Format(StrEnum):
+    """How a result is printed."""
+
+    TEXT = "text"
+    JSON = "json"
+
+
+def option(*names: str, help: str, **more: Any) -> Any:
+    """Declare an option together with its environment variable, named after the first flag."""
+    variable = PREFIX + names[0].split("/")[0].strip().lstrip("-").upper().replace("-", "_")
+    return typer.Option(*names, help=help, envvar=variable, **more)
+
+
+FormatOption = Annotated[Format, option("--format", help="How the result is printed.")]
+DirectoryOption = Annotated[Path, option("--dir", help="The cluster's generated directory.", show_default="here")]
+TimeoutOption = Annotated[float, option("--timeout", help="Seconds to wait.", min=1, max=86400)]
+# Taken from the arguments before they are parsed (see run); declared so that --help shows it.
+DebugOption = Annotated[bool, option("--debug", help="Show tracebacks.")]
+ShowSecretsOption = Annotated[bool, option("--show-secrets", help="Print passwords instead of masking them.")]
+
+_chosen = Format.TEXT
+
+
+def choose_format(chosen: Format) -> None:
+    """Remember the format, so that an error is printed in it too."""
+    global _chosen
+    _chosen = chosen
+
+
+def chosen_format() -> Format:
+    """Give the format that was remembered; text before any was."""
+    return _chosen
+
+
+def redacted(arguments: list[str]) -> list[str]:
+    """Give the arguments without the password and without credentials in a DSN."""
+    shown = []
+    hide_next = False
+    for argument in arguments:
+        flag, separator, _ = argument.partition("=")
+        shown.append("***" if hide_next else f"{flag}=***" if separator and flag in _SECRET_FLAGS else argument)
+        hide_next = argument in _SECRET_FLAGS
+    return shown

@@ -1,0 +1,65 @@
+"""What later runs must not change in an existing cluster: its name, user, database, PostgreSQL major, addresses."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from citus_cluster.errors import ImmutableError
+from citus_cluster.model.services import Service
+from citus_cluster.model.topology import Topology
+
+_WAYS = {
+    "name": "It names the volumes with the data. Make a new cluster in another directory and move the data (pg_dump).",
+    "user": "Rename the role in the database, or make a new cluster in another directory.",
+    "database": "Create the database by SQL, or make a new cluster in another directory.",
+    "pg_major": "Its data would not start. Make a new cluster in another directory, and move the data with "
+    "pg_dump and pg_restore; or follow the upgrade path of Citus by hand (pg_upgrade on every node).",
+}
+
+
+def identity_of(topology: Topology, earlier: Mapping[str, Any]) -> dict[str, Any]:
+    """Give what the manifest keeps; nodes that are switched off stay in it. ``earlier`` is empty at the first run."""
+    addresses = {**earlier.get("addresses", {}), **{node.service: str(node.address) for node in topology.nodes}}
+    return {
+        "name": topology.name,
+        "user": topology.user,
+        "database": topology.database,
+        "image": topology.citus_image.name,
+        "pg_major": topology.citus_image.pg_major,
+        "addresses": addresses,
+    }
+
+
+def known_workers(identity: Mapping[str, Any]) -> tuple[int, ...]:
+    """Numbers of the workers that a cluster has had."""
+    names = identity.get("addresses", {})
+    return tuple(sorted(int(name.removeprefix("citus-worker")) for name in names if name.startswith("citus-worker")))
+
+
+def refuse_immutable(earlier: Mapping[str, Any], identity: Mapping[str, Any], topology: Topology) -> None:
+    """Compare with the identity that an ``earlier`` run kept. Raises ImmutableError, with the ways to change it."""
+    labels = {"pg_major": "PostgreSQL major"}
+    details = []
+    hints = []
+    for key, way in _WAYS.items():
+        old, new = earlier.get(key), identity[key]
+        if old is not None and old != new:
+            details.append(f"{labels.get(key, key)}: {old} → {new}")
+            hints.append(way)
+    for service, address in earlier.get("addresses", {}).items():
+        if identity["addresses"][service] != address:
+            details.append(f"address of {service}: {address} → {identity['addresses'][service]}")
+            hints.append("Other nodes know this one by its address (--advertise and --port): keep it.")
+    if details:
+        raise ImmutableError(
+            "This cannot change in an existing cluster; nothing was written.",
+            details=details,
+            hint=" ".join(dict.fromkeys(hints)),
+        )
+    if Service.CITUS in topology.services:
+        here = {node.service for node in topology.nodes}
+        missing = [service for service in earlier.get("addresses", {}) if service not in here]
+        if missing:
+            raise ImmutableError(
+                f"This would take {', '.join(missing)} out of the cluster, with the shards there; nothing was written.",
+                hint="Keep the number of workers: a worker must be drained before it can leave.",
+            )

@@ -1,0 +1,169 @@
+"""What a set-up is asked for, and the specification that comes of it: a file, what was given, what is detected."""
+
+import copy
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from citus_cluster.errors import EngineUnavailableError, SpecError, UsageError
+from citus_cluster.model.identity import known_workers
+from citus_cluster.model.images import known_pg_major
+from citus_cluster.model.services import Service
+from citus_cluster.model.spec import API_VERSION, ClusterSpec, grown_workers, parse_spec
+from citus_cluster.model.topology import pg14_port
+from citus_cluster.operations.directory import read_spec
+from citus_cluster.render.bundle import SPEC_FILE
+from citus_cluster.runtime import host
+from citus_cluster.runtime.engine import Engine
+from citus_cluster.runtime.files import Manifest
+
+_COMPANIONS_TO_COME = frozenset({Service.PG14, Service.REDIS, Service.CASSANDRA})
+
+
+@dataclass(frozen=True)
+class SetupRequest:
+    """What the user asks for.
+
+    ``values`` holds what was given, by dotted path of the specification (``ports.citus``), and
+    ``origins`` the name under which it was given (``--port``). ``redetect`` asks for memory and
+    processors to be detected again.
+    """
+
+    root: Path
+    spec_file: Path | None = None
+    values: Mapping[str, Any] = field(default_factory=dict)
+    origins: Mapping[str, str] = field(default_factory=dict)
+    password: str | None = field(default=None, repr=False)
+    redetect: frozenset[str] = frozenset()
+    replace_edited: bool = False
+
+
+class Machine:
+    """The engine, asked only when a value is really missing, and this machine where there is none."""
+
+    def __init__(self, connect: Callable[[], Engine]) -> None:
+        self._connect = connect
+        self._engine: Engine | None = None
+        self._asked = False
+        self.missing: EngineUnavailableError | None = None
+
+    @property
+    def engine(self) -> Engine | None:
+        if not self._asked:
+            self._asked = True
+            try:
+                self._engine = self._connect()
+            except EngineUnavailableError as error:
+                self.missing = error
+        return self._engine
+
+    def memory_mb(self) -> int:
+        return self.engine.info().memory_mb if self.engine else host.memory_mb()
+
+    def cpus(self) -> int:
+        return self.engine.info().cpus if self.engine else host.cpus()
+
+
+def merged_spec(request: SetupRequest, previous: Manifest | None) -> ClusterSpec:
+    """Lay what was given over the specification."""
+    own = request.root / SPEC_FILE
+    source = request.spec_file or (own if own.exists() else None)
+    data: Any = read_spec(source, source.name) if source else {"apiVersion": API_VERSION}
+    if data is None:
+        data = {}
+    name = source.name if source else ""
+    if not isinstance(data, dict):
+        return parse_spec(data, source=name)
+    data = copy.deepcopy(data)
+    for path, value in request.values.items():
+        if path == "workers":
+            current = data.get("workers", list(known_workers(previous.identity)) if previous else None)
+            value = grown_workers(current, value) if isinstance(current, list) else value
+        _put(data, path.split("."), value)
+    _mark_given(data, request)
+    origins = {path: origin for path, origin in request.origins.items() if path in request.values}
+    return parse_spec(data, origins=origins, source=name)
+
+
+def _put(data: dict[str, Any], keys: list[str], value: Any) -> None:
+    for key in keys[:-1]:
+        inner = data.get(key)
+        if not isinstance(inner, dict):
+            inner = data[key] = {}
+        data = inner
+    if value is None:
+        data.pop(keys[-1], None)
+    else:
+        data[keys[-1]] = value
+
+
+def _mark_given(data: dict[str, Any], request: SetupRequest) -> None:
+    """What is given from now on is no longer 'detected', and what shall be detected again is not given."""
+    resources = data.get("resources")
+    if not isinstance(resources, dict):
+        return
+    for name in request.redetect:
+        resources.pop(name, None)
+    given = {path.removeprefix("resources.") for path in request.values}
+    detected = resources.get("detected")
+    if isinstance(detected, list):
+        resources["detected"] = [item for item in detected if item not in given | request.redetect]
+
+
+def resolved_spec(spec: ClusterSpec, request: SetupRequest, machine: Machine) -> ClusterSpec:
+    """Fill in what is saved, so that it never changes by itself: detected values, services, ports."""
+    to_come = [service.value for service in spec.wanted if service in _COMPANIONS_TO_COME]
+    if to_come:
+        raise SpecError(
+            f"This version does not run {', '.join(to_come)} yet; nothing was written.",
+            hint="Choose from: --services citus,admin-api",
+        )
+    resources = spec.resources
+    saved = _saved_detection(request) if request.spec_file else {}
+    updates: dict[str, Any] = {}
+    detected: list[str] = [*resources.detected]
+    for name, detect in (("memory_mb", machine.memory_mb), ("cpus", machine.cpus)):
+        if getattr(resources, name) is None:
+            updates[name] = saved[name] if name in saved and name not in request.redetect else detect()
+            detected.append(name)
+    if updates:
+        resources = resources.model_copy(update={**updates, "detected": sorted(set(detected))})
+    ports = spec.ports
+    if Service.PG14 in spec.wanted:
+        ports = ports.model_copy(update={"pg14": pg14_port(ports.citus, ports.pg14)})
+    return spec.model_copy(update={"resources": resources, "ports": ports, "services": list(spec.wanted)})
+
+
+def _saved_detection(request: SetupRequest) -> dict[str, int]:
+    """What was detected for this directory before, where the run starts from another file."""
+    own = request.root / SPEC_FILE
+    if not own.exists():
+        return {}
+    resources = parse_spec(read_spec(own, SPEC_FILE)).resources
+    values = {name: getattr(resources, name) for name in resources.detected}
+    return {name: value for name, value in values.items() if value is not None}
+
+
+def pg_major(spec: ClusterSpec, previous: Manifest | None, machine: Machine) -> int:
+    """PostgreSQL major of the Citus image, from its name, the specification, an earlier run or the image itself."""
+    image = spec.images.citus
+    known = known_pg_major(image)
+    if spec.images.pg_major is not None:
+        if known is not None and known != spec.images.pg_major:
+            raise SpecError(
+                f"{image} runs PostgreSQL {known}, not {spec.images.pg_major}; nothing was written.",
+                hint="Leave --pg-major (images.pg_major) away: it is for images whose name does not tell.",
+            )
+        return spec.images.pg_major
+    if known is not None:
+        return known
+    if previous and previous.identity.get("image") == image:
+        return int(previous.identity["pg_major"])
+    probed = machine.engine.image_pg_major(image) if machine.engine else None
+    if probed is None:
+        raise UsageError(
+            f"Which PostgreSQL major does {image} run? Its name does not tell, and it is not on this machine.",
+            hint="Say it, for example --pg-major 17; or docker pull the image first, and it is looked up.",
+        )
+    return probed
