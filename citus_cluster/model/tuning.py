@@ -212,7 +212,9 @@ def _shortage(given: TuningInput) -> tuple[str, str]:
         f"{given.total_mb:,} MB were {'given' if given.memory_given else 'found'}."
     )
     more = f"--memory={needed_mb}" if given.memory_given else f"{needed_mb:,} MB for the Docker engine"
-    ways = [*_smaller_wishes(given), more]
+    smaller = _smaller_wishes(given)
+    # A wish far beyond any machine is answered by what this one can do.
+    ways = smaller if smaller and needed_mb > 16 * given.total_mb else [*smaller, more]
     return message, f"What would fit: {', or '.join(ways)}."
 
 

@@ -142,11 +142,20 @@ def _engine_findings(
         *name_findings(project, engine.containers_named(names)),
         *memory_findings(directory, info),
         *_disk_findings(info, len(directory.topology.nodes), len(missing)),
+        *_image_findings(missing, services),
         *_platform_findings(directory, info),
     ]
     if engine.is_local:
         findings += _port_findings(engine, services, containers)
     return containers, findings
+
+
+def _image_findings(missing: Sequence[str], services: Mapping[str, Mapping[str, Any]]) -> Iterator[Finding]:
+    """Say what will be fetched: whether it can be is known only by doing it, before anything is started."""
+    built = {str(service.get("image")) for service in services.values() if "build" in service}
+    for image in missing:
+        if image not in built:
+            yield _warning("image-absent", f"The image {image} is not on this engine yet; it will be pulled.", "")
 
 
 def engine_version_findings(version: str) -> Iterator[Finding]:

@@ -121,7 +121,8 @@ async def start(conn: Connection, options: RebalanceOptions, emit: Emit) -> int 
         if job_id is None:
             emit(Event(STEP, EventKind.SKIPPED, "Citus found nothing to move"))
             return None
-        message = f"started as job {job_id}: {len(preview.moves)} shards, {preview.size_bytes} bytes"
+        moves = "one move" if len(preview.moves) == 1 else f"{len(preview.moves)} moves"
+        message = f"rebalance started as job {job_id}: {moves} of shards, {preview.size_bytes / 2**20:.1f} MiB"
         emit(Event(STEP, EventKind.STARTED, message, {"job_id": job_id, **preview.as_dict()}))
         return job_id
 

@@ -89,7 +89,7 @@ async def up(directory: Directory, emit: Emit, *, timeout_s: float = 180) -> UpR
     started = time.monotonic()
     deadline = started + timeout_s
     await _stop_unwanted(engine, found.containers, found.services, emit)
-    await _start(directory, found.containers, emit, timeout_s=timeout_s)
+    await _start(directory, found.containers, emit, timeout_s=max(1.0, deadline - time.monotonic()))
     watch = Watch(engine, directory.topology.name, found.containers)
     reloaded: list[str] = []
     knocks = {node.service: _knock_at(directory, node, reloaded) for node in directory.topology.nodes}
@@ -253,7 +253,7 @@ async def _start(directory: Directory, before: Iterable[Container], emit: Emit, 
             await compose_of(directory).up(lambda line: emit(Event("start", EventKind.PROGRESS, f"starting: {line}")))
     except TimeoutError:
         raise ServiceFailedError(
-            f"docker compose up did not come back within {timeout_s:g} s.",
+            f"docker compose up did not come back within {timeout_s:.0f} s.",
             hint="What it waits for shows with: docker compose ps -a. Then run citus-cluster up again.",
         ) from None
     except ComposeError as error:

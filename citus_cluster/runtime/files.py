@@ -150,6 +150,9 @@ def apply_changes(
             begun = True
         for path in removals:
             (root / path).unlink(missing_ok=True)
+        # The renames are on the disk before the manifest that says so: a power cut must not look like an edit.
+        for folder in {(root / path).parent for path in (*writes, *plain, *removals)}:
+            _make_durable(folder)
         last_manifest.replace(root / MANIFEST_FILE)
         _remove_empty_folders(root, removals)
     except OSError as error:
@@ -210,6 +213,7 @@ def _write(target: Path, wanted: WantedFile) -> None:
 
 
 def _make_durable(target: Path) -> None:
+    """Bring a file's content, or a folder's list of names, to the disk."""
     descriptor = os.open(target, os.O_RDONLY | os.O_CLOEXEC)
     try:
         os.fsync(descriptor)

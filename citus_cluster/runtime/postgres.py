@@ -112,6 +112,9 @@ async def connect(info: ConnectionInfo, *, timeout_s: float, application_name: s
                 # libpq counts whole seconds, and takes 2 for 1; the block around keeps the exact time.
                 connect_timeout=max(2, math.ceil(timeout_s)),
                 autocommit=True,
+                # Said to be empty, so that PGHOSTADDR and PGOPTIONS of the caller lead nowhere else.
+                hostaddr="",
+                options="",
                 **ssl,
             )
     except TimeoutError:
