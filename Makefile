@@ -1,4 +1,5 @@
-# make up      set everything up, then generate, start and verify a cluster (WORKERS=5 for five workers)
+# make up      set everything up, then generate, start and verify a cluster (WORKERS=5 for five workers,
+#              ARGS=--yes to agree to changes of an existing one)
 # make test    run every test that this machine can run; what is left out is listed with the reason
 # make lint    formatting, lint and types
 # make bench   measure, and print ratios
@@ -12,7 +13,7 @@ BIN := $(VENV)/bin
 .PHONY: up test lint bench docs venv
 
 up: venv
-	$(BIN)/python setup_citus_cluster.py --workers=$(WORKERS) --up
+	$(BIN)/python setup_citus_cluster.py --workers=$(WORKERS) --up $(ARGS)
 
 test: venv
 	$(BIN)/python -m pytest

@@ -31,6 +31,8 @@ def _version(wanted: bool) -> None:
 def run(app: typer.Typer) -> None:
     """Run a command, print its error at the edge, and exit with the documented status."""
     arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]
+    for variable in _MISLEADING:
+        os.environ.pop(variable, None)
     if len(arguments) != len(sys.argv) - 1:
         os.environ[f"{PREFIX}DEBUG"] = "1"
     if "--format=json" in arguments or "--format json" in " ".join(arguments):
@@ -50,7 +52,7 @@ def run(app: typer.Typer) -> None:
             _print_failure(UsageError(text, hint=f"{_PROGRAM} --help shows every option."))
         sys.exit(ExitStatus.USAGE)
     except (Abort, KeyboardInterrupt):
-        console.err.print("Interrupted. What was done so far stays; run the command again to go on.")
+        console.err.print("Interrupted. Nothing is lost; run the command again to go on.")
         sys.exit(130)
     except BrokenPipeError:
         # The reader of our output has gone; Python would complain again at exit.
@@ -88,6 +90,9 @@ def _print_failure(error: CitusClusterError) -> None:
         )
     console.print_error(error)
 
+
+# libpq would read them, and connect elsewhere or otherwise than the cluster's own files say.
+_MISLEADING = ("PGSERVICE", "PGSERVICEFILE", "PGHOSTADDR", "PGOPTIONS", "PGTARGETSESSIONATTRS")
 
 _typer = partial(
     typer.Typer,

@@ -79,7 +79,7 @@ def start(root: Path, *, timeout_s: float, show_secrets: bool, show: bool) -> di
         directory = load(root)
         result = recorded(root, "up", lambda: asyncio.run(start_cluster(directory, progress.emit, timeout_s=timeout_s)))
     if show:
-        console_cluster.print_block(result, show_secrets=show_secrets)
+        console_cluster.print_block(result, root, show_secrets=show_secrets)
     return result.as_dict(show_secrets=show_secrets)
 
 
@@ -98,10 +98,10 @@ def up(
 
 def down(
     directory: DirectoryOption = Path(),
-    volumes: Annotated[bool, option("--volumes", help="Also remove the volumes: all data is lost.")] = False,
+    volumes: Annotated[bool, typer.Option("--volumes", help="Also remove the volumes: all data is lost.")] = False,
     confirm: Annotated[
         str | None,
-        option("--confirm", help="The cluster's name, for --volumes without a question.", show_default=False),
+        typer.Option("--confirm", help="The cluster's name, for --volumes without a question.", show_default=False),
     ] = None,
 ) -> None:
     """Stop and remove the containers. The data stays in its volumes, unless --volumes."""
@@ -163,8 +163,11 @@ def _on_coordinator(
 
 
 def add_worker(
-    host: Annotated[str, option("--host", help="Name or address of the worker, as the coordinator reaches it.")],
-    port: Annotated[int, option("--port", help="Its port there.", min=1, max=65535)] = 5432,
+    host: Annotated[
+        str,
+        option("--host", help="Name or address of the worker, as the coordinator reaches it.", variable="WORKER_HOST"),
+    ],
+    port: Annotated[int, option("--port", help="Its port there.", variable="WORKER_PORT", min=1, max=65535)] = 5432,
     start_rebalance: Annotated[
         bool, option("--rebalance", help="Then start a rebalance, which moves shards onto the worker.")
     ] = False,
@@ -195,6 +198,9 @@ def add_worker(
                 ) from None
             if not start_rebalance:
                 return result, None
+            # Running the command again is how it resumes: a rebalance that runs already is followed first.
+            if wait:
+                await rebalance.wait_for_running(conn, progress.emit)
             return result, await _start_and_show(conn, RebalanceOptions(), progress, wait=wait)
 
     with console.Progress() as progress:
@@ -207,7 +213,7 @@ def add_worker(
     console.out.print(f"{escape(str(worker))} is {words.get(result.outcome, result.outcome.value)}.")
     if moved and not wait:
         console_cluster.print_rebalance(moved)
-    if not start_rebalance:
+    if not start_rebalance and result.outcome is Outcome.ADDED:
         console.out.print("It holds no shards of existing tables until a rebalance: citus-cluster rebalance start")
 
 

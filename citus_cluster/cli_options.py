@@ -17,10 +17,10 @@ class Format(StrEnum):
     JSON = "json"
 
 
-def option(*names: str, help: str, **more: Any) -> Any:
-    """Declare an option together with its environment variable, named after the first flag."""
-    variable = PREFIX + names[0].split("/")[0].strip().lstrip("-").upper().replace("-", "_")
-    return typer.Option(*names, help=help, envvar=variable, **more)
+def option(*names: str, help: str, variable: str | None = None, **more: Any) -> Any:
+    """Declare an option and its environment variable, which is named after the first flag unless given."""
+    named = variable or names[0].split("/")[0].strip().lstrip("-").upper().replace("-", "_")
+    return typer.Option(*names, help=help, envvar=PREFIX + named, **more)
 
 
 FormatOption = Annotated[Format, option("--format", help="How the result is printed.")]

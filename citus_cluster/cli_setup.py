@@ -1,7 +1,7 @@
 """The command ``setup``: parse what is given, plan, show, ask, write, and with --up start."""
 
-import shlex
 import sys
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any
@@ -22,7 +22,7 @@ from citus_cluster.cli_options import (
 )
 from citus_cluster.errors import ConsentNeededError, ExitStatus, UsageError
 from citus_cluster.model.services import Service
-from citus_cluster.model.spec import DEFAULT_BASE_PORT, DEFAULT_SERVICES, ClusterSpec, parse_spec
+from citus_cluster.model.spec import API_VERSION, DEFAULT_BASE_PORT, DEFAULT_SERVICES, ClusterSpec, parse_spec
 from citus_cluster.model.tuning import Storage, Workload
 from citus_cluster.operations.directory import read_spec
 from citus_cluster.operations.request import SetupRequest
@@ -170,8 +170,9 @@ def _write(request: SetupRequest, *, ask: bool, consent: bool, show: bool) -> Se
     with files.locked(request.root):
         # Planned again under the lock: another run may have ended in between.
         plan = plan_setup(request)
-        _show_plan(plan, show=show, diffs=plan.needs_consent)
-        if plan.needs_consent and not consent and ask and console.interactive() and not plan.replaced_edits:
+        asked = plan.needs_consent and not consent and ask and console.interactive() and not plan.replaced_edits
+        _show_plan(plan, show=show, diffs=asked)
+        if asked:
             consent = console.confirm("Write these changes?")
             if not consent:
                 raise ConsentNeededError("Nothing was written.", hint="Run the command again when you agree.")
@@ -208,12 +209,11 @@ def _show_dry_run(plan: SetupPlan, format_: Format) -> None:
 
 
 def _print_next_steps(plan: SetupPlan) -> None:
-    here = plan.root == Path.cwd()
-    root = escape(shlex.quote(str(plan.root)))
     lines = {
-        ("" if here else f"cd {root} && ") + "docker compose up -d --wait": "starts everything",
-        "citus-cluster up" + ("" if here else f" --dir {root}"): "the same, with checks, progress and a verification",
+        "docker compose up -d --wait": "starts everything",
+        "citus-cluster up": "the same, with checks, progress and a verification",
     }
+    lines = {console.pasteable(command, plan.root): meaning for command, meaning in lines.items()}
     if plan.topology.coordinator is None:
         lines |= {
             f"python add_worker.py --host {worker.address.host} --port {worker.address.port}": "on the coordinator's "
@@ -223,7 +223,7 @@ def _print_next_steps(plan: SetupPlan) -> None:
     width = max(len(command) for command in lines)
     console.out.print("Next:")
     for command, meaning in lines.items():
-        console.out.print(f"  {command:<{width}}   # {meaning}")
+        console.out.print(f"  {escape(command):<{width}}   # {meaning}")
 
 
 def _services(text: str) -> list[str]:
@@ -266,17 +266,39 @@ def _given_password(password: str | None, password_file: Path | None) -> str | N
     return password
 
 
+def _checked(path: str, read: Callable[[str], Any]) -> Callable[[str], Any]:
+    """Check an answer when it is given, by the specification's own rules."""
+
+    def check(text: str) -> Any:
+        try:
+            value = read(text)
+            parse_spec({"apiVersion": API_VERSION, path: value}, origins={path: "answer"}, source="")
+        except ValueError:
+            raise typer.BadParameter(f"{text!r} is not a whole number.") from None
+        except UsageError as error:
+            raise typer.BadParameter("; ".join(error.details) or error.message) from None
+        return value
+
+    return check
+
+
+def _checked_port(text: str) -> int:
+    if not text.isdigit() or not 1 <= int(text) <= 65535:
+        raise typer.BadParameter(f"{text!r} is not a port: ports go from 1 to 65535.")
+    return int(text)
+
+
 def _guided(root: Path) -> tuple[dict[str, Any], str | None, bool]:
     """Ask the few things that matter; Enter takes the default."""
     own = root / SPEC_FILE
     now: ClusterSpec | None = parse_spec(read_spec(own, SPEC_FILE)) if own.exists() else None
     console.err.print("A Citus cluster on Docker Compose. Enter takes the value in brackets.")
-    workers = typer.prompt("Workers", default=len(now.worker_numbers) if now else 2, type=int, err=True)
+    default = str(len(now.worker_numbers) if now else 2)
+    workers = typer.prompt("Workers", default=default, value_proc=_checked("workers", int), err=True)
     chosen = ",".join(now.wanted if now else DEFAULT_SERVICES)
-    services = _services(typer.prompt("Services", default=chosen, err=True))
-    port = typer.prompt(
-        "Port of the coordinator", default=now.ports.citus if now else DEFAULT_BASE_PORT, type=int, err=True
-    )
+    services = typer.prompt("Services", default=chosen, value_proc=_checked("services", _services), err=True)
+    base = str(now.ports.citus if now else DEFAULT_BASE_PORT)
+    port = typer.prompt("Port of the coordinator", default=base, value_proc=_checked_port, err=True)
     password = None
     if secrets.saved(root, secrets.SUPERUSER_PASSWORD) is None:
         password = typer.prompt(

@@ -5,8 +5,11 @@ Without a terminal there are no colours, no cursor movements and no prompts.
 
 import difflib
 import json
+import shlex
+import shutil
 import sys
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 from types import TracebackType
 from typing import Self
 
@@ -73,6 +76,37 @@ def confirm(question: str) -> bool:
     return Confirm.ask(question, default=False, console=err)
 
 
+def pasteable(command: str, root: Path) -> str:
+    """Write one of our commands so that it runs when it is pasted here, for the cluster in ``root``.
+
+    The environment may not be activated, the scripts and the cluster may lie elsewhere.
+    """
+    here = root == Path.cwd()
+    folder = shlex.quote(str(root))
+    if command.startswith("docker compose"):
+        return command if here else f"cd {folder} && {command}"
+    python = Path(sys.executable)
+    activated = shutil.which("python") == str(python)
+    program, option = command, "--dir"
+    for script, name in (("setup_citus_cluster.py", "setup"), ("add_worker.py", "add-worker")):
+        if command.startswith(f"python {script}"):
+            option = "--output-dir" if name == "setup" else "--dir"
+            if not Path(script).is_file():
+                program = command.replace(f"python {script}", f"citus-cluster {name}", 1)
+    if program.startswith("python ") and not activated:
+        program = program.replace("python", _short(python), 1)
+    if program.startswith("citus-cluster ") and not shutil.which("citus-cluster"):
+        script_path = python.with_name("citus-cluster")
+        runner = _short(script_path) if script_path.is_file() else f"{_short(python)} -m citus_cluster"
+        program = program.replace("citus-cluster", runner, 1)
+    return program if here else f"{program} {option} {folder}"
+
+
+def _short(path: Path) -> str:
+    """Give a path relative to here where it is below, quoted for a shell."""
+    return shlex.quote(str(path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path))
+
+
 class Progress:
     """Shows events: a line for each step that runs on a terminal, plain lines elsewhere."""
 
@@ -116,6 +150,10 @@ def print_plan(plan: SetupPlan, *, diffs: bool) -> None:
             err.print(f"Left as it is: {escape(path)} (edited by hand, and nothing to change in it)")
         target.print(f"Nothing to do: {escape(str(plan.root))} is as cluster.yaml says.")
         return
+    if diffs:
+        for change in plan.all_changes:
+            if not change.path.startswith(f"{API_CONTEXT_FOLDER}/"):  # our own sources are no news to the user
+                _print_diff(change)
     target.print(f"[bold]Cluster {escape(plan.spec.name)}[/] in {escape(str(plan.root))}")
     for line in _file_lines(plan.all_changes):
         target.print(f"  {line}")
@@ -123,10 +161,6 @@ def print_plan(plan: SetupPlan, *, diffs: bool) -> None:
         target.print(f"  keep      {escape(path)} (edited by hand, and nothing to change in it)")
     for line in _effect_lines(plan.effects):
         target.print(f"  {line}")
-    if diffs:
-        for change in plan.all_changes:
-            if not change.path.startswith(f"{API_CONTEXT_FOLDER}/"):  # our own sources are no news to the user
-                _print_diff(change)
 
 
 def _file_lines(changes: Sequence[FileChange]) -> Iterable[str]:

@@ -3,16 +3,18 @@
 Apart from console.py, so that the generator need not load the database driver.
 """
 
+from pathlib import Path
+
 from rich.markup import escape
 
-from citus_cluster.console import out, size, table
+from citus_cluster.console import out, pasteable, size, table
 from citus_cluster.model.rebalance import JobState, RebalancePlan, RebalanceStatus
 from citus_cluster.operations.rebalance import progress_line
 from citus_cluster.operations.status import State, Status
 from citus_cluster.operations.up import UpResult
 
 
-def print_block(result: UpResult, *, show_secrets: bool) -> None:
+def print_block(result: UpResult, root: Path, *, show_secrets: bool) -> None:
     """Print what a person pastes next."""
     access = result.access
     nodes = f", {len(result.nodes)} workers registered" if result.nodes else ""
@@ -30,7 +32,7 @@ def print_block(result: UpResult, *, show_secrets: bool) -> None:
             out.print(f"  {label:<10} {escape(value)}")
     out.print("Next:")
     for command in access.next_commands:
-        out.print(f"  {escape(command)}")
+        out.print(f"  {escape(pasteable(command, root))}")
 
 
 def print_status(found: Status) -> None:

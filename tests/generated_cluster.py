@@ -56,6 +56,7 @@ class GeneratedCluster:
     base_port: int = field(default_factory=free_base_port)
     user: str = "postgres"
     database: str = "postgres"
+    variables: dict[str, str] = field(default_factory=dict)
 
     @property
     def admin_port(self) -> int:
@@ -74,7 +75,7 @@ class GeneratedCluster:
         done = subprocess.run(
             command,
             cwd=self.root,
-            env=environment | {"PYTHONPATH": str(ROOT)},
+            env=environment | {"PYTHONPATH": str(ROOT)} | self.variables,
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,

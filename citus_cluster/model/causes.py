@@ -41,9 +41,9 @@ _SIGNS = (
     ),
     _sign(
         r"password authentication failed",
-        "the data in its volume keep another password: that of their first start",
-        "Put that password back into generated/secrets/superuser_password; or, if nothing in the volumes is needed, "
-        "remove them: citus-cluster down --volumes.",
+        "the data in the volumes keep another password: that of their first start",
+        "Put that password back into generated/secrets/superuser_password. Where it is lost: set another on each node, "
+        "by docker exec, psql and ALTER ROLE, and write it there.",
     ),
     _sign(
         r"database files are incompatible with server|was initialized by PostgreSQL version"
@@ -72,6 +72,11 @@ _SIGNS = (
         r"|syntax error in file|is outside the valid range|could not access file \"",
         "PostgreSQL does not accept one of its settings",
         "The log names it: correct it below settings: in cluster.yaml, then run setup_citus_cluster.py again.",
+    ),
+    _sign(
+        r"/etc/citus-cluster[^\n]*no such file",
+        "it still mounts a generated/ that was replaced by another",
+        "Restart it, which mounts the new one: docker compose restart.",
     ),
     _sign(
         r"(could not open|can't open|cannot open|could not access).*(/etc/citus-cluster|configuration file|secrets)"

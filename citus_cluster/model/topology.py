@@ -240,7 +240,8 @@ def _port_problems(spec: ClusterSpec) -> Iterator[str]:
     outside = [(port, service) for port, service in ports if not 1 <= port <= 65535]
     if outside:
         port, service = outside[-1]
-        others = f" and {len(outside) - 1} more services too" if len(outside) > 1 else ""
+        more = len(outside) - 1
+        others = f" ({more} more service{'s' if more > 1 else ''} would get one too high)" if more else ""
         yield f"ports: {service} would get port {port}{others}; ports go from 1 to 65535: choose another --port"
     for port, service in ports:
         if port in taken:

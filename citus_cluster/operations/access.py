@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from shlex import quote
 
 from citus_cluster.operations.directory import Directory
@@ -35,19 +36,20 @@ class Access:
 
 
 def access(directory: Directory) -> Access:
-    """Put the commands together for one directory; paths in them are relative to it."""
+    """Put the commands together for one directory; paths in them are relative to where the user is."""
     topology = directory.topology
     node, api = topology.coordinator, topology.admin_api
     user, database = quote(topology.user), quote(topology.database)
+    folder = "" if directory.root == Path.cwd() else quote(f"{directory.root}/")
     host = f"[{topology.connect_host}]" if ":" in topology.connect_host else topology.connect_host
     return Access(
         psql_in_container=f"docker exec -it {node.container_name} psql -U {user} -d {database}" if node else None,
-        psql_on_host=f"PGPASSWORD=$(cat {SUPERUSER_PASSWORD}) "
+        psql_on_host=f'PGPASSWORD="$(cat {folder}{SUPERUSER_PASSWORD})" '
         f"psql -h {topology.connect_host} -p {node.host_port} -U {user} -d {database}"
         if node
         else None,
         admin_api_url=f"http://{host}:{api.host_port}" if api else None,
-        admin_api_token_file=ADMIN_TOKEN if api else None,
+        admin_api_token_file=f"{folder}{ADMIN_TOKEN}" if api else None,
         next_commands=_next_commands(directory),
         connection=directory.coordinator() if node else None,
     )

@@ -76,7 +76,9 @@ def load(root: Path) -> Directory:
         missing = "generated/" if manifest is None else secrets.SUPERUSER_PASSWORD if password is None else SPEC_FILE
         raise UsageError(
             f"There is no complete cluster in {root}: {missing} is missing.",
-            hint="Run python setup_citus_cluster.py --workers=3 here first, or name another directory with --dir.",
+            hint="Run python setup_citus_cluster.py here first"
+            + (" (it starts from cluster.yaml)" if (root / SPEC_FILE).exists() else " (--workers=3)")
+            + ", or name another directory with --dir.",
         )
     spec = parse_spec(read_spec(root / SPEC_FILE, SPEC_FILE))
     pg_major = spec.images.pg_major or known_pg_major(spec.images.citus) or manifest.identity.get("pg_major")

@@ -5,7 +5,7 @@ Both only ever add. What an operator removed or disabled stays so until it is ad
 
 import asyncio
 import time
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 
 import psycopg
 
@@ -289,6 +289,7 @@ async def add_worker(
         if not _settled(registry, here, [worker]):
             registry = await _prepare(conn, here, [worker], wait_for_lock_s)
         if decide(registry, [worker])[0].outcome is Outcome.ALREADY:
+            await _wait_until_answering(conn, worker, emit, deadline)
             result = NodeResult(worker, Outcome.ALREADY)
         else:
             own = await citus_probe.own_identity(conn)
@@ -313,18 +314,38 @@ async def _registered_coordinator(conn: Connection) -> NodeAddress:
 async def _wait_until_fit(
     conn: Connection, coordinator: NodeAddress, worker: NodeAddress, own: NodeIdentity, emit: Emit, deadline: float
 ) -> None:
+    async def check() -> None:
+        registry = await citus_nodes.read_registry(conn)
+        blocked = await _blocked(conn, registry)
+        if blocked:
+            raise WorkerUnreachableError(
+                blocked,
+                hint="Start or unpause it, or, if it is lost: SELECT citus_disable_node('HOST', PORT); on the "
+                "coordinator.",
+            )
+        await _check_candidate(conn, coordinator, worker, own, registry)
+
+    await _wait_for(check, worker, emit, deadline)
+
+
+async def _wait_until_answering(conn: Connection, worker: NodeAddress, emit: Emit, deadline: float) -> None:
+    """Being registered is metadata: it is said only of a worker that answers."""
+
+    async def check() -> None:
+        try:
+            await citus_probe.identity(conn, worker)
+        except citus_probe.ProbeUnavailableError:
+            await _check_roughly(conn, worker)
+
+    await _wait_for(check, worker, emit, deadline)
+
+
+async def _wait_for(check: Callable[[], Awaitable[None]], worker: NodeAddress, emit: Emit, deadline: float) -> None:
+    """Check again and again until it raises no more, or the time is up."""
     said = ""
     while True:
         try:
-            registry = await citus_nodes.read_registry(conn)
-            blocked = await _blocked(conn, registry)
-            if blocked:
-                raise WorkerUnreachableError(
-                    blocked,
-                    hint="Start or unpause it, or, if it is lost: SELECT citus_disable_node('HOST', PORT); on the "
-                    "coordinator.",
-                )
-            await _check_candidate(conn, coordinator, worker, own, registry)
+            await check()
             return
         except AuthenticationError:
             raise

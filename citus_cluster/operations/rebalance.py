@@ -255,6 +255,15 @@ async def stop(conn: Connection) -> RebalanceStatus:
         return await _read_status(conn, running, _Memory())
 
 
+async def wait_for_running(conn: Connection, emit: Emit) -> None:
+    """Wait for a rebalance that runs already, if one does, whatever comes of it; raises like :func:`wait`."""
+    async with translated("looking for a running rebalance"):
+        running = await citus_rebalance.running_job_id(conn)
+    if running is not None:
+        emit(Event(STEP, EventKind.STARTED, f"a rebalance is running already, as job {running}: following it first"))
+        await wait(conn, emit, job_id=running)
+
+
 async def wait(conn: Connection, emit: Emit, poll_s: float = 1.0, job_id: int | None = None) -> RebalanceStatus:
     """Follow a rebalance until it ends. Leaving is harmless: the job is Citus', and goes on.
 

@@ -161,12 +161,15 @@ def _refuse_lockout(
         return
     volumes = machine.engine.project_volumes(spec.name) if machine.engine else ()
     if volumes:
+        assert machine.engine is not None, "it told of the volumes"  # noqa: S101
+        homes = {container.working_dir for container in machine.engine.project_containers(spec.name)}
+        where = "".join(f" ({home})" for home in sorted(home for home in homes if home))
         raise LeftoverVolumesError(
             f"Volumes of an earlier cluster named {spec.name!r} are on this engine, "
             "and a new password would not open them; nothing was written.",
             details=volumes,
-            hint="Run in that cluster's directory; or give its password with --password-file; or choose another "
-            f"--name; or, if nothing in them is needed, remove them: docker volume rm {' '.join(volumes)}",
+            hint=f"Run in that cluster's directory{where}; or give its password with --password-file; or choose "
+            f"another --name; or, if nothing in them is needed, remove them: docker volume rm {' '.join(volumes)}",
         )
     if previous and machine.engine is None:
         raise LeftoverVolumesError(

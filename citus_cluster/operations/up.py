@@ -15,6 +15,7 @@ from citus_cluster.errors import (
     ServiceFailedError,
     UnreachableError,
 )
+from citus_cluster.model.api_config import CLUSTER_FILE
 from citus_cluster.model.causes import probable_cause
 from citus_cluster.model.events import Emit, Event, EventKind
 from citus_cluster.model.nodes import NodeResult, Outcome
@@ -79,9 +80,8 @@ async def up(directory: Directory, emit: Emit, *, timeout_s: float = 180) -> UpR
     """
     emit(Event("preflight", EventKind.STARTED, "looking at this machine"))
     found = await preflight(directory)
-    for finding in found.findings:
-        kind = EventKind.FAILED if finding.severity is Severity.ERROR else EventKind.WARNING
-        emit(Event(f"preflight:{finding.id}", kind, str(finding), {"id": finding.id}))
+    for finding in found.warnings:  # the errors are in the exception
+        emit(Event(f"preflight:{finding.id}", EventKind.WARNING, str(finding), {"id": finding.id}))
     engine = found.passed()
     emit(Event("preflight", EventKind.DONE, "this machine has what the cluster needs"))
     await _get_images(directory, engine, found.services, emit)
@@ -90,6 +90,7 @@ async def up(directory: Directory, emit: Emit, *, timeout_s: float = 180) -> UpR
     deadline = started + timeout_s
     await _stop_unwanted(engine, found.containers, found.services, emit)
     await _start(directory, found.containers, emit, timeout_s=max(1.0, deadline - time.monotonic()))
+    await _restart_on_replaced_folders(directory, engine, emit)
     watch = Watch(engine, directory.topology.name, found.containers)
     reloaded: list[str] = []
     knocks = {node.service: _knock_at(directory, node, reloaded) for node in directory.topology.nodes}
@@ -265,6 +266,29 @@ async def _start(directory: Directory, before: Iterable[Container], emit: Emit, 
             hint=f"{cause.hint if cause else error.hint}",
         ) from error
     emit(Event("start", EventKind.DONE, "the containers are started"))
+
+
+async def _restart_on_replaced_folders(directory: Directory, engine: Engine, emit: Emit) -> None:
+    """Restart containers that still mount a folder which was replaced: moved away and copied back, or made anew."""
+    files = {node.service: f"{node.config}/postgresql.conf" for node in directory.topology.nodes}
+    if directory.topology.admin_api:
+        files[directory.topology.admin_api.service] = f"admin-api/{CLUSTER_FILE}"
+
+    async def look(container: Container, file: str) -> None:
+        on_disk = (directory.root / CONFIG_FOLDER / file).read_bytes()
+        mounted = f"/etc/citus-cluster/{file.rsplit('/', 1)[-1]}"
+        try:
+            if await in_thread(engine.sees, container, mounted, on_disk):
+                return
+        except CitusClusterError:
+            return  # it ended meanwhile; waiting for it tells why
+        await in_thread(engine.restart, container)
+        message = f"{container.service} is restarted: the folder that it had mounted was replaced"
+        emit(Event(f"remount:{container.service}", EventKind.DONE, message))
+
+    containers = await in_thread(engine.project_containers, directory.topology.name)
+    running = [one for one in containers if one.state == "running" and one.service in files]
+    await asyncio.gather(*(look(one, files[one.service or ""]) for one in running))
 
 
 def _knock_at(directory: Directory, node: Node, reloaded: list[str]) -> Knock:

@@ -15,11 +15,13 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from datetime import datetime
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 from citus_cluster.errors import CitusClusterError, EngineUnavailableError
+from citus_cluster.model.changes import digest
 
 if TYPE_CHECKING:
     from docker.api import APIClient
@@ -218,11 +220,15 @@ class Engine:
         }
 
     def logs(self, container: Container, tail: int) -> str:
-        """Last lines that a container wrote to stdout and stderr; nothing where its log cannot be read."""
+        """Last lines that a container wrote to stdout and stderr since it last started.
+
+        What it wrote before has other reasons. Nothing where its log cannot be read.
+        """
         import docker.errors
 
         try:
-            text: bytes = self._api.logs(container.id, tail=tail)
+            since = datetime.fromisoformat(container.started_at).timestamp()
+            text: bytes = self._api.logs(container.id, tail=tail, since=max(since, 1.0))
         except docker.errors.APIError:
             return ""  # a logging driver without reading, or the container is gone
         return text.decode(errors="replace").strip()
@@ -245,6 +251,21 @@ class Engine:
             raise
         except CitusClusterError as error:
             return HealthProbe(False, error.message)
+
+    def sees(self, container: Container, path: str, content: bytes) -> bool:
+        """Tell whether a running container finds just this content at ``path``.
+
+        It does not where the folder that it mounts was replaced by another of the same name: a mount
+        follows the folder, not the name.
+        """
+        with _translated(f"looking into {container.name}"):
+            probe = self._execute(container.id, ["sha256sum", path], time.monotonic() + _PROBE_TIMEOUT_S)
+        return probe.ok and probe.output.startswith(digest(content))
+
+    def restart(self, container: Container, timeout_s: int = 120) -> None:
+        """Restart a container, which resolves what it mounts anew."""
+        with _translated(f"restarting {container.name}"):
+            self._api.restart(container.id, timeout=timeout_s)
 
     def stop(self, container: Container, timeout_s: int = 120) -> None:
         with _translated(f"stopping {container.name}"):

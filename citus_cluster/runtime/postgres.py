@@ -112,9 +112,6 @@ async def connect(info: ConnectionInfo, *, timeout_s: float, application_name: s
                 # libpq counts whole seconds, and takes 2 for 1; the block around keeps the exact time.
                 connect_timeout=max(2, math.ceil(timeout_s)),
                 autocommit=True,
-                # Said to be empty, so that PGHOSTADDR and PGOPTIONS of the caller lead nowhere else.
-                hostaddr="",
-                options="",
                 **ssl,
             )
     except TimeoutError:
@@ -147,7 +144,7 @@ def _hint_for(text: str) -> str:
         return "Name the cluster's database."
     if re.search(r"resolve|Name or service not known|name resolution|getaddrinfo", text):
         return "The name is unknown here; use an address, or a name that this machine resolves."
-    return "Is the server running (docker compose ps), and is this its host and port?"
+    return "Is the server running (docker compose ps)? citus-cluster up starts it. And is this its host and port?"
 
 
 def tidy(text: str) -> str:

@@ -126,3 +126,45 @@ def test_an_unreachable_worker_is_told_with_the_next_command(cluster: GeneratedC
     refused = cluster.add_worker("--host=citus-worker9", "--port=5432", "--timeout=3", check=False)
     assert refused.status == 1
     assert "citus-worker9" in refused.err
+
+
+def test_a_replaced_directory_is_mounted_anew(cluster: GeneratedCluster) -> None:
+    """Containers follow the folder that they mounted, not its name: moved away and copied back, they lose it."""
+    cluster.create("--workers=1", "--up")
+    cluster.run("mv", "generated", "moved")
+    cluster.run("cp", "-a", "moved", "generated")
+    cluster.run("rm", "-rf", "moved")
+    result = cluster.cli("up")
+    assert "citus-worker1 is restarted" in result.err
+    assert "admin-api is restarted" in result.err
+    assert cluster.cli("up", "--format=json").json()["changed"] == []
+
+
+def test_a_killed_add_worker_is_resumed_by_running_it_again(cluster: GeneratedCluster) -> None:
+    cluster.create("--workers=1", "--services=citus", "--up")
+    cluster.sql("CREATE TABLE t (id bigint PRIMARY KEY)")
+    cluster.sql("SELECT create_distributed_table('t', 'id', shard_count => 6)")
+    cluster.setup("--workers=2", "--yes", "--up")
+    command = ("--host=citus-worker2", "--rebalance", "--wait")
+    started = cluster.add_worker("--host=citus-worker2", "--rebalance")
+    assert "shards" in started.out
+    again = cluster.add_worker(*command)
+    assert "othing to move" in again.text or "balanced" in again.text
+    shards = cluster.sql("SELECT nodename, count(*) FROM citus_shards GROUP BY 1 ORDER BY 1")
+    assert shards == [("citus-worker1", 3), ("citus-worker2", 3)]
+
+
+def test_a_paused_worker_is_not_called_registered(cluster: GeneratedCluster) -> None:
+    cluster.create("--workers=1", "--services=citus", "--up")
+    cluster.docker("pause", cluster.container("citus-worker1"))
+    refused = cluster.add_worker("--host=citus-worker1", "--timeout=3", check=False)
+    assert refused.status == 1
+    assert "unpause" in refused.err
+    cluster.docker("unpause", cluster.container("citus-worker1"))
+    assert cluster.add_worker("--host=citus-worker1").status == 0
+
+
+def test_variables_of_libpq_lead_nowhere_else(cluster: GeneratedCluster) -> None:
+    cluster.create("--workers=1", "--services=citus", "--up")
+    cluster.variables = {"PGSERVICE": "x", "PGOPTIONS": "-c foo=1", "PGHOSTADDR": "127.0.0.9"}
+    assert cluster.cli("status", "--format=json").json()["state"] == "ok"

@@ -307,8 +307,10 @@ def test_statuses_of_dry_runs_and_of_changes_without_consent(run: Run, tmp_path:
     refused = run("--workers=3")
     assert refused.status == 4
     assert "--yes" in refused.err
-    assert "+workers: 3" in refused.out
-    assert run("--workers=3", "--dry-run").status == 4
+    assert "add       citus-worker3" in refused.out
+    shown = run("--workers=3", "--dry-run")
+    assert shown.status == 4
+    assert "+workers: 3" in shown.out
     assert contents(tmp_path) == before
     assert run("--workers=3", "--yes").status == 0
     assert run("--workers=2").status == 2

@@ -1,5 +1,6 @@
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -429,6 +430,9 @@ class EngineWithVolumes:
 
     def project_volumes(self, project: str) -> tuple[str, ...]:
         return (f"{project}_citus-worker1-data",) if project == "citus" else ()
+
+    def project_containers(self, project: str) -> tuple[object, ...]:
+        return (SimpleNamespace(working_dir=f"/home/me/{project}"),)
 
 
 def plan_with_volumes(root: Path, values: dict[str, Any] | None = None, **more: Any) -> None:
