@@ -1,6 +1,8 @@
 """Running a command and taking its wall time and peak memory; medians and tables."""
 
 import os
+import secrets
+import socket
 import statistics
 import subprocess
 import sys
@@ -40,6 +42,21 @@ def run(command: Sequence[str], *, cwd: Path | None = None) -> Run:
 
 def median(values: Sequence[float]) -> float:
     return statistics.median(values)
+
+
+def free_base_port(count: int = 8) -> int:
+    """Find the first of ``count`` free ports in a row on the loopback; admin API and nodes take them."""
+    start = 20000 + secrets.randbelow(300) * 50
+    first: int
+    for first in (*range(start, 35000, 50), *range(20000, start, 50)):
+        try:
+            for port in range(first, first + count):
+                with socket.socket() as probe:
+                    probe.bind(("127.0.0.1", port))
+        except OSError:
+            continue
+        return first
+    raise RuntimeError("no free ports")
 
 
 def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:

@@ -5,12 +5,11 @@ checks, with the reconciler off.
 """
 
 import shutil
-import socket
 import subprocess
 import tempfile
 from pathlib import Path
 
-from bench.measure import CLUSTER, SETUP, Run, median, print_table, run
+from bench.measure import CLUSTER, SETUP, Run, free_base_port, median, print_table, run
 
 _RUNS = 5
 _WORKERS = 3
@@ -24,7 +23,8 @@ def bench_startup() -> None:
         return
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
-        ports = [f"--port={_free_ports(_WORKERS + 1)}", f"--admin-port={_free_ports(_WORKERS + 2) + _WORKERS + 1}"]
+        first = free_base_port(_WORKERS + 2)
+        ports = [f"--port={first}", f"--admin-port={first + _WORKERS + 1}"]
         run([*SETUP, f"--workers={_WORKERS}", f"--name={_NAME}", *ports, f"--output-dir={root}"])
         (root / "reconciler-off.yml").write_text(_RECONCILER_OFF)
         compose = ["docker", "compose", "-f", "docker-compose.yml", "-f", "reconciler-off.yml"]
@@ -54,16 +54,3 @@ def _measure(root: Path, command: list[str]) -> Run:
 def _remove(root: Path) -> None:
     down = ["docker", "compose", "--profile", "*", "down", "--volumes", "--timeout", "10"]
     subprocess.run(down, cwd=root, capture_output=True, check=True)
-
-
-def _free_ports(count: int) -> int:
-    """Find the first of ``count`` free ports in a row."""
-    for first in range(23000, 60000, 50):
-        try:
-            for port in range(first, first + count):
-                with socket.socket() as probe:
-                    probe.bind(("127.0.0.1", port))
-        except OSError:
-            continue
-        return first
-    raise RuntimeError("no free ports")

@@ -3,7 +3,6 @@
 import json
 import os
 import secrets
-import socket
 import subprocess
 import sys
 from dataclasses import dataclass, field
@@ -12,22 +11,9 @@ from typing import Any
 
 import psycopg
 
+from bench.measure import free_base_port
+
 ROOT = Path(__file__).parent.parent
-
-
-def free_base_port(count: int = 8) -> int:
-    """Find the first of ``count`` free ports in a row on the loopback; admin API and nodes take them."""
-    start = 20000 + secrets.randbelow(300) * 50
-    first: int
-    for first in (*range(start, 35000, 50), *range(20000, start, 50)):
-        try:
-            for port in range(first, first + count):
-                with socket.socket() as probe:
-                    probe.bind(("127.0.0.1", port))
-        except OSError:
-            continue
-        return first
-    raise RuntimeError("no free ports")
 
 
 @dataclass(frozen=True)

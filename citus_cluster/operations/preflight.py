@@ -285,10 +285,9 @@ def _file_findings(directory: Directory) -> Iterator[Finding]:
     root = directory.root
     missing = sorted(path for path in directory.manifest.files if not (root / path).is_file())
     if missing:
-        more = f" and {len(missing) - 3} more" if len(missing) > 3 else ""
         yield _error(
             "files-missing",
-            f"Generated files are missing: {', '.join(missing[:3])}{more}.",
+            f"Generated files are missing: {_some(missing)}.",
             "Write them again: python setup_citus_cluster.py --yes.",
         )
     folder = root / secrets.FOLDER
@@ -315,7 +314,7 @@ def _file_findings(directory: Directory) -> Iterator[Finding]:
     if unreadable:
         yield _error(
             "config-unreadable",
-            f"Containers cannot read {', '.join(unreadable[:3])}: copying has lost the modes.",
+            f"Containers cannot read {_some(unreadable)}: copying has lost the modes.",
             f"chmod -R a+rX {CONFIG_FOLDER}",
         )
 
@@ -327,12 +326,16 @@ def _stale_findings(directory: Directory) -> Iterator[Finding]:
     changes = compare_files(root, topology, made.tokens, directory.manifest.files)
     stale = [change.path for change in changes if change.changes and change.old is not None]
     if stale:
-        more = f" and {len(stale) - 3} more" if len(stale) > 3 else ""
         yield _warning(
             "files-differ",
-            f"Generated files are not what cluster.yaml asks for: {', '.join(stale[:3])}{more}.",
+            f"Generated files are not what cluster.yaml asks for: {_some(stale)}.",
             "Look at it with setup_citus_cluster.py --dry-run, then write them with --yes.",
         )
+
+
+def _some(paths: Sequence[str]) -> str:
+    """Name the first few, and count the others."""
+    return ", ".join(paths[:3]) + (f" and {len(paths) - 3} more" if len(paths) > 3 else "")
 
 
 def _of_error(finding_id: str, error: CitusClusterError) -> Finding:

@@ -15,6 +15,7 @@ from api_support import Api, ApiFiles, serve
 from cluster_support import citus_images, require_engine, skip_or_fail
 from docker.models.containers import Container
 from docker.models.networks import Network
+from sql_servers import INIT_SCRIPT, SETTINGS
 
 from admin_api.app import create_app
 from citus_cluster.model.api_config import ApiConfig
@@ -22,21 +23,9 @@ from citus_cluster.model.nodes import NodeAddress
 
 pytestmark = pytest.mark.cluster
 
-INIT_SCRIPT = Path(__file__).parents[2] / "initdb" / "10-citus-cluster.sql"
 PASSWORD = """it's a "pass" $HOME ${x} #1 \\'back\\\\ %41 ñ€😀"""
 COORDINATOR = NodeAddress("citus-coordinator")
 FIRST, SECOND, THIRD = (NodeAddress(f"citus-worker{number}") for number in (1, 2, 3))
-SETTINGS = {
-    "wal_level": "logical",
-    "max_worker_processes": "24",
-    "max_replication_slots": "20",
-    "max_wal_senders": "22",
-    "max_logical_replication_workers": "8",
-    "max_connections": "60",
-    "shared_buffers": "32MB",
-    # Throw-away data.
-    "fsync": "off",
-}
 
 
 @dataclass
