@@ -17,7 +17,8 @@ from citus_cluster.operations.up import UpResult
 def print_block(result: UpResult, root: Path, *, show_secrets: bool) -> None:
     """Print what a person pastes next."""
     access = result.access
-    nodes = f", {len(result.nodes)} workers registered" if result.nodes else ""
+    count = len(result.nodes)
+    nodes = f", {count} worker{'s' if count > 1 else ''} registered" if count else ""
     verified = " and verified" if result.verified else ""
     out.print(f"[bold]Cluster {escape(result.cluster)} runs{nodes}{verified}[/] ({result.seconds:.1f} s).")
     lines = {

@@ -40,7 +40,7 @@ async def _verify_workers(conn: Connection, expected: Sequence[NodeAddress], emi
             hint="Run citus-cluster up again; if a worker was removed on purpose, add_worker.py brings it back.",
             details=missing,
         )
-    emit(Event("verify:workers", EventKind.DONE, f"all {len(expected)} expected workers are active"))
+    emit(Event("verify:workers", EventKind.DONE, "all expected workers are active", {"workers": len(expected)}))
 
 
 async def _verify_connections(conn: Connection, emit: Emit) -> None:
@@ -93,8 +93,8 @@ async def _verify_round_trip(conn: Connection, emit: Emit) -> None:
     _judge(trip, holders)
     if left:
         raise VerificationError(f"A verification left something behind: {'; '.join(left)}.", details=left)
-    message = f"{trip.rows_written} rows written and read on {len(holders)} nodes, and undone"
-    emit(Event("verify:round-trip", EventKind.DONE, message))
+    message = f"{trip.rows_written} rows written and read on every node that holds shards, and undone"
+    emit(Event("verify:round-trip", EventKind.DONE, message, {"nodes": len(holders)}))
 
 
 def _holds_shards(node: RegisteredNode) -> bool:

@@ -56,7 +56,7 @@ def test_verify_writes_and_reads_everywhere_and_leaves_nothing(
 
     assert [cluster.sql(*query) for query in queries] == before
     assert [event.kind for event in recorder.events] == [EventKind.DONE] * 3
-    assert f"on {max(1, workers)} nodes" in recorder.text
+    assert recorder.events[-1].data["nodes"] == max(1, workers)
 
 
 @pytest.mark.usefixtures("only_newest")
