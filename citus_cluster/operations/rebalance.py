@@ -256,7 +256,7 @@ async def stop(conn: Connection) -> RebalanceStatus:
 
 
 async def wait_for_running(conn: Connection, emit: Emit) -> None:
-    """Wait for a rebalance that runs already, if one does, whatever comes of it; raises like :func:`wait`."""
+    """Wait until a rebalance that runs already, if one does, is finished; raises like :func:`wait`."""
     async with translated("looking for a running rebalance"):
         running = await citus_rebalance.running_job_id(conn)
     if running is not None:

@@ -40,6 +40,7 @@ from citus_cluster.runtime.postgres import Connection, connect, translated
 from citus_cluster.runtime.server_settings import reload_if_stale
 
 _KNOCK_TIMEOUT_S = 2.0
+_SHARED_FOLDER_LAG_S = 1.0
 # All nodes are ready by then; what is still pending after this long needs a person.
 _REGISTER_PATIENCE_S = 30.0
 
@@ -90,7 +91,7 @@ async def up(directory: Directory, emit: Emit, *, timeout_s: float = 180) -> UpR
     deadline = started + timeout_s
     await _stop_unwanted(engine, found.containers, found.services, emit)
     await _start(directory, found.containers, emit, timeout_s=max(1.0, deadline - time.monotonic()))
-    await _restart_on_replaced_folders(directory, engine, emit)
+    await _restart_on_replaced_folders(directory, engine, found.containers, emit)
     watch = Watch(engine, directory.topology.name, found.containers)
     reloaded: list[str] = []
     knocks = {node.service: _knock_at(directory, node, reloaded) for node in directory.topology.nodes}
@@ -268,8 +269,13 @@ async def _start(directory: Directory, before: Iterable[Container], emit: Emit, 
     emit(Event("start", EventKind.DONE, "the containers are started"))
 
 
-async def _restart_on_replaced_folders(directory: Directory, engine: Engine, emit: Emit) -> None:
-    """Restart containers that still mount a folder which was replaced: moved away and copied back, or made anew."""
+async def _restart_on_replaced_folders(
+    directory: Directory, engine: Engine, before: Iterable[Container], emit: Emit
+) -> None:
+    """Restart containers that still mount a folder which was replaced: moved away and copied back, or made anew.
+
+    Only those that ran ``before`` can: one that was just started must not be disturbed at its first start.
+    """
     files = {node.service: f"{node.config}/postgresql.conf" for node in directory.topology.nodes}
     if directory.topology.admin_api:
         files[directory.topology.admin_api.service] = f"admin-api/{CLUSTER_FILE}"
@@ -278,7 +284,11 @@ async def _restart_on_replaced_folders(directory: Directory, engine: Engine, emi
         on_disk = (directory.root / CONFIG_FOLDER / file).read_bytes()
         mounted = f"/etc/citus-cluster/{file.rsplit('/', 1)[-1]}"
         try:
-            if await in_thread(engine.sees, container, mounted, on_disk):
+            if not await in_thread(engine.has_stale_mount, container, mounted, on_disk):
+                return
+            # Docker Desktop shows a file that was just written a moment late.
+            await asyncio.sleep(_SHARED_FOLDER_LAG_S)
+            if not await in_thread(engine.has_stale_mount, container, mounted, on_disk):
                 return
         except CitusClusterError:
             return  # it ended meanwhile; waiting for it tells why
@@ -287,7 +297,8 @@ async def _restart_on_replaced_folders(directory: Directory, engine: Engine, emi
         emit(Event(f"remount:{container.service}", EventKind.DONE, message))
 
     containers = await in_thread(engine.project_containers, directory.topology.name)
-    running = [one for one in containers if one.state == "running" and one.service in files]
+    ran_before = {container.id for container in before if container.state == "running"}
+    running = [c for c in containers if c.state == "running" and c.id in ran_before and c.service in files]
     await asyncio.gather(*(look(one, files[one.service or ""]) for one in running))
 
 

@@ -252,15 +252,20 @@ class Engine:
         except CitusClusterError as error:
             return HealthProbe(False, error.message)
 
-    def sees(self, container: Container, path: str, content: bytes) -> bool:
-        """Tell whether a running container finds just this content at ``path``.
+    def has_stale_mount(self, container: Container, path: str, content: bytes) -> bool:
+        """Tell whether a running container demonstrably finds something else than ``content`` at ``path``.
 
-        It does not where the folder that it mounts was replaced by another of the same name: a mount
-        follows the folder, not the name.
+        So it is where the folder that it mounts was replaced by another of the same name: a mount follows
+        the folder, not the name. False where it cannot be told (no answer, an image without sha256sum).
         """
-        with _translated(f"looking into {container.name}"):
-            probe = self._execute(container.id, ["sha256sum", path], time.monotonic() + _PROBE_TIMEOUT_S)
-        return probe.ok and probe.output.startswith(digest(content))
+        try:
+            with _translated(f"looking into {container.name}"):
+                probe = self._execute(container.id, ["sha256sum", path], time.monotonic() + _PROBE_TIMEOUT_S)
+        except TimeoutError:
+            return False
+        if probe.ok:
+            return not probe.output.startswith(digest(content))
+        return path in probe.output and "No such file" in probe.output
 
     def restart(self, container: Container, timeout_s: int = 120) -> None:
         """Restart a container, which resolves what it mounts anew."""
