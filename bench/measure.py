@@ -44,7 +44,7 @@ def median(values: Sequence[float]) -> float:
     return statistics.median(values)
 
 
-def free_base_port(count: int = 8) -> int:
+def free_base_port(count: int = 20) -> int:
     """Find the first of ``count`` free ports in a row on the loopback; admin API and nodes take them."""
     start = 20000 + secrets.randbelow(300) * 50
     first: int

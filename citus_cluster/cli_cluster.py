@@ -5,6 +5,7 @@ import re
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
@@ -72,20 +73,27 @@ def recorded(root: Path | None, operation: str, work: Callable[[], T]) -> T:
 
 def start(root: Path, *, timeout_s: float, show_secrets: bool, show: bool) -> dict[str, Any]:
     """Start, register and verify the cluster in ``root``, and print what to paste."""
+    from citus_cluster.operations.up import UpResult
     from citus_cluster.operations.up import up as start_cluster
 
     load(root)  # refuses a directory without a cluster, before a lock file is made there
+
+    def show_citus(result: UpResult) -> None:
+        if show and directory.topology.nodes:
+            console_cluster.print_block(result, root, show_secrets=show_secrets)
+
     with files.locked(root), console.Progress() as progress:
         directory = load(root)
-        result = recorded(root, "up", lambda: asyncio.run(start_cluster(directory, progress.emit, timeout_s=timeout_s)))
+        work = partial(start_cluster, directory, progress.emit, timeout_s=timeout_s, on_citus=show_citus)
+        result = recorded(root, "up", lambda: asyncio.run(work()))
     if show:
-        console_cluster.print_block(result, root, show_secrets=show_secrets)
+        console_cluster.print_companions_block(result, root)
     return result.as_dict(show_secrets=show_secrets)
 
 
 def up(
     directory: DirectoryOption = Path(),
-    timeout: TimeoutOption = 180,
+    timeout: TimeoutOption = 300,
     show_secrets: ShowSecretsOption = False,
     format_: FormatOption = Format.TEXT,
 ) -> None:

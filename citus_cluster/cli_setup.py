@@ -21,8 +21,17 @@ from citus_cluster.cli_options import (
     redacted,
 )
 from citus_cluster.errors import ConsentNeededError, ExitStatus, UsageError
+from citus_cluster.model.images import DEFAULT_CASSANDRA_IMAGE, DEFAULT_PG14_IMAGE, DEFAULT_REDIS_IMAGE
 from citus_cluster.model.services import Service
-from citus_cluster.model.spec import API_VERSION, DEFAULT_BASE_PORT, DEFAULT_SERVICES, ClusterSpec, parse_spec
+from citus_cluster.model.spec import (
+    API_VERSION,
+    DEFAULT_BASE_PORT,
+    DEFAULT_SERVICES,
+    ClusterSpec,
+    Pg14Log,
+    Replication,
+    parse_spec,
+)
 from citus_cluster.model.tuning import Storage, Workload
 from citus_cluster.operations.directory import read_spec
 from citus_cluster.operations.request import SetupRequest
@@ -43,6 +52,11 @@ def setup(
     pg14_port: Annotated[
         int | None, option("--pg14-port", help="Host port of the PostgreSQL 14 primary.", show_default="5432")
     ] = None,
+    redis_port: Annotated[int | None, option("--redis-port", help="Host port of Redis.", show_default="6379")] = None,
+    cassandra_port: Annotated[
+        int | None,
+        option("--cassandra-port", help="Host port of Cassandra; further nodes on the next.", show_default="9042"),
+    ] = None,
     admin_port: Annotated[
         int | None, option("--admin-port", help="Host port of the admin API.", show_default="8000")
     ] = None,
@@ -57,12 +71,35 @@ def setup(
         str | None,
         option(
             "--services",
-            help=f"Wanted services, of {','.join(Service)}.",
-            show_default="citus,admin-api; citus without a coordinator",
+            help=f"Wanted services, of {','.join(Service)}; or all.",
+            show_default="all; citus without a coordinator",
         ),
+    ] = None,
+    pg14_sync: Annotated[
+        bool | None,
+        option(
+            "--pg14-sync/--pg14-async",
+            help="Whether a commit of the PostgreSQL 14 primary waits for its replica.",
+            show_default="async",
+        ),
+    ] = None,
+    pg14_log: Annotated[
+        Pg14Log | None, option("--pg14-log", help="What the PostgreSQL 14 pair logs.", show_default="standard")
+    ] = None,
+    cassandra_nodes: Annotated[
+        int | None, option("--cassandra-nodes", help="Nodes of Cassandra's ring.", show_default="1")
     ] = None,
     citus_image: Annotated[
         str | None, option("--citus-image", help="Image of the nodes.", show_default="citusdata/citus:13.2.0")
+    ] = None,
+    pg14_image: Annotated[
+        str | None, option("--pg14-image", help="Image of the PostgreSQL 14 pair.", show_default=DEFAULT_PG14_IMAGE)
+    ] = None,
+    redis_image: Annotated[
+        str | None, option("--redis-image", help="Image of Redis.", show_default=DEFAULT_REDIS_IMAGE)
+    ] = None,
+    cassandra_image: Annotated[
+        str | None, option("--cassandra-image", help="Image of Cassandra.", show_default=DEFAULT_CASSANDRA_IMAGE)
     ] = None,
     admin_api_image: Annotated[
         str | None, option("--admin-api-image", help="Ready image of the admin API.", show_default="built here")
@@ -100,7 +137,7 @@ def setup(
     ] = False,
     format_: FormatOption = Format.TEXT,
     up: Annotated[bool, option("--up", help="Start and verify the cluster after writing.")] = False,
-    timeout: TimeoutOption = 180,
+    timeout: TimeoutOption = 300,
     show_secrets: ShowSecretsOption = False,
     spec: Annotated[
         Path | None,
@@ -115,12 +152,20 @@ def setup(
         "coordinator": ("--with-coordinator/--no-coordinator", coordinator),
         "ports.citus": ("--port", port),
         "ports.pg14": ("--pg14-port", pg14_port),
+        "ports.redis": ("--redis-port", redis_port),
+        "ports.cassandra": ("--cassandra-port", cassandra_port),
         "ports.admin_api": ("--admin-port", admin_port),
         "user": ("--user", user),
         "database": ("--db", database),
         "name": ("--name", name),
         "services": ("--services", None if services is None else _services(services)),
         "images.citus": ("--citus-image", citus_image),
+        "pg14.replication": ("--pg14-sync/--pg14-async", None if pg14_sync is None else _replication(pg14_sync)),
+        "pg14.log": ("--pg14-log", pg14_log and pg14_log.value),
+        "cassandra.nodes": ("--cassandra-nodes", cassandra_nodes),
+        "images.pg14": ("--pg14-image", pg14_image),
+        "images.redis": ("--redis-image", redis_image),
+        "images.cassandra": ("--cassandra-image", cassandra_image),
         "images.admin_api": ("--admin-api-image", admin_api_image),
         "images.pg_major": ("--pg-major", pg_major),
         "bind": ("--bind", bind),
@@ -229,7 +274,13 @@ def _print_next_steps(plan: SetupPlan) -> None:
 def _services(text: str) -> list[str]:
     if text.strip() == "":
         raise UsageError("--services is empty: name at least one of " + ", ".join(Service) + ".")
+    if text.strip() == "all":
+        return [service.value for service in Service]
     return [part.strip() for part in text.split(",") if part.strip()]
+
+
+def _replication(synchronous: bool) -> str:
+    return (Replication.SYNC if synchronous else Replication.ASYNC).value
 
 
 def _memory_mb(text: str) -> int | str:

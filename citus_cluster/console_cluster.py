@@ -36,6 +36,18 @@ def print_block(result: UpResult, root: Path, *, show_secrets: bool) -> None:
         out.print(f"  {escape(pasteable(command, root))}")
 
 
+def print_companions_block(result: UpResult, root: Path) -> None:
+    """Print how to reach the services beside Citus."""
+    if not result.companions:
+        return
+    out.print(f"[bold]{', '.join(result.companions)}: ready[/] ({result.seconds:.1f} s).")
+    width = max(len(service) for service in result.access.companions)
+    for service, command in result.access.companions.items():
+        out.print(f"  {service:<{width}} {escape(command)}")
+    if not result.nodes:
+        out.print(f"Next:\n  {escape(pasteable('citus-cluster status', root))}")
+
+
 def print_status(found: Status) -> None:
     """Print services, nodes, tables and the rebalance, then every problem."""
     colours = {State.OK: "green", State.DEGRADED: "yellow", State.DOWN: "red"}

@@ -49,6 +49,18 @@ class GeneratedCluster:
         return self.base_port + 7
 
     @property
+    def pg14_port(self) -> int:
+        return self.base_port + 10
+
+    @property
+    def redis_port(self) -> int:
+        return self.base_port + 12
+
+    @property
+    def cassandra_port(self) -> int:
+        return self.base_port + 13
+
+    @property
     def password(self) -> str:
         return self.secret("superuser_password")
 
@@ -75,11 +87,13 @@ class GeneratedCluster:
         return self.run(sys.executable, str(ROOT / "setup_citus_cluster.py"), *options, check=check)
 
     def create(self, *options: str, check: bool = True) -> Result:
-        """Run the first set-up, with this cluster's name, ports and image."""
+        """Run the first set-up, with this cluster's name, ports and image; of Citus alone unless asked for more."""
         own = [f"--name={self.name}", f"--port={self.base_port}", f"--citus-image={self.image}"]
         own += [f"--user={self.user}", f"--db={self.database}"]
-        if "--services=citus" not in options:
-            own.append(f"--admin-port={self.admin_port}")
+        own += [f"--admin-port={self.admin_port}", f"--pg14-port={self.pg14_port}"]
+        own += [f"--redis-port={self.redis_port}", f"--cassandra-port={self.cassandra_port}"]
+        if not any(option.startswith("--services") for option in options):
+            own.append("--services=citus" + ("" if "--no-coordinator" in options else ",admin-api"))
         return self.setup(*own, "--memory=7840", "--cpus=2", *options, check=check)
 
     def cli(self, *arguments: str, check: bool = True) -> Result:

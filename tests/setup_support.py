@@ -10,7 +10,7 @@ from citus_cluster.runtime import files
 from citus_cluster.runtime.engine import Engine
 
 ROOT = Path(__file__).parent.parent
-MEMORY_MB = 7840
+MEMORY_MB = 15900
 CPUS = 2
 
 

@@ -26,6 +26,17 @@ TokenHash = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
 
 @with_config({"strict": True})
 @dataclass(frozen=True)
+class CompanionAddresses:
+    """Where the wanted companions are reached in the network; ``pg14`` holds both servers, ``cassandra`` every node."""
+
+    pg14: tuple[NodeAddress, ...] = ()
+    pg14_synchronous: bool = False
+    redis: NodeAddress | None = None
+    cassandra: tuple[NodeAddress, ...] = ()
+
+
+@with_config({"strict": True})
+@dataclass(frozen=True)
 class ApiConfig:
     """``cluster.json``: where the API connects, and which workers the user wants.
 
@@ -40,6 +51,7 @@ class ApiConfig:
     coordinator: NodeAddress
     coordinator_address: NodeAddress
     workers: tuple[NodeAddress, ...] = ()
+    companions: CompanionAddresses = CompanionAddresses()
 
     def to_json(self) -> str:
         """Return the text of ``cluster.json``: the same for the same cluster, with a newline at its end."""

@@ -14,8 +14,11 @@ USABLE_PART = 0.9
 """Part of the machine's memory that services get, and part of a container's that its server plans with (judgement)."""
 
 REDIS_MB = 128
+REDIS_MAXMEMORY_MB = REDIS_MB // 2
+"""Half of the container's limit: to rewrite its file Redis forks, and every page that is then written is copied."""
 CASSANDRA_MB = 1280
-"""For each Cassandra node: a heap of 512 MB, and what the JVM takes beside it."""
+"""For each Cassandra node: its heap, and what the JVM takes beside it."""
+CASSANDRA_HEAP_MB = 512
 ADMIN_API_MB = 192
 
 WORK_MEM_STOCK_MB = 4

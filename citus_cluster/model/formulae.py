@@ -60,7 +60,6 @@ DEFAULT_CLIENTS = {Workload.WEB: 200, Workload.OLTP: 300, Workload.MIXED: 100, W
 SHARD_COUNT = 32
 DIRECT_CLIENTS = 20
 """Clients other than superusers that may connect to a worker itself (judgement)."""
-PG14_MAJOR = 14
 
 _WAL_GB = {Workload.WEB: (4, 1), Workload.OLTP: (8, 2), Workload.MIXED: (4, 1), Workload.OLAP: (16, 4)}
 _IO_CONCURRENCY = {Storage.SSD: 200, Storage.NVME: 1000, Storage.HDD: 2}

@@ -1,9 +1,10 @@
 """What later runs must not change in an existing cluster: its name, user, database, PostgreSQL major, addresses."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from citus_cluster.errors import ImmutableError
+from citus_cluster.model.images import official_major
 from citus_cluster.model.services import Service
 from citus_cluster.model.topology import Topology
 
@@ -26,7 +27,17 @@ def identity_of(topology: Topology, earlier: Mapping[str, Any]) -> dict[str, Any
         "image": topology.citus_image.name,
         "pg_major": topology.citus_image.pg_major,
         "addresses": addresses,
+        "companions": {**earlier.get("companions", {}), **{m.service: m.image for m in topology.companions}},
     }
+
+
+def older_images(earlier: Mapping[str, Any], identity: Mapping[str, Any]) -> Iterable[str]:
+    """Companions whose image is of an older major than the one that has written their data."""
+    for service, image in identity["companions"].items():
+        before = earlier.get("companions", {}).get(service, image)
+        old, new = official_major(before, ".*"), official_major(image, ".*")
+        if old is not None and new is not None and new < old:
+            yield f"image of {service}: {before} → {image}"
 
 
 def known_workers(identity: Mapping[str, Any]) -> tuple[int, ...]:
@@ -45,6 +56,9 @@ def refuse_immutable(earlier: Mapping[str, Any], identity: Mapping[str, Any], to
         if old is not None and old != new:
             details.append(f"{labels.get(key, key)}: {old} → {new}")
             hints.append(way)
+    for change in older_images(earlier, identity):
+        details.append(change)
+        hints.append("Its data were written by a newer version, which an older one does not read: keep the image.")
     for service, address in earlier.get("addresses", {}).items():
         if identity["addresses"][service] != address:
             details.append(f"address of {service}: {address} → {identity['addresses'][service]}")

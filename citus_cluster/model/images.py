@@ -4,6 +4,14 @@ import re
 from dataclasses import dataclass
 
 DEFAULT_CITUS_IMAGE = "citusdata/citus:13.2.0"
+DEFAULT_PG14_IMAGE = "postgres:14"
+DEFAULT_REDIS_IMAGE = "redis:7"
+DEFAULT_CASSANDRA_IMAGE = "cassandra:5"
+
+PAIR_PG_MAJOR = 14
+"""The PostgreSQL major of the primary and replica beside Citus."""
+_REDIS_LEAST = 7
+_CASSANDRA_MAJOR = 5
 
 # Read from citusdata/docker: each Citus release is built on the newest PostgreSQL that it supports.
 _PG_MAJOR_OF_CITUS_MAJOR = {11: 15, 12: 16, 13: 17, 14: 18}
@@ -46,6 +54,50 @@ def reference_problem(name: str) -> str | None:
     if "@" not in name and ":" not in name.rsplit("/", 1)[-1]:
         return f"{name!r} has no tag, so it would change under the cluster: name one, such as {name}:1.0"
     return None
+
+
+def official_major(name: str, repository: str) -> int | None:
+    """Major in the tag of an official image such as ``redis:7.2-alpine``, of any registry; None for any other."""
+    found = re.search(rf"(?:^|/){repository}:(\d+)(?:[.-][^/]*)?$", name.partition("@")[0])
+    return int(found[1]) if found else None
+
+
+def pg14_image_problem(name: str) -> str | None:
+    """The pair beside Citus is plain PostgreSQL 14, so that nothing of Citus can touch its data."""
+    if re.search(r"citus", name.partition("@")[0].rsplit(":", 1)[0], re.IGNORECASE):
+        return (
+            f"{name!r} is an image with Citus, and the pair beside Citus is plain PostgreSQL: use postgres:14, "
+            "or create distributed tables in the Citus cluster"
+        )
+    major = official_major(name, "postgres")
+    if major is not None and major != PAIR_PG_MAJOR:
+        return pg14_major_problem(name, major)
+    return reference_problem(name)
+
+
+def pg14_major_problem(name: str, major: int) -> str:
+    """Say why the pair cannot take an image of another major, and which way there is."""
+    return (
+        f"{name!r} runs PostgreSQL {major}, which does not start on data of PostgreSQL {PAIR_PG_MAJOR}: "
+        f"use postgres:14; to move the data to PostgreSQL {major}, pg_dump here and pg_restore there, or pg_upgrade"
+    )
+
+
+def redis_image_problem(name: str) -> str | None:
+    major = official_major(name, "redis")
+    if major is not None and major < _REDIS_LEAST:
+        return f"{name!r} is Redis {major}, whose append-only file is another: use redis:{_REDIS_LEAST} or newer"
+    return reference_problem(name)
+
+
+def cassandra_image_problem(name: str) -> str | None:
+    major = official_major(name, "cassandra")
+    if major is not None and major != _CASSANDRA_MAJOR:
+        return (
+            f"{name!r} is Cassandra {major}, and the settings are for Cassandra {_CASSANDRA_MAJOR}: use cassandra:5; "
+            "nodetool drain there and nodetool upgradesstables here take data of Cassandra 4 over; no way leads back"
+        )
+    return reference_problem(name)
 
 
 def known_pg_major(name: str) -> int | None:

@@ -25,6 +25,15 @@ def project_problem(name: str) -> str | None:
     )
 
 
+def container_name(project: str, service: str) -> str:
+    """Name of a container: another project name takes the place of ``citus``, or comes before the rest."""
+    if project == "citus":
+        return service
+    if service.startswith("citus-"):
+        return f"{project}-{service.removeprefix('citus-')}"
+    return f"{project}-{service}"
+
+
 def identifier_problem(name: str) -> str | None:
     """Check the name of a database or role: ASCII, at most 63 bytes, as PostgreSQL keeps them."""
     if not _IDENTIFIER.fullmatch(name):

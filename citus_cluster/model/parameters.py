@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from citus_cluster.model import parameter_names as names
+from citus_cluster.model.images import PAIR_PG_MAJOR
 
 Scalar = bool | int | float | str
 
@@ -37,6 +38,16 @@ _REBALANCE_LEAST = {
     "max_worker_processes": 8,
     "max_active_replication_origins": 4,
 }
+
+_PAIR_FIXED = {
+    "primary_conninfo": "each server follows the other, whose name and password the container's start knows",
+    "primary_slot_name": "each server has a slot of its own on the other",
+    "synchronous_standby_names": "pg14.replication chooses (--pg14-sync)",
+    "hot_standby": "the replica serves reads",
+    "restore_command": "the replica follows the primary by streaming alone",
+    "recovery_target_timeline": "after a promotion the replica must follow the new timeline",
+}
+_PAIR_LEAST = {"max_wal_senders": 3, "max_replication_slots": 2}
 
 _CRASH_LOSES = "a crash of the machine can destroy the data; only for clusters that can be thrown away"
 _DANGEROUS_OFF = {
@@ -104,6 +115,29 @@ def check_user_settings(settings: Mapping[str, Scalar], where: str, pg_major: in
     problems = [
         f"{where}.{name}: {problem}" for name, value in settings.items() for problem in _problems(name, value, pg_major)
     ]
+    warnings = [f"{where}.{name}: {warning}" for name, value in settings.items() for warning in _warnings(name, value)]
+    return Checked(tuple(problems), tuple(warnings))
+
+
+def check_pair_settings(settings: Mapping[str, Scalar], where: str) -> Checked:
+    """Check the user's settings of the PostgreSQL 14 pair; as ``check_user_settings``."""
+    problems = []
+    for given_name, value in settings.items():
+        name = given_name.lower()
+        found = [
+            problem
+            for problem in (
+                f"cannot be set: {_PAIR_FIXED[name]}; remove it" if name in _PAIR_FIXED else None,
+                "the pair is plain PostgreSQL, without Citus: remove it" if name.startswith("citus.") else None,
+                _name_problem(name, PAIR_PG_MAJOR) or _text_problem(value) or _type_problem(name, value),
+            )
+            if problem
+        ]
+        if not found and name in _PAIR_LEAST and _number(conf_value(value)) < _PAIR_LEAST[name]:
+            found = [f"the replica needs {_PAIR_LEAST[name]} or more: leave it out, or raise it"]
+        if not found and name == "wal_level" and conf_value(value).lower() == "minimal":
+            found = ["minimal has nothing for a replica to read: leave it out, or take replica or logical"]
+        problems += [f"{where}.{given_name}: {problem}" for problem in found[:1]]
     warnings = [f"{where}.{name}: {warning}" for name, value in settings.items() for warning in _warnings(name, value)]
     return Checked(tuple(problems), tuple(warnings))
 

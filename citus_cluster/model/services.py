@@ -11,3 +11,7 @@ class Service(StrEnum):
     REDIS = "redis"
     CASSANDRA = "cassandra"
     ADMIN_API = "admin-api"
+
+
+COMPANIONS = (Service.PG14, Service.REDIS, Service.CASSANDRA)
+"""The services beside Citus."""

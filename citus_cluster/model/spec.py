@@ -2,22 +2,35 @@
 
 import difflib
 from collections.abc import Iterable, Mapping, Sequence
+from enum import StrEnum
 from typing import Annotated, Any, Literal, get_args
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StrictBool, StrictInt, StrictStr, ValidationError
 
 from citus_cluster.errors import SpecError
 from citus_cluster.model import names
-from citus_cluster.model.images import DEFAULT_CITUS_IMAGE, reference_problem
-from citus_cluster.model.services import Service
+from citus_cluster.model.images import (
+    DEFAULT_CASSANDRA_IMAGE,
+    DEFAULT_CITUS_IMAGE,
+    DEFAULT_PG14_IMAGE,
+    DEFAULT_REDIS_IMAGE,
+    cassandra_image_problem,
+    pg14_image_problem,
+    redis_image_problem,
+    reference_problem,
+)
+from citus_cluster.model.services import COMPANIONS, Service
 from citus_cluster.model.tuning import Storage, Workload
 
 API_VERSION = "citus-cluster/v1"
 MAX_WORKERS = 1000
+MAX_CASSANDRA_NODES = 32
 DEFAULT_BASE_PORT = 5434
 DEFAULT_PG14_PORT = 5432
+DEFAULT_REDIS_PORT = 6379
+DEFAULT_CASSANDRA_PORT = 9042
 DEFAULT_ADMIN_PORT = 8000
-DEFAULT_SERVICES = (Service.CITUS, Service.ADMIN_API)
+DEFAULT_SERVICES = tuple(Service)
 DEFAULT_SERVICES_WITHOUT_COORDINATOR = (Service.CITUS,)
 
 Scalar = StrictBool | StrictInt | Annotated[float, Field(allow_inf_nan=False)] | StrictStr
@@ -40,6 +53,33 @@ WorkerCount = Annotated[StrictInt, Field(ge=0, le=MAX_WORKERS)]
 Settings = dict[StrictStr, Scalar]
 
 
+class Replication(StrEnum):
+    """When a commit on the PostgreSQL 14 primary returns: ``sync`` once the replica has it on its disk too."""
+
+    ASYNC = "async"
+    SYNC = "sync"
+
+
+class Pg14Log(StrEnum):
+    """How much the PostgreSQL 14 pair logs: ``verbose`` is every statement and connection."""
+
+    STANDARD = "standard"
+    VERBOSE = "verbose"
+
+
+class MaxmemoryPolicy(StrEnum):
+    """What Redis does when its memory is full, in its own words."""
+
+    NOEVICTION = "noeviction"
+    ALLKEYS_LRU = "allkeys-lru"
+    ALLKEYS_LFU = "allkeys-lfu"
+    ALLKEYS_RANDOM = "allkeys-random"
+    VOLATILE_LRU = "volatile-lru"
+    VOLATILE_LFU = "volatile-lfu"
+    VOLATILE_RANDOM = "volatile-random"
+    VOLATILE_TTL = "volatile-ttl"
+
+
 class _Model(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -49,6 +89,8 @@ class Ports(_Model):
 
     citus: Port = Field(DEFAULT_BASE_PORT, description="Coordinator; worker i is published on this port + i.")
     pg14: Port | None = Field(None, description="PostgreSQL 14 primary; its replica on the next port.")
+    redis: Port = Field(DEFAULT_REDIS_PORT, description="Redis.")
+    cassandra: Port = Field(DEFAULT_CASSANDRA_PORT, description="First Cassandra node; the others on the next ports.")
     admin_api: Port = Field(DEFAULT_ADMIN_PORT, description="Admin API.")
 
 
@@ -60,6 +102,15 @@ class Images(_Model):
     )
     pg_major: Annotated[StrictInt, Field(ge=14, le=30)] | None = Field(
         None, description="PostgreSQL major of the Citus image, where its name does not tell."
+    )
+    pg14: Annotated[StrictStr, _refuse(pg14_image_problem)] = Field(
+        DEFAULT_PG14_IMAGE, description="Image of the pair: plain PostgreSQL 14."
+    )
+    redis: Annotated[StrictStr, _refuse(redis_image_problem)] = Field(
+        DEFAULT_REDIS_IMAGE, description="Image of Redis."
+    )
+    cassandra: Annotated[StrictStr, _refuse(cassandra_image_problem)] = Field(
+        DEFAULT_CASSANDRA_IMAGE, description="Image of Cassandra."
     )
     admin_api: Annotated[StrictStr, _refuse(reference_problem)] | None = Field(
         None, description="A ready image of the admin API; without it, one is built from generated/admin-api."
@@ -83,11 +134,35 @@ class Resources(_Model):
     )
 
 
+class Pg14(_Model):
+    """The PostgreSQL 14 primary and replica."""
+
+    replication: Replication = Field(
+        Replication.ASYNC, description="sync: a commit returns once the replica has it on its disk too."
+    )
+    log: Pg14Log = Field(Pg14Log.STANDARD, description="verbose: every statement and connection is logged.")
+
+
+class Redis(_Model):
+    """Redis."""
+
+    maxmemory_policy: MaxmemoryPolicy = Field(
+        MaxmemoryPolicy.NOEVICTION, description="What happens to a write when the memory is full."
+    )
+
+
+class Cassandra(_Model):
+    """Cassandra."""
+
+    nodes: Annotated[StrictInt, Field(ge=1, le=MAX_CASSANDRA_NODES)] = Field(1, description="Nodes of the ring.")
+
+
 class NodeSettings(_Model):
     """PostgreSQL settings of the user's own; they win over the computed ones."""
 
     coordinator: Settings = Field(default_factory=dict, description="Settings of the coordinator.")
     worker: Settings = Field(default_factory=dict, description="Settings of every worker.")
+    pg14: Settings = Field(default_factory=dict, description="Settings of the PostgreSQL 14 primary and replica.")
     nodes: dict[StrictStr, Settings] = Field(
         default_factory=dict, description="Settings of single nodes, by service name (citus-worker2)."
     )
@@ -101,7 +176,7 @@ class ClusterSpec(_Model):
     user: Annotated[StrictStr, _refuse(names.user_problem)] = Field("postgres", description="Superuser.")
     database: Annotated[StrictStr, _refuse(names.database_problem)] = Field("postgres", description="Database.")
     services: list[Service] | None = Field(
-        None, description="Services that are wanted: by default citus and admin-api, without a coordinator citus."
+        None, description="Services that are wanted: by default all, without a coordinator citus."
     )
     coordinator: StrictBool = Field(True, description="False on a host that runs workers only.")
     workers: WorkerCount | list[WorkerNumber] = Field(
@@ -116,6 +191,9 @@ class ClusterSpec(_Model):
     ports: Ports = Field(default_factory=lambda: Ports.model_validate({}))
     images: Images = Field(default_factory=lambda: Images.model_validate({}))
     resources: Resources = Field(default_factory=lambda: Resources.model_validate({}))
+    pg14: Pg14 = Field(default_factory=lambda: Pg14.model_validate({}))
+    redis: Redis = Field(default_factory=lambda: Redis.model_validate({}))
+    cassandra: Cassandra = Field(default_factory=lambda: Cassandra.model_validate({}))
     settings: NodeSettings = Field(default_factory=lambda: NodeSettings.model_validate({}))
 
     @property
@@ -133,9 +211,18 @@ class ClusterSpec(_Model):
         return tuple(service for service in Service if service in chosen)
 
     def as_data(self) -> dict[str, Any]:
-        """Plain data for ``cluster.yaml``: every value that is set, in the order of the models."""
+        """Plain data for ``cluster.yaml``: every value that is set, in the order of the models.
+
+        Of companions that are not wanted, only what differs from the defaults.
+        """
         data = self.model_dump(mode="json", exclude_none=True)
         data["services"] = [service.value for service in self.wanted]
+        default = ClusterSpec.model_construct().model_dump(mode="json", exclude_none=True)
+        for name in (service.value for service in COMPANIONS if service not in self.wanted):
+            for group, key in ((data, name), (data["ports"], name), (data["images"], name)):
+                usual = default if group is data else default["ports" if group is data["ports"] else "images"]
+                if group.get(key) == usual.get(key):
+                    group.pop(key, None)
         if not data["resources"]["detected"]:
             del data["resources"]["detected"]
         settings = {role: values for role, values in data.pop("settings").items() if values}
@@ -191,6 +278,8 @@ def _contradictions(spec: ClusterSpec) -> Iterable[tuple[str, str]]:
     numbers = spec.worker_numbers
     if len(set(numbers)) != len(numbers):
         yield "workers", "a worker's number stands in the list twice: name each worker once"
+    if spec.pg14.replication is Replication.SYNC and Service.PG14 not in spec.wanted:
+        yield "pg14.replication", "there is no replica to wait for: add pg14 to the services, or take async replication"
     if Service.CITUS not in spec.wanted:
         if Service.ADMIN_API in spec.wanted:
             yield "services", "admin-api administers Citus and needs it: add citus, or leave admin-api out"

@@ -7,10 +7,24 @@ from enum import StrEnum
 
 from citus_cluster.errors import SpecError
 from citus_cluster.model import images
+from citus_cluster.model.companions import (
+    PG14_PRIMARY,
+    PG14_REPLICA,
+    REDIS,
+    CassandraNode,
+    Pg14Server,
+    RedisServer,
+    cassandra_ring,
+    cassandra_service,
+    pg14_pair,
+    pg14_port,
+    redis_server,
+)
+from citus_cluster.model.names import container_name
 from citus_cluster.model.nodes import NodeAddress
-from citus_cluster.model.parameters import check_user_settings
+from citus_cluster.model.parameters import check_pair_settings, check_user_settings
 from citus_cluster.model.services import Service
-from citus_cluster.model.spec import DEFAULT_PG14_PORT, ClusterSpec, Scalar
+from citus_cluster.model.spec import ClusterSpec, Replication, Scalar
 from citus_cluster.model.tuning import Setting, Tuning, TuningInput, tune, with_user_settings
 
 POSTGRES_PORT = 5432
@@ -52,6 +66,11 @@ class AdminApi:
     host_port: int
     image: str | None
     memory_mb: int
+    config: str = "admin-api"
+
+
+Member = Node | Pg14Server | RedisServer | CassandraNode | AdminApi
+"""One container of the cluster."""
 
 
 @dataclass(frozen=True)
@@ -67,6 +86,10 @@ class Topology:
     citus_image: images.Image
     coordinator: Node | None
     workers: tuple[Node, ...]
+    pg14: tuple[Pg14Server, ...]
+    pg14_synchronous: bool
+    redis: RedisServer | None
+    cassandra: tuple[CassandraNode, ...]
     admin_api: AdminApi | None
     tuning: Tuning
 
@@ -75,32 +98,24 @@ class Topology:
         return ((self.coordinator,) if self.coordinator else ()) + self.workers
 
     @property
+    def companions(self) -> tuple[Pg14Server | RedisServer | CassandraNode, ...]:
+        return (*self.pg14, *((self.redis,) if self.redis else ()), *self.cassandra)
+
+    @property
+    def members(self) -> tuple[Member, ...]:
+        """Every container, in the order of the Compose file."""
+        return (*self.nodes, *self.companions, *((self.admin_api,) if self.admin_api else ()))
+
+    @property
     def service_names(self) -> tuple[str, ...]:
         """Every Compose service, in the order of the file."""
-        return tuple(node.service for node in self.nodes) + ((self.admin_api.service,) if self.admin_api else ())
+        return tuple(member.service for member in self.members)
 
     @property
     def connect_host(self) -> str:
         """Address at which this machine itself reaches the published ports."""
         first = self.publish_on[0]
         return {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(first, first)  # noqa: S104
-
-
-def container_name(project: str, service: str) -> str:
-    """Name of a container: another project name takes the place of ``citus``, or comes before the rest."""
-    if project == "citus":
-        return service
-    if service.startswith("citus-"):
-        return f"{project}-{service.removeprefix('citus-')}"
-    return f"{project}-{service}"
-
-
-def pg14_port(base: int, given: int | None) -> int:
-    """Host port of the PostgreSQL 14 primary: moved below Citus' range where they would meet."""
-    if given is not None:
-        return given
-    meets = base <= DEFAULT_PG14_PORT + 1 and base + 1000 >= DEFAULT_PG14_PORT
-    return base - 2 if meets else DEFAULT_PG14_PORT
 
 
 def resolve(spec: ClusterSpec, *, memory_mb: int, cpus: int, pg_major: int) -> tuple[Topology, tuple[str, ...]]:
@@ -110,6 +125,7 @@ def resolve(spec: ClusterSpec, *, memory_mb: int, cpus: int, pg_major: int) -> t
     """
     problems = [*_port_problems(spec)]
     checked = [check_user_settings(values, where, pg_major) for where, values in _user_settings(spec)]
+    checked.append(check_pair_settings(spec.settings.pg14, "settings.pg14"))
     problems += [problem for check in checked for problem in check.problems]
     problems += [
         f"settings.nodes.{name}: there is no such node; known are {', '.join(_node_names(spec))}"
@@ -129,6 +145,7 @@ def resolve(spec: ClusterSpec, *, memory_mb: int, cpus: int, pg_major: int) -> t
             coordinator=spec.coordinator and Service.CITUS in spec.wanted,
             services=frozenset(spec.wanted),
             connections=spec.resources.connections,
+            cassandra_nodes=spec.cassandra.nodes,
             memory_given="memory_mb" not in spec.resources.detected,
             citus_pg_major=pg_major,
         )
@@ -150,6 +167,10 @@ def _topology(spec: ClusterSpec, tuning: Tuning, image: images.Image) -> Topolog
         citus_image=image,
         coordinator=_node(spec, tuning, Role.COORDINATOR, 0) if citus and spec.coordinator else None,
         workers=tuple(_node(spec, tuning, Role.WORKER, n) for n in spec.worker_numbers) if citus else (),
+        pg14=pg14_pair(spec, tuning) if Service.PG14 in spec.wanted else (),
+        pg14_synchronous=spec.pg14.replication is Replication.SYNC,
+        redis=redis_server(spec, tuning) if Service.REDIS in spec.wanted else None,
+        cassandra=cassandra_ring(spec, tuning) if Service.CASSANDRA in spec.wanted else (),
         admin_api=AdminApi(
             service=api_service,
             container_name=container_name(spec.name, api_service),
@@ -228,7 +249,11 @@ def host_ports(spec: ClusterSpec) -> list[tuple[int, str]]:
         ports += [(spec.ports.citus + number, service_name(Role.WORKER, number)) for number in spec.worker_numbers]
     if Service.PG14 in spec.wanted:
         first = pg14_port(spec.ports.citus, spec.ports.pg14)
-        ports += [(first, "pg14-primary"), (first + 1, "pg14-replica")]
+        ports += [(first, PG14_PRIMARY), (first + 1, PG14_REPLICA)]
+    if Service.REDIS in spec.wanted:
+        ports.append((spec.ports.redis, REDIS))
+    if Service.CASSANDRA in spec.wanted:
+        ports += [(spec.ports.cassandra + i, cassandra_service(i + 1)) for i in range(spec.cassandra.nodes)]
     if Service.ADMIN_API in spec.wanted:
         ports.append((spec.ports.admin_api, Service.ADMIN_API.value))
     return ports

@@ -9,7 +9,6 @@ from citus_cluster.model import budget
 from citus_cluster.model.budget import Server, Shares
 from citus_cluster.model.formulae import (
     DEFAULT_CLIENTS,
-    PG14_MAJOR,
     Facts,
     Group,
     Setting,
@@ -18,6 +17,7 @@ from citus_cluster.model.formulae import (
     lines,
     shm_mb,
 )
+from citus_cluster.model.images import PAIR_PG_MAJOR
 from citus_cluster.model.parameters import Scalar, conf_value, needs_restart
 from citus_cluster.model.services import Service
 
@@ -94,7 +94,7 @@ def tune(given: TuningInput) -> Tuning:
     shares = _shares(given)
     clients = {servers: _clients(given, shares, servers) for servers in _groups(shares)}
     fits = all(clients.values()) and _fixed_limits_fit(given, shares)
-    if not fits and (given.memory_given or given.connections):
+    if not fits and (given.memory_given or given.connections or _ring_too_large(given)):
         message, hint = _shortage(given)
         raise DoesNotFitError(message, hint=hint)
     tuned = {server: _node(given, shares, server, count) for servers, count in clients.items() for server in servers}
@@ -163,6 +163,11 @@ def _clients(given: TuningInput, shares: Shares, servers: tuple[Server, ...]) ->
     return budget.most_clients(fits, wanted or DEFAULT_CLIENTS[given.workload])
 
 
+def _ring_too_large(given: TuningInput) -> bool:
+    """Tell whether more than one Cassandra node was asked for where one would fit."""
+    return given.cassandra_nodes > 1 and _fits(replace(given, cassandra_nodes=1))
+
+
 def _fixed_limits_fit(given: TuningInput, shares: Shares) -> bool:
     """Tell whether the services with fixed limits fit; where there are servers, those are short first."""
     fixed_mb = (shares.redis_mb or 0) + (shares.admin_api_mb or 0) + (shares.cassandra_mb or 0) * given.cassandra_nodes
@@ -188,7 +193,7 @@ def _node(given: TuningInput, shares: Shares, server: Server, clients: int) -> N
         workers=given.workers,
         workload=given.workload,
         storage=given.storage,
-        pg_major=PG14_MAJOR if server is Server.PG14 else given.citus_pg_major,
+        pg_major=PAIR_PG_MAJOR if server is Server.PG14 else given.citus_pg_major,
     )
     settings = tuple(
         Setting(
@@ -220,6 +225,8 @@ def _shortage(given: TuningInput) -> tuple[str, str]:
 
 def _wish(given: TuningInput) -> str:
     names = ", ".join(service.value for service in Service if service in given.services)
+    if Service.CASSANDRA in given.services and given.cassandra_nodes > 1:
+        names = names.replace(Service.CASSANDRA.value, f"{Service.CASSANDRA.value} ({given.cassandra_nodes} nodes)")
     if not given.services & {Service.CITUS, Service.PG14}:
         return f"The services {names}"
     nodes = ["a coordinator"] if given.coordinator else []
@@ -234,8 +241,11 @@ def _smaller_wishes(given: TuningInput) -> list[str]:
     connections = _fewer_connections(given)
     if connections:
         ways.append(f"--connections={connections}")
+    if Service.CASSANDRA in given.services and given.cassandra_nodes > 1:
+        ring = budget.smallest(lambda n: not _fits(replace(given, cassandra_nodes=n + 1)), 0)
+        ways += [f"--cassandra-nodes={ring}"] if ring else []
     citus = given.services & {Service.CITUS, Service.ADMIN_API}
-    for fewer in (citus, citus - {Service.ADMIN_API}):
+    for fewer in (given.services - {Service.CASSANDRA}, citus, citus - {Service.ADMIN_API}):
         if fewer and fewer < given.services and _fits(replace(given, services=fewer)):
             names = ",".join(service.value for service in Service if service in fewer)
             ways.append(f"--services={names}")

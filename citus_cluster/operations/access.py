@@ -1,23 +1,29 @@
 """How to reach a running cluster: what a person pastes after it has started."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from shlex import quote
 
+from citus_cluster.model.companions import CASSANDRA_USER, PG14_DATABASE, PG14_USER
+from citus_cluster.model.topology import Topology
 from citus_cluster.operations.directory import Directory
 from citus_cluster.runtime.postgres import ConnectionInfo
-from citus_cluster.runtime.secrets import ADMIN_TOKEN, SUPERUSER_PASSWORD
+from citus_cluster.runtime.secrets import ADMIN_TOKEN, PG14_PASSWORD, REDIS_PASSWORD, SUPERUSER_PASSWORD
 
 
 @dataclass(frozen=True)
 class Access:
-    """Commands and addresses; the password is in none of them but in ``dsn(show_secrets=True)``."""
+    """Commands and addresses; the password is in none of them but in ``dsn(show_secrets=True)``.
+
+    ``companions`` maps a service beside Citus to the command that opens a session on it from this machine.
+    """
 
     psql_in_container: str | None
     psql_on_host: str | None
     admin_api_url: str | None
     admin_api_token_file: str | None
+    companions: Mapping[str, str]
     next_commands: tuple[str, ...]
     connection: ConnectionInfo | None = field(repr=False)
 
@@ -31,6 +37,7 @@ class Access:
             "dsn": self.dsn(show_secrets=show_secrets),
             "admin_api_url": self.admin_api_url,
             "admin_api_token_file": self.admin_api_token_file,
+            "companions_access": dict(self.companions),
             "next_commands": list(self.next_commands),
         }
 
@@ -50,9 +57,29 @@ def access(directory: Directory) -> Access:
         else None,
         admin_api_url=f"http://{host}:{api.host_port}" if api else None,
         admin_api_token_file=f"{folder}{ADMIN_TOKEN}" if api else None,
+        companions=dict(_companions(topology, folder)),
         next_commands=_next_commands(directory),
         connection=directory.coordinator() if node else None,
     )
+
+
+def _companions(topology: Topology, folder: str) -> Iterator[tuple[str, str]]:
+    for server in topology.pg14:
+        yield (
+            server.service,
+            f'PGPASSWORD="$(cat {folder}{PG14_PASSWORD})" psql -h {topology.connect_host} -p {server.host_port} '
+            f"-U {PG14_USER} -d {PG14_DATABASE}",
+        )
+    if topology.redis:
+        yield (
+            topology.redis.service,
+            f'REDISCLI_AUTH="$(cat {folder}{REDIS_PASSWORD})" redis-cli -h {topology.connect_host} '
+            f"-p {topology.redis.host_port}",
+        )
+    for node in topology.cassandra[:1]:
+        # Inside the container, where alone the password shows in a process list.
+        read = '"$(cat /run/secrets/cassandra_password)"'
+        yield node.service, f"docker exec -it {node.container_name} sh -c 'cqlsh -u {CASSANDRA_USER} -p {read}'"
 
 
 def _next_commands(directory: Directory) -> tuple[str, ...]:

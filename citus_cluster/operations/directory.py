@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from citus_cluster.errors import UsageError
 from citus_cluster.model.changes import FileChange, plan_files
+from citus_cluster.model.companions import PG14_DATABASE, PG14_USER, Pg14Server
 from citus_cluster.model.identity import identity_of, refuse_immutable
 from citus_cluster.model.images import known_pg_major
 from citus_cluster.model.spec import ClusterSpec, parse_spec
@@ -40,18 +41,26 @@ class Directory:
             )
         return self.connection(self.topology.coordinator)
 
-    def connection(self, node: Node) -> "ConnectionInfo":
-        """Give how this machine reaches a node: by its published port."""
+    def connection(self, node: Node | Pg14Server) -> "ConnectionInfo":
+        """Give how this machine reaches a PostgreSQL server: by its published port."""
         # Imported here: the driver costs 50 ms, and a set-up needs none.
         from citus_cluster.runtime.postgres import ConnectionInfo
 
+        pair = isinstance(node, Pg14Server)
         return ConnectionInfo(
             host=self.topology.connect_host,
             port=node.host_port,
-            user=self.topology.user,
-            database=self.topology.database,
-            password=self.password,
+            user=PG14_USER if pair else self.topology.user,
+            database=PG14_DATABASE if pair else self.topology.database,
+            password=self.secret(secrets.PG14_PASSWORD) if pair else self.password,
         )
+
+    def secret(self, path: str) -> str:
+        """Read one more secret, ``secrets.REDIS_PASSWORD``. Raises UsageError where it is missing."""
+        found = secrets.saved(self.root, path)
+        if found is None:
+            raise UsageError(f"{path} is missing.", hint="Put it back: the data were made with what it held.")
+        return found
 
 
 def read_spec(path: Path, source: str) -> object:
@@ -95,17 +104,18 @@ def load(root: Path) -> Directory:
 def compare_files(
     root: Path,
     topology: Topology,
-    tokens: Mapping[str, str],
+    made: secrets.Secrets,
     recorded: Mapping[str, Sequence[str]],
     *,
     replace_edited: bool = False,
 ) -> tuple[FileChange, ...]:
-    """Compare the files of ``topology`` with those in ``root``; arguments as in render_bundle and plan_files."""
+    """Compare the files of ``topology`` with those in ``root``; arguments as in plan_files."""
     ignore = read_file(root, GITIGNORE_FILE)
     wanted = render_bundle(
         topology,
         load_sources(),
-        tokens=tokens,
+        tokens=made.tokens,
+        redis_password=made.values.get(secrets.REDIS_PASSWORD),
         # Whatever encoding the user's own lines have, they are written back as they were.
         gitignore=ignore.content.decode(errors="surrogateescape") if ignore else None,
     )

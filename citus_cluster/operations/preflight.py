@@ -24,6 +24,12 @@ _LEAST_FREE_MB_PER_NODE = 256
 # WAL grows to max_wal_size (4 GB by default) before a checkpoint is forced; half of that on average (judgement).
 _GOOD_FREE_MB_PER_NODE = 2048
 _MB = 1024 * 1024
+_PORT_FLAGS = {
+    "admin-api": "--admin-port",
+    "pg14": "--pg14-port",
+    "redis": "--redis-port",
+    "cassandra": "--cassandra-port",
+}
 
 
 class Severity(StrEnum):
@@ -141,7 +147,7 @@ def _engine_findings(
         *project_findings(directory.root, containers),
         *name_findings(project, engine.containers_named(names)),
         *memory_findings(directory, info),
-        *_disk_findings(info, len(directory.topology.nodes), len(missing)),
+        *_disk_findings(info, len(directory.topology.members), len(missing)),
         *_image_findings(missing, services),
         *_platform_findings(directory, info),
     ]
@@ -201,8 +207,7 @@ def memory_findings(directory: Directory, info: EngineInfo) -> Iterator[Finding]
             "memory-short", "The cluster does not fit into the memory. " + " ".join(topology.tuning.warnings), ""
         )
         return
-    limits_mb = sum(node.memory_mb for node in topology.nodes)
-    limits_mb += topology.admin_api.memory_mb if topology.admin_api else 0
+    limits_mb = sum(member.memory_mb for member in topology.members)
     if limits_mb <= info.memory_mb:
         return
     message = f"The containers may take {limits_mb} MB, but the Docker engine has {info.memory_mb} MB."
@@ -230,9 +235,9 @@ def disk_findings(free_mb: int, root: Path, nodes: int, missing_images: int) -> 
     message = f"Only {free_mb} MB are free on the disk of the Docker engine ({root})"
     hint = "Free some: docker system df shows what takes space, docker image prune removes unused images."
     if free_mb < least_mb:
-        yield _error("disk-low", f"{message}; {least_mb} MB are needed for {nodes} nodes.", hint)
+        yield _error("disk-low", f"{message}; {least_mb} MB are needed for {nodes} services.", hint)
     elif free_mb < good_mb:
-        yield _warning("disk-low", f"{message}; WAL alone can grow to {good_mb} MB and more on {nodes} nodes.", hint)
+        yield _warning("disk-low", f"{message}; WAL alone can grow to {good_mb} MB and more on {nodes} services.", hint)
 
 
 def _platform_findings(directory: Directory, info: EngineInfo) -> Iterator[Finding]:
@@ -272,7 +277,7 @@ def _port_findings(
         holders = engine.published_ports() if holders is None else holders
         container = holders.get(port)
         owner = f"container {container}" if container else host.port_owner(port) or "a process that is not yours to see"
-        flag = "--admin-port" if service == "admin-api" else "--port"
+        flag = next((flag for prefix, flag in _PORT_FLAGS.items() if service.startswith(prefix)), "--port")
         yield _error(
             "port-taken",
             f"{service}: port {port} on {address} is in use by {owner}.",
@@ -295,14 +300,16 @@ def _file_findings(directory: Directory) -> Iterator[Finding]:
         yield _warning(
             "secret-modes", f"Others on this machine can read {secrets.FOLDER}/.", f"chmod 700 {secrets.FOLDER}"
         )
-    needed = secrets.prepare(root, given_password=None, admin_api=directory.topology.admin_api is not None).files
+    needed = secrets.prepare(root, given_password=None, services=directory.spec.wanted).files
     for path, wanted in needed.items():
         found = files.read_file(root, path)
         if found is None or not found.content:
             yield _error("secret-missing", f"{path} is missing.", "Make it: python setup_citus_cluster.py --yes.")
         elif wanted.mode & ~found.mode & 0o004:
             yield _error(
-                "secret-modes", f"The admin API cannot read {path}: its mode is {found.mode:o}.", f"chmod 644 {path}"
+                "secret-modes",
+                f"A process without root cannot read {path}: its mode is {found.mode:o}.",
+                f"chmod 644 {path}",
             )
         else:
             yield _warning("secret-modes", f"{path} has mode {found.mode:o}.", f"chmod {wanted.mode:o} {path}")
@@ -322,8 +329,8 @@ def _file_findings(directory: Directory) -> Iterator[Finding]:
 def _stale_findings(directory: Directory) -> Iterator[Finding]:
     """Compare the files with what cluster.yaml asks for now."""
     root, topology = directory.root, directory.topology
-    made = secrets.prepare(root, given_password=None, admin_api=topology.admin_api is not None)
-    changes = compare_files(root, topology, made.tokens, directory.manifest.files)
+    made = secrets.prepare(root, given_password=None, services=directory.spec.wanted)
+    changes = compare_files(root, topology, made, directory.manifest.files)
     stale = [change.path for change in changes if change.changes and change.old is not None]
     if stale:
         yield _warning(

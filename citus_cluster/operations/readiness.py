@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from citus_cluster.errors import AuthenticationError, EngineUnavailableError, ServiceFailedError
 from citus_cluster.model.causes import probable_cause
+from citus_cluster.model.companions import FENCED
 from citus_cluster.model.events import Emit, Event, EventKind
 from citus_cluster.runtime.engine import Container, Engine, HealthProbe, in_thread
 
@@ -80,6 +81,8 @@ async def wait_until_ready(
     ``deadline`` is in terms of time.monotonic(), ``timeout_s`` for the message. Raises ServiceFailedError,
     at once for a container that has ended or keeps restarting, with health output, log, and probable cause.
     """
+    if not knocks:
+        return
     tasks = {service: asyncio.create_task(_become_ready(watch, service, knocks[service], emit)) for service in knocks}
     try:
         left_s = max(0.0, deadline - time.monotonic())
@@ -120,6 +123,8 @@ async def _become_ready(watch: Watch, service: str, knock: Knock, emit: Emit) ->
                 answer.ok and since_s > _PROBE_AGAIN_AFTER_S * (probed_at > started)
             ) or since_s > _PROBE_ANYWAY_EVERY_S:
                 probe = await in_thread(watch.engine.run_health_check, container)
+                if probe.output.startswith(FENCED):
+                    raise _CrashedError(probe.output)
                 if probe.ok:
                     seconds = round(time.monotonic() - started, 2)
                     emit(Event(step, EventKind.DONE, f"{service} is ready", {"seconds": seconds}))

@@ -7,18 +7,16 @@ from pathlib import Path
 from typing import Any
 
 from citus_cluster.errors import EngineUnavailableError, SpecError, UsageError
+from citus_cluster.model.companions import pg14_port
 from citus_cluster.model.identity import known_workers
-from citus_cluster.model.images import known_pg_major
+from citus_cluster.model.images import PAIR_PG_MAJOR, known_pg_major, official_major, pg14_major_problem
 from citus_cluster.model.services import Service
 from citus_cluster.model.spec import API_VERSION, ClusterSpec, grown_workers, parse_spec
-from citus_cluster.model.topology import pg14_port
 from citus_cluster.operations.directory import read_spec
 from citus_cluster.render.bundle import SPEC_FILE
 from citus_cluster.runtime import host
 from citus_cluster.runtime.engine import Engine
 from citus_cluster.runtime.files import Manifest
-
-_COMPANIONS_TO_COME = frozenset({Service.PG14, Service.REDIS, Service.CASSANDRA})
 
 
 @dataclass(frozen=True)
@@ -113,12 +111,7 @@ def _mark_given(data: dict[str, Any], request: SetupRequest) -> None:
 
 def resolved_spec(spec: ClusterSpec, request: SetupRequest, machine: Machine) -> ClusterSpec:
     """Fill in what is saved, so that it never changes by itself: detected values, services, ports."""
-    to_come = [service.value for service in spec.wanted if service in _COMPANIONS_TO_COME]
-    if to_come:
-        raise SpecError(
-            f"This version does not run {', '.join(to_come)} yet; nothing was written.",
-            hint="Choose from: --services citus,admin-api",
-        )
+    _refuse_other_major(spec, machine)
     resources = spec.resources
     saved = _saved_detection(request) if request.spec_file else {}
     updates: dict[str, Any] = {}
@@ -133,6 +126,16 @@ def resolved_spec(spec: ClusterSpec, request: SetupRequest, machine: Machine) ->
     if Service.PG14 in spec.wanted:
         ports = ports.model_copy(update={"pg14": pg14_port(ports.citus, ports.pg14)})
     return spec.model_copy(update={"resources": resources, "ports": ports, "services": list(spec.wanted)})
+
+
+def _refuse_other_major(spec: ClusterSpec, machine: Machine) -> None:
+    """Look into an image of the pair whose name does not tell its major, where it is on this machine."""
+    image = spec.images.pg14
+    if Service.PG14 not in spec.wanted or official_major(image, "postgres") is not None or machine.engine is None:
+        return
+    major = machine.engine.image_pg_major(image)
+    if major not in {None, PAIR_PG_MAJOR}:
+        raise SpecError(f"images.pg14: {pg14_major_problem(image, major or 0)}; nothing was written.")
 
 
 def _saved_detection(request: SetupRequest) -> dict[str, int]:

@@ -7,11 +7,12 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from citus_cluster.errors import ConsentNeededError, EditedFileError, LeftoverVolumesError, SpecError
+from citus_cluster.errors import ConsentNeededError, EditedFileError, ImmutableError, LeftoverVolumesError, SpecError
 from citus_cluster.model.changes import Action, FileChange, WantedFile
+from citus_cluster.model.companions import cassandra_service
 from citus_cluster.model.effects import Effect, effects
 from citus_cluster.model.identity import identity_of, refuse_immutable
-from citus_cluster.model.services import Service
+from citus_cluster.model.services import COMPANIONS, Service
 from citus_cluster.model.spec import ClusterSpec
 from citus_cluster.model.topology import Topology, resolve
 from citus_cluster.model.yaml_text import load_yaml
@@ -99,10 +100,11 @@ def plan_setup(request: SetupRequest, *, connect_engine: Callable[[], Engine] = 
     earlier = previous.identity if previous else {}
     identity = identity_of(topology, earlier)
     refuse_immutable(earlier, identity, topology)
-    made = secrets.prepare(request.root, given_password=request.password, admin_api=topology.admin_api is not None)
+    made = secrets.prepare(request.root, given_password=request.password, services=spec.wanted)
     _refuse_lockout(request, spec, machine, previous)
+    _refuse_smaller_ring(topology, earlier, machine)
     changes = compare_files(
-        request.root, topology, made.tokens, previous.files if previous else {}, replace_edited=request.replace_edited
+        request.root, topology, made, previous.files if previous else {}, replace_edited=request.replace_edited
     )
     return SetupPlan(
         root=request.root,
@@ -157,26 +159,62 @@ def _refuse_lockout(
     request: SetupRequest, spec: ClusterSpec, machine: Machine, previous: files.Manifest | None
 ) -> None:
     """A new password would lock the user out of data that an earlier cluster left, or that this one has."""
-    if _has_password(request):
+    lost = [] if _has_password(request) else [secrets.SUPERUSER_PASSWORD]
+    lost += [
+        path
+        for service in COMPANIONS
+        if service in spec.wanted
+        for path in secrets.OF_SERVICE[service]
+        if secrets.saved(request.root, path) is None
+    ]
+    if not lost:
         return
     volumes = machine.engine.project_volumes(spec.name) if machine.engine else ()
+    if secrets.SUPERUSER_PASSWORD not in lost:
+        volumes = tuple(volume for volume in volumes if any(_opens(path, volume, spec.name) for path in lost))
     if volumes:
         assert machine.engine is not None, "it told of the volumes"  # noqa: S101
         homes = {container.working_dir for container in machine.engine.project_containers(spec.name)}
         where = "".join(f" ({home})" for home in sorted(home for home in homes if home))
         raise LeftoverVolumesError(
             f"Volumes of an earlier cluster named {spec.name!r} are on this engine, "
-            "and a new password would not open them; nothing was written.",
+            f"and a new password would not open them ({', '.join(lost)} is missing here); nothing was written.",
             details=volumes,
             hint=f"Run in that cluster's directory{where}; or give its password with --password-file; or choose "
             f"another --name; or, if nothing in them is needed, remove them: docker volume rm {' '.join(volumes)}",
         )
-    if previous and machine.engine is None:
+    had = previous.identity.get("companions", {}) if previous else {}
+    lost = [path for path in lost if path == secrets.SUPERUSER_PASSWORD or any(_opens(path, one) for one in had)]
+    if previous and lost and machine.engine is None:
         raise LeftoverVolumesError(
-            f"{secrets.SUPERUSER_PASSWORD} of this cluster is missing, and no Docker engine tells whether it has data, "
+            f"{', '.join(lost)} of this cluster is missing, and no Docker engine tells whether it has data, "
             "which a new password would not open; nothing was written.",
             hint="Put the file back, or give the password with --password-file; or start the engine and run the "
             "command again.",
+        )
+
+
+def _opens(path: str, name: str, project: str | None = None) -> bool:
+    """Tell whether a companion's secret belongs to a service, or to a volume of ``project``."""
+    service = name if project is None else name.removeprefix(f"{project}_")
+    return service.startswith(next(kind.value for kind, paths in secrets.OF_SERVICE.items() if path in paths))
+
+
+def _refuse_smaller_ring(topology: Topology, earlier: Mapping[str, Any], machine: Machine) -> None:
+    """A node of Cassandra that is left out takes its part of the data with it, unless it was decommissioned."""
+    here = {node.service for node in topology.cassandra}
+    if not here:
+        return  # switched off: nothing leaves the ring
+    gone = [s for s in earlier.get("companions", {}) if s.startswith(cassandra_service(1)) and s not in here]
+    if machine.engine:
+        volumes = machine.engine.project_volumes(topology.name)
+        gone = [service for service in gone if f"{topology.name}_{service}-data" in volumes]
+    if gone:
+        last = gone[-1]
+        raise ImmutableError(
+            f"This would take {', '.join(gone)} out of Cassandra's ring, with the data there; nothing was written.",
+            hint=f"Keep the number of nodes; or first, from the last to the first of them: docker compose exec {last} "
+            f"nodetool decommission; docker compose rm -sf {last}; docker volume rm {topology.name}_{last}-data.",
         )
 
 

@@ -136,9 +136,7 @@ def overall(topology: Topology, services: Sequence[ServiceStatus], seen: Overvie
 
 async def _services(directory: Directory) -> tuple[tuple[ServiceStatus, ...], list[str]]:
     topology = directory.topology
-    names = {node.service: node.container_name for node in topology.nodes}
-    if topology.admin_api:
-        names[topology.admin_api.service] = topology.admin_api.container_name
+    names = {member.service: member.container_name for member in topology.members}
     try:
         engine = await in_thread(Engine.connect)
         containers = await in_thread(engine.project_containers, topology.name)

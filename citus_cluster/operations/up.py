@@ -2,8 +2,8 @@
 
 import asyncio
 import time
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from citus_cluster.errors import (
 )
 from citus_cluster.model.api_config import CLUSTER_FILE
 from citus_cluster.model.causes import probable_cause
+from citus_cluster.model.companions import Pg14Server, RedisServer
 from citus_cluster.model.events import Emit, Event, EventKind
 from citus_cluster.model.nodes import NodeResult, Outcome
 from citus_cluster.model.topology import Node
@@ -25,6 +26,7 @@ from citus_cluster.operations.directory import Directory
 from citus_cluster.operations.nodes import reconcile
 from citus_cluster.operations.preflight import (
     Finding,
+    Preflight,
     Severity,
     compose_of,
     preflight,
@@ -36,18 +38,28 @@ from citus_cluster.render.bundle import CONFIG_FOLDER
 from citus_cluster.runtime.api_health import probe_api
 from citus_cluster.runtime.compose import ComposeError
 from citus_cluster.runtime.engine import Container, Engine, HealthProbe, in_thread
+from citus_cluster.runtime.ports import answers
 from citus_cluster.runtime.postgres import Connection, connect, translated
 from citus_cluster.runtime.server_settings import reload_if_stale
 
+DEFAULT_TIMEOUT_S = 300.0
+"""Cassandra's first start takes a minute, and several on a slow machine."""
 _KNOCK_TIMEOUT_S = 2.0
 _SHARED_FOLDER_LAG_S = 1.0
+# What each of them answers before it knows who asks: Redis an error, Cassandra its options (a frame of CQL, version 4).
+_PING = b"PING\r\n"
+_OPTIONS = b"\x04\x00\x00\x00\x05\x00\x00\x00\x00"
 # All nodes are ready by then; what is still pending after this long needs a person.
 _REGISTER_PATIENCE_S = 30.0
 
 
 @dataclass(frozen=True)
 class UpResult:
-    """What a start came to. ``changed`` names the services whose containers were made or started."""
+    """What a start came to.
+
+    ``changed`` names the services whose containers were made or started, ``companions`` the services beside
+    Citus that are ready.
+    """
 
     cluster: str
     seconds: float
@@ -55,6 +67,7 @@ class UpResult:
     reloaded: tuple[str, ...]
     nodes: tuple[NodeResult, ...]
     verified: bool
+    companions: tuple[str, ...]
     warnings: tuple[Finding, ...]
     access: Access
 
@@ -67,17 +80,26 @@ class UpResult:
             "reloaded": list(self.reloaded),
             "nodes": [node.as_dict() for node in self.nodes],
             "verified": self.verified,
+            "companions": list(self.companions),
             "warnings": [finding.as_dict() for finding in self.warnings],
             **self.access.as_dict(show_secrets=show_secrets),
         }
 
 
-async def up(directory: Directory, emit: Emit, *, timeout_s: float = 180) -> UpResult:
+async def up(
+    directory: Directory,
+    emit: Emit,
+    *,
+    timeout_s: float = DEFAULT_TIMEOUT_S,
+    on_citus: Callable[[UpResult], None] = lambda result: None,
+) -> UpResult:
     """Start what is not running, register the workers, and verify with a real distributed write.
 
-    The clock of ``timeout_s`` starts when the images are there. Run again it does only what is missing.
-    Without a coordinator in the directory, the workers alone are started. Raises PreflightError (nothing
-    was started), ServiceFailedError, NotRegisteredError, VerificationError.
+    The services beside Citus are waited for too, but hold nothing up: ``on_citus`` is called as soon as Citus is
+    verified, and Cassandra is ready a minute later. The clock of ``timeout_s`` starts when the images are there.
+    Run again it does only what is missing. Without a coordinator in the directory, the workers alone are
+    started. Raises PreflightError (nothing was started), ServiceFailedError, NotRegisteredError,
+    VerificationError.
     """
     emit(Event("preflight", EventKind.STARTED, "looking at this machine"))
     found = await preflight(directory)
@@ -94,24 +116,80 @@ async def up(directory: Directory, emit: Emit, *, timeout_s: float = 180) -> UpR
     await _restart_on_replaced_folders(directory, engine, found.containers, emit)
     watch = Watch(engine, directory.topology.name, found.containers)
     reloaded: list[str] = []
+    companions = asyncio.create_task(
+        _wait_for_companions(directory, watch, reloaded, emit, deadline=deadline, timeout_s=timeout_s)
+    )
+    try:
+        result = await _start_citus(directory, watch, found, reloaded, emit, started=started, timeout_s=timeout_s)
+        on_citus(result)
+        ready = await companions
+    finally:
+        companions.cancel()
+        await asyncio.gather(companions, return_exceptions=True)
+    return replace(result, companions=ready, seconds=round(time.monotonic() - started, 2))
+
+
+async def _start_citus(
+    directory: Directory,
+    watch: Watch,
+    found: Preflight,
+    reloaded: list[str],
+    emit: Emit,
+    *,
+    started: float,
+    timeout_s: float,
+) -> UpResult:
+    """Wait for the nodes, register and verify them, and wait for the admin API."""
+    deadline, engine = started + timeout_s, watch.engine
     knocks = {node.service: _knock_at(directory, node, reloaded) for node in directory.topology.nodes}
     await wait_until_ready(watch, knocks, emit, deadline=deadline, timeout_s=timeout_s)
     now = await in_thread(engine.project_containers, directory.topology.name)
     changed = _changed(found.containers, now)
-    reloaded = [name for name in directory.topology.service_names if name in reloaded and name not in changed]
-    for service in reloaded:
+    told = tuple(name for name in directory.topology.service_names if name in reloaded and name not in changed)
+    for service in told:
         emit(Event(f"reload:{service}", EventKind.DONE, f"{service} has read its changed settings"))
     nodes = await _complete(directory, watch, emit, deadline=deadline, timeout_s=timeout_s)
     return UpResult(
         cluster=directory.topology.name,
         seconds=round(time.monotonic() - started, 2),
         changed=changed,
-        reloaded=tuple(reloaded),
+        reloaded=told,
         nodes=nodes,
         verified=directory.topology.coordinator is not None,
+        companions=(),
         warnings=found.warnings,
         access=access(directory),
     )
+
+
+async def _wait_for_companions(
+    directory: Directory, watch: Watch, reloaded: list[str], emit: Emit, *, deadline: float, timeout_s: float
+) -> tuple[str, ...]:
+    """Wait for each companion, whatever becomes of the others. Raises one ServiceFailedError for all that fail."""
+    topology = directory.topology
+    groups: dict[str, dict[str, Knock]] = {}
+    for server in topology.pg14:
+        groups.setdefault(server.config, {})[server.service] = _knock_at(directory, server, reloaded)
+    for member in topology.companions:
+        if not isinstance(member, Pg14Server):
+            question = _PING if isinstance(member, RedisServer) else _OPTIONS
+            groups[member.service] = {member.service: _knock_with(question, topology.connect_host, member.host_port)}
+    outcomes = await asyncio.gather(
+        *(wait_until_ready(watch, group, emit, deadline=deadline, timeout_s=timeout_s) for group in groups.values()),
+        return_exceptions=True,
+    )
+    failures = [outcome for outcome in outcomes if isinstance(outcome, CitusClusterError)]
+    for outcome in outcomes:
+        if isinstance(outcome, BaseException) and outcome not in failures:
+            raise outcome
+    if failures:
+        rest = "Citus runs" if topology.nodes else "the rest runs"
+        raise ServiceFailedError(
+            f"{' '.join(failure.message for failure in failures)} {rest[0].upper()}{rest[1:]}.",
+            details=[line for failure in failures for line in failure.details],
+            hint=" ".join(failure.hint or "" for failure in failures),
+        )
+    return tuple(member.service for member in topology.companions)
 
 
 async def _complete(
@@ -276,7 +354,11 @@ async def _restart_on_replaced_folders(
 
     Only those that ran ``before`` can: one that was just started must not be disturbed at its first start.
     """
-    files = {node.service: f"{node.config}/postgresql.conf" for node in directory.topology.nodes}
+    topology = directory.topology
+    servers: list[Node | Pg14Server] = [*topology.nodes, *topology.pg14]
+    files = {server.service: f"{server.config}/postgresql.conf" for server in servers}
+    files |= {topology.redis.service: f"{topology.redis.config}/redis.conf"} if topology.redis else {}
+    files |= {node.service: f"{node.config}/cassandra.yaml" for node in topology.cassandra}
     if directory.topology.admin_api:
         files[directory.topology.admin_api.service] = f"admin-api/{CLUSTER_FILE}"
 
@@ -302,7 +384,7 @@ async def _restart_on_replaced_folders(
     await asyncio.gather(*(look(one, files[one.service or ""]) for one in running))
 
 
-def _knock_at(directory: Directory, node: Node, reloaded: list[str]) -> Knock:
+def _knock_at(directory: Directory, node: Node | Pg14Server, reloaded: list[str]) -> Knock:
     info = directory.connection(node)
     changed_at = last_change(directory.root, node.config)
 
@@ -325,6 +407,13 @@ def last_change(root: Path, config: str) -> datetime:
     """When the settings that a node mounts were last written, or put into their place by a rename."""
     found = [(root / CONFIG_FOLDER / config / name).stat() for name in ("postgresql.conf", "pg_hba.conf")]
     return datetime.fromtimestamp(max(max(stat.st_mtime, stat.st_ctime) for stat in found), UTC)
+
+
+def _knock_with(question: bytes, host: str, port: int) -> Knock:
+    async def knock() -> HealthProbe:
+        return HealthProbe(await in_thread(answers, host, port, question, timeout_s=_KNOCK_TIMEOUT_S), "")
+
+    return knock
 
 
 def _knock_at_api(host: str, port: int) -> Knock:

@@ -7,12 +7,14 @@ import hashlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from citus_cluster.model.api_config import ApiConfig, ApiTokens, hash_token
+from citus_cluster.model.api_config import ApiConfig, ApiTokens, CompanionAddresses, hash_token
 from citus_cluster.model.changes import WantedFile
+from citus_cluster.model.companions import CASSANDRA_PORT, REDIS_PORT
 from citus_cluster.model.nodes import NodeAddress
 from citus_cluster.model.topology import POSTGRES_PORT, Node, Role, Topology
 from citus_cluster.render.compose import render_compose
 from citus_cluster.render.settings import render_pg_hba, render_postgresql_conf
+from citus_cluster.render.templates import environment
 
 COMPOSE_FILE = "docker-compose.yml"
 ENV_FILE = ".env"
@@ -49,14 +51,20 @@ class Sources:
 
 
 def render_bundle(
-    topology: Topology, sources: Sources, *, tokens: Mapping[str, str], gitignore: str | None
+    topology: Topology,
+    sources: Sources,
+    *,
+    tokens: Mapping[str, str],
+    redis_password: str | None,
+    gitignore: str | None,
 ) -> dict[str, WantedFile]:
     """Render every file that the manifest tracks, and .gitignore, which is shared with the user.
 
-    ``tokens`` are the admin API's by role; only their hashes are written. ``gitignore`` is the
-    text that is there already.
+    ``tokens`` are the admin API's by role; of them and of the password of Redis only hashes are written.
+    ``gitignore`` is the text that is there already.
     """
     files: dict[str, WantedFile] = {}
+    companions = dict(_companion_files(topology, sources))
     context = sources.api_context if topology.admin_api and not topology.admin_api.image else {}
     files[COMPOSE_FILE] = _text(
         render_compose(
@@ -64,12 +72,19 @@ def render_bundle(
             sources.compose,
             init_scripts=sorted(sources.initdb),
             admin_api_context_hash=context_hash(sources.api_context),
+            companion_hashes=_restart_hashes(companions),
         )
     )
     files[ENV_FILE] = WantedFile(render_env(topology).encode(), mode=0o600)
     for node in topology.nodes:
         if f"{CONFIG_FOLDER}/{node.config}/postgresql.conf" not in files:
             files |= dict(_node_files(topology, node, sources))
+    files |= companions
+    if topology.redis:
+        assert redis_password is not None, "secrets follow from the services"  # noqa: S101
+        digest = hashlib.sha256(redis_password.encode()).hexdigest()
+        acl = environment(sources.config).get_template("redis-users.acl").render(password_sha256=digest)
+        files[f"{CONFIG_FOLDER}/{topology.redis.config}/users.acl"] = _text(acl)
     if topology.admin_api:
         files[f"{CONFIG_FOLDER}/admin-api/cluster.json"] = _text(_api_config(topology).to_json())
         files[f"{CONFIG_FOLDER}/admin-api/tokens.json"] = _text(
@@ -96,10 +111,8 @@ def render_env(topology: Topology) -> str:
         "POSTGRES_USER": topology.user,
         "POSTGRES_DB": topology.database,
     }
-    for node in topology.nodes:
-        values[node.service.upper().replace("-", "_") + "_PORT"] = str(node.host_port)
-    if topology.admin_api:
-        values["ADMIN_API_PORT"] = str(topology.admin_api.host_port)
+    for member in topology.members:
+        values[member.service.upper().replace("-", "_") + "_PORT"] = str(member.host_port)
     lines = "".join(f"{name}={value}\n" for name, value in values.items())
     return f"# Written by setup_citus_cluster.py. Passwords are in generated/secrets/.\n{lines}"
 
@@ -128,6 +141,36 @@ def _node_files(topology: Topology, node: Node, sources: Sources) -> Iterable[tu
         yield f"{folder}/initdb/{name}", _text(text)
 
 
+def _companion_files(topology: Topology, sources: Sources) -> Iterable[tuple[str, WantedFile]]:
+    """Give the settings and scripts of each companion; ``config/pg14-start.sh`` becomes ``pg14/start.sh``."""
+    jinja = environment(sources.config)
+    if topology.pg14:
+        folder = f"{CONFIG_FOLDER}/{topology.pg14[0].config}"
+        conf = render_postgresql_conf(sources.config, "pg14.conf", topology.pg14[0].settings)
+        yield f"{folder}/postgresql.conf", _text(conf)
+        yield f"{folder}/pg_hba.conf", _text(jinja.get_template("pg14_hba.conf").render())
+    if topology.redis:
+        text = jinja.get_template("redis.conf").render(redis=topology.redis)
+        yield f"{CONFIG_FOLDER}/{topology.redis.config}/redis.conf", _text(text)
+    if topology.cassandra:
+        text = jinja.get_template("cassandra.yaml").render(topology=topology)
+        yield f"{CONFIG_FOLDER}/{topology.cassandra[0].config}/cassandra.yaml", _text(text)
+    for config in dict.fromkeys(member.config for member in topology.companions):
+        for name, text in sources.config.items():
+            if name.startswith(f"{config}-") and name.endswith(".sh"):
+                yield f"{CONFIG_FOLDER}/{config}/{name.removeprefix(f'{config}-')}", _text(text)
+
+
+def _restart_hashes(files: Mapping[str, WantedFile]) -> Mapping[str, str]:
+    """Hash, for each companion's folder, what its server reads at its start only."""
+    folders: dict[str, dict[str, str]] = {}
+    for path, file in files.items():
+        folder, name = path.removeprefix(f"{CONFIG_FOLDER}/").split("/", 1)
+        if name not in {"postgresql.conf", "pg_hba.conf", "healthcheck.sh"}:
+            folders.setdefault(folder, {})[name] = file.content.decode()
+    return {folder: context_hash(texts)[:16] for folder, texts in folders.items()}
+
+
 def _api_config(topology: Topology) -> ApiConfig:
     coordinator = topology.coordinator
     assert coordinator is not None, "the specification refuses an admin API without a coordinator"  # noqa: S101
@@ -138,6 +181,12 @@ def _api_config(topology: Topology) -> ApiConfig:
         coordinator=NodeAddress(coordinator.service, POSTGRES_PORT),
         coordinator_address=coordinator.address,
         workers=tuple(worker.address for worker in topology.workers),
+        companions=CompanionAddresses(
+            pg14=tuple(NodeAddress(server.service, POSTGRES_PORT) for server in topology.pg14),
+            pg14_synchronous=topology.pg14_synchronous,
+            redis=NodeAddress(topology.redis.service, REDIS_PORT) if topology.redis else None,
+            cassandra=tuple(NodeAddress(node.service, CASSANDRA_PORT) for node in topology.cassandra),
+        ),
     )
 
 

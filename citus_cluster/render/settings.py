@@ -21,13 +21,13 @@ def conf_quoted(value: str) -> str:
 
 
 def render_postgresql_conf(templates: Mapping[str, str], template: str, settings: Sequence[Setting]) -> str:
-    """Render ``template`` (``coordinator.conf``) with the settings, grouped by heading."""
+    """Render ``template`` (``coordinator.conf``, ``pg14.conf``) with the settings, grouped by heading."""
     groups = [(group.value, [_line(s) for s in settings if s.group is group]) for group in Group]
     return environment(templates).get_template(template).render(groups=[group for group in groups if group[1]])
 
 
 def render_pg_hba(templates: Mapping[str, str]) -> str:
-    """Render pg_hba.conf, the same for every node."""
+    """Render pg_hba.conf, the same for every Citus node."""
     return environment(templates).get_template("pg_hba.conf").render()
 
 

@@ -21,6 +21,9 @@ _COMMENTS = {
     "bind": "address on which ports are published",
     "ports": "the coordinator is on this port, worker i on this port + i",
     "resources": "input of the tuning; what is listed under 'detected' was measured, once",
+    "pg14": "replication: async, or sync (a commit waits for the replica); log: standard, or verbose",
+    "redis": "what happens to a write when its memory is full",
+    "cassandra": "nodes of its ring",
     "settings": "PostgreSQL settings of your own; they win over the computed ones",
 }
 

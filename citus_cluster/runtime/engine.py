@@ -159,7 +159,8 @@ class Engine:
         """Names of a project's volumes: by Compose's label, and by the names that our Compose file gives."""
         with _translated("listing volumes"):
             found = self._api.volumes().get("Volumes") or []
-        ours = re.compile(re.escape(project) + r"_citus-(coordinator|worker\d+)-data")
+        services = r"(citus-(coordinator|worker\d+)|pg14-(primary|replica)|redis|cassandra\d*)-data|pg14-role"
+        ours = re.compile(rf"{re.escape(project)}_({services})")
         return tuple(
             sorted(
                 str(volume["Name"])
@@ -252,6 +253,17 @@ class Engine:
         except CitusClusterError as error:
             return HealthProbe(False, error.message)
 
+    def execute(self, container: Container, command: Sequence[str], *, timeout_s: float) -> HealthProbe:
+        """Run a command in a running container. Raises CitusClusterError, also when it takes too long."""
+        try:
+            with _translated(f"running {command[0]} in {container.name}"):
+                return self._execute(container.id, command, time.monotonic() + timeout_s)
+        except TimeoutError:
+            raise CitusClusterError(
+                f"{command[0]} in {container.name} did not end within {timeout_s:g} s.",
+                hint="Is the machine overloaded, or the container paused? docker stats shows it.",
+            ) from None
+
     def has_stale_mount(self, container: Container, path: str, content: bytes) -> bool:
         """Tell whether a running container demonstrably finds something else than ``content`` at ``path``.
 
@@ -271,6 +283,10 @@ class Engine:
         """Restart a container, which resolves what it mounts anew."""
         with _translated(f"restarting {container.name}"):
             self._api.restart(container.id, timeout=timeout_s)
+
+    def start(self, container: Container) -> None:
+        with _translated(f"starting {container.name}"):
+            self._api.start(container.id)
 
     def stop(self, container: Container, timeout_s: int = 120) -> None:
         with _translated(f"stopping {container.name}"):

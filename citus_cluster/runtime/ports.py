@@ -41,3 +41,13 @@ def _answers(family: socket.AddressFamily, address: str, port: int) -> bool:
         client.settimeout(0.5)
         target = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(address, address)  # noqa: S104 - only translated
         return client.connect_ex((target, port)) == 0
+
+
+def answers(host: str, port: int, question: bytes, *, timeout_s: float) -> bool:
+    """Tell whether a server says anything to ``question``; behind a published port Docker itself only listens."""
+    try:
+        with socket.create_connection((host, port), timeout_s) as connection:
+            connection.sendall(question)
+            return bool(connection.recv(1))
+    except OSError:
+        return False

@@ -2,18 +2,32 @@
 
 import secrets
 import string
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from citus_cluster.errors import ImmutableError, UsageError
 from citus_cluster.model.changes import WantedFile
 from citus_cluster.model.names import password_problem, without_line_end
+from citus_cluster.model.services import Service
 from citus_cluster.runtime.files import read_file
 
 FOLDER = "generated/secrets"
 SUPERUSER_PASSWORD = f"{FOLDER}/superuser_password"
+PG14_PASSWORD = f"{FOLDER}/pg14_password"
+REPLICATOR_PASSWORD = f"{FOLDER}/replicator_password"
+REDIS_PASSWORD = f"{FOLDER}/redis_password"
+CASSANDRA_PASSWORD = f"{FOLDER}/cassandra_password"
 ADMIN_TOKEN = f"{FOLDER}/admin_api_token"
 READ_TOKEN = f"{FOLDER}/admin_api_read_token"
+OF_SERVICE = {
+    Service.PG14: (PG14_PASSWORD, REPLICATOR_PASSWORD),
+    Service.REDIS: (REDIS_PASSWORD,),
+    Service.CASSANDRA: (CASSANDRA_PASSWORD,),
+    Service.ADMIN_API: (ADMIN_TOKEN, READ_TOKEN),
+}
+"""Secrets of each service beside the superuser's password, which every directory has."""
+_READ_BY_API = (SUPERUSER_PASSWORD, PG14_PASSWORD, REDIS_PASSWORD, CASSANDRA_PASSWORD)
 _ALPHABET = string.ascii_letters + string.digits
 _LENGTH = 32  # of 62 characters: 190 bits
 
@@ -66,8 +80,8 @@ def read_password_file(path: Path) -> str:
     return without_line_end(text)
 
 
-def prepare(root: Path, *, given_password: str | None, admin_api: bool) -> Secrets:
-    """Decide on every secret; nothing is written yet.
+def prepare(root: Path, *, given_password: str | None, services: Collection[Service]) -> Secrets:
+    """Decide on every secret that these services need; nothing is written yet, and none is ever removed.
 
     Raises UsageError for a password that cannot be used, ImmutableError for one unlike the saved one.
     """
@@ -81,10 +95,10 @@ def prepare(root: Path, *, given_password: str | None, admin_api: bool) -> Secre
             f"update pg_dist_authinfo on every node, and write the new one into {SUPERUSER_PASSWORD}.",
         )
     values = {SUPERUSER_PASSWORD: kept or given_password or generate()}
-    if admin_api:
-        values |= {path: saved(root, path) or generate() for path in (ADMIN_TOKEN, READ_TOKEN)}
-    # The API runs without root and reads the superuser's password, so the folder alone protects it.
-    modes = {SUPERUSER_PASSWORD: 0o644 if admin_api else 0o600}
+    wanted_paths = [path for service, paths in OF_SERVICE.items() if service in services for path in paths]
+    values |= {path: saved(root, path) or generate() for path in wanted_paths}
+    # What a process without root reads is protected by the folder alone: the API's, and Redis' for its health check.
+    modes = dict.fromkeys(_READ_BY_API, 0o644) if Service.ADMIN_API in services else {REDIS_PASSWORD: 0o644}
     files = {}
     for path, value in values.items():
         wanted = WantedFile(value.encode(), modes.get(path, 0o600))

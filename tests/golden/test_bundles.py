@@ -11,7 +11,7 @@ from typing import Any
 import jsonschema
 import pytest
 import yaml
-from setup_support import CPUS, MEMORY_MB, ROOT
+from setup_support import CPUS, ROOT
 
 from citus_cluster.model.api_config import hash_token
 from citus_cluster.model.images import known_pg_major
@@ -24,13 +24,26 @@ from citus_cluster.runtime.resources import load_sources
 
 EXPECTED = Path(__file__).parent / "expected"
 TOKENS = {"admin": "an admin's token", "read": "a reader's token"}
+REDIS_PASSWORD = "Pa55 of Redis"
+MEMORY_MB = 7840
 RESOURCES = {"memory_mb": MEMORY_MB, "cpus": CPUS}
 CASES: dict[str, dict[str, Any]] = {
     "default": {"workers": 3, "resources": RESOURCES},
+    "companions": {
+        "services": ["pg14", "redis", "cassandra"],
+        "bind": "192.0.2.7",
+        "ports": {"pg14": 15432, "redis": 16379, "cassandra": 19042},
+        "resources": RESOURCES,
+        "pg14": {"replication": "sync", "log": "verbose"},
+        "redis": {"maxmemory_policy": "allkeys-lru"},
+        "cassandra": {"nodes": 3},
+        "settings": {"pg14": {"work_mem": "5MB", "statement_timeout": "1min"}},
+    },
     "workers-only": {"workers": 2, "coordinator": False, "advertise": "192.0.2.11", "resources": RESOURCES},
     "postgresql18": {
         "name": "shop",
         "workers": [1, 3],
+        "services": ["citus", "admin-api"],
         "images": {"citus": "citusdata/citus:14.0.1"},
         "resources": RESOURCES | {"workload": "oltp", "storage": "nvme"},
         "settings": {
@@ -49,7 +62,13 @@ def bundle_of(data: dict[str, Any]) -> dict[str, str]:
     pg_major = spec.images.pg_major or known_pg_major(spec.images.citus)
     assert pg_major
     topology, _ = resolve(spec, memory_mb=memory_mb, cpus=cpus, pg_major=pg_major)
-    files = render_bundle(topology, load_sources(), tokens=TOKENS if topology.admin_api else {}, gitignore=None)
+    files = render_bundle(
+        topology,
+        load_sources(),
+        tokens=TOKENS if topology.admin_api else {},
+        redis_password=REDIS_PASSWORD,
+        gitignore=None,
+    )
     return {path: file.content.decode() for path, file in files.items()} | {"cluster.yaml": render_spec(spec, None)}
 
 
@@ -159,7 +178,8 @@ def test_only_hashes_of_tokens_are_written(bundle: dict[str, str]) -> None:
     tokens = bundle.get("generated/config/admin-api/tokens.json")
     if tokens is not None:
         assert json.loads(tokens) == {role: hash_token(token) for role, token in TOKENS.items()}
-    assert not [path for path, text in bundle.items() for token in TOKENS.values() if token in text]
+    secrets = [*TOKENS.values(), REDIS_PASSWORD]
+    assert not [path for path, text in bundle.items() for secret in secrets if secret in text]
 
 
 def test_env_repeats_what_people_look_for() -> None:

@@ -20,6 +20,7 @@ import yaml
 from setup_support import ROOT, contents
 
 from citus_cluster import cli, cli_cluster
+from citus_cluster.model.services import Service
 
 SCRIPT = ROOT / "setup_citus_cluster.py"
 SIZE = ("--memory=7840", "--cpus=2", "--services=citus")
@@ -156,7 +157,7 @@ def test_the_guided_set_up_and_consent_on_a_terminal(tmp_path: Path) -> None:
     assert status == 0, seen
     assert "gu'ided" not in seen
     spec = spec_in(tmp_path)
-    assert (spec["workers"], spec["ports"]["citus"], spec["services"]) == (1, 6000, ["citus", "admin-api"])
+    assert (spec["workers"], spec["ports"]["citus"], spec["services"]) == (1, 6000, [*Service])
     assert (tmp_path / "generated/secrets/superuser_password").read_text() == "gu'ided"
 
     before = contents(tmp_path)
@@ -259,7 +260,14 @@ def test_a_variable_for_a_workers_only_host(run: Run, tmp_path: Path, monkeypatc
         (["--services="], "--services is empty"),
         (["--services=citus,nope"], "--services: 'nope' is not one of"),
         (["--services=admin-api"], "--services: admin-api administers Citus"),
-        (["--services=citus,redis"], "does not run redis yet"),
+        (["--services=citus", "--pg14-sync"], "--pg14-sync/--pg14-async: there is no replica to wait for"),
+        (["--services=redis,casandra"], "--services: 'casandra' is not one of"),
+        (["--services=pg14", "--pg14-image=citusdata/citus:13.2.0"], "is an image with Citus"),
+        (["--services=pg14", "--pg14-image=postgres:17-bookworm"], "does not start on data of PostgreSQL 14"),
+        (["--services=redis", "--redis-image=redis:6.2"], "is Redis 6"),
+        (["--services=cassandra", "--cassandra-image=cassandra:4.1"], "is Cassandra 4"),
+        (["--services=redis,cassandra", "--redis-port=9042"], "redis and cassandra would both get port 9042"),
+        (["--services=cassandra", "--cassandra-nodes=0"], "--cassandra-nodes: 0 is too small"),
         (["--no-coordinator"], "--advertise"),
         (["--no-coordinator", "--advertise=db2", "--services=citus,admin-api"], "--services: admin-api runs beside"),
         (["--advertise=localhost"], "--advertise: 'localhost'"),

@@ -58,6 +58,7 @@ def test_modes_do_not_depend_on_the_umask(tmp_path: Path) -> None:
         private = {path for path, mode in modes.items() if mode == 0o600}
         assert private == {
             ".env",
+            "generated/secrets/replicator_password",
             "generated/secrets/admin_api_token",
             "generated/secrets/admin_api_read_token",
         }

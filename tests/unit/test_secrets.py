@@ -3,8 +3,11 @@ from pathlib import Path
 import pytest
 
 from citus_cluster.errors import ImmutableError, UsageError
+from citus_cluster.model.services import Service
 from citus_cluster.runtime import secrets
 
+CITUS = (Service.CITUS,)
+WITH_API = (Service.CITUS, Service.ADMIN_API)
 NASTY = 'it\'s "q" $HOME ${X} #no \\n `id` %s {{x}} pässwörd 密码 🔑 end '
 
 
@@ -23,25 +26,25 @@ def test_secrets_are_random_long_and_need_no_quoting() -> None:
 
 
 def test_once_made_they_are_kept(tmp_path: Path) -> None:
-    first = secrets.prepare(tmp_path, given_password=None, admin_api=True)
+    first = secrets.prepare(tmp_path, given_password=None, services=WITH_API)
     assert len({first.superuser_password, *first.tokens.values()}) == 3
     save(tmp_path, first)
-    second = secrets.prepare(tmp_path, given_password=None, admin_api=True)
+    second = secrets.prepare(tmp_path, given_password=None, services=WITH_API)
     assert second.values == first.values
     assert second.files == {}
 
 
 def test_a_given_password_is_kept_byte_for_byte(tmp_path: Path) -> None:
-    save(tmp_path, secrets.prepare(tmp_path, given_password=NASTY, admin_api=False))
+    save(tmp_path, secrets.prepare(tmp_path, given_password=NASTY, services=CITUS))
     assert (tmp_path / secrets.SUPERUSER_PASSWORD).read_bytes() == NASTY.encode()
-    assert secrets.prepare(tmp_path, given_password=NASTY, admin_api=False).files == {}
-    assert secrets.prepare(tmp_path, given_password=None, admin_api=False).superuser_password == NASTY
+    assert secrets.prepare(tmp_path, given_password=NASTY, services=CITUS).files == {}
+    assert secrets.prepare(tmp_path, given_password=None, services=CITUS).superuser_password == NASTY
 
 
 def test_another_password_is_refused_and_not_repeated(tmp_path: Path) -> None:
-    save(tmp_path, secrets.prepare(tmp_path, given_password="first-secret", admin_api=False))
+    save(tmp_path, secrets.prepare(tmp_path, given_password="first-secret", services=CITUS))
     with pytest.raises(ImmutableError) as caught:
-        secrets.prepare(tmp_path, given_password="second-secret", admin_api=False)
+        secrets.prepare(tmp_path, given_password="second-secret", services=CITUS)
     told = f"{caught.value.message} {caught.value.hint}"
     assert "first-secret" not in told
     assert "second-secret" not in told
@@ -50,25 +53,47 @@ def test_another_password_is_refused_and_not_repeated(tmp_path: Path) -> None:
 @pytest.mark.parametrize("password", ["", "a\nb", "a\0b", "a\rb"])
 def test_what_cannot_be_a_password(tmp_path: Path, password: str) -> None:
     with pytest.raises(UsageError, match="cannot be used"):
-        secrets.prepare(tmp_path, given_password=password, admin_api=False)
+        secrets.prepare(tmp_path, given_password=password, services=CITUS)
 
 
 def test_secrets_never_show_in_a_representation(tmp_path: Path) -> None:
-    made = secrets.prepare(tmp_path, given_password="the-secret", admin_api=True)
+    made = secrets.prepare(tmp_path, given_password="the-secret", services=WITH_API)
     assert "the-secret" not in repr(made)
     assert made.tokens["admin"] not in repr(made)
 
 
 def test_only_the_folder_hides_what_the_api_reads(tmp_path: Path) -> None:
-    with_api = secrets.prepare(tmp_path, given_password="x", admin_api=True)
+    with_api = secrets.prepare(tmp_path, given_password="x", services=WITH_API)
     assert {path.rpartition("/")[2]: wanted.mode for path, wanted in with_api.files.items()} == {
         "superuser_password": 0o644,
         "admin_api_token": 0o600,
         "admin_api_read_token": 0o600,
     }
-    without = secrets.prepare(tmp_path, given_password="x", admin_api=False)
+    everything = secrets.prepare(tmp_path, given_password="x", services=(*Service,))
+    assert {path.rpartition("/")[2] for path, wanted in everything.files.items() if wanted.mode == 0o644} == {
+        "superuser_password",
+        "pg14_password",
+        "redis_password",
+        "cassandra_password",
+    }
+    without = secrets.prepare(tmp_path, given_password="x", services=CITUS)
     assert {wanted.mode for wanted in without.files.values()} == {0o600}
     assert without.tokens == {}
+
+
+def test_what_a_health_check_without_root_reads_is_hidden_by_the_folder_alone(tmp_path: Path) -> None:
+    made = secrets.prepare(tmp_path, given_password="x", services=(Service.PG14, Service.REDIS, Service.CASSANDRA))
+    modes = {path.rpartition("/")[2]: wanted.mode for path, wanted in made.files.items()}
+    assert [name for name, mode in modes.items() if mode != 0o600] == ["redis_password"]
+    assert len(set(made.values.values())) == len(made.values) == 5
+
+
+def test_a_service_that_is_switched_off_keeps_its_secret(tmp_path: Path) -> None:
+    first = secrets.prepare(tmp_path, given_password=None, services=(Service.REDIS,))
+    save(tmp_path, first)
+    save(tmp_path, secrets.prepare(tmp_path, given_password=None, services=CITUS))
+    again = secrets.prepare(tmp_path, given_password=None, services=(Service.REDIS,))
+    assert (again.values, again.files) == (first.values, {})
 
 
 @pytest.mark.parametrize("end", ["", "\n", "\r\n"])
@@ -97,4 +122,4 @@ def test_a_damaged_saved_password_is_told(tmp_path: Path) -> None:
     target.parent.mkdir(parents=True)
     target.write_bytes(b"\xff\xfe")
     with pytest.raises(UsageError, match=r"superuser_password is not UTF-8"):
-        secrets.prepare(tmp_path, given_password=None, admin_api=False)
+        secrets.prepare(tmp_path, given_password=None, services=CITUS)

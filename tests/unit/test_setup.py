@@ -18,13 +18,13 @@ from citus_cluster.errors import (
 )
 from citus_cluster.model.changes import Action
 from citus_cluster.model.effects import EffectKind
+from citus_cluster.model.services import Service
 from citus_cluster.model.yaml_text import load_yaml
 from citus_cluster.operations.directory import compare_files, load
 from citus_cluster.operations.setup import plan_setup
 from citus_cluster.runtime import host, secrets
 
 PASSWORD_FILE = secrets.SUPERUSER_PASSWORD
-TOKENS = {"admin": "a", "read": "r"}
 
 
 @pytest.fixture
@@ -78,8 +78,8 @@ def test_a_second_run_touches_nothing(root: Path, values: dict[str, Any]) -> Non
 def test_the_same_input_gives_the_same_bytes(tmp_path: Path) -> None:
     for name in ("a", "b"):
         set_up(tmp_path / name, {"workers": 3}, password="x")
-        for token in ("admin_api_token", "admin_api_read_token"):
-            (tmp_path / name / f"generated/secrets/{token}").write_text("fixed")
+        for secret in (tmp_path / name / "generated/secrets").iterdir():
+            secret.write_text("fixed" if secret.name != "superuser_password" else "x")
         set_up(tmp_path / name)
     assert contents(tmp_path / "a") == contents(tmp_path / "b")
 
@@ -271,7 +271,8 @@ def test_a_gitignore_of_any_encoding_is_kept_and_up_looks_past_it(root: Path) ->
     ignore.write_bytes(b"caf\xe9/\n" + ignore.read_bytes())
     assert plan(root).nothing_to_do
     directory = load(root)
-    found = compare_files(root, directory.topology, TOKENS, directory.manifest.files)
+    made = secrets.prepare(root, given_password=None, services=directory.spec.wanted)
+    found = compare_files(root, directory.topology, made, directory.manifest.files)
     assert [change.action for change in found if change.path == ".gitignore"] == [Action.NONE]
 
 
@@ -291,16 +292,16 @@ def test_the_users_gitignore_only_grows(tmp_path: Path) -> None:
 
 
 def test_a_minimal_cluster_yaml_keeps_its_comments_and_gets_what_was_resolved(tmp_path: Path) -> None:
-    text = "# ours\napiVersion: citus-cluster/v1\nworkers: 4  # enough\nresources: {memory_mb: 8000}\n"
+    text = "# ours\napiVersion: citus-cluster/v1\nworkers: 4  # enough\nresources: {memory_mb: 16000}\n"
     (tmp_path / "cluster.yaml").write_text(text)
     set_up(tmp_path)
     written = (tmp_path / "cluster.yaml").read_text()
     assert written.startswith("# ours\napiVersion: citus-cluster/v1\nworkers: 4  # enough\n")
     data = spec_in(tmp_path)
-    assert data["ports"] == {"citus": 5434, "admin_api": 8000}
-    assert data["resources"]["memory_mb"] == 8000
+    assert data["ports"] == {"citus": 5434, "pg14": 5432, "redis": 6379, "cassandra": 9042, "admin_api": 8000}
+    assert data["resources"]["memory_mb"] == 16000
     assert data["resources"]["detected"] == ["cpus"]
-    assert data["services"] == ["citus", "admin-api"]
+    assert data["services"] == ["citus", "pg14", "redis", "cassandra", "admin-api"]
     assert set_up(tmp_path).nothing_to_do
 
 
@@ -404,9 +405,25 @@ def test_given_memory_that_is_too_small_is_refused(tmp_path: Path) -> None:
     assert "--memory" in (error.hint or "")
 
 
-@pytest.mark.parametrize("service", ["pg14", "redis", "cassandra"])
-def test_services_to_come_are_told(tmp_path: Path, service: str) -> None:
-    assert service in refused(tmp_path / "cluster", SpecError, {"services": ["citus", service]}).message
+def test_a_ring_that_does_not_fit_is_refused_even_where_memory_was_detected(tmp_path: Path) -> None:
+    values = {"services": ["cassandra"], "cassandra.nodes": 30, "resources.memory_mb": 8000}
+    error = refused(tmp_path / "cluster", DoesNotFitError, values)
+    assert "cassandra (30 nodes)" in error.message
+    assert "--cassandra-nodes=5" in (error.hint or "")
+
+
+def test_a_smaller_ring_is_refused(tmp_path: Path) -> None:
+    set_up(tmp_path, {"services": ["cassandra"], "cassandra.nodes": 3})
+    error = refused(tmp_path, ImmutableError, {"cassandra.nodes": 1})
+    assert "cassandra2, cassandra3" in error.message
+    assert "docker compose exec cassandra3 nodetool decommission" in (error.hint or "")
+    assert set_up(tmp_path, {"services": ["redis"]}).effects  # switched off, the ring stays whole
+    assert set_up(tmp_path, {"services": ["cassandra"], "cassandra.nodes": 3}).effects
+
+
+def test_an_older_image_of_a_companion_is_refused(tmp_path: Path) -> None:
+    set_up(tmp_path, {"services": ["redis"], "images.redis": "redis:8.0"})
+    assert "redis: redis:8.0 → redis:7" in str(refused(tmp_path, ImmutableError, {"images.redis": "redis:7"}).details)
 
 
 def test_an_unknown_image_is_asked_for_its_major(tmp_path: Path) -> None:
@@ -495,8 +512,12 @@ def test_a_service_that_is_left_out_takes_its_files_along(whole: Path) -> None:
     assert "admin-api" not in compose_in(whole)["services"]
     assert not (whole / "generated/admin-api").exists()
     assert not (whole / "generated/config/admin-api").exists()
-    assert [effect.service for effect in made.effects if effect.kind is EffectKind.REMOVE] == ["admin-api"]
-    set_up(whole, {"services": ["citus", "admin-api"]})
+    companions = ["pg14-primary", "pg14-replica", "redis", "cassandra"]
+    removed = [effect.service for effect in made.effects if effect.kind is EffectKind.REMOVE]
+    assert removed == [*companions, "admin-api"]
+    assert not (whole / "generated/config/pg14").exists()
+    set_up(whole, {"services": [*Service]})
+    assert set(companions) < set(compose_in(whole)["services"])
     assert tokens == [(whole / f"generated/secrets/admin_api_{name}").read_text() for name in ("token", "read_token")]
 
 

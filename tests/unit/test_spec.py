@@ -25,9 +25,11 @@ def problems_of(origins: dict[str, str] | None = None, **data: Any) -> tuple[str
 def test_everything_has_a_default() -> None:
     spec = spec_of()
     assert spec.worker_numbers == (1, 2)
-    assert spec.wanted == (Service.CITUS, Service.ADMIN_API)
+    assert spec.wanted == tuple(Service)
     assert (spec.name, spec.user, spec.database, spec.bind) == ("citus", "postgres", "postgres", "127.0.0.1")
     assert (spec.ports.citus, spec.ports.pg14, spec.ports.admin_api) == (5434, None, 8000)
+    assert (spec.ports.redis, spec.ports.cassandra) == (6379, 9042)
+    assert (spec.pg14.replication, spec.pg14.log, spec.cassandra.nodes) == ("async", "standard", 1)
 
 
 def test_without_a_coordinator_there_is_no_admin_api_by_default() -> None:
@@ -42,7 +44,7 @@ def test_unknown_keys_are_refused_with_the_nearest_known() -> None:
     assert problems_of(nmae="x") == ("cluster.yaml: nmae: unknown key; did you mean 'name'?",)
     assert problems_of(ports={"citsu": 1}) == ("cluster.yaml: ports.citsu: unknown key; did you mean 'citus'?",)
     (problem,) = problems_of(ports={"zzz": 1})
-    assert problem == "cluster.yaml: ports.zzz: unknown key; known are citus, pg14, admin_api"
+    assert problem == "cluster.yaml: ports.zzz: unknown key; known are citus, pg14, redis, cassandra, admin_api"
     (problem,) = problems_of(services=["cass"])
     assert problem.endswith("did you mean 'cassandra'?")
 
@@ -171,7 +173,14 @@ FULL = {
     "advertise": "db1",
     "resources": {"memory_mb": 8000, "cpus": 2, "detected": ["cpus"], "connections": 50},
     "images": {"citus": "mine:1", "pg_major": 17, "admin_api": "api:1"},
-    "settings": {"worker": {"work_mem": "8MB"}, "nodes": {"citus-worker3": {"jit": False, "random_page_cost": 1.5}}},
+    "pg14": {"replication": "sync", "log": "verbose"},
+    "redis": {"maxmemory_policy": "allkeys-lru"},
+    "cassandra": {"nodes": 3},
+    "settings": {
+        "worker": {"work_mem": "8MB"},
+        "pg14": {"work_mem": "8MB"},
+        "nodes": {"citus-worker3": {"jit": False, "random_page_cost": 1.5}},
+    },
 }
 
 
@@ -216,7 +225,7 @@ def test_examples_are_valid_by_schema_and_by_code(name: str) -> None:
 def test_the_full_example_has_every_key() -> None:
     data = load_yaml((CONFIG / "cluster.full.yaml").read_text(encoding="utf-8"), "cluster.full.yaml")
     assert set(data) == set(ClusterSpec.model_fields)
-    for group in ("ports", "images", "resources", "settings"):
+    for group in ("ports", "images", "resources", "pg14", "redis", "cassandra", "settings"):
         field = ClusterSpec.model_fields[group].annotation
         assert field is not None
         assert set(data[group]) == set(field.model_fields)

@@ -3,9 +3,11 @@ from typing import Any
 import pytest
 
 from citus_cluster.errors import SpecError
+from citus_cluster.model.companions import pg14_port
+from citus_cluster.model.names import container_name
 from citus_cluster.model.nodes import NodeAddress
 from citus_cluster.model.spec import API_VERSION, parse_spec
-from citus_cluster.model.topology import Topology, container_name, host_ports, pg14_port, resolve
+from citus_cluster.model.topology import Topology, host_ports, resolve
 
 
 def topology_of(pg_major: int = 17, **data: Any) -> Topology:
@@ -37,8 +39,13 @@ def test_default_ports_names_and_addresses() -> None:
         "citus-worker1",
         "citus-worker2",
         "citus-worker3",
+        "pg14-primary",
+        "pg14-replica",
+        "redis",
+        "cassandra",
         "admin-api",
     )
+    assert [member.host_port for member in topology.companions] == [5432, 5433, 6379, 9042]
 
 
 def test_a_missing_worker_keeps_the_ports_of_the_others() -> None:
@@ -167,6 +174,57 @@ def test_settings_that_break_citus_and_unknown_nodes_are_refused_together() -> N
         "settings.worker.shared_preload_libraries",
         "settings.nodes.citus-worker9",
     ]
+
+
+def test_a_ring_names_seeds_racks_and_who_joins_after_whom() -> None:
+    ring = topology_of(name="shop", services=["cassandra"], cassandra={"nodes": 4}).cassandra
+    assert [(node.service, node.container_name, node.host_port, node.rack) for node in ring] == [
+        ("cassandra", "shop-cassandra", 9042, "rack1"),
+        ("cassandra2", "shop-cassandra2", 9043, "rack2"),
+        ("cassandra3", "shop-cassandra3", 9044, "rack3"),
+        ("cassandra4", "shop-cassandra4", 9045, "rack1"),
+    ]
+    assert [node.seeds for node in ring] == [("cassandra",), ("cassandra",), *[("cassandra", "cassandra2")] * 2]
+    assert [node.joins_after for node in ring] == [None, "cassandra", "cassandra2", "cassandra3"]
+
+
+def test_both_servers_of_the_pair_have_the_same_settings() -> None:
+    primary, replica = topology_of(services=["pg14"], pg14={"replication": "sync"}).pg14
+    assert primary.settings == replica.settings
+    assert (primary.peer, replica.peer) == (replica.service, primary.service)
+    values = {setting.name: setting.value for setting in primary.settings}
+    assert values["synchronous_standby_names"] == 'FIRST 1 ("pg14-replica", "pg14-primary")'
+    assert (values["wal_level"], values["max_wal_senders"], values["wal_keep_size"]) == ("replica", "10", "64MB")
+    plain = {setting.name for setting in topology_of(services=["pg14"]).pg14[0].settings}
+    assert not {"synchronous_standby_names", "log_statement"} & plain
+
+
+def test_a_verbose_pair_logs_what_the_source_documents_ask_for() -> None:
+    pair = topology_of(services=["pg14"], pg14={"log": "verbose"}).pg14
+    values = {setting.name: setting.value for setting in pair[0].settings}
+    assert {name: values[name] for name in values if name.startswith("log_") and values[name] in {"all", "debug1"}} == {
+        "log_min_messages": "debug1",
+        "log_statement": "all",
+    }
+    assert values["log_line_prefix"] == "%m [%p] %u@%d "
+    assert len(values) == len(pair[0].settings)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "reason"),
+    [
+        ("citus.shard_count", 8, "without Citus"),
+        ("primary_conninfo", "host=x", "cannot be set"),
+        ("max_wal_senders", 0, "the replica needs"),
+        ("wal_level", "minimal", "nothing for a replica"),
+        ("summarize_wal", "on", "PostgreSQL 14 has no such parameter"),
+        ("work_memm", "1MB", "did you mean work_mem?"),
+    ],
+)
+def test_settings_that_would_break_the_pair_are_refused(name: str, value: object, reason: str) -> None:
+    (problem,) = problems_of(services=["pg14"], settings={"pg14": {name: value}})
+    assert problem.startswith(f"settings.pg14.{name}: ")
+    assert reason in problem
 
 
 def test_a_host_of_companions_has_no_citus_nodes() -> None:

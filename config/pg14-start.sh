@@ -1,0 +1,262 @@
+#!/bin/bash
+# usage: bash start.sh SERVICE PEER [SERVER OPTION ...]
+# Starts one server of the PostgreSQL 14 pair: finds out what it is, makes its data where there are none,
+# and becomes the server. Runs as root, and gives that up for the server, as the image does.
+#
+# What a server is lies in the data, not in its name. The file "primary" in a volume that both servers
+# mount names the one that may take writes; `citus-cluster pg14 promote` changes it. Data that are not
+# of a standby (no standby.signal) start on that server only: an old primary that comes back is fenced.
+#
+#   primary   own data    what happens
+#   -         none        pg14-primary makes new data; pg14-replica waits
+#   -         primary     claims the file
+#   -         standby     writes the peer into the file: whose standby else could it be
+#   itself    primary     starts
+#   itself    standby     starts as a standby: its promotion was interrupted, and can be run again
+#   itself    none        refuses: new data beside a standby that has the old ones would lose those
+#   the peer  none        copies the peer's data, starts as its standby
+#   the peer  standby     starts as its standby
+#   the peer  primary     fenced
+#
+# Data are made beside their place, in *.partial, and moved there once complete: nothing half-made is
+# ever started, and what a killed start left behind is removed.
+set -euo pipefail
+
+service=$1
+peer=$2
+shift 2
+
+initial_primary=pg14-primary
+data=${PGDATA:?}
+volume=$(dirname "$data")
+partial=$data.partial
+roles=/var/lib/citus-cluster
+rebuild=$roles/rebuild-$service # asks for a new copy of the primary's data
+state_file=/run/citus-cluster.state # for the health check: a word, then a sentence; absent once the server starts
+output=/run/citus-cluster.output
+passfile=/var/lib/postgresql/.replicator.pgpass
+slot=${service//-/_}
+conninfo="host=$peer port=5432 user=replicator passfile=$passfile connect_timeout=5"
+# Under the standby's own name, a copy that is being made would count as a synchronous standby.
+copier="application_name=$service-copy"
+options=(-c config_file=/etc/citus-cluster/postgresql.conf -c hba_file=/etc/citus-cluster/pg_hba.conf)
+
+say() { echo "citus-cluster: $service $*"; }
+
+# Tell the health check, and the log once.
+report() {
+    local word=$1 sentence=$2
+    [[ $sentence == "${reported:-}" ]] || say "$sentence"
+    reported=$sentence
+    printf '%s\n' "$word" "$sentence" >"$state_file.new"
+    mv "$state_file.new" "$state_file"
+}
+
+# Run a command so that a signal ends this script at once: bash runs no trap while a command is in the foreground.
+attend() {
+    "$@" &
+    wait $!
+}
+
+# Write the role file where there is none; the first of two wins.
+claim() {
+    local own=$roles/primary.$service
+    printf '%s\n' "$1" >"$own"
+    sync "$own"
+    if ln "$own" "$roles/primary" 2>/dev/null; then
+        say "notes that $1 is the primary"
+    fi
+    rm "$own"
+    sync "$roles"
+}
+
+# What this server is now: primary and own data of the table above.
+situation() {
+    local primary=- content=none
+    [[ ! -e $roles/primary ]] || primary=$(<"$roles/primary")
+    [[ ! -e $data/PG_VERSION ]] || content=primary
+    [[ ! -e $data/standby.signal ]] || content=standby
+    case $primary in
+    "$service") primary=itself ;;
+    "$peer") primary=peer ;;
+    esac
+    if [[ $primary == peer && $content != none && -e $rebuild ]]; then content=discarded; fi
+    echo "$primary:$content"
+}
+
+# Passwords reach libpq in a file: its fields are divided by colons.
+write_passfile() {
+    local password
+    password=$(</run/secrets/replicator_password)
+    password=${password//\\/\\\\}
+    (umask 077 && printf '*:*:*:replicator:%s\n' "${password//:/\\:}" >"$passfile")
+    chown postgres: "$passfile"
+}
+
+replication_command() {
+    attend timeout 90 gosu postgres psql -X -w -Atq -d "$conninfo $copier replication=true" -c "$1" >"$output" 2>&1
+}
+
+primary_answers() {
+    replication_command IDENTIFY_SYSTEM && return
+    report waiting "waits for the primary $peer: $(tail -n 1 "$output")"
+    return 1
+}
+
+# Move complete data to their place, so that they survive a power cut from then on.
+install_data() {
+    sync "$partial" && mv -T "$partial" "$data" && sync "$volume"
+}
+
+# The image's own entry point makes the data; it ends as a server, which listens on the socket only.
+# That one gets the role, and is stopped. Synchronous commits would wait for a standby that cannot be
+# there yet, and the password is in a statement that must not be logged.
+initialise() {
+    report initialising "makes new data: there is no primary yet"
+    PGDATA=$partial docker-entrypoint.sh postgres "${options[@]}" -c listen_addresses= \
+        -c synchronous_standby_names= -c log_statement=none -c log_min_duration_statement=-1 \
+        -c log_min_duration_sample=-1 -c log_transaction_sample_rate=0 -c log_min_error_statement=panic &
+    local server=$!
+    # While it runs the init scripts, the server in postmaster.pid is another process.
+    until [[ $(sed -n '1p;8s/ *$//p' "$partial/postmaster.pid" 2>/dev/null) == "$server"$'\n'ready ]]; do
+        [[ -e /proc/$server ]] || return 1
+        attend sleep 0.2
+    done
+    psql -X -w -q -v ON_ERROR_STOP=1 -U "$POSTGRES_USER" -d postgres <<'SQL' || return 1
+\set password `cat /run/secrets/replicator_password`
+CREATE ROLE replicator REPLICATION LOGIN PASSWORD :'password';
+SQL
+    # Not kill: without its capability, root may not send signals to another user's processes.
+    attend gosu postgres pg_ctl stop -D "$partial" -m fast -s || return 1
+    wait "$server" || return 1
+    # The peer may have told meanwhile that it is the standby of data that were here.
+    [[ ! -e $roles/primary ]] || return 0
+    install_data
+}
+
+# pg_basebackup tells its progress each second; a line in ten seconds is enough.
+thin_out() {
+    local line next=0
+    while IFS= read -r line; do
+        if [[ $line == *' kB ('* ]]; then
+            ((SECONDS >= next)) || continue
+            next=$((SECONDS + 10))
+        fi
+        [[ -z $line ]] || say "copies: ${line#"${line%%[! ]*}"}"
+    done
+}
+
+# The slot keeps the primary's log for this standby from here on. An old one may be past saving.
+copy() {
+    report copying "copies the data of the primary $peer"
+    install -d -o postgres -g postgres -m 700 "$partial"
+    local make="CREATE_REPLICATION_SLOT $slot PHYSICAL RESERVE_WAL"
+    if ! replication_command "$make" &&
+        ! { replication_command "DROP_REPLICATION_SLOT $slot WAIT" && replication_command "$make"; }; then
+        say "could not make its slot on $peer: $(tail -n 1 "$output")"
+        return 1
+    fi
+    attend gosu postgres pg_basebackup -w -d "$conninfo $copier" -D "$partial" -X stream -S "$slot" -c fast -P \
+        > >(thin_out) 2>&1 &&
+        gosu postgres touch "$partial/standby.signal" &&
+        sync "$partial/standby.signal" &&
+        install_data &&
+        say "has copied the data of $peer"
+}
+
+# A standby refuses to start with lower limits than its primary had at the place in the log that it has
+# reached, so these must not be lowered before it has read past that. Its control file knows them, at
+# fixed places in PostgreSQL 14 (src/include/catalog/pg_control.h, version 1300).
+keep_limits() {
+    local control=$data/global/pg_control names limits wanted i
+    names=(max_connections max_worker_processes max_wal_senders max_prepared_transactions max_locks_per_transaction)
+    [[ $(od -An -td4 -j8 -N4 "$control") -eq 1300 ]] || return 0
+    read -r -a limits < <(od -An -td4 -w20 -j180 -N20 "$control")
+    for i in "${!names[@]}"; do
+        wanted=$(gosu postgres postgres -D "$data" "${options[@]}" -C "${names[i]}") || return 0
+        if ((wanted < limits[i])); then
+            say "keeps ${names[i]} = ${limits[i]}, as its primary had; ${wanted} after one more restart"
+            options+=(-c "${names[i]}=${limits[i]}")
+        fi
+    done
+}
+
+serve() {
+    [[ $1 == primary ]] || keep_limits
+    say "starts as a $1"
+    rm -f "$state_file" "$output"
+    exec gosu postgres postgres -D "$data" "${options[@]}" -c "primary_conninfo=$conninfo application_name=$service" \
+        -c "primary_slot_name=$slot" "${@:2}"
+}
+
+refuse_lost() {
+    report lost "has no data, though it was the primary: it does not begin anew beside a replica that has them. To go on\
+ with the replica's data: citus-cluster pg14 promote $peer. To begin with empty servers, remove the volumes of both,\
+ and pg14-role"
+}
+
+refuse_fenced() {
+    report fenced "is fenced: its data are of an old primary, and $peer is the primary now. To make it a replica, without\
+ what only it has: citus-cluster pg14 rebuild-replica. To make it the primary again: citus-cluster pg14 promote $service"
+}
+
+trap 'exit 0' INT TERM # with it ends the container, and whatever this script runs
+report starting "starts"
+install -d "$roles"
+
+# Two containers on one volume would destroy it: the process numbers in postmaster.pid mean nothing across containers.
+exec 9>>"$volume/lock"
+until flock -n 9; do
+    report locked "waits: another container uses its data"
+    attend sleep 2
+done
+
+rm -rf "$volume"/*.partial
+if [[ -d $data ]]; then find "$data" ! -user postgres -exec chown -h postgres: {} +; fi
+write_passfile
+
+while :; do
+    case $(situation) in
+    -:none)
+        if [[ $service != "$initial_primary" ]]; then
+            report waiting "waits until $peer has made its data"
+        elif ! initialise; then
+            say "could not make its data: see above" >&2
+            exit 1
+        else
+            rm -rf "$partial"
+            continue
+        fi
+        ;;
+    -:primary) claim "$service" && continue ;;
+    -:standby) claim "$peer" && continue ;;
+    itself:primary)
+        rm -f "$rebuild"
+        serve primary "$@"
+        ;;
+    itself:standby) serve standby "$@" ;;
+    itself:none) refuse_lost ;;
+    peer:none)
+        rm -f "$rebuild"
+        if primary_answers; then
+            copy && continue
+            rm -rf "$partial"
+            attend sleep 3
+        fi
+        ;;
+    peer:standby) serve standby "$@" ;;
+    peer:primary) refuse_fenced ;;
+    peer:discarded)
+        # Not before there is a primary to copy from.
+        if primary_answers; then
+            say "removes its old data, as rebuild-replica asked"
+            mv -T "$data" "$volume/discarded.partial"
+            sync "$volume"
+            rm -rf "$volume/discarded.partial"
+            continue
+        fi
+        ;;
+    *) report confused "does not know the primary: $roles/primary names neither $service nor $peer" ;;
+    esac
+    attend sleep 2
+done
