@@ -14,6 +14,7 @@ from bench.measure import CLUSTER, SETUP, Run, free_base_port, median, print_tab
 _RUNS = 5
 _WORKERS = 3
 _NAME = "citus-bench"
+_SERVICES = "--services=citus,admin-api"
 _RECONCILER_OFF = "services:\n  admin-api:\n    environment:\n      CITUS_CLUSTER_RECONCILER: 'off'\n"
 
 
@@ -25,7 +26,7 @@ def bench_startup() -> None:
         root = Path(folder)
         first = free_base_port(_WORKERS + 2)
         ports = [f"--port={first}", f"--admin-port={first + _WORKERS + 1}"]
-        run([*SETUP, f"--workers={_WORKERS}", f"--name={_NAME}", *ports, f"--output-dir={root}"])
+        run([*SETUP, f"--workers={_WORKERS}", f"--name={_NAME}", *ports, _SERVICES, f"--output-dir={root}"])
         (root / "reconciler-off.yml").write_text(_RECONCILER_OFF)
         compose = ["docker", "compose", "-f", "docker-compose.yml", "-f", "reconciler-off.yml"]
         ours, theirs = [*CLUSTER, "up", f"--dir={root}"], [*compose, "up", "-d", "--wait"]

@@ -6,6 +6,7 @@ from functools import cache
 from typing import NoReturn
 
 import docker
+import docker.errors
 import pytest
 
 from citus_cluster.errors import EngineUnavailableError
@@ -37,6 +38,16 @@ def require_engine() -> docker.DockerClient:
     if isinstance(engine, str):
         skip_or_fail(engine)
     return engine
+
+
+def require_images(*names: str) -> None:
+    """Skips or fails the test where the engine lacks one of these images."""
+    engine = require_engine()
+    for name in names:
+        try:
+            engine.images.get(name)
+        except docker.errors.ImageNotFound:
+            skip_or_fail(f"the engine has no image {name}")
 
 
 @cache

@@ -86,12 +86,20 @@ class GeneratedCluster:
     def setup(self, *options: str, check: bool = True) -> Result:
         return self.run(sys.executable, str(ROOT / "setup_citus_cluster.py"), *options, check=check)
 
+    def secrets(self) -> list[str]:
+        return sorted(path.name for path in (self.root / "generated/secrets").iterdir())
+
+    def identity(self) -> list[str]:
+        """Options that keep this cluster apart from every other: name, image, user and ports."""
+        return [
+            *(f"--name={self.name}", f"--citus-image={self.image}", f"--user={self.user}", f"--db={self.database}"),
+            *(f"--port={self.base_port}", f"--admin-port={self.admin_port}", f"--pg14-port={self.pg14_port}"),
+            *(f"--redis-port={self.redis_port}", f"--cassandra-port={self.cassandra_port}"),
+        ]
+
     def create(self, *options: str, check: bool = True) -> Result:
         """Run the first set-up, with this cluster's name, ports and image; of Citus alone unless asked for more."""
-        own = [f"--name={self.name}", f"--port={self.base_port}", f"--citus-image={self.image}"]
-        own += [f"--user={self.user}", f"--db={self.database}"]
-        own += [f"--admin-port={self.admin_port}", f"--pg14-port={self.pg14_port}"]
-        own += [f"--redis-port={self.redis_port}", f"--cassandra-port={self.cassandra_port}"]
+        own = self.identity()
         if not any(option.startswith("--services") for option in options):
             own.append("--services=citus" + ("" if "--no-coordinator" in options else ",admin-api"))
         return self.setup(*own, "--memory=7840", "--cpus=2", *options, check=check)

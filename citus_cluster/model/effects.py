@@ -56,7 +56,8 @@ def effects(
         settings = tuple(_setting_changes(old_confs.get(service, ""), new_confs.get(service, "")))
         keys = tuple(_key_changes(old, new))
         if keys or old.get("labels") != new.get("labels"):
-            found.append(Effect(service, EffectKind.RECREATE, keys + settings))
+            reasons = keys + settings or ("what it reads at its start has changed",)
+            found.append(Effect(service, EffectKind.RECREATE, reasons))
         elif settings:
             found.append(Effect(service, EffectKind.RELOAD, settings))
     found += [Effect(service, EffectKind.REMOVE, ()) for service in old_services if service not in new_services]

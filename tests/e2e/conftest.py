@@ -24,7 +24,7 @@ def image(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def default_image() -> str:
     """One image, for tests in which its version plays no part: the oldest PostgreSQL that is there."""
     require_engine()

@@ -1,0 +1,166 @@
+"""The default stack, all of it at once, as ``make up`` starts it; the tests build on each other."""
+
+import json
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from cluster_support import require_images
+from generated_cluster import ROOT, GeneratedCluster
+
+pytestmark = pytest.mark.cluster
+
+COMPANIONS = ["pg14-primary", "pg14-replica", "redis", "cassandra"]
+LOAD_S = 40
+
+
+@pytest.fixture(scope="module")
+def stack(tmp_path_factory: pytest.TempPathFactory, default_image: str) -> Iterator[GeneratedCluster]:
+    require_images("postgres:14", "redis:7", "cassandra:5", "python:3.13-slim")
+    one = GeneratedCluster(tmp_path_factory.mktemp("stack"), default_image)
+    yield one
+    one.remove()
+
+
+def get(stack: GeneratedCluster, path: str) -> tuple[int, Any]:
+    """Ask the admin API; status and body."""
+    request = urllib.request.Request(f"http://127.0.0.1:{stack.admin_port}{path}")
+    request.add_header("Authorization", f"Bearer {stack.secret('admin_api_read_token')}")
+    try:
+        with urllib.request.urlopen(request, timeout=20) as answer:
+            return answer.status, json.load(answer)
+    except urllib.error.HTTPError as error:
+        return error.code, json.load(error)
+
+
+def test_make_up_starts_everything_and_citus_waits_for_nobody(stack: GeneratedCluster) -> None:
+    options = " ".join([*stack.identity(), "--memory=7840", "--cpus=2", f"--output-dir={stack.root}", "--timeout=600"])
+    command = ["make", "-C", str(ROOT), "-o", "venv", "up", f"BIN={Path(sys.executable).parent}", f"ARGS={options}"]
+    done = stack.run(*command, timeout_s=900)
+    assert done.out.index("registered and verified") < done.out.index("cassandra: ready")
+    lines = done.err.splitlines()
+    assert lines.index("✓ the cluster is verified") < lines.index("✓ cassandra is ready")
+    for service in COMPANIONS:
+        assert f"✓ {service} is ready" in lines
+    assert not [name for name in stack.secrets() if stack.secret(name) in done.text]
+
+
+def test_status_and_the_api_see_all_of_it(stack: GeneratedCluster) -> None:
+    found = stack.cli("status", "--format=json").json()
+    assert found["state"] == "ok", found["problems"]
+    assert {one["service"]: one["condition"] for one in found["companions"]} == {
+        "pg14": "ok",
+        "redis": "ok",
+        "cassandra": "ok",
+    }
+    assert stack.cli("status").text.count("ok") >= 3
+    assert get(stack, "/health")[0] == 200
+    status, services = get(stack, "/api/v1/services")
+    assert status == 200
+    assert {one["service"]: one["condition"] for one in services["companions"]} == {
+        "pg14": "ok",
+        "redis": "ok",
+        "cassandra": "ok",
+    }
+
+
+def test_nothing_is_killed_for_memory_under_pgbench_on_both_sides(stack: GeneratedCluster) -> None:
+    """pgbench comes from the image of PostgreSQL 17; both sides are loaded at once, beside Cassandra."""
+    require_images("postgres:17")
+    before = states(stack)
+    sides = {
+        "citus": ("citus-coordinator", stack.user, stack.database, stack.password, 20),
+        "pg14": ("pg14-primary", "postgres", "testdb", stack.secret("pg14_password"), 20),
+    }
+    for host, user, database, password, _ in sides.values():
+        done = pgbench(stack, password, "-i", "-s", "10", "-q", "-h", host, "-U", user, database)
+        assert done.wait(timeout=300) == 0, done.stdout and done.stdout.read()
+    for table, column in (("accounts", "aid"), ("branches", "bid"), ("tellers", "tid")):
+        stack.sql(f"SELECT create_distributed_table('pgbench_{table}', '{column}')")
+    loads = [
+        pgbench(
+            stack, password, "-n", "-S", "-c", str(clients), "-j", "2", "-T", str(LOAD_S), "-h", host, "-U", user, db
+        )
+        if side == "citus"
+        else pgbench(
+            stack, password, "-n", "-c", str(clients), "-j", "2", "-T", str(LOAD_S), "-h", host, "-U", user, db
+        )
+        for side, (host, user, db, password, clients) in sides.items()
+    ]
+    outputs = [load.communicate(timeout=300)[0] for load in loads]
+    assert [load.returncode for load in loads] == [0, 0], outputs
+    assert all("number of failed transactions: 0" in output for output in outputs), outputs
+    assert states(stack) == before
+    assert stack.cli("status", "--format=json").json()["state"] == "ok"
+
+
+def pgbench(stack: GeneratedCluster, password: str, *arguments: str) -> subprocess.Popen[str]:
+    command = ["docker", "run", "--rm", "--network", f"{stack.name}_default", "-e", "PGPASSWORD"]
+    command += ["--entrypoint", "pgbench", "postgres:17", *arguments]
+    environment = {"PATH": "/usr/local/bin:/usr/bin:/bin", "PGPASSWORD": password}
+    return subprocess.Popen(command, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+
+
+def states(stack: GeneratedCluster) -> dict[str, tuple[str, bool, int]]:
+    """State of each container: its start, whether memory ran out in it, and how often it was restarted."""
+    names = stack.compose("ps", "--all", "--format", "{{.Name}}").out.split()
+    form = "{{.Name}} {{.State.StartedAt}} {{.State.OOMKilled}} {{.RestartCount}}"
+    rows = [line.split() for line in stack.docker("inspect", "--format", form, *names).out.splitlines()]
+    found = {name: (started, killed == "true", int(count)) for name, started, killed, count in rows}
+    assert not [name for name, (_, killed, _) in found.items() if killed]
+    return found
+
+
+def test_a_companion_that_is_down_hides_nothing(stack: GeneratedCluster) -> None:
+    stack.docker("stop", stack.container("redis"))
+    deadline = time.monotonic() + 30
+    while (answer := get(stack, "/health"))[1]["status"] == "ok" and time.monotonic() < deadline:
+        time.sleep(0.5)
+    assert answer[0] == 200
+    assert answer[1]["status"] == "degraded"
+    assert "redis" in answer[1]["reason"]
+    status, services = get(stack, "/api/v1/services")
+    assert status == 200
+    assert {one["service"]: one["condition"] for one in services["companions"]}["redis"] == "down"
+    assert {one["service"]: one["condition"] for one in services["companions"]}["cassandra"] == "ok"
+    seen = stack.cli("status", "--format=json", check=False)
+    assert seen.status == 1
+    assert seen.json()["state"] == "degraded"
+    assert [one["condition"] for one in seen.json()["companions"]] == ["ok", "down", "ok"]
+    stack.cli("up")
+    assert stack.cli("status", "--format=json").json()["state"] == "ok"
+
+
+def test_what_is_switched_off_is_stopped_and_keeps_its_data(stack: GeneratedCluster) -> None:
+    stack.docker("exec", stack.container("redis"), "sh", "-c", redis_cli("SET kept yes"))
+    secrets = {name: stack.secret(name) for name in stack.secrets()}
+    stack.setup("--services=citus,admin-api", "--yes", "--up")
+    running = set(stack.compose("ps", "--format", "{{.Service}}").out.split())
+    assert running == {"citus-coordinator", "citus-worker1", "citus-worker2", "citus-worker3", "admin-api"}
+    volumes = stack.docker("volume", "ls", "-q", "--filter", f"name={stack.name}_").out.split()
+    assert {f"{stack.name}_{service}-data" for service in COMPANIONS} < set(volumes)
+    stack.setup("--services=citus,redis,admin-api", "--yes", "--up")
+    kept = stack.docker("exec", stack.container("redis"), "sh", "-c", redis_cli("GET kept"))
+    assert kept.out.strip() == "yes"
+    assert {name: stack.secret(name) for name in stack.secrets()} == secrets
+
+
+def redis_cli(command: str) -> str:
+    return f'REDISCLI_AUTH="$(cat /run/secrets/redis_password)" redis-cli {command}'
+
+
+def test_profiles_choose_for_plain_compose(stack: GeneratedCluster) -> None:
+    stack.setup("--services=all", "--yes")
+    stack.cli("down")
+    stack.variables["COMPOSE_PROFILES"] = "redis"
+    try:
+        stack.compose("up", "-d", "--wait")
+        assert stack.compose("ps", "--format", "{{.Service}}").out.split() == ["redis"]
+    finally:
+        del stack.variables["COMPOSE_PROFILES"]
