@@ -7,16 +7,16 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from citus_cluster.errors import ConsentNeededError, EditedFileError, ImmutableError, LeftoverVolumesError, SpecError
+from citus_cluster.errors import ConsentNeededError, EditedFileError, SpecError
 from citus_cluster.model.changes import Action, FileChange, WantedFile
-from citus_cluster.model.companions import cassandra_service
 from citus_cluster.model.effects import Effect, effects
 from citus_cluster.model.identity import identity_of, refuse_immutable
-from citus_cluster.model.services import COMPANIONS, Service
+from citus_cluster.model.services import Service
 from citus_cluster.model.spec import ClusterSpec
 from citus_cluster.model.topology import Topology, resolve
 from citus_cluster.model.yaml_text import load_yaml
 from citus_cluster.operations.directory import compare_files
+from citus_cluster.operations.guards import has_password, refuse_lockout, refuse_smaller_ring
 from citus_cluster.operations.request import Machine, SetupRequest, merged_spec, pg_major, resolved_spec
 from citus_cluster.render.bundle import COMPOSE_FILE, CONFIG_FOLDER, SPEC_FILE
 from citus_cluster.render.spec_file import render_spec
@@ -101,8 +101,8 @@ def plan_setup(request: SetupRequest, *, connect_engine: Callable[[], Engine] = 
     identity = identity_of(topology, earlier)
     refuse_immutable(earlier, identity, topology)
     made = secrets.prepare(request.root, given_password=request.password, services=spec.wanted)
-    _refuse_lockout(request, spec, machine, previous)
-    _refuse_smaller_ring(topology, earlier, machine)
+    refuse_lockout(request, spec, machine, previous)
+    refuse_smaller_ring(topology, earlier, machine)
     changes = compare_files(
         request.root, topology, made, previous.files if previous else {}, replace_edited=request.replace_edited
     )
@@ -155,69 +155,6 @@ def apply_setup(plan: SetupPlan, *, consent: bool, replace_edited: bool) -> None
     )
 
 
-def _refuse_lockout(
-    request: SetupRequest, spec: ClusterSpec, machine: Machine, previous: files.Manifest | None
-) -> None:
-    """A new password would lock the user out of data that an earlier cluster left, or that this one has."""
-    lost = [] if _has_password(request) else [secrets.SUPERUSER_PASSWORD]
-    lost += [
-        path
-        for service in COMPANIONS
-        if service in spec.wanted
-        for path in secrets.OF_SERVICE[service]
-        if secrets.saved(request.root, path) is None
-    ]
-    if not lost:
-        return
-    volumes = machine.engine.project_volumes(spec.name) if machine.engine else ()
-    if secrets.SUPERUSER_PASSWORD not in lost:
-        volumes = tuple(volume for volume in volumes if any(_opens(path, volume, spec.name) for path in lost))
-    if volumes:
-        assert machine.engine is not None, "it told of the volumes"  # noqa: S101
-        homes = {container.working_dir for container in machine.engine.project_containers(spec.name)}
-        where = "".join(f" ({home})" for home in sorted(home for home in homes if home))
-        raise LeftoverVolumesError(
-            f"Volumes of an earlier cluster named {spec.name!r} are on this engine, "
-            f"and a new password would not open them ({', '.join(lost)} is missing here); nothing was written.",
-            details=volumes,
-            hint=f"Run in that cluster's directory{where}; or give its password with --password-file; or choose "
-            f"another --name; or, if nothing in them is needed, remove them: docker volume rm {' '.join(volumes)}",
-        )
-    had = previous.identity.get("companions", {}) if previous else {}
-    lost = [path for path in lost if path == secrets.SUPERUSER_PASSWORD or any(_opens(path, one) for one in had)]
-    if previous and lost and machine.engine is None:
-        raise LeftoverVolumesError(
-            f"{', '.join(lost)} of this cluster is missing, and no Docker engine tells whether it has data, "
-            "which a new password would not open; nothing was written.",
-            hint="Put the file back, or give the password with --password-file; or start the engine and run the "
-            "command again.",
-        )
-
-
-def _opens(path: str, name: str, project: str | None = None) -> bool:
-    """Tell whether a companion's secret belongs to a service, or to a volume of ``project``."""
-    service = name if project is None else name.removeprefix(f"{project}_")
-    return service.startswith(next(kind.value for kind, paths in secrets.OF_SERVICE.items() if path in paths))
-
-
-def _refuse_smaller_ring(topology: Topology, earlier: Mapping[str, Any], machine: Machine) -> None:
-    """A node of Cassandra that is left out takes its part of the data with it, unless it was decommissioned."""
-    here = {node.service for node in topology.cassandra}
-    if not here:
-        return  # switched off: nothing leaves the ring
-    gone = [s for s in earlier.get("companions", {}) if s.startswith(cassandra_service(1)) and s not in here]
-    if machine.engine:
-        volumes = machine.engine.project_volumes(topology.name)
-        gone = [service for service in gone if f"{topology.name}_{service}-data" in volumes]
-    if gone:
-        last = gone[-1]
-        raise ImmutableError(
-            f"This would take {', '.join(gone)} out of Cassandra's ring, with the data there; nothing was written.",
-            hint=f"Keep the number of nodes; or first, from the last to the first of them: docker compose exec {last} "
-            f"nodetool decommission; docker compose rm -sf {last}; docker volume rm {topology.name}_{last}-data.",
-        )
-
-
 def _spec_change(request: SetupRequest, spec: ClusterSpec) -> FileChange:
     found = files.read_file(request.root, SPEC_FILE)
     base = found.content.decode() if found else None
@@ -266,10 +203,6 @@ def _config_folder(definition: Any) -> str:
     return next((source.removeprefix("./") for source in sources if CONFIG_FOLDER in source), "")
 
 
-def _has_password(request: SetupRequest) -> bool:
-    return request.password is not None or secrets.saved(request.root, secrets.SUPERUSER_PASSWORD) is not None
-
-
 def _warnings(
     request: SetupRequest, spec: ClusterSpec, topology: Topology, previous: files.Manifest | None
 ) -> list[str]:
@@ -288,7 +221,7 @@ def _warnings(
             f"Citus' ports are published on {addresses} for other servers: the network between them must be "
             "trusted: connections between nodes are encrypted, but the nodes do not check each other's identity."
         )
-    if not spec.coordinator and topology.nodes and not _has_password(request):
+    if not spec.coordinator and topology.nodes and not has_password(request):
         found.append(
             "These workers get a password of their own, and their coordinator could not log in: give "
             "the coordinator's (its generated/secrets/superuser_password) with --password-file."

@@ -475,6 +475,33 @@ def test_the_ways_out_of_it(tmp_path: Path) -> None:
     plan_with_volumes(tmp_path / "cluster")
 
 
+@pytest.mark.parametrize("service", ["redis", "cassandra"])
+def test_no_new_password_is_made_for_data_of_a_companion(tmp_path: Path, service: str) -> None:
+    volumes: tuple[str, ...] = ("citus_citus-worker1-data", f"citus_{service}-data")
+
+    class Engine(EngineWithVolumes):
+        def project_volumes(self, project: str) -> tuple[str, ...]:
+            return volumes
+
+    root = tmp_path / "cluster"
+    values = {"resources.memory_mb": 7840, "resources.cpus": 2, "services": ["citus"]}
+    set_up(root, values)
+    request = a_request(root, values={"services": ["citus", "pg14", service]})
+    with pytest.raises(LeftoverVolumesError) as caught:
+        plan_setup(request, connect_engine=Engine)  # type: ignore[arg-type]
+    assert caught.value.details == (f"citus_{service}-data",)
+    assert f"put generated/secrets/{service}_password" in (caught.value.hint or "")
+    volumes = ("citus_citus-worker1-data",)
+    assert plan_setup(request, connect_engine=Engine).all_changes  # type: ignore[arg-type]
+
+
+def test_a_companions_lost_password_is_not_made_anew_while_nobody_can_tell(tmp_path: Path) -> None:
+    set_up(tmp_path, {"services": ["redis"]})
+    (tmp_path / secrets.REDIS_PASSWORD).unlink()
+    error = refused(tmp_path, LeftoverVolumesError, {})
+    assert "redis_password of this cluster is missing" in error.message
+
+
 def test_a_lost_password_is_not_made_anew_while_nobody_can_tell_whether_there_are_data(root: Path) -> None:
     (root / PASSWORD_FILE).unlink()
     error = refused(root, LeftoverVolumesError, {})
