@@ -1,11 +1,12 @@
-"""``python -m bench``: every measurement, or those named (generation, startup)."""
+"""``python -m bench``: every measurement, or those named (generation, startup, services, …)."""
 
 import sys
 
 from bench.generation import bench_generation
+from bench.services import bench_services
 from bench.startup import bench_startup
 
-_BENCHES = {"generation": bench_generation, "startup": bench_startup}
+_BENCHES = {"generation": bench_generation, "startup": bench_startup, "services": bench_services}
 
 chosen = sys.argv[1:] or list(_BENCHES)
 unknown = [name for name in chosen if name not in _BENCHES]

@@ -40,6 +40,12 @@ def run(command: Sequence[str], *, cwd: Path | None = None) -> Run:
     return Run(wall_s, usage.ru_maxrss / divisor)
 
 
+def remove_cluster(root: Path) -> None:
+    """Remove the containers and volumes of the cluster in ``root``."""
+    down = ["docker", "compose", "--profile", "*", "down", "--volumes", "--timeout", "10"]
+    subprocess.run(down, cwd=root, capture_output=True, check=True)
+
+
 def median(values: Sequence[float]) -> float:
     return statistics.median(values)
 

@@ -9,7 +9,7 @@ import subprocess
 import tempfile
 from pathlib import Path
 
-from bench.measure import CLUSTER, SETUP, Run, free_base_port, median, print_table, run
+from bench.measure import CLUSTER, SETUP, Run, free_base_port, median, print_table, remove_cluster, run
 
 _RUNS = 5
 _WORKERS = 3
@@ -34,7 +34,7 @@ def bench_startup() -> None:
             _measure(root, ours)  # builds the image, and warms the caches
             pairs = [(_measure(root, ours), _measure(root, theirs)) for _ in range(_RUNS)]
         finally:
-            _remove(root)
+            remove_cluster(root)
     up_s = median([pair[0].wall_s for pair in pairs])
     wait_s = median([pair[1].wall_s for pair in pairs])
     print_table(
@@ -48,10 +48,5 @@ def bench_startup() -> None:
 
 
 def _measure(root: Path, command: list[str]) -> Run:
-    _remove(root)
+    remove_cluster(root)
     return run(command, cwd=root)
-
-
-def _remove(root: Path) -> None:
-    down = ["docker", "compose", "--profile", "*", "down", "--volumes", "--timeout", "10"]
-    subprocess.run(down, cwd=root, capture_output=True, check=True)
