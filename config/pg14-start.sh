@@ -185,19 +185,20 @@ serve() {
     [[ $1 == primary ]] || keep_limits
     say "starts as a $1"
     rm -f "$state_file" "$output"
+    wait # the server takes a child that it does not know for one of its own, and its failure for a crash
     exec gosu postgres postgres -D "$data" "${options[@]}" -c "primary_conninfo=$conninfo application_name=$service" \
         -c "primary_slot_name=$slot" "${@:2}"
 }
 
 refuse_lost() {
-    report lost "has no data, though it was the primary: it does not begin anew beside a replica that has them. To go on\
+    report lost "was the primary and has no data now: it does not begin anew beside a replica that has them. To go on\
  with the replica's data: citus-cluster pg14 promote $peer. To begin with empty servers, remove the volumes of both,\
  and pg14-role"
 }
 
 refuse_fenced() {
-    report fenced "is fenced: its data are of an old primary, and $peer is the primary now. To make it a replica, without\
- what only it has: citus-cluster pg14 rebuild-replica. To make it the primary again: citus-cluster pg14 promote $service"
+    report fenced "has the data of an old primary, and $peer is the primary now: it does not serve. To make it a replica,\
+ without what only it has: citus-cluster pg14 rebuild-replica. To make it the primary: citus-cluster pg14 promote $service"
 }
 
 trap 'exit 0' INT TERM # with it ends the container, and whatever this script runs
@@ -256,7 +257,10 @@ while :; do
             continue
         fi
         ;;
-    *) report confused "does not know the primary: $roles/primary names neither $service nor $peer" ;;
+    *)
+        report confused "does not know who is the primary: $roles/primary names neither server of the pair. To choose one:\
+ citus-cluster pg14 promote"
+        ;;
     esac
     attend sleep 2
 done

@@ -42,14 +42,14 @@ _SIGNS = (
     _sign(
         r"password authentication failed",
         "the data in the volumes keep another password: that of their first start",
-        "Put that password back into generated/secrets/superuser_password. Where it is lost: set another on each node, "
-        "by docker exec, psql and ALTER ROLE, and write it there.",
+        "Put that password back into generated/secrets/ (superuser_password, pg14_password, …). Where "
+        "it is lost: set another on each server, by docker exec, psql and ALTER ROLE, and write it there.",
     ),
     _sign(
         r"database files are incompatible with server|was initialized by PostgreSQL version"
         r"|there appears to be PostgreSQL data in",
         "the data in its volume were written by another PostgreSQL major than the image's",
-        "Set the image back with --citus-image; an upgrade of the major needs pg_dump or pg_upgrade.",
+        "Set the image back with --citus-image (or --pg14-image); an upgrade of the major needs pg_dump or pg_upgrade.",
     ),
     _sign(
         r"no space left on device|could not extend file|disk full",
@@ -60,6 +60,22 @@ _SIGNS = (
         r"could not (resize|map) .*shared memory|cannot allocate memory|out of memory|could not map anonymous",
         "it did not get the memory that it asked for",
         "Give the engine more memory, or run python setup_citus_cluster.py --memory=MB with less.",
+    ),
+    _sign(
+        r"WRONGPASS|NOAUTH",
+        "Redis and generated/secrets/redis_password do not agree",
+        "Write the settings again with python setup_citus_cluster.py --yes, then: docker compose restart redis.",
+    ),
+    _sign(
+        r"Unable to gossip with any peers|Unable to contact any seeds",
+        "no other node of Cassandra's ring answers",
+        "Start the first node and wait for it: docker compose up -d cassandra; this one then finds it by itself.",
+    ),
+    _sign(
+        r"bad file format reading the append only file|Unexpected end of file reading the append only file",
+        "Redis' append-only file is damaged",
+        "Copy the volume first, then: docker compose run --rm redis redis-check-aof --fix "
+        "/data/appendonlydir/appendonly.aof.manifest",
     ),
     _sign(
         r"port is already allocated|address already in use|ports are not available|could not bind",

@@ -5,10 +5,12 @@ Every call blocks; coroutines go through :func:`in_thread`.
 """
 
 import asyncio
+import io
 import os
 import platform
 import re
 import socket
+import tarfile
 import time
 import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -263,6 +265,19 @@ class Engine:
                 f"{command[0]} in {container.name} did not end within {timeout_s:g} s.",
                 hint="Is the machine overloaded, or the container paused? docker stats shows it.",
             ) from None
+
+    def read_file(self, container: Container, path: str) -> bytes | None:
+        """Content of one file of a container, running or not, its volumes included; None where there is none."""
+        import docker.errors
+
+        with _translated(f"reading {path} of {container.name}"):
+            try:
+                stream, _ = self._api.get_archive(container.id, path)
+            except docker.errors.NotFound:
+                return None
+            with tarfile.open(fileobj=io.BytesIO(b"".join(stream))) as archive:
+                file = archive.extractfile(archive.next() or "")
+                return file.read() if file else None
 
     def has_stale_mount(self, container: Container, path: str, content: bytes) -> bool:
         """Tell whether a running container demonstrably finds something else than ``content`` at ``path``.

@@ -213,13 +213,13 @@ def describe(error: psycopg.Error) -> str:
 
 
 @asynccontextmanager
-async def translated(doing: str) -> AsyncIterator[None]:
+async def translated(doing: str, *, server: str = "The coordinator") -> AsyncIterator[None]:
     """Turn the driver's errors into ours. ``doing`` completes "while ...": ``reading the node list``."""
     try:
         yield
     except psycopg.errors.QueryCanceled as error:
         raise UnreachableError(
-            f"The coordinator did not answer in time while {doing}.",
+            f"{server} did not answer in time while {doing}.",
             hint="A node may be paused or overloaded: docker compose ps, and the logs of the nodes.",
         ) from error
     except psycopg.errors.LockNotAvailable as error:

@@ -17,6 +17,9 @@ from citus_cluster.model.causes import probable_cause
         ("sh: 0: cannot open /etc/citus-cluster/healthcheck.sh: Permission denied", "configuration"),
         ("the credentials for other nodes are missing: the init script did not run", "first start"),
         ("LOG:  database system was not properly shut down; automatic recovery in progress", "recovering"),
+        ("WRONGPASS invalid username-password pair or user is disabled.", "do not agree"),
+        ("ERROR java.lang.RuntimeException: Unable to gossip with any peers", "no other node"),
+        ("# Unexpected end of file reading the append only file appendonly.aof.1.incr.aof", "is damaged"),
     ],
 )
 def test_a_known_sign_gives_its_cause(text: str, part: str) -> None:
