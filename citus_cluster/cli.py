@@ -122,7 +122,7 @@ def add_worker_main() -> None:
 
 def main() -> None:
     """Run ``citus-cluster`` or ``python -m citus_cluster``."""
-    from citus_cluster import cli_cluster
+    from citus_cluster import cli_cluster, cli_pg14
 
     app = _typer(no_args_is_help=True)
 
@@ -137,4 +137,5 @@ def main() -> None:
 
     app.command("setup")(setup)
     cli_cluster.add_commands(app, _typer)
+    cli_pg14.add_commands(app, _typer)
     run(app)

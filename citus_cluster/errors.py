@@ -165,3 +165,10 @@ class RebalanceError(CitusClusterError):
 
     code = "rebalance-failed"
     http_status = 409
+
+
+class ReplicationError(CitusClusterError):
+    """The PostgreSQL 14 pair cannot change its roles as asked."""
+
+    code = "replication-failed"
+    http_status = 409

@@ -9,7 +9,10 @@ if [ -s $state ]; then
     said="$1 $(sed -n 2p $state)"
     case $(sed -n 1p $state) in
     fenced | lost | confused) echo "fenced: $said" ;;
-    copying) echo "$said ($(du -sm "$PGDATA.partial" 2>/dev/null | cut -f 1) MB so far)" ;;
+    copying)
+        copied=$(du -sm "$PGDATA.partial" 2>/dev/null | cut -f 1)
+        echo "$said${copied:+ ($copied MB so far)}"
+        ;;
     *) echo "$said" ;;
     esac
     exit 1

@@ -26,6 +26,8 @@ service=$1
 peer=$2
 shift 2
 
+# Before Debian's wrappers of the same names, which choose a version first.
+PATH=/usr/lib/postgresql/${PG_MAJOR:-14}/bin:$PATH
 initial_primary=pg14-primary
 data=${PGDATA:?}
 volume=$(dirname "$data")

@@ -1,0 +1,150 @@
+"""Commands for the PostgreSQL 14 pair: status, lag, promote, rebuild-replica."""
+
+import asyncio
+import json
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from citus_cluster import console, console_pg14
+from citus_cluster.cli_cluster import recorded
+from citus_cluster.cli_options import DirectoryOption, Format, FormatOption, TimeoutOption, choose_format, option
+from citus_cluster.errors import ConsentNeededError
+from citus_cluster.model.replication import PairStatus
+from citus_cluster.operations import pg14_promotion, pg14_rebuild, pg14_status
+from citus_cluster.operations.directory import load
+from citus_cluster.runtime import files
+from citus_cluster.runtime.engine import Engine
+
+ServerArgument = Annotated[str | None, typer.Argument(metavar="[SERVER]", show_default=False)]
+YesOption = Annotated[bool, option("--yes", help="Agree to what is shown.")]
+
+
+def status(directory: DirectoryOption = Path(), format_: FormatOption = Format.TEXT) -> None:
+    """Show both servers, how the replica follows, and what is wrong. Exit 1 unless all is well."""
+    choose_format(format_)
+    loaded = load(directory.absolute())
+    found = asyncio.run(pg14_status.status(loaded))
+    if format_ is Format.JSON:
+        console.print_json(found.as_dict())
+    else:
+        console_pg14.print_status(found, {server.service: server.host_port for server in loaded.topology.pg14})
+    raise typer.Exit(0 if found.ok else 1)
+
+
+def lag(
+    watch: Annotated[bool, option("--watch", help="Again and again, until Ctrl-C.")] = False,
+    interval: Annotated[float, option("--interval", help="Seconds between two looks.", min=0.1, max=3600)] = 1,
+    directory: DirectoryOption = Path(),
+    format_: FormatOption = Format.TEXT,
+) -> None:
+    """Show how far the replica is behind: bytes of the log, and seconds. Exit 1 where it cannot be told."""
+    choose_format(format_)
+    loaded = load(directory.absolute())
+    while True:
+        started = time.monotonic()
+        found = asyncio.run(pg14_status.status(loaded))
+        _print_lag(found, format_)
+        if not watch:
+            raise typer.Exit(0 if found.lag.bytes is not None else 1)
+        time.sleep(max(0.0, started + interval - time.monotonic()))
+
+
+def _print_lag(found: PairStatus, format_: Format) -> None:
+    if format_ is Format.JSON:
+        sys.stdout.write(json.dumps(found.lag.as_dict()) + "\n")
+        sys.stdout.flush()
+        return
+    replica = found.replica
+    console.out.print(f"{replica.service if replica else 'the replica'}: {console_pg14.lag_line(found.lag)}")
+
+
+def promote(
+    server: ServerArgument = None,
+    yes: YesOption = False,
+    accept_loss: Annotated[
+        bool, option("--accept-loss", help="Go on where committed rows are lost, as far as is known.")
+    ] = False,
+    timeout: TimeoutOption = 60,
+    directory: DirectoryOption = Path(),
+    format_: FormatOption = Format.TEXT,
+) -> None:
+    """Make SERVER (by default the replica) the primary; the other is stopped first, and fenced."""
+    choose_format(format_)
+    root = load(directory.absolute()).root
+    with files.locked(root):
+        loaded = load(root)
+        engine = Engine.connect()
+        plan = asyncio.run(pg14_promotion.plan_promotion(loaded, server, engine))
+        # A loss that nobody has accepted is refused below, without a question.
+        if not plan.already and (accept_loss or not plan.losses):
+            _agree(f"Make {plan.target} the primary?", [*plan.losses, *plan.notes], yes=yes)
+        with console.Progress() as progress:
+            done = recorded(
+                root,
+                "pg14-promote",
+                lambda: asyncio.run(
+                    pg14_promotion.promote(
+                        loaded, plan, engine, progress.emit, accept_loss=accept_loss, timeout_s=timeout
+                    )
+                ),
+            )
+    if format_ is Format.JSON:
+        console.print_json(done.as_dict())
+    else:
+        console_pg14.print_promotion(done, root)
+
+
+def rebuild_replica(
+    server: ServerArgument = None,
+    yes: YesOption = False,
+    timeout: TimeoutOption = 3600,
+    directory: DirectoryOption = Path(),
+    format_: FormatOption = Format.TEXT,
+) -> None:
+    """Make SERVER (by default the one that is not the primary) a fresh replica; its own data are removed."""
+    choose_format(format_)
+    root = load(directory.absolute()).root
+    with files.locked(root):
+        loaded = load(root)
+        engine = Engine.connect()
+        plan = asyncio.run(pg14_rebuild.plan_rebuild(loaded, server, engine))
+        if plan.losses:
+            _agree(f"Make {plan.target} a fresh replica of {plan.primary}?", plan.losses, yes=yes)
+        with console.Progress() as progress:
+            found = recorded(
+                root,
+                "pg14-rebuild-replica",
+                lambda: asyncio.run(pg14_rebuild.rebuild(loaded, plan, engine, progress.emit, timeout_s=timeout)),
+            )
+    if format_ is Format.JSON:
+        console.print_json(found.as_dict())
+    else:
+        console.out.print(f"{plan.target} is a replica of {plan.primary}: {found.summary}.")
+
+
+def _agree(question: str, consequences: Sequence[str], *, yes: bool) -> None:
+    """Ask, on a terminal. Raises ConsentNeededError where nobody has agreed."""
+    if yes:
+        return
+    if not console.interactive():
+        raise ConsentNeededError(
+            f"{question} Nobody has agreed; nothing was done.", details=consequences, hint="To agree, add --yes."
+        )
+    console_pg14.print_consequences(consequences)
+    if not console.confirm(question):
+        raise ConsentNeededError("Nothing was done.", hint="Run the command again when you agree.")
+
+
+def add_commands(app: typer.Typer, new: Callable[..., typer.Typer]) -> None:
+    """Add every command of this module to the program."""
+    group = new(no_args_is_help=True, help="Look at the PostgreSQL 14 primary and replica, and change their roles.")
+    group.command("status")(status)
+    group.command("lag")(lag)
+    group.command("promote")(promote)
+    group.command("rebuild-replica")(rebuild_replica)
+    app.add_typer(group, name="pg14")

@@ -1,0 +1,58 @@
+"""Printing how the PostgreSQL 14 pair is, and what a change of its roles means."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from rich.markup import escape
+
+from citus_cluster.console import err, out, pasteable, size, table
+from citus_cluster.model.replication import Lag, PairStatus, SeenServer
+from citus_cluster.operations.pg14_promotion import Promotion
+
+
+def print_status(found: PairStatus, ports: Mapping[str, int]) -> None:
+    """Print both servers, how the replica follows, and every problem."""
+    rows = [_server_row(server, ports) for server in found.servers]
+    columns = ("server", "role", "port", "container", "timeline", "position")
+    out.print(table("PostgreSQL 14 pair", columns, rows))
+    link, slot = found.link, found.slot
+    wanted = "sync" if found.synchronous else "async"
+    state = f"{link.state}, {link.sync_state}" if link else "nobody follows"
+    out.print(f"Replication: {state} (wanted: {wanted}); {escape(lag_line(found.lag))}")
+    if slot:
+        kept = "no log" if slot.kept_bytes is None else f"{size(slot.kept_bytes)} of log"
+        active = "active" if slot.active else "not active"
+        out.print(f"Slot {slot.name}: {active}, {slot.wal_status or 'never used'}; keeps {kept}")
+    for problem in found.problems:
+        out.print(f"[yellow]![/] {escape(problem)}")
+
+
+def _server_row(server: SeenServer, ports: Mapping[str, int]) -> Sequence[object]:
+    facts = server.facts
+    where = (facts.timeline, facts.lsn) if facts else ("-", "-")
+    return (server.service, server.role, ports[server.service], server.container_state or "?", *where)
+
+
+def lag_line(lag: Lag) -> str:
+    if lag.bytes is None and lag.seconds is None:
+        return "the lag cannot be told"
+    behind = "an unknown number of bytes" if lag.bytes is None else f"{lag.bytes:,} bytes"
+    age = "" if lag.seconds is None else f", {lag.seconds:.3f} s"
+    return f"{behind} behind{age}"
+
+
+def print_promotion(done: Promotion, root: Path) -> None:
+    """Print where to write from now on, and what to run next."""
+    if done.already:
+        out.print(f"Nothing to do: {done.target} is the primary already (port {done.port}).")
+        return
+    out.print(f"[bold]{done.target} is the primary now.[/] Write to port {done.port}: {escape(done.connection.dsn())}")
+    if done.synchronous:
+        out.print("Its commits wait until it has a replica, because replication is sync.")
+    command = escape(pasteable("citus-cluster pg14 rebuild-replica", root))
+    out.print(f"Next:\n  {command}   # makes {done.old} its replica")
+
+
+def print_consequences(lines: Sequence[str]) -> None:
+    for line in lines:
+        err.print(f"  - {escape(line)}")

@@ -1,0 +1,421 @@
+"""The PostgreSQL 14 pair as it was found a moment ago: who is the primary, how far the replica is, and what is wrong.
+
+Pure: what was asked of servers and containers goes in, a judgement comes out.
+"""
+
+import struct
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any
+
+from citus_cluster.model.companion_status import CompanionStatus, Condition
+from citus_cluster.model.services import Service
+
+
+class ServerRole(StrEnum):
+    """What a server is now. ``starting`` makes or copies its data; ``fenced`` must not serve until someone decides."""
+
+    PRIMARY = "primary"
+    REPLICA = "replica"
+    FENCED = "fenced"
+    STARTING = "starting"
+    DOWN = "down"
+
+
+class Phase(StrEnum):
+    """The word that a container's start writes while there is no server in it."""
+
+    STARTING = "starting"
+    LOCKED = "locked"
+    INITIALISING = "initialising"
+    WAITING = "waiting"
+    COPYING = "copying"
+    FENCED = "fenced"
+    LOST = "lost"
+    CONFUSED = "confused"
+
+
+UNDECIDED = frozenset({Phase.FENCED, Phase.LOST, Phase.CONFUSED})
+"""Phases that end only by a decision."""
+_CONTROL_VERSION, _VERSION_AT, _CHECKPOINT_AT, _SHUT_DOWN = 1300, 8, 32, 1
+_PAGE_BYTES, _PAGE_HEADER_BYTES = 8192, 24
+_FILE_BYTES, _FILE_HEADER_BYTES = 16 * 1024 * 1024, 40
+_AWAY = frozenset({ServerRole.FENCED, ServerRole.STARTING, ServerRole.DOWN})
+
+
+@dataclass(frozen=True)
+class StartReport:
+    """What a container's start knows: the chosen primary, and, while there is no server, its phase and why."""
+
+    chosen: str | None
+    phase: Phase | None
+    sentence: str | None
+
+
+@dataclass(frozen=True)
+class Link:
+    """What the primary knows of the standby that reads from it; ``replay_lag_s`` is None when there is nothing new."""
+
+    state: str
+    sync_state: str
+    replay_lsn: str | None
+    replay_lag_s: float | None
+
+
+@dataclass(frozen=True)
+class Slot:
+    """The standby's slot on the primary. ``kept_bytes`` is the log that is kept for it, None where it was never used.
+
+    ``wal_status`` is PostgreSQL's word: reserved, extended, unreserved (about to be lost), lost.
+    """
+
+    name: str
+    active: bool
+    wal_status: str | None
+    kept_bytes: int | None
+
+    def as_dict(self) -> Mapping[str, object]:
+        return {
+            "name": self.name,
+            "active": self.active,
+            "wal_status": self.wal_status,
+            "kept_bytes": self.kept_bytes,
+        }
+
+
+@dataclass(frozen=True)
+class ServerFacts:
+    """What a server says of itself, and a primary of its standby.
+
+    ``lsn`` is what a primary has written, or a standby replayed; ``received_lsn`` what a standby has on its disk.
+    ``since_replay_s`` is the age of the last transaction that a standby replayed. ``waiting_sessions`` wait for a
+    synchronous standby.
+    """
+
+    in_recovery: bool
+    timeline: int
+    system_identifier: str
+    lsn: str
+    received_lsn: str | None
+    since_replay_s: float | None
+    replay_paused: bool
+    synchronous_standby_names: str
+    waiting_sessions: int
+    link: Link | None
+    slot: Slot | None
+
+
+@dataclass(frozen=True)
+class SeenServer:
+    """One server as it was found.
+
+    ``container_state`` is Docker's word, ``missing``, or None where no engine was asked. ``phase`` and ``sentence``
+    are what the container's start says while there is no server, ``facts`` what the server says, ``reason`` why it
+    says nothing.
+    """
+
+    service: str
+    facts: ServerFacts | None = None
+    reason: str | None = None
+    container_state: str | None = None
+    phase: Phase | None = None
+    sentence: str | None = None
+
+    @property
+    def role(self) -> ServerRole:
+        if self.facts:
+            return ServerRole.REPLICA if self.facts.in_recovery else ServerRole.PRIMARY
+        if self.phase in UNDECIDED:
+            return ServerRole.FENCED
+        return ServerRole.STARTING if self.phase else ServerRole.DOWN
+
+    def as_dict(self) -> Mapping[str, object]:
+        facts = self.facts
+        return {
+            "service": self.service,
+            "role": self.role.value,
+            "container": self.container_state,
+            "timeline": facts.timeline if facts else None,
+            "lsn": facts.lsn if facts else None,
+            "received_lsn": facts.received_lsn if facts else None,
+            "reason": None if facts else self.sentence or self.reason,
+        }
+
+
+@dataclass(frozen=True)
+class Lag:
+    """How far the replica is behind; None where it cannot be told.
+
+    ``seconds`` is 0 when there is nothing to replay, however long ago the last write was. While the replica is cut
+    off it is the age of the last transaction that it replayed, so an upper bound.
+    """
+
+    bytes: int | None
+    seconds: float | None
+
+    def as_dict(self) -> Mapping[str, object]:
+        return {"bytes": self.bytes, "seconds": self.seconds}
+
+
+@dataclass(frozen=True)
+class PairStatus:
+    """The pair. ``chosen`` is the service that may take writes, None where that could not be read."""
+
+    synchronous: bool
+    chosen: str | None
+    servers: tuple[SeenServer, ...]
+    problems: tuple[str, ...]
+
+    @property
+    def ok(self) -> bool:
+        return not self.problems
+
+    @property
+    def primary(self) -> SeenServer | None:
+        """The server that takes writes, as it should."""
+        return next(
+            (s for s in self.servers if s.role is ServerRole.PRIMARY and self.chosen in {s.service, None}), None
+        )
+
+    @property
+    def replica(self) -> SeenServer | None:
+        return next((server for server in self.servers if server.role is ServerRole.REPLICA), None)
+
+    @property
+    def link(self) -> Link | None:
+        return self.primary.facts.link if self.primary and self.primary.facts else None
+
+    @property
+    def slot(self) -> Slot | None:
+        return self.primary.facts.slot if self.primary and self.primary.facts else None
+
+    @property
+    def streams(self) -> bool:
+        return self.link is not None and self.link.state == "streaming"
+
+    @property
+    def waiting_sessions(self) -> int:
+        return self.primary.facts.waiting_sessions if self.primary and self.primary.facts else 0
+
+    @property
+    def lag(self) -> Lag:
+        return lag(self.primary, self.replica)
+
+    @property
+    def condition(self) -> Condition:
+        if self.ok:
+            return Condition.OK
+        roles = {server.role for server in self.servers}
+        if roles & {ServerRole.PRIMARY, ServerRole.REPLICA}:
+            return Condition.DEGRADED
+        return Condition.STARTING if ServerRole.STARTING in roles else Condition.DOWN
+
+    @property
+    def summary(self) -> str:
+        """One line for people."""
+        words = [f"{self.primary.service} is the primary" if self.primary else "there is no primary"]
+        if self.replica:
+            follows = f"streams ({self.link.sync_state})" if self.streams and self.link else "does not follow it"
+            behind = "" if self.lag.bytes is None else f", {self.lag.bytes:,} bytes behind"
+            words.append(f"{self.replica.service} {follows}{behind}")
+        words += [f"{server.service} is {server.role}" for server in self.servers if server.role in _AWAY]
+        return "; ".join(words)
+
+    def companion_status(self) -> CompanionStatus:
+        """Give the shape that every companion has."""
+        reason = "; ".join(self.problems) or None
+        return CompanionStatus(Service.PG14, self.condition, reason, self.as_dict(), self.summary)
+
+    def server(self, service: str) -> SeenServer:
+        return next(server for server in self.servers if server.service == service)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain data, in stable order, without secrets."""
+        return {
+            "ok": self.ok,
+            "wanted": "sync" if self.synchronous else "async",
+            "chosen_primary": self.chosen,
+            "servers": [dict(server.as_dict()) for server in self.servers],
+            "state": self.link.state if self.link else None,
+            "sync_state": self.link.sync_state if self.link else None,
+            "lag": dict(self.lag.as_dict()),
+            "slot": dict(self.slot.as_dict()) if self.slot else None,
+            "waiting_sessions": self.waiting_sessions,
+            "problems": list(self.problems),
+        }
+
+
+def position(lsn: str) -> int:
+    """Read a position in the log, ``1/6B3740``, as bytes since its beginning."""
+    high, low = lsn.split("/")
+    return (int(high, 16) << 32) + int(low, 16)
+
+
+def missing_bytes(replayed: int, end: int) -> int:
+    """Bytes of the log between what a standby has replayed and a record that begins at ``end``.
+
+    Where a page or a file of the log begins, its header comes before the record (src/include/access/xlog_internal.h).
+    """
+    if replayed % _PAGE_BYTES == 0:
+        replayed += _FILE_HEADER_BYTES if replayed % _FILE_BYTES == 0 else _PAGE_HEADER_BYTES
+    return max(0, end - replayed)
+
+
+def clean_end(control_file: bytes) -> int | None:
+    """Position in the log at which a server ended in good order; None where it did not.
+
+    There its last checkpoint begins, which adds nothing to what came before. Its control file tells
+    (src/include/catalog/pg_control.h, version 1300).
+    """
+    if len(control_file) < _CHECKPOINT_AT + 8:
+        return None
+    version, _, state = struct.unpack_from("<III", control_file, _VERSION_AT)
+    (checkpoint,) = struct.unpack_from("<Q", control_file, _CHECKPOINT_AT)
+    return int(checkpoint) if (version, state) == (_CONTROL_VERSION, _SHUT_DOWN) else None
+
+
+def parse_report(text: str) -> StartReport:
+    """Read ``primary: pg14-primary``, and below it, while there is no server, a word and a sentence."""
+    chosen, word, sentence = (*(line.strip() for line in text.splitlines()), "", "", "")[:3]
+    known = word in set(Phase)
+    return StartReport(
+        chosen.removeprefix("primary:").strip() or None,
+        Phase(word) if known else None,
+        sentence if known and sentence else None,
+    )
+
+
+def lag(primary: SeenServer | None, replica: SeenServer | None) -> Lag:
+    """Compare the two. The primary must have been asked first, or a busy replica looks ahead of it."""
+    ahead, behind = (seen.facts if seen else None for seen in (primary, replica))
+    link = ahead.link if ahead else None
+    replayed = behind.lsn if behind else link.replay_lsn if link else None
+    if ahead is None or replayed is None:
+        return Lag(None, behind.since_replay_s if behind else None)
+    missing = max(0, position(ahead.lsn) - position(replayed))
+    if missing == 0:
+        return Lag(0, 0.0)
+    if link and link.replay_lag_s is not None:
+        return Lag(missing, link.replay_lag_s)
+    # Only what the primary has written in this very moment, which it has not timed yet.
+    return Lag(missing, 0.0 if link and link.state == "streaming" else behind.since_replay_s if behind else None)
+
+
+def slot_name(service: str) -> str:
+    """Slot of a standby on its primary; a name of a slot has no hyphens."""
+    return service.replace("-", "_")
+
+
+def judge(seen: Sequence[SeenServer], *, synchronous: bool, chosen: str | None) -> PairStatus:
+    """Put what was found together, with every problem in words."""
+    found = PairStatus(synchronous, chosen, tuple(seen), ())
+    return PairStatus(synchronous, chosen, tuple(seen), tuple(_problems(found)))
+
+
+def _problems(found: PairStatus) -> Iterator[str]:
+    for server in found.servers:
+        if server.role in {ServerRole.FENCED, ServerRole.STARTING}:
+            yield f"{server.service} {server.sentence}"
+        elif server.role is ServerRole.DOWN:
+            yield f"{server.service} does not answer: {_why_down(server)}"
+    yield from _problems_of_roles(found)
+    if found.primary and found.primary.facts:
+        yield from _problems_of_replication(found, found.primary.facts)
+
+
+def _why_down(server: SeenServer) -> str:
+    match server.container_state:
+        case "missing":
+            return "it has no container (citus-cluster up makes it)"
+        case "paused":
+            return "its container is paused (docker unpause)"
+        case None | "running":
+            return server.reason or "no reason given"
+        case state:
+            return f"its container is {state} (citus-cluster up starts it)"
+
+
+def _problems_of_roles(found: PairStatus) -> Iterator[str]:
+    if found.chosen is None and all(server.role is ServerRole.PRIMARY for server in found.servers):
+        yield "both servers take writes: citus-cluster pg14 status says which of them was chosen"
+    for server in found.servers:
+        if server.role is ServerRole.PRIMARY and found.chosen not in {server.service, None}:
+            yield (
+                f"{server.service} takes writes, but {found.chosen} was chosen as the primary. To choose again: "
+                f"citus-cluster pg14 promote {server.service}, or citus-cluster pg14 promote {found.chosen}"
+            )
+        if server.role is ServerRole.REPLICA and found.primary is None and found.chosen != server.service:
+            yield (
+                f"nobody takes writes: start the primary (citus-cluster up), or, if it is lost, make {server.service} "
+                f"the primary: citus-cluster pg14 promote"
+            )
+        if server.role is ServerRole.REPLICA and found.chosen == server.service:
+            yield (
+                f"{server.service} was chosen as the primary and is a replica still: its promotion was interrupted. "
+                f"To complete it: citus-cluster pg14 promote {server.service}"
+            )
+    identifiers = {server.facts.system_identifier for server in found.servers if server.facts}
+    if len(identifiers) > 1:
+        yield (
+            "the two hold different databases, which never were one: a volume was removed or replaced. To copy the "
+            "primary's to the other: citus-cluster pg14 rebuild-replica"
+        )
+
+
+def _problems_of_replication(found: PairStatus, primary: ServerFacts) -> Iterator[str]:
+    link, slot, replica = found.link, found.slot, found.replica
+    lost = slot is not None and slot.wal_status == "lost"
+    if lost:
+        yield (
+            "the primary no longer has the log that the replica needs (its slot is lost): "
+            "citus-cluster pg14 rebuild-replica"
+        )
+    elif slot is not None and slot.wal_status == "unreserved":
+        yield "the log that the replica needs is about to be removed (max_slot_wal_keep_size): start the replica now"
+    if replica and not lost and not found.streams:
+        yield _why_not_streaming(found, primary, slot)
+    if replica and replica.facts and replica.facts.replay_paused:
+        yield (
+            f"{replica.service} has paused its replay, as it does while its limits (max_connections …) are lower than "
+            f"the primary's: restart its container, or SELECT pg_wal_replay_resume() if you paused it"
+        )
+    if found.synchronous != bool(primary.synchronous_standby_names):
+        wanted, has = ("sync", "async") if found.synchronous else ("async", "sync")
+        yield f"replication shall be {wanted} and is {has}: citus-cluster up makes the server read its settings"
+    elif found.synchronous and not (found.streams and link and link.sync_state == "sync"):
+        count = found.waiting_sessions
+        sessions = f"{count} session{'' if count == 1 else 's'} wait{'s' if count == 1 else ''} now"
+        yield f"commits wait for the replica, because replication is sync: {sessions}"
+
+
+def _why_not_streaming(found: PairStatus, primary: ServerFacts, slot: Slot | None) -> str:
+    replica = found.replica
+    assert replica is not None and replica.facts is not None  # noqa: S101 - the caller has looked
+    doing = f"{replica.service} does not follow the primary"
+    if slot is None:
+        return f"{doing}: it has no slot there. On the primary: {_make_slot(replica.service)}"
+    if replica.facts.timeline > primary.timeline:
+        return f"{doing}: its data have taken another course. citus-cluster pg14 rebuild-replica"
+    state = f" ({found.link.state})" if found.link else ""
+    return f"{doing}{state}; its log says why: docker logs"
+
+
+def _make_slot(service: str) -> str:
+    return f"SELECT pg_create_physical_replication_slot('{slot_name(service)}')"
+
+
+def default_target(found: PairStatus) -> str | None:
+    """The server that ``promote`` means when none is named: the replica; else one that was chosen and waits for it."""
+    if found.replica:
+        return found.replica.service
+    away = [server for server in found.servers if server.role is not ServerRole.PRIMARY]
+    chosen = [server.service for server in away if server.service == found.chosen and server.phase is not Phase.LOST]
+    return chosen[0] if chosen else None
+
+
+def refusal_to_promote(target: SeenServer) -> str | None:
+    """Say why a server that was started cannot become the primary; None where it can."""
+    if target.role in {ServerRole.PRIMARY, ServerRole.REPLICA} or target.phase in {Phase.FENCED, Phase.CONFUSED}:
+        return None
+    return f"it {target.sentence}" if target.sentence else target.reason or "it does not answer"

@@ -1,0 +1,55 @@
+"""How the PostgreSQL 14 pair is, as far as its two servers say; the admin API asks here too.
+
+Nothing of this needs an engine or a generated directory.
+"""
+
+import asyncio
+from collections.abc import Mapping
+from dataclasses import replace
+
+from citus_cluster.errors import CitusClusterError
+from citus_cluster.model.companions import PG14_PRIMARY, PG14_REPLICA
+from citus_cluster.model.replication import PairStatus, SeenServer, judge
+from citus_cluster.runtime import pg14
+from citus_cluster.runtime.postgres import ConnectionInfo, connect
+
+DEFAULT_TIMEOUT_S = 5.0
+
+
+async def pair_status(
+    servers: Mapping[str, ConnectionInfo],
+    *,
+    synchronous: bool,
+    timeout_s: float = DEFAULT_TIMEOUT_S,
+    seen: Mapping[str, SeenServer] | None = None,
+    chosen: str | None = None,
+) -> PairStatus:
+    """Ask both servers, by service, and judge. Never fails because something is down: it says so.
+
+    ``seen`` and ``chosen`` are what their containers say, where somebody has asked those.
+    """
+    before = seen or {service: SeenServer(service) for service in servers}
+    half_s = timeout_s / 2
+    asked = await asyncio.gather(*(ask(servers[service], before[service], timeout_s=half_s) for service in servers))
+    # A replica once more: were its position taken before the primary's, a busy one would seem behind.
+    found = await asyncio.gather(*(_again(servers[server.service], server, timeout_s=half_s) for server in asked))
+    return judge(found, synchronous=synchronous, chosen=chosen)
+
+
+async def ask(info: ConnectionInfo, seen: SeenServer, *, timeout_s: float = DEFAULT_TIMEOUT_S) -> SeenServer:
+    """Ask one server, unless its container says already that there is none."""
+    if seen.phase or seen.container_state not in {None, "running"}:
+        return seen
+    peer = PG14_REPLICA if seen.service == PG14_PRIMARY else PG14_PRIMARY
+    try:
+        async with asyncio.timeout(timeout_s):
+            async with await connect(info, timeout_s=timeout_s) as conn:
+                return replace(seen, facts=await pg14.read_facts(conn, peer), reason=None)
+    except TimeoutError:
+        return replace(seen, facts=None, reason=f"no answer within {timeout_s:g} s")
+    except CitusClusterError as error:
+        return replace(seen, facts=None, reason=error.message)
+
+
+async def _again(info: ConnectionInfo, seen: SeenServer, *, timeout_s: float) -> SeenServer:
+    return await ask(info, seen, timeout_s=timeout_s) if seen.facts and seen.facts.in_recovery else seen

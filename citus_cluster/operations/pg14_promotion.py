@@ -1,0 +1,330 @@
+"""Making a server of the PostgreSQL 14 pair the primary, so that there is never more than one.
+
+First the plan (who, instead of whom, what is lost), to which a person agrees; then the act. The other server is
+stopped before the choice is written down, and cannot start as a primary from then on. Each step is looked for
+before it is done, so that an interrupted promotion is completed by running it again.
+"""
+
+import asyncio
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from citus_cluster.errors import CitusClusterError, ReplicationError, UnreachableError
+from citus_cluster.model.events import Emit, Event, EventKind
+from citus_cluster.model.replication import (
+    UNDECIDED,
+    PairStatus,
+    Phase,
+    SeenServer,
+    ServerRole,
+    default_target,
+    missing_bytes,
+    position,
+    refusal_to_promote,
+)
+from citus_cluster.operations.directory import Directory
+from citus_cluster.operations.pg14_pair import ask
+from citus_cluster.operations.pg14_status import find_container, require_server, status
+from citus_cluster.runtime import pg14
+from citus_cluster.runtime.engine import Container, Engine, in_thread
+from citus_cluster.runtime.postgres import ConnectionInfo, connect
+
+_POLL_S = 0.3
+_CONNECT_TIMEOUT_S = 3.0
+_CATCH_UP_S = 30.0
+_RUNNING = frozenset({"running", "restarting", "paused"})
+# No server runs in these, and none starts while the choice is as it is.
+_HARMLESS = UNDECIDED | {Phase.WAITING, Phase.COPYING}
+
+
+@dataclass(frozen=True)
+class Promotion:
+    """What a promotion will do, or has done.
+
+    ``old`` is the other server. ``notes`` say what a person should know first; ``losses`` what the new primary will
+    lack of what was committed, as far as that can be told.
+    """
+
+    target: str
+    old: str
+    already: bool
+    synchronous: bool
+    notes: tuple[str, ...]
+    losses: tuple[str, ...]
+    port: int
+    connection: ConnectionInfo
+
+    def as_dict(self) -> Mapping[str, Any]:
+        return {
+            "primary": self.target,
+            "old": self.old,
+            "already": self.already,
+            "port": self.port,
+            "dsn": self.connection.dsn(),
+            "notes": list(self.notes),
+            "losses": list(self.losses),
+        }
+
+
+async def plan_promotion(directory: Directory, service: str | None, engine: Engine) -> Promotion:
+    """Find out what promoting ``service`` (the replica, if None) means. Changes nothing.
+
+    Raises UsageError for a name that is none of the pair's, ReplicationError where no server could be promoted.
+    """
+    found = await status(directory, engine)
+    target = require_server(directory, service) if service else await _default_target(directory, found, engine)
+    server = next(server for server in directory.topology.pg14 if server.service == target)
+    seen, old = found.server(target), found.server(server.peer)
+    end = await _clean_end(directory, engine, old)
+    return Promotion(
+        target=target,
+        old=old.service,
+        already=seen.role is ServerRole.PRIMARY and found.chosen == target and old.role is not ServerRole.PRIMARY,
+        synchronous=found.synchronous,
+        notes=tuple(_notes(found, seen, old, end)),
+        losses=tuple(_losses(found, seen, old, end)),
+        port=server.host_port,
+        connection=directory.connection(server),
+    )
+
+
+async def _default_target(directory: Directory, found: PairStatus, engine: Engine) -> str:
+    """The replica, be it stopped; the primary, where the other is none: the promotion is done then."""
+    if target := default_target(found):
+        return target
+    for server in found.servers:
+        container = await find_container(directory, engine, server.service)
+        if server.role is ServerRole.DOWN and container and await in_thread(pg14.is_standby, engine, container):
+            return server.service
+    if found.primary:
+        return found.primary.service
+    raise ReplicationError(
+        "There is no replica that could be promoted.",
+        details=found.problems,
+        hint="To start what is stopped: citus-cluster up. To choose a server yourself, name it: "
+        "citus-cluster pg14 promote pg14-replica",
+    )
+
+
+def _notes(found: PairStatus, seen: SeenServer, old: SeenServer, end: int | None) -> Iterator[str]:
+    if seen.role is ServerRole.DOWN:
+        yield f"{seen.service} is started first."
+    if old.role is ServerRole.PRIMARY:
+        yield f"{old.service} is stopped in good order, and what it has written reaches {seen.service} first."
+    elif old.phase not in _HARMLESS and end is None:
+        yield f"{old.service} does not answer, and has not ended in good order: " + (
+            f"each commit that it acknowledged is on {seen.service}, as replication is sync."
+            if found.synchronous
+            else f"what it committed in its last moments may be missing on {seen.service}, as replication is async."
+        )
+    yield f"{old.service} then stays out of service until citus-cluster pg14 rebuild-replica makes it a replica."
+
+
+def _losses(found: PairStatus, seen: SeenServer, old: SeenServer, end: int | None) -> Iterator[str]:
+    """Say what the new primary will lack. ``end`` is where the other server ended in good order, if it did."""
+    if seen.phase in UNDECIDED:
+        yield f"{seen.service} has old data: it lacks all that {old.service} has written since it became the primary."
+    elif old.role is ServerRole.PRIMARY and seen.role is ServerRole.PRIMARY:
+        yield f"Both take writes now, so {seen.service} lacks what was written on {old.service} since they parted."
+    elif old.role is ServerRole.PRIMARY and not found.streams:
+        size = f" ({found.lag.bytes:,} bytes)" if found.lag.bytes else ""
+        yield f"{seen.service} does not follow {old.service}, and lacks what was written since{size}."
+    elif end is not None and (missing := _missing_bytes(seen, end)):
+        yield f"{old.service} has ended in good order, and {seen.service} lacks the last {missing:,} bytes of its log."
+
+
+def _missing_bytes(seen: SeenServer, end: int) -> int:
+    """What a replica lacks of a log that ended in good order; 0 for a server that is none."""
+    return missing_bytes(position(seen.facts.lsn), end) if seen.facts and seen.facts.in_recovery else 0
+
+
+async def _clean_end(directory: Directory, engine: Engine, old: SeenServer) -> int | None:
+    """Where a server ended in good order; None while it runs, and where it crashed."""
+    if old.facts or (old.container_state == "running" and old.phase not in UNDECIDED):
+        return None
+    container = await find_container(directory, engine, old.service)
+    return await in_thread(pg14.read_clean_end, engine, container) if container else None
+
+
+async def promote(
+    directory: Directory, plan: Promotion, engine: Engine, emit: Emit, *, accept_loss: bool, timeout_s: float
+) -> Promotion:
+    """Make ``plan.target`` the primary. Idempotent; an interrupted one is completed by running it again.
+
+    Raises ReplicationError before anything has changed where the other server cannot be stopped, where committed
+    rows would be lost without ``accept_loss``, or where the target has no complete data; UnreachableError.
+    """
+    if plan.already:
+        emit(Event("promote", EventKind.SKIPPED, f"{plan.target} is the primary already"))
+        return plan
+    if plan.losses and not accept_loss:
+        raise _would_lose(plan, plan.losses)
+    target = await _start_target(directory, plan, engine, emit, timeout_s=timeout_s)
+    await _fence(directory, plan, engine, target, emit, accept_loss=accept_loss)
+    await _take_over(plan, emit, timeout_s=timeout_s)
+    return plan
+
+
+def _would_lose(plan: Promotion, losses: tuple[str, ...] | list[str]) -> ReplicationError:
+    return ReplicationError(
+        f"{plan.target} is not promoted: committed rows would be lost. Nothing was changed.",
+        details=losses,
+        hint=f"Have {plan.target} follow {plan.old} first (citus-cluster pg14 status says what is wrong; citus-cluster "
+        f"pg14 rebuild-replica copies anew). To go on without those rows: citus-cluster pg14 promote {plan.target} "
+        "--accept-loss",
+    )
+
+
+async def _start_target(
+    directory: Directory, plan: Promotion, engine: Engine, emit: Emit, *, timeout_s: float
+) -> Container:
+    """Have the server that shall be the primary running, with data."""
+    deadline = time.monotonic() + timeout_s
+    container = await find_container(directory, engine, plan.target)
+    if container is None:
+        raise ReplicationError(
+            f"{plan.target} has no container.", hint="citus-cluster up makes it from the data in its volume."
+        )
+    if container.state == "paused":
+        raise ReplicationError(f"{plan.target} is paused.", hint=f"Let it go on: docker unpause {container.name}")
+    if container.state != "running":
+        emit(Event("promote:start", EventKind.STARTED, f"starting {plan.target}"))
+        await in_thread(engine.start, container)
+    while True:
+        found = await status(directory, engine)
+        seen = found.server(plan.target)
+        refusal = refusal_to_promote(seen)
+        if refusal is None:
+            break
+        if seen.phase in {Phase.LOST, Phase.COPYING, Phase.WAITING, Phase.INITIALISING} or time.monotonic() > deadline:
+            raise ReplicationError(
+                f"{plan.target} cannot be promoted: {refusal.rstrip('.')}.",
+                hint="citus-cluster pg14 status shows both; only a server with complete data can be the primary.",
+            )
+        await asyncio.sleep(_POLL_S)
+    container = await find_container(directory, engine, plan.target) or container
+    if seen.facts and seen.facts.replay_paused:
+        # Paused by hand, or by limits that are too low; both end with a restart, which the data tell what they need.
+        emit(Event("promote:start", EventKind.STARTED, f"restarting {plan.target}, which has paused its replay"))
+        await in_thread(engine.restart, container)
+        await _wait_for(plan, deadline, roles={ServerRole.REPLICA})
+    return container
+
+
+async def _fence(
+    directory: Directory, plan: Promotion, engine: Engine, target: Container, emit: Emit, *, accept_loss: bool
+) -> None:
+    """Stop the other server, see that nothing is lost, and write the choice down."""
+    found = await status(directory, engine)
+    old = found.server(plan.old)
+    if old.role is ServerRole.PRIMARY and not accept_loss:
+        found = await _wait_until_it_follows(directory, plan, engine, found)
+    stopped = await _stop_old(directory, plan, engine, old, emit)
+    try:
+        if not accept_loss:
+            await _have_everything(directory, plan, engine, old, emit)
+        await in_thread(pg14.choose_primary, engine, target, plan.target)
+    except BaseException:
+        if stopped and found.chosen == plan.old:
+            emit(Event("promote:stop", EventKind.WARNING, f"starting {plan.old} again: nothing was changed"))
+            await asyncio.shield(in_thread(engine.start, stopped))
+        raise
+    emit(Event("promote:fence", EventKind.DONE, f"{plan.old} is fenced: it cannot start as the primary any more"))
+    # Whoever started it between the stop and the choice has a second primary.
+    again = (await status(directory, engine)).server(plan.old)
+    await _stop_old(directory, plan, engine, again, emit)
+
+
+async def _wait_until_it_follows(
+    directory: Directory, plan: Promotion, engine: Engine, found: PairStatus
+) -> PairStatus:
+    """Wait for a replica that has just started, so that the primary is not stopped in vain."""
+    deadline = time.monotonic() + _CATCH_UP_S
+    while found.server(plan.target).role is ServerRole.REPLICA and not found.streams:
+        if time.monotonic() > deadline:
+            raise _would_lose(plan, found.problems)
+        await asyncio.sleep(_POLL_S)
+        found = await status(directory, engine)
+    return found
+
+
+async def _stop_old(
+    directory: Directory, plan: Promotion, engine: Engine, old: SeenServer, emit: Emit
+) -> Container | None:
+    """Stop a server that takes writes, or might. Raises ReplicationError where it goes on."""
+    container = await find_container(directory, engine, plan.old)
+    harmless = old.role is ServerRole.REPLICA or old.phase in _HARMLESS
+    if container is None or container.state not in _RUNNING or harmless:
+        stopped = None
+    else:
+        emit(Event("promote:stop", EventKind.STARTED, f"stopping {plan.old}"))
+        try:
+            await in_thread(engine.stop, container)
+        except CitusClusterError as error:
+            raise ReplicationError(
+                f"{plan.old} cannot be stopped, and two primaries would part their data: {error.message}",
+                hint=f"Stop it (docker stop {container.name}), then run the command again.",
+            ) from error
+        emit(Event("promote:stop", EventKind.DONE, f"{plan.old} is stopped"))
+        stopped = container
+    server = next(server for server in directory.topology.pg14 if server.service == plan.old)
+    still = await ask(directory.connection(server), SeenServer(plan.old))
+    if still.role is ServerRole.PRIMARY:
+        raise ReplicationError(
+            f"{plan.old} still answers on port {server.host_port} as a primary; {plan.target} is not promoted.",
+            hint="Stop what runs there, then run the command again.",
+        )
+    return stopped
+
+
+async def _have_everything(directory: Directory, plan: Promotion, engine: Engine, old: SeenServer, emit: Emit) -> None:
+    """Wait until the replica has all that a primary which ended in good order has written."""
+    container = await find_container(directory, engine, plan.old)
+    end = await in_thread(pg14.read_clean_end, engine, container) if container else None
+    seen = await _ask_target(plan)
+    if not seen.facts or not seen.facts.in_recovery:
+        return
+    if end is None:
+        if old.role is ServerRole.PRIMARY:
+            raise _would_lose(plan, [f"{plan.old} was stopped, but did not end in good order in time."])
+        return
+    deadline = time.monotonic() + _CATCH_UP_S
+    while seen.facts is None or _missing_bytes(seen, end):
+        if time.monotonic() > deadline:
+            missing = f"{_missing_bytes(seen, end):,}" if seen.facts else "unknown number of"
+            raise _would_lose(plan, [f"{plan.target} lacks the last {missing} bytes of {plan.old}'s log."])
+        await asyncio.sleep(_POLL_S)
+        seen = await _ask_target(plan)
+    emit(Event("promote:complete", EventKind.DONE, f"{plan.target} has everything that {plan.old} has written"))
+
+
+async def _take_over(plan: Promotion, emit: Emit, *, timeout_s: float) -> None:
+    """End the recovery, once all that was received is replayed, and see that it takes writes."""
+    deadline = time.monotonic() + timeout_s
+    emit(Event("promote", EventKind.STARTED, f"promoting {plan.target}"))
+    # A fenced one reads the choice within two seconds.
+    seen = await _wait_for(plan, deadline, roles={ServerRole.REPLICA, ServerRole.PRIMARY})
+    if seen.role is ServerRole.REPLICA:
+        async with await connect(plan.connection, timeout_s=_CONNECT_TIMEOUT_S) as conn:
+            await pg14.promote(conn, timeout_s=max(1.0, deadline - time.monotonic()))
+        await _wait_for(plan, deadline, roles={ServerRole.PRIMARY})
+    emit(Event("promote", EventKind.DONE, f"{plan.target} is the primary"))
+
+
+async def _ask_target(plan: Promotion) -> SeenServer:
+    return await ask(plan.connection, SeenServer(plan.target))
+
+
+async def _wait_for(plan: Promotion, deadline: float, *, roles: set[ServerRole]) -> SeenServer:
+    while True:
+        seen = await _ask_target(plan)
+        if seen.role in roles:
+            return seen
+        if time.monotonic() > deadline:
+            raise UnreachableError(
+                f"{plan.target} is not the primary yet: {seen.reason or 'it is still a replica'}.",
+                hint="Run the command again: it goes on where this one ended.",
+            )
+        await asyncio.sleep(_POLL_S)

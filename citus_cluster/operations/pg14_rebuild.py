@@ -1,0 +1,131 @@
+"""Making a server of the PostgreSQL 14 pair a fresh replica of the current primary.
+
+The wish is noted in the volume that both share; the server's own start removes its data, once the primary answers,
+and copies the primary's. So it goes on wherever it is interrupted.
+"""
+
+import asyncio
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+from citus_cluster.errors import ReplicationError, ServiceFailedError, UsageError
+from citus_cluster.model.events import Emit, Event, EventKind
+from citus_cluster.model.replication import PairStatus, Phase, SeenServer, ServerRole, position
+from citus_cluster.operations.directory import Directory
+from citus_cluster.operations.pg14_status import find_container, require_server, status
+from citus_cluster.runtime import pg14
+from citus_cluster.runtime.engine import Container, Engine, in_thread
+
+_POLL_S = 0.5
+_BUSY = frozenset({Phase.COPYING, Phase.WAITING})
+
+
+@dataclass(frozen=True)
+class Rebuild:
+    """What a rebuild will do: ``target`` becomes a replica of ``primary``; ``losses`` say what is removed for it."""
+
+    target: str
+    primary: str
+    losses: tuple[str, ...]
+
+    def as_dict(self) -> Mapping[str, object]:
+        return {"replica": self.target, "primary": self.primary, "losses": list(self.losses)}
+
+
+async def plan_rebuild(directory: Directory, service: str | None, engine: Engine) -> Rebuild:
+    """Find out what rebuilding ``service`` (the one that is not the primary, if None) means. Changes nothing.
+
+    Raises UsageError for the current primary, ReplicationError where there is no primary to copy from.
+    """
+    found = await status(directory, engine)
+    primary = _require_primary(found)
+    other = next(server.service for server in found.servers if server.service != primary.service)
+    target = require_server(directory, service) if service else other
+    if target == primary.service:
+        raise UsageError(
+            f"{target} is the primary: it has what the other would be copied from.",
+            hint=f"To rebuild the other: citus-cluster pg14 rebuild-replica {other}. To change roles first: "
+            f"citus-cluster pg14 promote {other}",
+        )
+    return Rebuild(target, primary.service, tuple(_losses(found.server(target), primary.service)))
+
+
+def _require_primary(found: PairStatus) -> SeenServer:
+    primary = found.primary
+    if primary is None:
+        raise ReplicationError(
+            "No primary answers, so there is nothing to copy from. Nothing was changed.",
+            details=found.problems,
+            hint="Start it (citus-cluster up), or make the other server the primary: citus-cluster pg14 promote",
+        )
+    return primary
+
+
+def _losses(seen: SeenServer, primary: str) -> Iterator[str]:
+    if seen.phase in _BUSY or seen.phase is Phase.LOST:
+        return
+    if seen.role is ServerRole.REPLICA:
+        yield f"{seen.service} runs as a replica; it serves no reads until its copy is made anew."
+    else:
+        yield f"The data of {seen.service} are removed; what it had committed and {primary} lacks is lost."
+
+
+async def rebuild(directory: Directory, plan: Rebuild, engine: Engine, emit: Emit, *, timeout_s: float) -> PairStatus:
+    """Remove the data of ``plan.target``, copy the primary's, and wait until it follows. Idempotent.
+
+    Raises ReplicationError where nothing could be done, ServiceFailedError where it is not done in time: it goes
+    on by itself then.
+    """
+    source = await find_container(directory, engine, plan.primary)
+    container = await find_container(directory, engine, plan.target)
+    for service, found in ((plan.primary, source), (plan.target, container)):
+        if found is None:
+            raise ReplicationError(f"{service} has no container.", hint="citus-cluster up makes it.")
+        if found.state == "paused":
+            raise ReplicationError(f"{service} is paused.", hint=f"Let it go on: docker unpause {found.name}")
+    assert source is not None and container is not None  # noqa: S101 - checked above
+    seen = (await status(directory, engine)).server(plan.target)
+    if seen.phase in _BUSY:
+        emit(Event("rebuild", EventKind.STARTED, f"{plan.target} copies already"))
+    else:
+        await in_thread(pg14.ask_for_rebuild, engine, source, plan.target)
+        emit(Event("rebuild", EventKind.STARTED, f"restarting {plan.target}, which then copies {plan.primary}"))
+        await in_thread(engine.restart, container)
+    return await _wait_until_it_follows(directory, plan, engine, source, emit, timeout_s=timeout_s)
+
+
+async def _wait_until_it_follows(
+    directory: Directory, plan: Rebuild, engine: Engine, source: Container, emit: Emit, *, timeout_s: float
+) -> PairStatus:
+    deadline = time.monotonic() + timeout_s
+    goal: int | None = None
+    while True:
+        found = await status(directory, engine)
+        seen = found.server(plan.target)
+        follows = found.streams and seen.role is ServerRole.REPLICA
+        if follows and not await in_thread(pg14.rebuild_is_wanted, engine, source, plan.target):
+            assert seen.facts is not None and found.primary and found.primary.facts  # noqa: S101 - both have roles
+            goal = goal if goal is not None else position(found.primary.facts.lsn)
+            if position(seen.facts.lsn) >= goal:
+                emit(Event("rebuild", EventKind.DONE, f"{plan.target} follows {plan.primary}"))
+                return found
+        emit(Event("rebuild", EventKind.PROGRESS, await _progress(directory, plan, engine, seen)))
+        if time.monotonic() > deadline:
+            raise ServiceFailedError(
+                f"{plan.target} does not follow {plan.primary} after {timeout_s:g} s; it goes on by itself.",
+                details=found.problems,
+                hint="Look again with citus-cluster pg14 status; the log says more: docker logs.",
+            )
+        await asyncio.sleep(_POLL_S)
+
+
+async def _progress(directory: Directory, plan: Rebuild, engine: Engine, seen: SeenServer) -> str:
+    if seen.phase is not Phase.COPYING:
+        return f"{plan.target} {seen.sentence}" if seen.sentence else f"waiting for {plan.target}"
+    container = await find_container(directory, engine, plan.target)
+    if container is None or container.state != "running":
+        return f"waiting for {plan.target}"
+    # Its health check says how much is copied.
+    probe = await in_thread(engine.run_health_check, container)
+    return f"waiting for {plan.target}" if probe.ok else probe.output

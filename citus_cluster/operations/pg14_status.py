@@ -1,0 +1,78 @@
+"""How the PostgreSQL 14 pair of a directory is: its two servers, and what their containers say of them."""
+
+import asyncio
+
+from citus_cluster.errors import CitusClusterError, EngineUnavailableError, UsageError
+from citus_cluster.model.replication import PairStatus, SeenServer
+from citus_cluster.operations.directory import Directory
+from citus_cluster.operations.pg14_pair import pair_status
+from citus_cluster.runtime import pg14
+from citus_cluster.runtime.engine import Container, Engine, in_thread
+
+
+def require_pair(directory: Directory) -> None:
+    """Raise UsageError where the directory has no PostgreSQL 14 pair."""
+    if not directory.topology.pg14:
+        raise UsageError(
+            "This cluster has no PostgreSQL 14 pair.",
+            hint="Add pg14 to its services: python setup_citus_cluster.py --services=all --up",
+        )
+
+
+def require_server(directory: Directory, service: str) -> str:
+    """Check the name of a server of the pair. Raises UsageError."""
+    require_pair(directory)
+    names = [server.service for server in directory.topology.pg14]
+    if service not in names:
+        raise UsageError(f"There is no server {service!r} in the pair.", hint=f"The two are {' and '.join(names)}.")
+    return service
+
+
+async def status(directory: Directory, engine: Engine | None = None) -> PairStatus:
+    """Look at the pair. Never fails because something is down, also an engine: it says so. Raises UsageError."""
+    require_pair(directory)
+    seen: dict[str, SeenServer] | None = None
+    chosen = None
+    try:
+        connected: Engine = engine if engine else await in_thread(Engine.connect)
+        looks = await _look_at_containers(directory, connected)
+        seen = {server.service: server for _, server in looks}
+        chosen = next((chosen for chosen, _ in looks if chosen), None)
+    except EngineUnavailableError:
+        if engine:
+            raise
+    return await pair_status(
+        {server.service: directory.connection(server) for server in directory.topology.pg14},
+        synchronous=directory.topology.pg14_synchronous,
+        seen=seen,
+        chosen=chosen,
+    )
+
+
+async def find_container(directory: Directory, engine: Engine, service: str) -> Container | None:
+    """Look for the container of a service. Raises EngineUnavailableError."""
+    found = await in_thread(engine.project_containers, directory.topology.name)
+    return next((container for container in found if container.service == service), None)
+
+
+async def _look_at_containers(directory: Directory, engine: Engine) -> list[tuple[str | None, SeenServer]]:
+    """Give, for each server, the primary that its container knows as chosen, and what it says of the server."""
+    containers = await in_thread(engine.project_containers, directory.topology.name)
+    found = {container.service: container for container in containers}
+    services = [server.service for server in directory.topology.pg14]
+    return await asyncio.gather(*(_look_at(engine, service, found.get(service)) for service in services))
+
+
+async def _look_at(engine: Engine, service: str, container: Container | None) -> tuple[str | None, SeenServer]:
+    if container is None:
+        return None, SeenServer(service, container_state="missing")
+    seen = SeenServer(service, container_state=container.state)
+    if container.state != "running":
+        return None, seen
+    try:
+        report = await in_thread(pg14.read_report, engine, container)
+    except EngineUnavailableError:
+        raise
+    except CitusClusterError:  # it has just ended, or hangs: the server itself is asked next, and says as much
+        return None, seen
+    return report.chosen, SeenServer(service, None, None, container.state, report.phase, report.sentence)

@@ -1,0 +1,125 @@
+"""What is asked of the servers of the PostgreSQL 14 pair, and done in their containers.
+
+The two files in the shared volume and the one in each container are those of config/pg14-start.sh.
+"""
+
+from collections.abc import Sequence
+from contextlib import AbstractAsyncContextManager
+
+from citus_cluster.errors import CitusClusterError
+from citus_cluster.model.replication import (
+    Link,
+    ServerFacts,
+    Slot,
+    StartReport,
+    clean_end,
+    parse_report,
+    slot_name,
+)
+from citus_cluster.runtime.engine import Container, Engine
+from citus_cluster.runtime.postgres import Connection, bounded, translated
+
+_ROLES = "/var/lib/citus-cluster"
+_ROLE_FILE = f"{_ROLES}/primary"
+_STATE_FILE = "/run/citus-cluster.state"
+_DATA = "/var/lib/postgresql/data/pgdata"
+_IN_CONTAINER_S = 15.0
+_QUERY_TIMEOUT_S = 5.0
+
+_FACTS = """
+SELECT pg_is_in_recovery(),
+       CASE WHEN pg_is_in_recovery()
+            THEN coalesce((SELECT received_tli FROM pg_stat_wal_receiver),
+                          (SELECT timeline_id FROM pg_control_checkpoint()))
+            ELSE ('x' || left(pg_walfile_name(pg_current_wal_lsn()), 8))::bit(32)::int END,
+       (SELECT system_identifier::text FROM pg_control_system()),
+       CASE WHEN pg_is_in_recovery() THEN pg_last_wal_replay_lsn() ELSE pg_current_wal_lsn() END::text,
+       CASE WHEN pg_is_in_recovery() THEN pg_last_wal_receive_lsn() END::text,
+       extract(epoch FROM clock_timestamp() - pg_last_xact_replay_timestamp())::float8,
+       CASE WHEN pg_is_in_recovery() THEN pg_get_wal_replay_pause_state() = 'paused' ELSE false END,
+       current_setting('synchronous_standby_names'),
+       (SELECT count(*)::int FROM pg_stat_activity WHERE wait_event = 'SyncRep')
+"""
+_LINK = """
+SELECT state, sync_state, replay_lsn::text, extract(epoch FROM replay_lag)::float8
+FROM pg_stat_replication WHERE application_name = %s
+ORDER BY state = 'streaming' DESC, backend_start DESC LIMIT 1
+"""
+_SLOT = """
+SELECT slot_name, active, wal_status,
+       greatest(0, pg_wal_lsn_diff(CASE WHEN pg_is_in_recovery() THEN pg_last_wal_replay_lsn()
+                                        ELSE pg_current_wal_lsn() END, restart_lsn))::bigint
+FROM pg_replication_slots WHERE slot_name = %s
+"""
+
+
+def _asking(doing: str) -> AbstractAsyncContextManager[None]:
+    return translated(doing, server="The PostgreSQL 14 server")
+
+
+async def read_facts(conn: Connection, peer: str) -> ServerFacts:
+    """Ask a server what it is and how far; ``peer`` is the service of the other. Raises UnreachableError."""
+    async with _asking("reading its replication state"), bounded(conn, _QUERY_TIMEOUT_S):
+        row = await (await conn.execute(_FACTS)).fetchone()
+        link = await (await conn.execute(_LINK, [peer])).fetchone()
+        slot = await (await conn.execute(_SLOT, [slot_name(peer)])).fetchone()
+    assert row is not None, "a SELECT without FROM gives one row"  # noqa: S101
+    return ServerFacts(*(*row, Link(*link) if link else None, Slot(*slot) if slot else None))
+
+
+async def promote(conn: Connection, *, timeout_s: float) -> bool:
+    """End a standby's recovery, which first replays all that it has received. False where it took too long."""
+    wait_s = max(1, int(timeout_s))
+    async with _asking("promoting it"), bounded(conn, wait_s + _QUERY_TIMEOUT_S):
+        cursor = await conn.execute("SELECT CASE WHEN pg_is_in_recovery() THEN pg_promote(true, %s) END", [wait_s])
+        row = await cursor.fetchone()
+    return row is not None and row[0] is not False
+
+
+def read_report(engine: Engine, container: Container) -> StartReport:
+    """Read what the start of a running container says. Raises CitusClusterError."""
+    script = 'echo "primary: $(head -n 1 "$1" 2>/dev/null)"; head -n 2 "$2" 2>/dev/null'
+    return parse_report(_execute(engine, container, script, _ROLE_FILE, _STATE_FILE, may_fail=True))
+
+
+def choose_primary(engine: Engine, container: Container, service: str) -> None:
+    """Name the server that may take writes, in a running container of either; durable when it returns.
+
+    From then on no container starts as the other primary. A wish to rebuild the chosen one is withdrawn.
+    """
+    script = (
+        'set -e; rm -f "$3/rebuild-$1"; printf "%s\\n" "$1" >"$2.new"; sync "$2.new"; mv -T "$2.new" "$2"; sync "$3"'
+    )
+    _execute(engine, container, script, service, _ROLE_FILE, _ROLES)
+
+
+def ask_for_rebuild(engine: Engine, container: Container, service: str) -> None:
+    """Note, in a running container of either, that ``service`` copies the primary's data anew when it next starts."""
+    script = 'set -e; : >"$2/rebuild-$1"; sync "$2/rebuild-$1" "$2"'
+    _execute(engine, container, script, service, _ROLES)
+
+
+def rebuild_is_wanted(engine: Engine, container: Container, service: str) -> bool:
+    return "yes" in _execute(engine, container, '[ ! -e "$2/rebuild-$1" ] || echo yes', service, _ROLES)
+
+
+def is_standby(engine: Engine, container: Container) -> bool:
+    """Tell whether the data of a container, running or not, are a standby's."""
+    return engine.read_file(container, f"{_DATA}/standby.signal") is not None
+
+
+def read_clean_end(engine: Engine, container: Container) -> int | None:
+    """Where in the log a server ended in good order, by the data of its container; as ``clean_end``."""
+    content = engine.read_file(container, f"{_DATA}/global/pg_control")
+    return clean_end(content) if content else None
+
+
+def _execute(engine: Engine, container: Container, script: str, *arguments: str, may_fail: bool = False) -> str:
+    command: Sequence[str] = ["bash", "-c", script, "citus-cluster", *arguments]
+    probe = engine.execute(container, command, timeout_s=_IN_CONTAINER_S)
+    if not probe.ok and not may_fail:
+        raise CitusClusterError(
+            f"A file in the volume of the pair could not be written in {container.name}: {probe.output}",
+            hint=f"Look at docker logs {container.name}; is the disk full (df -h)?",
+        )
+    return probe.output

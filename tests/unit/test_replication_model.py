@@ -1,0 +1,258 @@
+"""What is made of what the PostgreSQL 14 pair says: roles, lag, problems in words, and who may be promoted."""
+
+from dataclasses import replace
+
+import pytest
+
+from citus_cluster.model.causes import probable_cause
+from citus_cluster.model.companion_status import Condition
+from citus_cluster.model.replication import (
+    Lag,
+    Link,
+    PairStatus,
+    Phase,
+    SeenServer,
+    ServerFacts,
+    ServerRole,
+    Slot,
+    StartReport,
+    clean_end,
+    default_target,
+    judge,
+    lag,
+    missing_bytes,
+    parse_report,
+    position,
+    refusal_to_promote,
+    slot_name,
+)
+
+PRIMARY, REPLICA = "pg14-primary", "pg14-replica"
+STREAMING = Link("streaming", "async", "0/3000000", None)
+SLOT = Slot("pg14_replica", True, "reserved", 0)
+BASE = ServerFacts(
+    in_recovery=False,
+    timeline=1,
+    system_identifier="7",
+    lsn="0/3000000",
+    received_lsn=None,
+    since_replay_s=None,
+    replay_paused=False,
+    synchronous_standby_names="",
+    waiting_sessions=0,
+    link=STREAMING,
+    slot=SLOT,
+)
+
+
+def primary(**values: object) -> SeenServer:
+    return SeenServer(PRIMARY, replace(BASE, **values), container_state="running")  # type: ignore[arg-type]
+
+
+def replica(**values: object) -> SeenServer:
+    facts = replace(BASE, in_recovery=True, received_lsn="0/3000000", link=None, slot=None)
+    return SeenServer(REPLICA, replace(facts, **values), container_state="running")  # type: ignore[arg-type]
+
+
+def down(service: str, state: str | None = "exited", reason: str | None = None) -> SeenServer:
+    return SeenServer(service, container_state=state, reason=reason)
+
+
+def held(service: str, phase: Phase, sentence: str = "says why") -> SeenServer:
+    return SeenServer(service, container_state="running", phase=phase, sentence=sentence)
+
+
+def pair(*servers: SeenServer, synchronous: bool = False, chosen: str | None = PRIMARY) -> PairStatus:
+    return judge(servers, synchronous=synchronous, chosen=chosen)
+
+
+def told(found: PairStatus) -> str:
+    return "\n".join(found.problems)
+
+
+def test_a_pair_that_streams_is_well() -> None:
+    found = pair(primary(), replica())
+    assert found.ok
+    assert found.condition is Condition.OK
+    assert (found.primary, found.replica) == found.servers
+    assert found.summary == "pg14-primary is the primary; pg14-replica streams (async), 0 bytes behind"
+    assert found.companion_status().reason is None
+    assert pair(primary(), replica(), chosen=None).ok, "without an engine nobody knows who was chosen"
+
+
+def test_positions_in_the_log() -> None:
+    assert position("0/0") == 0
+    assert position("1/6B3740") == 0x1_006B_3740
+
+
+@pytest.mark.parametrize(
+    ("ahead", "behind", "expected"),
+    [
+        # Idle: nothing to replay, however long ago the last write was.
+        (primary(), replica(since_replay_s=3600.0), Lag(0, 0.0)),
+        (primary(), replica(lsn="0/3000100"), Lag(0, 0.0)),
+        # The first write after a long rest is not an hour of lag.
+        (primary(lsn="0/3000100"), replica(since_replay_s=3600.0), Lag(256, 0.0)),
+        (primary(lsn="0/3000100", link=replace(STREAMING, replay_lag_s=0.25)), replica(), Lag(256, 0.25)),
+        # Cut off: an upper bound.
+        (primary(lsn="0/3000100", link=None), replica(since_replay_s=12.5), Lag(256, 12.5)),
+        # The replica takes no questions: what the primary knows of it.
+        (primary(lsn="0/3000100"), None, Lag(256, 0.0)),
+        (None, replica(since_replay_s=12.5), Lag(None, 12.5)),
+        (primary(link=None), None, Lag(None, None)),
+        (None, None, Lag(None, None)),
+    ],
+)
+def test_lag(ahead: SeenServer | None, behind: SeenServer | None, expected: Lag) -> None:
+    assert lag(ahead, behind) == expected
+
+
+@pytest.mark.parametrize(
+    ("replayed", "end", "missing"),
+    [
+        (0x3000060, 0x3000060, 0),
+        (0x3000100, 0x3000060, 0),
+        (0x3000060, 0x3000100, 160),
+        (0x3002000, 0x3002018, 0),  # the header of a page
+        (0x4000000, 0x4000028, 0),  # the header of a file
+        (0x4000000, 0x4000060, 56),
+    ],
+)
+def test_bytes_that_a_standby_lacks_of_a_log_that_has_ended(replayed: int, end: int, missing: int) -> None:
+    assert missing_bytes(replayed, end) == missing
+
+
+def test_a_slot_is_named_as_postgresql_allows() -> None:
+    assert slot_name(REPLICA) == "pg14_replica"
+
+
+@pytest.mark.parametrize(
+    ("found", "words"),
+    [
+        (pair(down(PRIMARY), replica()), ["container is exited", "nobody takes writes", "citus-cluster pg14 promote"]),
+        (pair(primary(link=None), down(REPLICA, "missing")), ["pg14-replica does not answer: it has no container"]),
+        (pair(primary(link=None), down(REPLICA, "paused")), ["docker unpause"]),
+        (pair(primary(link=None), down(REPLICA, None, "refused")), ["pg14-replica does not answer: refused"]),
+        (pair(primary(link=None), held(REPLICA, Phase.COPYING, "copies")), ["pg14-replica copies"]),
+        (pair(primary(link=None), replica()), ["pg14-replica does not follow the primary", "docker logs"]),
+        (pair(primary(link=None, slot=None), replica()), ["pg_create_physical_replication_slot('pg14_replica')"]),
+        (pair(primary(link=None), replica(timeline=2)), ["another course", "rebuild-replica"]),
+        (pair(primary(link=None, slot=replace(SLOT, wal_status="lost")), replica()), ["slot is lost"]),
+        (pair(primary(slot=replace(SLOT, wal_status="unreserved")), replica()), ["max_slot_wal_keep_size"]),
+        (pair(primary(), replica(replay_paused=True)), ["has paused its replay"]),
+        (pair(primary(link=None), replica(system_identifier="8")), ["never were one"]),
+        (pair(primary(), replica(), chosen=REPLICA), ["pg14-primary takes writes, but pg14-replica was chosen"]),
+        (pair(down(PRIMARY), replica(), chosen=REPLICA), ["its promotion was interrupted", "promote pg14-replica"]),
+        (pair(primary(), replica(), synchronous=True), ["shall be sync and is async", "citus-cluster up"]),
+        (pair(primary(synchronous_standby_names="x"), replica()), ["shall be async and is sync"]),
+        (
+            pair(primary(link=None, synchronous_standby_names="x", waiting_sessions=2), replica(), synchronous=True),
+            ["commits wait for the replica", "2 sessions wait now"],
+        ),
+    ],
+)
+def test_problems_are_told_in_words(found: PairStatus, words: list[str]) -> None:
+    assert not found.ok
+    for word in words:
+        assert word in told(found)
+
+
+def test_two_primaries_are_told_also_without_an_engine() -> None:
+    both = primary(), replace(primary(), service=REPLICA)
+    assert "pg14-replica takes writes, but pg14-primary was chosen" in told(pair(*both))
+    assert "both servers take writes" in told(pair(*both, chosen=None))
+
+
+@pytest.mark.parametrize(
+    ("server", "role"),
+    [
+        (primary(), ServerRole.PRIMARY),
+        (replica(), ServerRole.REPLICA),
+        (held(PRIMARY, Phase.FENCED), ServerRole.FENCED),
+        (held(PRIMARY, Phase.LOST), ServerRole.FENCED),
+        (held(PRIMARY, Phase.WAITING), ServerRole.STARTING),
+        (down(PRIMARY), ServerRole.DOWN),
+    ],
+)
+def test_roles(server: SeenServer, role: ServerRole) -> None:
+    assert server.role is role
+    assert server.as_dict()["role"] == role.value
+
+
+@pytest.mark.parametrize(
+    ("found", "condition"),
+    [
+        (pair(primary(), down(REPLICA)), Condition.DEGRADED),
+        (pair(down(PRIMARY), replica()), Condition.DEGRADED),
+        (pair(held(PRIMARY, Phase.INITIALISING), held(REPLICA, Phase.WAITING)), Condition.STARTING),
+        (pair(down(PRIMARY), down(REPLICA)), Condition.DOWN),
+        (pair(down(PRIMARY), held(REPLICA, Phase.FENCED)), Condition.DOWN),
+    ],
+)
+def test_conditions(found: PairStatus, condition: Condition) -> None:
+    assert found.companion_status().condition is condition
+
+
+def test_who_is_promoted_when_nobody_is_named() -> None:
+    assert default_target(pair(primary(), replica())) == REPLICA
+    assert default_target(pair(down(PRIMARY), replica(), chosen=REPLICA)) == REPLICA
+    assert default_target(pair(primary(), held(REPLICA, Phase.FENCED))) is None
+    assert default_target(pair(held(PRIMARY, Phase.LOST), held(REPLICA, Phase.WAITING))) is None
+
+
+@pytest.mark.parametrize("phase", [Phase.LOST, Phase.COPYING, Phase.WAITING, Phase.INITIALISING])
+def test_a_server_without_complete_data_is_not_promoted(phase: Phase) -> None:
+    assert refusal_to_promote(held(REPLICA, phase, "has none")) == "it has none"
+
+
+def test_a_server_with_data_may_be_promoted() -> None:
+    assert refusal_to_promote(replica()) is None
+    assert refusal_to_promote(held(PRIMARY, Phase.FENCED)) is None
+    assert refusal_to_promote(down(PRIMARY, reason="no answer")) == "no answer"
+
+
+@pytest.mark.parametrize(
+    ("health", "hint"),
+    [
+        ("fenced: pg14-primary has the data of an old primary, and pg14-replica is …", "rebuild-replica"),
+        ("fenced: pg14-primary was the primary and has no data now: it …", "citus-cluster pg14 promote"),
+        ("pg14-replica copies the data of the primary pg14-primary (12 MB so far)", "--timeout"),
+    ],
+)
+def test_why_the_start_of_one_ends_is_known(health: str, hint: str) -> None:
+    cause = probable_cause(health)
+    assert cause is not None
+    assert hint in cause.hint
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("primary: pg14-primary", StartReport("pg14-primary", None, None)),
+        ("primary:", StartReport(None, None, None)),
+        ("", StartReport(None, None, None)),
+        ("primary: pg14-replica\nfenced\nhas old data", StartReport("pg14-replica", Phase.FENCED, "has old data")),
+        ("primary: \nwaiting\nwaits", StartReport(None, Phase.WAITING, "waits")),
+        ("primary: pg14-primary\nnonsense\nwhat", StartReport("pg14-primary", None, None)),
+    ],
+)
+def test_reading_what_the_start_of_a_container_says(text: str, expected: StartReport) -> None:
+    assert parse_report(text) == expected
+
+
+def control_file(version: int, state: int, checkpoint: int) -> bytes:
+    head = (7).to_bytes(8, "little") + version.to_bytes(4, "little") + bytes(4) + state.to_bytes(4, "little")
+    return head.ljust(32, b"\0") + checkpoint.to_bytes(8, "little") + bytes(200)
+
+
+@pytest.mark.parametrize(
+    ("content", "end"),
+    [
+        (control_file(1300, 1, 0x3000060), 0x3000060),
+        (control_file(1300, 6, 0x3000060), None),  # in production: it was killed
+        (control_file(1700, 1, 0x3000060), None),  # of another major
+        (b"", None),
+    ],
+)
+def test_only_a_server_that_ended_in_good_order_has_an_end(content: bytes, end: int | None) -> None:
+    assert clean_end(content) == end
