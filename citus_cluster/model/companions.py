@@ -57,7 +57,7 @@ class RedisServer:
 
 @dataclass(frozen=True)
 class CassandraNode:
-    """One node of the ring. ``joins_after`` is the node that must be in the ring before this one joins it."""
+    """One node of the ring."""
 
     service: str
     number: int
@@ -67,8 +67,6 @@ class CassandraNode:
     memory_mb: int
     heap_mb: int
     rack: str
-    seeds: tuple[str, ...]
-    joins_after: str | None
     config: str = "cassandra"
 
 
@@ -120,11 +118,7 @@ def redis_server(spec: ClusterSpec, tuning: Tuning) -> RedisServer:
 
 
 def cassandra_ring(spec: ClusterSpec, tuning: Tuning) -> tuple[CassandraNode, ...]:
-    """Give the nodes in the order in which they join.
-
-    A node that is its own seed does not join, it begins a ring: that is the first alone. The second is a seed
-    for those after it, so that they find the ring while the first is away.
-    """
+    """Give the nodes in the order in which they join."""
     return tuple(
         CassandraNode(
             service=cassandra_service(number),
@@ -135,8 +129,6 @@ def cassandra_ring(spec: ClusterSpec, tuning: Tuning) -> tuple[CassandraNode, ..
             memory_mb=tuning.cassandra_mb or budget.CASSANDRA_MB,
             heap_mb=budget.CASSANDRA_HEAP_MB,
             rack=f"rack{(number - 1) % _RACKS + 1}",
-            seeds=tuple(cassandra_service(seed) for seed in (1, 2) if seed == 1 or seed < number),
-            joins_after=cassandra_service(number - 1) if number > 1 else None,
         )
         for number in range(1, spec.cassandra.nodes + 1)
     )

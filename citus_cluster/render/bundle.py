@@ -153,8 +153,9 @@ def _companion_files(topology: Topology, sources: Sources) -> Iterable[tuple[str
         text = jinja.get_template("redis.conf").render(redis=topology.redis)
         yield f"{CONFIG_FOLDER}/{topology.redis.config}/redis.conf", _text(text)
     if topology.cassandra:
-        text = jinja.get_template("cassandra.yaml").render(topology=topology)
-        yield f"{CONFIG_FOLDER}/{topology.cassandra[0].config}/cassandra.yaml", _text(text)
+        folder = f"{CONFIG_FOLDER}/{topology.cassandra[0].config}"
+        yield f"{folder}/cassandra.yaml", _text(jinja.get_template("cassandra.yaml").render(topology=topology))
+        yield f"{folder}/ring.txt", _text(jinja.get_template("cassandra-ring.txt").render(topology=topology))
     for config in dict.fromkeys(member.config for member in topology.companions):
         for name, text in sources.config.items():
             if name.startswith(f"{config}-") and name.endswith(".sh"):
@@ -166,7 +167,8 @@ def _restart_hashes(files: Mapping[str, WantedFile]) -> Mapping[str, str]:
     folders: dict[str, dict[str, str]] = {}
     for path, file in files.items():
         folder, name = path.removeprefix(f"{CONFIG_FOLDER}/").split("/", 1)
-        if name not in {"postgresql.conf", "pg_hba.conf", "healthcheck.sh"}:
+        # A node that a grown ring restarts would be away while the new one joins.
+        if name not in {"postgresql.conf", "pg_hba.conf", "healthcheck.sh", "ring.txt"}:
             folders.setdefault(folder, {})[name] = file.content.decode()
     return {folder: context_hash(texts)[:16] for folder, texts in folders.items()}
 

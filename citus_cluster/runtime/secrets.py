@@ -97,8 +97,10 @@ def prepare(root: Path, *, given_password: str | None, services: Collection[Serv
     values = {SUPERUSER_PASSWORD: kept or given_password or generate()}
     wanted_paths = [path for service, paths in OF_SERVICE.items() if service in services for path in paths]
     values |= {path: saved(root, path) or generate() for path in wanted_paths}
-    # What a process without root reads is protected by the folder alone: the API's, and Redis' for its health check.
-    modes = dict.fromkeys(_READ_BY_API, 0o644) if Service.ADMIN_API in services else {REDIS_PASSWORD: 0o644}
+    # What a process without root reads is protected by the folder alone: the API's, Redis' and Cassandra's own.
+    modes = dict.fromkeys(
+        _READ_BY_API if Service.ADMIN_API in services else (REDIS_PASSWORD, CASSANDRA_PASSWORD), 0o644
+    )
     files = {}
     for path, value in values.items():
         wanted = WantedFile(value.encode(), modes.get(path, 0o600))

@@ -1,0 +1,197 @@
+"""Cassandra, asked how it is: whether CQL answers, who is in the ring, and what nodetool says of it.
+
+Here is all that speaks its protocol. The driver blocks, so it works in a thread; it is loaded at the first
+question, since it costs 80 ms and 10 MB.
+"""
+
+import asyncio
+import logging
+import re
+import threading
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from citus_cluster.model.companion_status import CompanionStatus, Condition
+from citus_cluster.model.companions import CASSANDRA_USER
+from citus_cluster.model.nodes import NodeAddress
+from citus_cluster.model.services import Service
+from citus_cluster.runtime.engine import Container, Engine
+from citus_cluster.runtime.ports import answers
+
+if TYPE_CHECKING:
+    from cassandra.cluster import Cluster, Session
+
+OPTIONS = b"\x04\x00\x00\x00\x05\x00\x00\x00\x00"
+"""A frame of CQL, version 4, which is answered before anybody has logged in."""
+
+_NODETOOL_TIMEOUT_S = 20.0
+_NODETOOL_LINE = re.compile(
+    r"^(?P<status>[UD])(?P<state>[NLJM])\s+(?P<address>\S+)\s+(?P<load>\?|[\d.]+ \S+)\s+(?P<tokens>\d+)\s+"
+    r"(?P<owns>\?|[\d.]+%)\s+(?P<id>[0-9a-f-]{36})\s+(?P<rack>\S+)\s*$",
+    re.MULTILINE,
+)
+_STATES = {"N": "normal", "L": "leaving", "J": "joining", "M": "moving"}
+
+
+@dataclass(frozen=True)
+class RingNode:
+    """One line of ``nodetool status``; ``load`` and ``owns`` as it writes them."""
+
+    address: str
+    up: bool
+    state: str
+    load: str
+    owns: str
+    rack: str
+
+    def as_dict(self) -> Mapping[str, object]:
+        return {
+            "address": self.address,
+            "up": self.up,
+            "state": self.state,
+            "load": self.load,
+            "owns": self.owns,
+            "rack": self.rack,
+        }
+
+
+class CassandraClient:
+    """The ring, by the addresses of its nodes. It connects when it is first asked, and keeps one connection."""
+
+    def __init__(self, addresses: Sequence[NodeAddress], password: str) -> None:
+        self._addresses = tuple(addresses)
+        self._password = password
+        self._cluster: Cluster | None = None
+        self._session: Session | None = None
+        # One question at a time, also where the one before has run out of its time.
+        self._turn = threading.Lock()
+
+    async def ask(self, timeout_s: float) -> CompanionStatus:
+        """Ask every node whether CQL answers, and log in to one. Never raises because it is down; ends in time."""
+        answering = await asyncio.gather(
+            *(
+                asyncio.to_thread(answers, one.host, one.port, OPTIONS, timeout_s=timeout_s / 3)
+                for one in self._addresses
+            )
+        )
+        up = [address for address, ok in zip(self._addresses, answering, strict=True) if ok]
+        silent = [str(address) for address in self._addresses if address not in up]
+        if not up:
+            return _down(f"CQL does not answer on {', '.join(silent)}")
+        try:
+            async with asyncio.timeout(timeout_s):
+                facts = await asyncio.to_thread(self._facts, up, timeout_s / 2)
+        except TimeoutError:
+            return _down(f"CQL answers on {up[0]}, but a query did not end within {timeout_s:g} s")
+        if isinstance(facts, str):
+            return _down(facts)
+        nodes = [{"address": str(address), "answers": address in up} for address in self._addresses]
+        figures = {**facts, "nodes": nodes}
+        summary = (
+            f"{facts['version']}; {len(up)} of {len(nodes)} {'nodes answer' if len(nodes) > 1 else 'node answers'}"
+        )
+        if silent:
+            reason = f"CQL does not answer on {', '.join(silent)}"
+            return CompanionStatus(Service.CASSANDRA, Condition.DEGRADED, reason, figures, summary)
+        return CompanionStatus(Service.CASSANDRA, Condition.OK, None, figures, summary)
+
+    async def close(self) -> None:
+        await asyncio.to_thread(self._disconnect)
+
+    def _facts(self, up: Sequence[NodeAddress], timeout_s: float) -> Mapping[str, Any] | str:
+        """What a node says of itself, or why it says nothing. Blocks."""
+        from cassandra import DriverException, OperationTimedOut
+        from cassandra.cluster import NoHostAvailable
+
+        if not self._turn.acquire(timeout=timeout_s):
+            return "an earlier question has not been answered yet"
+        try:
+            for attempt in (1, 2):
+                fresh = self._session is None
+                try:
+                    row = self._connect(up[0], timeout_s).execute(_FACTS, timeout=timeout_s).one()
+                except NoHostAvailable as error:
+                    self._disconnect()
+                    # The connection that was kept may be to a node that has been restarted since.
+                    if fresh or attempt == 2:
+                        return _refusal(up[0], error)
+                except (OperationTimedOut, DriverException, OSError) as error:
+                    self._disconnect()
+                    return f"{up[0]}: {_first_line(error)}"
+                else:
+                    return {"version": row[0], "cluster_name": row[1], "data_center": row[2]}
+            return "unreachable"
+        finally:
+            self._turn.release()
+
+    def _connect(self, address: NodeAddress, timeout_s: float) -> "Session":
+        from cassandra.auth import PlainTextAuthProvider
+        from cassandra.cluster import EXEC_PROFILE_DEFAULT, Cluster, ExecutionProfile
+        from cassandra.policies import WhiteListRoundRobinPolicy
+
+        if self._session is None:
+            logging.getLogger("cassandra").setLevel(logging.CRITICAL)  # the same is said by our own answers, once
+            # From outside the network the addresses that nodes tell of each other lead nowhere.
+            profile = ExecutionProfile(load_balancing_policy=WhiteListRoundRobinPolicy([address.host]))
+            self._cluster = Cluster(
+                [address.host],
+                port=address.port,
+                auth_provider=PlainTextAuthProvider(CASSANDRA_USER, self._password),
+                execution_profiles={EXEC_PROFILE_DEFAULT: profile},
+                protocol_version=4,
+                connect_timeout=timeout_s,
+                control_connection_timeout=timeout_s,
+                schema_metadata_enabled=False,
+                token_metadata_enabled=False,
+                executor_threads=1,
+            )
+            self._session = self._cluster.connect()
+        return self._session
+
+    def _disconnect(self) -> None:
+        cluster, self._cluster, self._session = self._cluster, None, None
+        if cluster is not None:
+            with suppress(Exception):
+                cluster.shutdown()
+
+
+_FACTS = "SELECT release_version, cluster_name, data_center FROM system.local"
+
+
+def nodetool_status(engine: Engine, container: Container) -> tuple[RingNode, ...]:
+    """Run ``nodetool status`` in a node's container; blocks for some seconds. Raises CitusClusterError."""
+    return parse_ring(engine.execute(container, ["nodetool", "status"], timeout_s=_NODETOOL_TIMEOUT_S).output)
+
+
+def parse_ring(text: str) -> tuple[RingNode, ...]:
+    """Read what ``nodetool status`` prints; nothing where it is something else."""
+    return tuple(
+        RingNode(
+            address=found["address"],
+            up=found["status"] == "U",
+            state=_STATES[found["state"]],
+            load=found["load"],
+            owns=found["owns"],
+            rack=found["rack"],
+        )
+        for found in _NODETOOL_LINE.finditer(text)
+    )
+
+
+def _refusal(address: NodeAddress, error: Any) -> str:
+    from cassandra import AuthenticationFailed
+
+    causes = list(error.errors.values()) if isinstance(error.errors, dict) else []
+    if any(isinstance(cause, AuthenticationFailed) for cause in causes):
+        return f"{address} refuses the password of role {CASSANDRA_USER}"
+    return f"{address}: {_first_line(causes[0] if causes else error)}"
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]
+
+
+def _down(reason: str) -> CompanionStatus:
+    return CompanionStatus(Service.CASSANDRA, Condition.DOWN, reason, {})

@@ -1,0 +1,185 @@
+# usage: bash start.sh SERVICE
+# Starts the node of the Compose service SERVICE, as the user of the image, and becomes Cassandra. Its first start
+# takes more: the first node replaces the default superuser, the others join the ring, one after the other. A mark in
+# the volume says that this is done; without it, it is done again, and every part of it may be repeated.
+set -euo pipefail
+
+service=$1
+settings=/etc/citus-cluster
+data=/var/lib/cassandra
+mark=$data/.first-start-done
+state=/tmp/cassandra-state
+user='admin'
+
+# shellcheck source=config/cassandra-cql.sh
+. "$settings/cql.sh"
+
+say() {
+    printf '%s\n' "$1" >"$state"
+    printf 'start.sh: %s\n' "$1"
+}
+
+fail() {
+    say "$1" >&2
+    exit 1
+}
+
+# configure SEEDS ADDRESS: Cassandra's settings, with CQL on ADDRESS.
+configure() {
+    local consistency=LOCAL_QUORUM
+    # Of two nodes one must be enough to log in. Roles are written on both, so that neither is out of date.
+    [ ${#ring[@]} -gt 2 ] || consistency=LOCAL_ONE
+    {
+        cat "$settings/cassandra.yaml"
+        printf '\n# -- Of this node -----------------------------------------------------------------\n'
+        printf 'storage_port: %d\nauth_read_consistency_level: %s\n' "$((6999 + number))" "$consistency"
+    } | put "$CASSANDRA_CONF/cassandra.yaml"
+    printf 'dc=dc1\nrack=%s\n' "${racks[number - 1]}" | put "$CASSANDRA_CONF/cassandra-rackdc.properties"
+    export CASSANDRA_SEEDS=$1 CASSANDRA_RPC_ADDRESS=$2
+}
+
+# put FILE: what is read becomes the file, which may be read-only in the image.
+put() {
+    rm -f "$1"
+    cat >"$1"
+}
+
+# seeds NUMBER...: addresses of these nodes. A port for each node keeps them apart where Docker gives one's address
+# to another: Cassandra knows nodes by address and port, and refuses a node at the address of another.
+seeds() {
+    local list='' each
+    for each; do list+=,${ring[each - 1]}:$((6999 + each)); done
+    printf '%s' "${list#,}"
+}
+
+# replace_default_superuser: while CQL can be reached from this container alone.
+replace_default_superuser() {
+    local create disable
+    create="CREATE ROLE IF NOT EXISTS $user WITH PASSWORD = $(cql_literal "$password") \
+AND SUPERUSER = true AND LOGIN = true"
+    # Altered, not dropped: Cassandra makes it anew where it finds no role.
+    disable="ALTER ROLE IF EXISTS cassandra WITH PASSWORD = '$(od -An -N24 -v -tx1 /dev/urandom | tr -d ' \n')' \
+AND SUPERUSER = false AND LOGIN = false"
+    cql 127.0.0.1 "$user" "$password" "$disable" && return
+    cql 127.0.0.1 cassandra cassandra "$create" && cql 127.0.0.1 "$user" "$password" "$disable"
+}
+
+# run OPTION...: Cassandra beside this script, with these options for Java; its process is $jvm.
+run() {
+    JVM_EXTRA_OPTS="$JVM_EXTRA_OPTS $*" docker-entrypoint.sh cassandra -f &
+    jvm=$!
+    trap 'kill -TERM "$jvm"; wait "$jvm"; exit 143' TERM INT
+}
+
+runs() {
+    kill -0 "$jvm" 2>/dev/null
+}
+
+first_start_of_first_node() {
+    local other reason deadline
+    for other in "${ring[@]:1}"; do
+        ! cql_answers "$other" || fail "the volume of $service is empty, but $other has a ring already: restore \
+the volume, or replace the lost node as docs/services.md says"
+    done
+    say "starting, to replace the default superuser; CQL is closed to the outside until then"
+    configure "$(seeds 1)" 127.0.0.1
+    # Nobody else is in the ring and nobody can connect: there is nothing to wait for.
+    run -Dcassandra.ring_delay_ms=1000 -Dcassandra.skip_wait_for_gossip_to_settle=0 \
+        -Dcassandra.superuser_setup_delay_ms=0 -Dcassandra.shutdown_announce_in_ms=0
+    until cql_answers 127.0.0.1; do
+        runs || fail "Cassandra ended while it started; its last lines above say why"
+        sleep 0.5
+    done
+    say "replacing the default superuser"
+    deadline=$((SECONDS + 120))
+    until reason=$(replace_default_superuser 2>&1); do
+        runs || fail "Cassandra ended while the default superuser was replaced; its last lines above say why"
+        if [ $SECONDS -gt $deadline ]; then
+            kill -TERM "$jvm"
+            wait "$jvm" || true
+            fail "the default superuser was not replaced: $reason. Neither $user with the password in \
+generated/secrets/cassandra_password nor the default superuser may log in: was the volume made with another password?"
+        fi
+        sleep 0.5
+    done
+    say "the default superuser was replaced; starting again"
+    kill -TERM "$jvm"
+    wait "$jvm" || [ $? -eq 143 ] || fail "Cassandra did not stop cleanly; it is tried again"
+    trap - TERM INT
+    finish_first_start
+}
+
+first_start_of_further_node() {
+    local previous=${ring[number - 2]} waited
+    while :; do
+        say "waiting until $previous answers CQL: nodes join the ring one after the other"
+        until cql_answers "$previous"; do sleep 1; done
+        replicate_roles "$previous"
+        say "joining the ring, which takes a minute, and as long as it takes to copy this node's part of the data"
+        configure "$(seeds $(seq $((number - 1))))" 0.0.0.0 # a node that is its own seed does not join
+        # What an attempt that was killed has copied is copied again.
+        run -Dcassandra.reset_bootstrap_progress=true
+        waited=0
+        while runs && ! cql_answers "$HOSTNAME"; do
+            sleep 1
+            waited=$((waited + 1))
+            # Cassandra whose joining failed runs on, and never answers.
+            if [ $((waited % 60)) -eq 0 ] && nodetool netstats 2>/dev/null | grep -q '^Mode: JOINING_FAILED'; then
+                kill -TERM "$jvm"
+            fi
+        done
+        ! runs || break
+        # For half a minute the ring refuses a node of which it knows that it has begun to join.
+        say "joining the ring failed, as the lines above say; trying again in 10 s"
+        sleep 10
+    done
+    finish_first_start
+    wait "$jvm"
+    exit
+}
+
+# replicate_roles NODE: have the ring, by way of one of its nodes, keep the roles on this node too. That is before it
+# joins, so that joining copies them, and no login ever meets a node without them.
+replicate_roles() {
+    local wanted=$((number < 3 ? number : 3)) found
+    until found=$(cql "$1" "$user" "$password" \
+        "SELECT replication FROM system_schema.keyspaces WHERE keyspace_name = 'system_auth'") &&
+        [[ $found =~ (dc1|replication_factor)[^0-9]+([0-9]+) ]] && { [ "${BASH_REMATCH[2]}" -ge "$wanted" ] ||
+        found=$(cql "$1" "$user" "$password" "ALTER KEYSPACE system_auth \
+WITH replication = {'class': 'NetworkTopologyStrategy', 'dc1': $wanted}"); }; do
+        say "$1 does not raise the replication of the roles: ${found:-no answer}"
+        sleep 2
+    done
+}
+
+finish_first_start() {
+    : >"$mark"
+    sync "$mark" "$data"
+}
+
+ring=() racks=() number=0
+while read -r name rack; do
+    ring+=("$name") racks+=("$rack")
+    [ "$name" != "$service" ] || number=${#ring[@]}
+done <"$settings/ring.txt"
+[ "$number" -gt 0 ] || fail "$service is not in the ring of $settings/ring.txt: run setup_citus_cluster.py again"
+[ -w "$data" ] || fail "$data is not writable for user $(id -u): give the volume back to it with chown"
+password=$(cat /run/secrets/cassandra_password) || fail "the secret cassandra_password cannot be read"
+[ -n "$password" ] || fail "the secret cassandra_password is empty"
+
+# Outside the heap: a bound for what the JVM itself does not bound, so that the container's limit is never met.
+JVM_EXTRA_OPTS="${JVM_EXTRA_OPTS-} -XX:MaxDirectMemorySize=256m -XX:+ExitOnOutOfMemoryError"
+export JVM_EXTRA_OPTS
+
+if [ -e "$mark" ]; then
+    say "starting"
+elif [ "$number" -eq 1 ]; then
+    first_start_of_first_node
+else
+    first_start_of_further_node
+fi
+# Every node is its own seed from now on, so that each may start while the others are away.
+configure "$(seeds $(seq ${#ring[@]}))" 0.0.0.0
+# Alone, there is no gossip to wait for.
+[ ${#ring[@]} -gt 1 ] || JVM_EXTRA_OPTS+=" -Dcassandra.skip_wait_for_gossip_to_settle=0"
+exec docker-entrypoint.sh cassandra -f
