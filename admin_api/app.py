@@ -10,11 +10,12 @@ from fastapi import APIRouter, FastAPI, Security
 
 from admin_api import problems
 from admin_api.auth import RequireToken, bearer
+from admin_api.companions import CompanionWatch
 from admin_api.configuration import Configuration
 from admin_api.coordinator import Coordinator
 from admin_api.dependencies import Parts
 from admin_api.reconciler import Reconciler
-from admin_api.routes import health, nodes, rebalance
+from admin_api.routes import health, nodes, rebalance, services
 from admin_api.schemas import COMMON_PROBLEMS, Problem
 from admin_api.settings import API_PREFIX, Settings
 from citus_cluster import __version__
@@ -38,6 +39,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     api = APIRouter(prefix=API_PREFIX, dependencies=[Security(bearer)], responses=COMMON_PROBLEMS)
     api.include_router(nodes.router)
     api.include_router(rebalance.router)
+    api.include_router(services.router)
     app.include_router(api)
     app.include_router(health.router)
     app.add_middleware(RequireToken, configuration=configuration)
@@ -63,7 +65,8 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     configuration: Configuration = app.state.configuration
     coordinator = Coordinator(settings, configuration)
     reconciler = Reconciler(settings, configuration)
-    app.state.parts = Parts(settings, configuration, coordinator, reconciler)
+    companions = CompanionWatch(settings, configuration)
+    app.state.parts = Parts(settings, configuration, coordinator, reconciler, companions)
     await coordinator.open()
     loop = asyncio.create_task(reconciler.run(), name="reconciler") if settings.reconciler else None
     try:
@@ -74,4 +77,5 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
             with suppress(asyncio.CancelledError, TimeoutError):
                 # A look at a paused coordinator does not end by itself; the process ends it.
                 await asyncio.wait_for(asyncio.shield(loop), 1)
+        await companions.close()
         await coordinator.close()

@@ -8,6 +8,7 @@ from admin_api.settings import Settings
 from citus_cluster.errors import CitusClusterError, SpecError
 from citus_cluster.model.api_config import CLUSTER_FILE, TOKENS_FILE, ApiConfig, ApiTokens
 from citus_cluster.model.names import without_line_end
+from citus_cluster.model.services import COMPANIONS, Service
 
 T = TypeVar("T")
 Signature = tuple[int, int, int]
@@ -52,12 +53,15 @@ class _WatchedFile(Generic[T]):
 
 
 class Configuration:
-    """The desired cluster, the tokens and the password, as the files say now."""
+    """The desired cluster, the tokens and the passwords, as the files say now."""
 
     def __init__(self, settings: Settings) -> None:
         self._cluster = _WatchedFile(settings.config_dir / CLUSTER_FILE, ApiConfig.from_json)
         self._tokens = _WatchedFile(settings.config_dir / TOKENS_FILE, ApiTokens.from_json)
         self._password = _WatchedFile(settings.password_file, _password)
+        self._companions = {
+            service: _WatchedFile(settings.password_file_of(service), _password) for service in COMPANIONS
+        }
 
     def cluster(self) -> ApiConfig:
         """Return the desired cluster; raise ConfigurationError."""
@@ -71,10 +75,14 @@ class Configuration:
         """Return the superuser's password; raise ConfigurationError."""
         return self._password.value()
 
+    def password_of(self, companion: Service) -> str:
+        """Return the password of a service beside Citus; raise ConfigurationError."""
+        return self._companions[companion].value()
+
 
 def _password(content: bytes) -> str:
     """Take the content as it is, but for one line break that an editor may have added."""
     try:
         return without_line_end(content.decode())
     except UnicodeDecodeError:
-        raise ConfigurationError("The file of the superuser's password is not UTF-8.") from None
+        raise ConfigurationError("The file of a password is not UTF-8.") from None

@@ -5,6 +5,7 @@ from typing import Annotated
 
 from fastapi import Depends, Request
 
+from admin_api.companions import CompanionWatch
 from admin_api.configuration import Configuration
 from admin_api.coordinator import Coordinator
 from admin_api.reconciler import Reconciler
@@ -19,8 +20,9 @@ class Parts:
     configuration: Configuration
     coordinator: Coordinator
     reconciler: Reconciler
+    companions: CompanionWatch
     was_well: bool = False
-    """Whether /health was ok once: it tells a start from a failure."""
+    """Whether Citus was well once: it tells a start from a failure."""
 
 
 def parts_of(request: Request) -> Parts:

@@ -7,9 +7,11 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from admin_api.problems import MEDIA_TYPE
+from citus_cluster.model.companion_status import Condition
 from citus_cluster.model.names import host_problem
 from citus_cluster.model.nodes import Outcome
 from citus_cluster.model.rebalance import TransferMode
+from citus_cluster.model.services import Service
 
 Responses = dict[int | str, dict[str, Any]]
 
@@ -81,7 +83,7 @@ class Node(BaseModel):
 
 
 class HealthStatus(StrEnum):
-    """``starting`` until everything was well once, ``degraded`` when it no longer is."""
+    """``starting`` while something has not been well yet, ``degraded`` when something no longer is."""
 
     OK = "ok"
     STARTING = "starting"
@@ -106,8 +108,43 @@ class WorkersHealth(BaseModel):
     withdrawn: list[Node] = Field(description="Removed or disabled by an operator; an explicit POST brings them back.")
 
 
+class CompanionHealth(BaseModel):
+    """Whether a service beside Citus answered when it was last asked, a few seconds ago at most."""
+
+    service: Service
+    condition: Condition
+    reason: str | None = Field(description="Why the condition is not ok.")
+
+
+class Companion(CompanionHealth):
+    """A service beside Citus; further members are its own figures."""
+
+    model_config = ConfigDict(extra="allow")
+
+    summary: str = Field(description="Its figures in one line.")
+
+
+class Citus(BaseModel):
+    """Citus in short; GET /api/v1/nodes/active has its nodes."""
+
+    condition: Condition
+    reason: str | None
+    coordinator: CoordinatorHealth
+    workers: WorkersHealth | None = Field(description="Null if the reconciler is off.")
+
+
+class Services(BaseModel):
+    """Every service of the cluster but this API. Whatever is down is told, and hides nothing."""
+
+    citus: Citus
+    companions: list[Companion]
+
+
 class Health(BaseModel):
-    """The state of the cluster as far as this API sees to it."""
+    """The state of the cluster as far as this API sees to it.
+
+    With status 200 Citus is well, and the status tells of the services beside it.
+    """
 
     status: HealthStatus
     reason: str | None = Field(description="In one line, why the status is not ok.")
@@ -116,6 +153,7 @@ class Health(BaseModel):
     coordinator: CoordinatorHealth
     workers: WorkersHealth | None = Field(description="Null if the reconciler is off.")
     reconciler_error: str | None = Field(description="Why the last look of the reconciler failed, if it did.")
+    companions: list[CompanionHealth] = Field(description="The services beside Citus.")
 
 
 class RebalanceRequest(Input):

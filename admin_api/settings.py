@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from citus_cluster.errors import UsageError
+from citus_cluster.model.services import Service
 
 CONFIG_DIR_VARIABLE = "CITUS_CLUSTER_API_CONFIG_DIR"
 PASSWORD_FILE_VARIABLE = "CITUS_CLUSTER_API_PASSWORD_FILE"  # noqa: S105 - the name of a variable
@@ -48,6 +49,21 @@ class Settings:
     busy_interval_s: float = 1
     """Between two looks while a desired worker is missing."""
     idle_interval_s: float = 10
+
+    companion_timeout_s: float = 3
+    """How long a service beside Citus may take to say how it is."""
+    companion_interval_s: float = 5
+    """An answer of theirs is good for so long; nobody makes them be asked more often."""
+    companion_start_s: float = 120
+    cassandra_start_s: float = 300
+    """Until then, one that has not been well yet is starting; from then on it is down, or degraded."""
+
+    def password_file_of(self, companion: Service) -> Path:
+        """Secrets lie side by side, under the names that the Compose file gives them."""
+        return self.password_file.with_name(f"{companion.value}_password")
+
+    def start_s(self, companion: Service) -> float:
+        return self.cassandra_start_s if companion is Service.CASSANDRA else self.companion_start_s
 
     @classmethod
     def from_environ(cls, environ: Mapping[str, str]) -> "Settings":

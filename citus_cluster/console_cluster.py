@@ -49,7 +49,7 @@ def print_companions_block(result: UpResult, root: Path) -> None:
 
 
 def print_status(found: Status) -> None:
-    """Print services, nodes, tables and the rebalance, then every problem."""
+    """Print services, nodes, tables, the rebalance and the services beside Citus, then every problem."""
     colours = {State.OK: "green", State.DEGRADED: "yellow", State.DOWN: "red"}
     out.print(f"Cluster {escape(found.cluster)}: [{colours[found.state]}]{found.state}[/]")
     services = [(s.service, s.container, s.state, s.health or "-") for s in found.services]
@@ -75,6 +75,12 @@ def print_status(found: Status) -> None:
             out.print(table("Tables", ("table", "type", "distributed by", "shards", "size"), tables))
         if found.overview.rebalance.state is not JobState.NONE:
             print_rebalance(found.overview.rebalance)
+    if found.companions:
+        rows = [(one.service, one.condition, one.summary or one.reason or "-") for one in found.companions]
+        out.print(table("Companions", ("service", "condition", "what it says"), rows))
+    if found.ring:
+        ring = [(n.address, "up" if n.up else "down", n.state, n.load, n.owns, n.rack) for n in found.ring]
+        out.print(table("Cassandra's ring", ("node", "", "state", "load", "owns", "rack"), ring))
     for problem in found.problems:
         out.print(f"[yellow]![/] {escape(problem)}")
 

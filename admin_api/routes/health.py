@@ -1,58 +1,115 @@
 """Whether the cluster is as desired; open to everybody, so it tells no secret."""
 
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass
+
 from fastapi import APIRouter, Response
 
 from admin_api.dependencies import Parts, PartsOf
 from admin_api.reconciler import Registration
-from admin_api.schemas import CoordinatorHealth, Health, HealthStatus, Node, WorkersHealth
+from admin_api.schemas import CompanionHealth, CoordinatorHealth, Health, HealthStatus, Node, WorkersHealth
 from citus_cluster import __version__
 from citus_cluster.errors import CitusClusterError
 from citus_cluster.model.api_config import ApiConfig
+from citus_cluster.model.companion_status import CompanionStatus, Condition
 from citus_cluster.model.nodes import NodeResult
 
 router = APIRouter(tags=["health"])
 
 
+@dataclass(frozen=True)
+class CitusSeen:
+    """Citus as it was found just now.
+
+    ``refusal`` is why the coordinator does not answer, ``reason`` why all is not well.
+    """
+
+    cluster: ApiConfig | None
+    refusal: CitusClusterError | None
+    workers: WorkersHealth | None
+    reason: str | None
+
+    def condition(self, *, was_well: bool) -> Condition:
+        if self.reason is None:
+            return Condition.OK
+        if not was_well:
+            return Condition.STARTING
+        return Condition.DOWN if self.refusal else Condition.DEGRADED
+
+    @property
+    def coordinator(self) -> CoordinatorHealth:
+        return CoordinatorHealth(
+            host=self.cluster.coordinator.host if self.cluster else None,
+            port=self.cluster.coordinator.port if self.cluster else None,
+            answers=self.refusal is None,
+            reason=self.refusal.message if self.refusal else None,
+        )
+
+
 @router.get(
     "/health",
     summary="Tell whether the coordinator answers and every desired worker is registered",
-    responses={503: {"model": Health, "description": "Not yet, or no longer; the body says why."}},
+    responses={503: {"model": Health, "description": "Citus is not yet well, or no longer; the body says why."}},
 )
 async def health(parts: PartsOf, response: Response) -> Health:
+    """Answer 200 while Citus is well: a service beside it that is down makes the status degraded, and no more."""
     response.headers["Cache-Control"] = "no-store"
+    citus, companions = await asyncio.gather(look_at_citus(parts), _companions(parts))
+    if citus.reason:
+        response.status_code = 503
+        response.headers["Retry-After"] = "5"
+    return Health(
+        status=_status(citus, companions, parts.was_well),
+        reason="; ".join(_reasons(citus, companions)) or None,
+        version=__version__,
+        cluster=citus.cluster.cluster if citus.cluster else None,
+        coordinator=citus.coordinator,
+        workers=citus.workers,
+        reconciler_error=parts.reconciler.registration.error,
+        companions=[
+            CompanionHealth(service=one.service, condition=one.condition, reason=one.reason) for one in companions
+        ],
+    )
+
+
+async def look_at_citus(parts: Parts) -> CitusSeen:
+    """Ask the coordinator for a sign of life, and the reconciler what it found at its last look."""
     try:
         cluster = parts.configuration.cluster()
         refusal = await parts.coordinator.check()
     except CitusClusterError as error:
-        cluster, refusal = None, error
-    answer = _report(parts, cluster, refusal)
-    if answer.status is HealthStatus.OK:
-        parts.was_well = True
-    else:
-        response.status_code = 503
-        response.headers["Retry-After"] = "5"
-    return answer
-
-
-def _report(parts: Parts, cluster: ApiConfig | None, refusal: CitusClusterError | None) -> Health:
-    registration = parts.reconciler.registration
-    workers = _workers(registration, cluster) if parts.settings.reconciler and cluster else None
+        return CitusSeen(None, error, None, error.message)
+    workers = _workers(parts.reconciler.registration, cluster) if parts.settings.reconciler else None
     reason = refusal.message if refusal else _pending_reason(workers)
-    failing = HealthStatus.DEGRADED if parts.was_well else HealthStatus.STARTING
-    return Health(
-        status=failing if reason else HealthStatus.OK,
-        reason=reason,
-        version=__version__,
-        cluster=cluster.cluster if cluster else None,
-        coordinator=CoordinatorHealth(
-            host=cluster.coordinator.host if cluster else None,
-            port=cluster.coordinator.port if cluster else None,
-            answers=refusal is None,
-            reason=refusal.message if refusal else None,
-        ),
-        workers=workers,
-        reconciler_error=registration.error,
-    )
+    parts.was_well = parts.was_well or reason is None
+    return CitusSeen(cluster, refusal, workers, reason)
+
+
+async def _companions(parts: Parts) -> tuple[CompanionStatus, ...]:
+    try:
+        return await parts.companions.known(within_s=parts.settings.health_timeout_s)
+    except CitusClusterError:
+        # Of the configuration, and told with Citus.
+        return ()
+
+
+def _status(citus: CitusSeen, companions: Sequence[CompanionStatus], was_well: bool) -> HealthStatus:
+    conditions = {status.condition for status in companions}
+    if citus.reason:
+        return HealthStatus.DEGRADED if was_well else HealthStatus.STARTING
+    if conditions & {Condition.DOWN, Condition.DEGRADED}:
+        return HealthStatus.DEGRADED
+    return HealthStatus.STARTING if Condition.STARTING in conditions else HealthStatus.OK
+
+
+def _reasons(citus: CitusSeen, companions: Sequence[CompanionStatus]) -> list[str]:
+    reasons = [citus.reason] if citus.reason else []
+    return reasons + [
+        f"{status.service.value} is {status.condition.value}: {status.reason}"
+        for status in companions
+        if status.condition is not Condition.OK
+    ]
 
 
 def _workers(registration: Registration, cluster: ApiConfig) -> WorkersHealth:

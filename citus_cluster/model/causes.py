@@ -34,6 +34,23 @@ _KILLED = Cause(
 # The first that matches wins: what names its reason exactly comes before what is only a symptom.
 _SIGNS = (
     _sign(
+        r"has the data of an old primary, and",
+        "it has the data of an old primary, and the other server of the pair is the primary now",
+        "Make it a replica, without what only it has: citus-cluster pg14 rebuild-replica. Or choose it, without what "
+        "only the other has: citus-cluster pg14 promote.",
+    ),
+    _sign(
+        r"was the primary and has no data now",
+        "it was the primary, and its volume is empty now",
+        "Go on with the replica's data: citus-cluster pg14 promote. To begin with empty servers, remove the volumes of "
+        "both, and pg14-role.",
+    ),
+    _sign(
+        r"copies the data of the primary \S+ \(\d+ MB so far\)",
+        "it still copies the data of the primary",
+        "It goes on by itself: wait, or run citus-cluster up again, with a longer --timeout.",
+    ),
+    _sign(
         r"exec format error",
         "the image is for another processor than this machine's",
         "On Apple Silicon switch on Rosetta in Docker Desktop (Settings, General); elsewhere use an image for this "

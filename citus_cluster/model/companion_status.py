@@ -18,17 +18,22 @@ class Condition(StrEnum):
 
 @dataclass(frozen=True)
 class CompanionStatus:
-    """One companion. ``reason`` says why the condition is not ok; ``figures`` are plain data, without secrets."""
+    """One companion. ``reason`` says why the condition is not ok; ``figures`` are plain data, without secrets.
+
+    ``summary`` is the one line of them that people read.
+    """
 
     service: Service
     condition: Condition
     reason: str | None
     figures: Mapping[str, object]
+    summary: str = ""
 
     def as_dict(self) -> Mapping[str, object]:
         return {
             "service": self.service.value,
             "condition": self.condition.value,
             "reason": self.reason,
+            "summary": self.summary,
             **self.figures,
         }

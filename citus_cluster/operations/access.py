@@ -9,7 +9,7 @@ from citus_cluster.model.companions import CASSANDRA_USER, PG14_DATABASE, PG14_U
 from citus_cluster.model.topology import Topology
 from citus_cluster.operations.directory import Directory
 from citus_cluster.runtime.postgres import ConnectionInfo
-from citus_cluster.runtime.secrets import ADMIN_TOKEN, PG14_PASSWORD, REDIS_PASSWORD, SUPERUSER_PASSWORD
+from citus_cluster.runtime.secrets import ADMIN_TOKEN, PG14_PASSWORD, SUPERUSER_PASSWORD
 
 
 @dataclass(frozen=True)
@@ -71,11 +71,9 @@ def _companions(topology: Topology, folder: str) -> Iterator[tuple[str, str]]:
             f"-U {PG14_USER} -d {PG14_DATABASE}",
         )
     if topology.redis:
-        yield (
-            topology.redis.service,
-            f'REDISCLI_AUTH="$(cat {folder}{REDIS_PASSWORD})" redis-cli -h {topology.connect_host} '
-            f"-p {topology.redis.host_port}",
-        )
+        # Inside the container: few machines have a redis-cli of their own.
+        opened = "REDISCLI_AUTH=$(cat /run/secrets/redis_password) exec redis-cli"
+        yield topology.redis.service, f"docker exec -it {topology.redis.container_name} sh -c '{opened}'"
     for node in topology.cassandra[:1]:
         # Inside the container, where alone the password shows in a process list.
         read = '"$(cat /run/secrets/cassandra_password)"'

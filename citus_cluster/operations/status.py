@@ -2,26 +2,36 @@
 
 import asyncio
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Any
 
 from citus_cluster.errors import CitusClusterError, EngineUnavailableError
+from citus_cluster.model.companion_status import CompanionStatus, Condition
 from citus_cluster.model.nodes import NodeAddress
 from citus_cluster.model.overview import Overview
+from citus_cluster.model.services import Service
 from citus_cluster.model.topology import Topology
+from citus_cluster.operations import pg14_status
+from citus_cluster.operations.companions import Companions, Places
 from citus_cluster.operations.directory import Directory
 from citus_cluster.operations.overview import overview
 from citus_cluster.operations.preflight import project_findings
+from citus_cluster.runtime import secrets
+from citus_cluster.runtime.cassandra_ring import RingNode, nodetool_status
 from citus_cluster.runtime.engine import Container, Engine, in_thread
 from citus_cluster.runtime.postgres import connect
 
 _CONNECT_TIMEOUT_S = 3.0
 _OVERVIEW_TIMEOUT_S = 20.0
+_COMPANIONS_TIMEOUT_S = 5.0
 
 
 class State(StrEnum):
-    """State of the whole cluster: down if its coordinator (or, without one, every worker) does not answer."""
+    """State of the whole cluster.
+
+    Down if its coordinator does not answer; without one, if no worker does; without Citus, if no service does.
+    """
 
     OK = "ok"
     DEGRADED = "degraded"
@@ -54,12 +64,17 @@ class ServiceStatus:
 
 @dataclass(frozen=True)
 class Status:
-    """Everything that could be learned. ``problems`` says in words what is not as it should be."""
+    """Everything that could be learned. ``problems`` says in words what is not as it should be.
+
+    ``ring`` is what nodetool says of Cassandra's nodes, None where it was not asked or said nothing.
+    """
 
     cluster: str
     state: State
     services: tuple[ServiceStatus, ...]
     overview: Overview | None
+    companions: tuple[CompanionStatus, ...]
+    ring: tuple[RingNode, ...] | None
     not_registered: tuple[NodeAddress, ...]
     not_desired: tuple[NodeAddress, ...]
     problems: tuple[str, ...]
@@ -79,6 +94,8 @@ class Status:
             "nodes": seen.get("nodes"),
             "tables": seen.get("tables"),
             "rebalance": seen.get("rebalance"),
+            "companions": [companion.as_dict() for companion in self.companions],
+            "cassandra_ring": [node.as_dict() for node in self.ring] if self.ring is not None else None,
             "not_registered": [str(address) for address in self.not_registered],
             "not_desired": [str(address) for address in self.not_desired],
         }
@@ -87,9 +104,10 @@ class Status:
 async def status(directory: Directory) -> Status:
     """Look at everything at once. Never fails because something is down: it says so."""
     topology = directory.topology
-    (services, service_problems), (seen, overview_problem) = await asyncio.gather(
-        _services(directory), _overview(directory)
+    (services, service_problems), (seen, overview_problem), asked, ring = await asyncio.gather(
+        _services(directory), _overview(directory), _companions(directory), _ring(directory)
     )
+    companions = tuple(with_containers(topology, companion, services) for companion in asked)
     missing, extra = differences(topology, seen)
     problems = [*service_problems, *([overview_problem] if overview_problem else [])]
     problems += [f"{address} is wanted, but not an active node" for address in missing]
@@ -98,11 +116,19 @@ async def status(directory: Directory) -> Status:
         problems += [f"{node.address} does not answer: {node.reason}" for node in seen.nodes if node.reason]
         if topology.coordinator:
             problems += list(seen.rebalance.problems)
+    # What the containers say was said above.
+    problems += [
+        f"{before.service.value}: {before.reason}"
+        for before, after in zip(asked, companions, strict=True)
+        if before == after and before.reason
+    ]
     return Status(
         cluster=topology.name,
         state=overall(topology, services, seen, bool(problems)),
         services=services,
         overview=seen,
+        companions=companions,
+        ring=ring,
         not_registered=missing,
         not_desired=extra,
         problems=tuple(problems),
@@ -126,7 +152,7 @@ def differences(topology: Topology, seen: Overview | None) -> tuple[tuple[NodeAd
 def overall(topology: Topology, services: Sequence[ServiceStatus], seen: Overview | None, has_problems: bool) -> State:
     """Sum up."""
     workers = {worker.service for worker in topology.workers}
-    nobody = not any(service.ok for service in services if service.service in workers)
+    nobody = not any(service.ok for service in services if service.service in workers or not topology.nodes)
     if seen is None if topology.coordinator else nobody:
         return State.DOWN
     if has_problems or not all(service.ok for service in services):
@@ -169,6 +195,64 @@ def _words(service: ServiceStatus) -> str:
         service.state if service.state != "running" else f"running, but {service.health or 'without a health check'}"
     )
     return f"{state} ({service.reason})" if service.reason else state
+
+
+async def _companions(directory: Directory) -> tuple[CompanionStatus, ...]:
+    topology = directory.topology
+    passwords = {
+        Service.PG14: secrets.PG14_PASSWORD,
+        Service.REDIS: secrets.REDIS_PASSWORD,
+        Service.CASSANDRA: secrets.CASSANDRA_PASSWORD,
+    }
+    host = topology.connect_host
+    places = Places(
+        pg14={server.service: NodeAddress(host, server.host_port) for server in topology.pg14},
+        pg14_synchronous=topology.pg14_synchronous,
+        redis=NodeAddress(host, topology.redis.host_port) if topology.redis else None,
+        cassandra=tuple(NodeAddress(host, node.host_port) for node in topology.cassandra),
+    )
+
+    async def ask_pg14(timeout_s: float) -> CompanionStatus:
+        return (await pg14_status.status(directory)).companion_status()
+
+    companions = Companions(places, lambda service: directory.secret(passwords[service]), ask_pg14=ask_pg14)
+    try:
+        return await companions.ask_all(_COMPANIONS_TIMEOUT_S)
+    finally:
+        await companions.close()
+
+
+async def _ring(directory: Directory) -> tuple[RingNode, ...] | None:
+    """Ask nodetool in the first node that is well; it takes some seconds, and only adds to what CQL says."""
+    names = [node.service for node in directory.topology.cassandra]
+    if not names:
+        return None
+    try:
+        engine = await in_thread(Engine.connect)
+        containers = await in_thread(engine.project_containers, directory.topology.name)
+        well = [one for one in containers if one.service in names and one.health == "healthy"]
+        return await in_thread(nodetool_status, engine, well[0]) if well else None
+    except CitusClusterError:
+        return None
+
+
+def with_containers(
+    topology: Topology, companion: CompanionStatus, services: Sequence[ServiceStatus]
+) -> CompanionStatus:
+    """Say why one does not answer as its containers know it: they are starting, or do not run."""
+    if companion.condition is not Condition.DOWN:
+        return companion
+    own = {member.service for member in topology.companions if member.config == companion.service.value}
+    containers = [service for service in services if service.service in own and not service.ok]
+    starting = [service for service in containers if service.state == "running" and service.health == "starting"]
+    if starting:
+        return replace(companion, condition=Condition.STARTING, reason=starting[0].reason or companion.reason)
+    stopped = [service for service in containers if service.state not in {"running", "unknown"}]
+    if len(stopped) == len(own) == 1:
+        return replace(companion, reason=f"its container is {_words(stopped[0])}")
+    if len(stopped) == len(own):
+        return replace(companion, reason="; ".join(f"{service.service} is {_words(service)}" for service in stopped))
+    return companion
 
 
 async def _overview(directory: Directory) -> tuple[Overview | None, str | None]:

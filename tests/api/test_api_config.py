@@ -9,7 +9,7 @@ import pytest
 from admin_api.configuration import Configuration
 from admin_api.settings import Settings
 from citus_cluster.errors import SpecError
-from citus_cluster.model.api_config import ApiConfig, ApiTokens, hash_token
+from citus_cluster.model.api_config import ApiConfig, ApiTokens, CompanionAddresses, hash_token
 from citus_cluster.model.nodes import NodeAddress
 
 CONFIG = ApiConfig(
@@ -19,6 +19,12 @@ CONFIG = ApiConfig(
     coordinator=NodeAddress("citus-coordinator"),
     coordinator_address=NodeAddress("db.example", 5434),
     workers=(NodeAddress("citus-worker1"), NodeAddress("10.0.0.7", 6000)),
+    companions=CompanionAddresses(
+        pg14=(NodeAddress("pg14-primary"), NodeAddress("pg14-replica")),
+        pg14_synchronous=True,
+        redis=NodeAddress("redis", 6379),
+        cassandra=(NodeAddress("cassandra", 9042),),
+    ),
 )
 
 
@@ -36,6 +42,12 @@ def test_the_text_has_the_agreed_shape_and_a_newline_at_its_end() -> None:
         "coordinator": {"host": "citus-coordinator", "port": 5432},
         "coordinator_address": {"host": "db.example", "port": 5434},
         "workers": [{"host": "citus-worker1", "port": 5432}, {"host": "10.0.0.7", "port": 6000}],
+        "companions": {
+            "pg14": [{"host": "pg14-primary", "port": 5432}, {"host": "pg14-replica", "port": 5432}],
+            "pg14_synchronous": True,
+            "redis": {"host": "redis", "port": 6379},
+            "cassandra": [{"host": "cassandra", "port": 9042}],
+        },
     }
 
 

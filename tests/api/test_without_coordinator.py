@@ -14,7 +14,8 @@ from admin_api.app import create_app
 from admin_api.settings import Settings
 from citus_cluster.errors import UsageError
 
-PROTECTED = ["/api/v1/nodes/active", "/api/v1/rebalance", "/openapi.json", "/docs", "/redoc", "/nowhere", "/health/"]
+API_PATHS = ["/api/v1/nodes/active", "/api/v1/rebalance", "/api/v1/services"]
+PROTECTED = [*API_PATHS, "/openapi.json", "/docs", "/redoc", "/nowhere", "/health/"]
 
 
 def problem_of(response: httpx.Response, status: int) -> dict[str, Any]:
@@ -178,6 +179,7 @@ def test_the_openapi_document_declares_problems_and_the_token(away: Api) -> None
         ("/api/v1/nodes", "post"),
         ("/api/v1/rebalance", "get"),
         ("/api/v1/rebalance", "post"),
+        ("/api/v1/services", "get"),
     }
     for (path, _), operation in operations.items():
         if path == "/health":

@@ -79,8 +79,9 @@ def test_nothing_is_killed_for_memory_under_pgbench_on_both_sides(stack: Generat
         "pg14": ("pg14-primary", "postgres", "testdb", stack.secret("pg14_password"), 20),
     }
     for host, user, database, password, _ in sides.values():
-        done = pgbench(stack, password, "-i", "-s", "10", "-q", "-h", host, "-U", user, database)
-        assert done.wait(timeout=300) == 0, done.stdout and done.stdout.read()
+        made = pgbench(stack, password, "-i", "-s", "10", "-q", "-h", host, "-U", user, database)
+        output, _ = made.communicate(timeout=300)
+        assert made.returncode == 0, output
     for table, column in (("accounts", "aid"), ("branches", "bid"), ("tellers", "tid")):
         stack.sql(f"SELECT create_distributed_table('pgbench_{table}', '{column}')")
     loads = [

@@ -84,7 +84,7 @@ def test_only_the_folder_hides_what_the_api_reads(tmp_path: Path) -> None:
 def test_what_a_health_check_without_root_reads_is_hidden_by_the_folder_alone(tmp_path: Path) -> None:
     made = secrets.prepare(tmp_path, given_password="x", services=(Service.PG14, Service.REDIS, Service.CASSANDRA))
     modes = {path.rpartition("/")[2]: wanted.mode for path, wanted in made.files.items()}
-    assert [name for name, mode in modes.items() if mode != 0o600] == ["redis_password"]
+    assert [name for name, mode in modes.items() if mode != 0o600] == ["redis_password", "cassandra_password"]
     assert len(set(made.values.values())) == len(made.values) == 5
 
 

@@ -1,0 +1,31 @@
+"""The services of the cluster, Citus and those beside it, each with its condition and figures."""
+
+import asyncio
+
+from fastapi import APIRouter
+
+from admin_api.dependencies import PartsOf
+from admin_api.routes.health import look_at_citus
+from admin_api.schemas import Citus, Companion, Services
+
+router = APIRouter(prefix="/services", tags=["services"])
+
+
+@router.get("", summary="Tell how every service is, Citus and those beside it")
+async def list_services(parts: PartsOf) -> Services:
+    """Answer 200 whatever is down: its condition and reason say so. Figures are a few seconds old at most."""
+    settings = parts.settings
+    citus, companions = await asyncio.gather(
+        look_at_citus(parts),
+        # Longer than they may take, so that the first who asks gets their answer too.
+        parts.companions.known(within_s=settings.companion_timeout_s + 1),
+    )
+    return Services(
+        citus=Citus(
+            condition=citus.condition(was_well=parts.was_well),
+            reason=citus.reason,
+            coordinator=citus.coordinator,
+            workers=citus.workers,
+        ),
+        companions=[Companion.model_validate(dict(status.as_dict())) for status in companions],
+    )
