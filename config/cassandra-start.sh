@@ -76,11 +76,7 @@ runs() {
 }
 
 first_start_of_first_node() {
-    local other reason deadline
-    for other in "${ring[@]:1}"; do
-        ! cql_answers "$other" || fail "the volume of $service is empty, but $other has a ring already: restore \
-the volume, or replace the lost node as docs/services.md says"
-    done
+    local reason deadline
     say "starting, to replace the default superuser; CQL is closed to the outside until then"
     configure "$(seeds 1)" 127.0.0.1
     # Nobody else is in the ring and nobody can connect: there is nothing to wait for.
@@ -109,14 +105,16 @@ generated/secrets/cassandra_password nor the default superuser may log in: was t
     finish_first_start
 }
 
-first_start_of_further_node() {
-    local previous=${ring[number - 2]} waited
+# join NODE NUMBER...: join the ring of that node; the numbers are those of nodes in it.
+join() {
+    local member=$1 waited
+    shift
     while :; do
-        say "waiting until $previous answers CQL: nodes join the ring one after the other"
-        until cql_answers "$previous"; do sleep 1; done
-        replicate_roles "$previous"
+        say "waiting until $member answers CQL: nodes join the ring one after the other"
+        until cql_answers "$member"; do sleep 1; done
+        replicate_roles "$member"
         say "joining the ring, which takes a minute, and as long as it takes to copy this node's part of the data"
-        configure "$(seeds $(seq $((number - 1))))" 0.0.0.0 # a node that is its own seed does not join
+        configure "$(seeds "$@")" 0.0.0.0 # a node that is its own seed does not join
         # What an attempt that was killed has copied is copied again.
         run -Dcassandra.reset_bootstrap_progress=true
         waited=0
@@ -129,7 +127,7 @@ first_start_of_further_node() {
             fi
         done
         ! runs || break
-        # For half a minute the ring refuses a node of which it knows that it has begun to join.
+        # For half a minute the ring refuses a node that has begun to join before.
         say "joining the ring failed, as the lines above say; trying again in 10 s"
         sleep 10
     done
@@ -173,10 +171,14 @@ export JVM_EXTRA_OPTS
 
 if [ -e "$mark" ]; then
     say "starting"
-elif [ "$number" -eq 1 ]; then
-    first_start_of_first_node
+elif [ "$number" -gt 1 ]; then
+    join "${ring[number - 2]}" $(seq $((number - 1)))
 else
-    first_start_of_further_node
+    # The first node of a ring that is there already has lost its volume: a second ring would hide the data of the rest.
+    for other in "${ring[@]:1}"; do
+        ! cql_answers "$other" || join "$other" $(seq 2 ${#ring[@]})
+    done
+    first_start_of_first_node
 fi
 # Every node is its own seed from now on, so that each may start while the others are away.
 configure "$(seeds $(seq ${#ring[@]}))" 0.0.0.0

@@ -5,7 +5,8 @@
 # which this node reaches the others. What is missing is printed, for `docker inspect`.
 PGPASSWORD=$(cat /run/secrets/superuser_password) || exit 1
 export PGPASSWORD PGCONNECT_TIMEOUT=4
-missing=$(psql -X -h 127.0.0.1 -U "$1" -d "$2" -v ON_ERROR_STOP=1 -Atq <<'SQL'
+# Cut off before the engine does: an orphan would become the server's own child, and its failure look like a crash.
+missing=$(timeout 8 psql -X -h 127.0.0.1 -U "$1" -d "$2" -v ON_ERROR_STOP=1 -Atq <<'SQL'
 SET statement_timeout = '4s';
 SELECT 'the extension citus is missing in this database'
   WHERE NOT EXISTS (SELECT FROM pg_extension WHERE extname = 'citus')

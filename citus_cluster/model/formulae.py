@@ -250,6 +250,8 @@ def _replication(facts: Facts) -> Iterator[Line]:
         yield Line("max_slot_wal_keep_size", f"{2 * largest}GB", group, formula, JUDGEMENT, inputs)
         yield Line("wal_log_hints", "on", group, "pg_rewind needs it", PG_DOCS)
         yield Line("hot_standby", "on", group, "the replica serves reads", PG_DOCS)
+        formula = "the replica comes back to a restarted primary after 1 s, not 5"
+        yield Line("wal_retrieve_retry_interval", "1s", group, formula, JUDGEMENT)
     inputs = f"max_connections={load.max_connections}"
     source = f"{CITUS_CODE}, transaction_management.c" if facts.citus else JUDGEMENT
     formula = "2 max_connections" + (": two-phase commit" if facts.citus else ", as on the Citus nodes")

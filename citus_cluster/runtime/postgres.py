@@ -129,8 +129,8 @@ def explain_refusal(info: ConnectionInfo, text: str) -> UnreachableError:
     if re.search(r"password authentication failed|no password supplied|SCRAM|role .* does not exist", text):
         return AuthenticationError(
             f"{info.dsn()} refused the password of role {info.user!r}: {reason}",
-            hint="The password is the one with which the data directory was first created; it is in "
-            "generated/secrets/superuser_password of the directory that created the cluster.",
+            hint="The password is the one with which the data directory was first created; it is in generated/secrets/ "
+            "of the directory that created the cluster (superuser_password, pg14_password for the PostgreSQL 14 pair).",
         )
     return UnreachableError(f"Cannot connect to {info.dsn()}: {reason}", hint=_hint_for(text))
 
