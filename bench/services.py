@@ -18,13 +18,13 @@ from citus_cluster.model.events import Event, EventKind
 from citus_cluster.model.images import DEFAULT_CASSANDRA_IMAGE, DEFAULT_PG14_IMAGE, DEFAULT_REDIS_IMAGE
 from citus_cluster.operations.directory import load
 from citus_cluster.operations.up import up
+from citus_cluster.runtime.cassandra_ring import OPTIONS
 from citus_cluster.runtime.ports import answers
 
 _RUNS = 3
 _WORKERS = 3
 _NAME = "citus-bench"
 _PATIENCE_S = 600
-_OPTIONS = b"\x04\x00\x00\x00\x05\x00\x00\x00\x00"
 
 
 def bench_services() -> None:
@@ -36,7 +36,7 @@ def bench_services() -> None:
         "pg14": _bare(DEFAULT_PG14_IMAGE, 5432, port, _takes_sql, "-e", "POSTGRES_PASSWORD=bench"),
         "redis": _bare(DEFAULT_REDIS_IMAGE, 6379, port, lambda p: answers("127.0.0.1", p, b"PING\r\n", timeout_s=2)),
         "cassandra": _bare(
-            DEFAULT_CASSANDRA_IMAGE, 9042, port, lambda p: answers("127.0.0.1", p, _OPTIONS, timeout_s=2),
+            DEFAULT_CASSANDRA_IMAGE, 9042, port, lambda p: answers("127.0.0.1", p, OPTIONS, timeout_s=2),
             "-e", "MAX_HEAP_SIZE=512M", "-e", "HEAP_NEWSIZE=128M",
         ),
     }  # fmt: skip

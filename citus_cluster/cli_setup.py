@@ -276,7 +276,10 @@ def _services(text: str) -> list[str]:
         raise UsageError("--services is empty: name at least one of " + ", ".join(Service) + ".")
     if text.strip() == "all":
         return [service.value for service in Service]
-    return [part.strip() for part in text.split(",") if part.strip()]
+    services = [part.strip() for part in text.split(",") if part.strip()]
+    if "all" in services:
+        raise UsageError("--services: 'all' stands alone.", hint="Write --services=all, or name the services.")
+    return services
 
 
 def _replication(synchronous: bool) -> str:

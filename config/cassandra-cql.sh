@@ -4,6 +4,7 @@
 # Passwords are arguments of functions, which are in no process list.
 
 cql_port=9042
+cql_patience=20 # seconds for one answer
 
 # cql_answers HOST: exit 0 if CQL answers there. The frame OPTIONS needs no credentials.
 cql_answers() (
@@ -71,10 +72,10 @@ cql_send() {
 # cql_receive: one frame of descriptor 3 as hexadecimal digits: opcode, then body. Exit 1 if none came in time.
 cql_receive() {
     local header length body
-    header=$(timeout 20 head -c 9 <&3 | od -An -v -tx1 | tr -d ' \n')
+    header=$(timeout "$cql_patience" head -c 9 <&3 | od -An -v -tx1 | tr -d ' \n')
     [ ${#header} -eq 18 ] || return 1
     length=$((16#${header:10}))
-    body=$(timeout 20 head -c "$length" <&3 | od -An -v -tx1 | tr -d ' \n')
+    body=$(timeout "$cql_patience" head -c "$length" <&3 | od -An -v -tx1 | tr -d ' \n')
     [ ${#body} -eq $((length * 2)) ] || return 1
     # What a frame of this size tells fits; a health check need not carry all that SUPPORTED lists.
     case ${header:8:2} in

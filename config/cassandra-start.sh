@@ -14,9 +14,10 @@ user='admin'
 # shellcheck source=config/cassandra-cql.sh
 . "$settings/cql.sh"
 
+# say TEXT: for the health check; in the log when it is new.
 say() {
+    [ "$(cat "$state" 2>/dev/null)" = "$1" ] || printf 'start.sh: %s\n' "$1"
     printf '%s\n' "$1" >"$state"
-    printf 'start.sh: %s\n' "$1"
 }
 
 fail() {
@@ -105,14 +106,33 @@ generated/secrets/cassandra_password nor the default superuser may log in: was t
     finish_first_start
 }
 
+# running_elsewhere: a node of the ring that runs without this one, its first. So it is when this one's volume is lost;
+# to begin a second ring would hide the data of the first. In a new ring the others wait for this one.
+running_elsewhere() {
+    local each
+    [ ${#ring[@]} -gt 1 ] || return
+    for _ in {1..15}; do
+        for each in $(seq 2 ${#ring[@]}); do
+            if (exec 3<>"/dev/tcp/${ring[each - 1]}/$((6999 + each))") 2>/dev/null; then
+                printf '%s' "${ring[each - 1]}"
+                return
+            fi
+        done
+        sleep 1
+    done
+    return 1
+}
+
 # join NODE NUMBER...: join the ring of that node; the numbers are those of nodes in it.
 join() {
     local member=$1 waited
     shift
     while :; do
-        say "waiting until $member answers CQL: nodes join the ring one after the other"
-        until cql_answers "$member"; do sleep 1; done
-        replicate_roles "$member"
+        until cql_answers "$member"; do
+            say "waiting until $member answers CQL: nodes join the ring one after the other"
+            sleep 1
+        done
+        prepare_ring "$member" || continue
         say "joining the ring, which takes a minute, and as long as it takes to copy this node's part of the data"
         configure "$(seeds "$@")" 0.0.0.0 # a node that is its own seed does not join
         # What an attempt that was killed has copied is copied again.
@@ -132,22 +152,41 @@ join() {
         sleep 10
     done
     finish_first_start
+    say "in the ring"
     wait "$jvm"
     exit
 }
 
-# replicate_roles NODE: have the ring, by way of one of its nodes, keep the roles on this node too. That is before it
-# joins, so that joining copies them, and no login ever meets a node without them.
-replicate_roles() {
+# prepare_ring NODE: what the ring must be asked, by way of one of its nodes, before this one joins it. Exit 1 where it
+# must wait.
+prepare_ring() {
     local wanted=$((number < 3 ? number : 3)) found
-    until found=$(cql "$1" "$user" "$password" \
-        "SELECT replication FROM system_schema.keyspaces WHERE keyspace_name = 'system_auth'") &&
-        [[ $found =~ (dc1|replication_factor)[^0-9]+([0-9]+) ]] && { [ "${BASH_REMATCH[2]}" -ge "$wanted" ] ||
-        found=$(cql "$1" "$user" "$password" "ALTER KEYSPACE system_auth \
-WITH replication = {'class': 'NetworkTopologyStrategy', 'dc1': $wanted}"); }; do
-        say "$1 does not raise the replication of the roles: ${found:-no answer}"
+    if [ ! -e "$data/data" ]; then
+        found=$(ask "$1" "SELECT CAST(peer_port AS text) FROM system.peers_v2") || return
+        if [[ $found = *" $((6999 + number))"* ]]; then
+            say "the volume of $service is empty, but the ring knows $service: take the lost node out of it first \
+(docker compose exec $1 nodetool removenode, with its Host ID, which nodetool status shows); then this one joins"
+            sleep 2
+            return 1
+        fi
+    fi
+    # Roles are to be on three nodes. They are replicated before this one joins, so that joining copies them, and no
+    # login ever meets a node without them.
+    found=$(ask "$1" "SELECT replication FROM system_schema.keyspaces WHERE keyspace_name = 'system_auth'") || return
+    [[ $found =~ (dc1|replication_factor)[^0-9]+([0-9]+) ]] && [ "${BASH_REMATCH[2]}" -lt "$wanted" ] || return 0
+    ask "$1" "ALTER KEYSPACE system_auth WITH replication = {'class': 'NetworkTopologyStrategy', 'dc1': $wanted}"
+}
+
+# ask NODE STATEMENT: as the superuser.
+ask() {
+    local found
+    if found=$(cql "$1" "$user" "$password" "$2"); then
+        printf '%s' "$found"
+    else
+        say "$1 does not let this node prepare its joining: ${found:-no answer}" >&2
         sleep 2
-    done
+        return 1
+    fi
 }
 
 finish_first_start() {
@@ -161,25 +200,34 @@ while read -r name rack; do
     [ "$name" != "$service" ] || number=${#ring[@]}
 done <"$settings/ring.txt"
 [ "$number" -gt 0 ] || fail "$service is not in the ring of $settings/ring.txt: run setup_citus_cluster.py again"
-[ -w "$data" ] || fail "$data is not writable for user $(id -u): give the volume back to it with chown"
+[ -w "$data" ] || fail "$data is not writable for user $(id -u): give it back, with docker run --rm --user root \
+--volumes-from $HOSTNAME --entrypoint chown cassandra:5 -R cassandra: $data"
 password=$(cat /run/secrets/cassandra_password) || fail "the secret cassandra_password cannot be read"
 [ -n "$password" ] || fail "the secret cassandra_password is empty"
+
+# So that cqlsh needs no password from who may run commands in this container.
+mkdir -p "$HOME/.cassandra"
+(
+    umask 077
+    # The second is what cqlsh read before 4.1, and some of it after.
+    for section in PlainTextAuthProvider plain_text_auth; do
+        printf '[%s]\nusername = %s\npassword = %s\n' "$section" "$user" "$password"
+    done >"$HOME/.cassandra/credentials"
+)
 
 # Outside the heap: a bound for what the JVM itself does not bound, so that the container's limit is never met.
 JVM_EXTRA_OPTS="${JVM_EXTRA_OPTS-} -XX:MaxDirectMemorySize=256m -XX:+ExitOnOutOfMemoryError"
 export JVM_EXTRA_OPTS
 
 if [ -e "$mark" ]; then
-    say "starting"
+    : # done
 elif [ "$number" -gt 1 ]; then
     join "${ring[number - 2]}" $(seq $((number - 1)))
 else
-    # The first node of a ring that is there already has lost its volume: a second ring would hide the data of the rest.
-    for other in "${ring[@]:1}"; do
-        ! cql_answers "$other" || join "$other" $(seq 2 ${#ring[@]})
-    done
+    ! other=$(running_elsewhere) || join "$other" $(seq 2 ${#ring[@]})
     first_start_of_first_node
 fi
+say "starting"
 # Every node is its own seed from now on, so that each may start while the others are away.
 configure "$(seeds $(seq ${#ring[@]}))" 0.0.0.0
 # Alone, there is no gossip to wait for.

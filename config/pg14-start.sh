@@ -33,6 +33,7 @@ data=${PGDATA:?}
 volume=$(dirname "$data")
 partial=$data.partial
 roles=/var/lib/citus-cluster
+fenced=$volume/fenced # these data were an old primary's when somebody last looked
 rebuild=$roles/rebuild-$service # asks for a new copy of the primary's data
 state_file=/run/citus-cluster.state # for the health check: a word, then a sentence; absent once the server starts
 output=/run/citus-cluster.output
@@ -96,7 +97,8 @@ write_passfile() {
 }
 
 replication_command() {
-    attend timeout 90 gosu postgres psql -X -w -Atq -d "$conninfo $copier replication=true" -c "$1" >"$output" 2>&1
+    # Inside gosu: without its capability, root may not signal another user's process.
+    attend gosu postgres timeout 90 psql -X -w -Atq -d "$conninfo $copier replication=true" -c "$1" >"$output" 2>&1
 }
 
 primary_answers() {
@@ -107,16 +109,16 @@ primary_answers() {
 
 # Move complete data to their place, so that they survive a power cut from then on.
 install_data() {
-    sync "$partial" && mv -T "$partial" "$data" && sync "$volume"
+    sync "$partial" && mv -T "$partial" "$data" && rm -f "$fenced" && sync "$volume"
 }
 
 # The image's own entry point makes the data; it ends as a server, which listens on the socket only.
 # That one gets the role, and is stopped. Synchronous commits would wait for a standby that cannot be
-# there yet, and the password is in a statement that must not be logged.
+# there yet, and the password is in a statement that must not be logged, nor kept by pg_stat_statements.
 initialise() {
     report initialising "makes new data: there is no primary yet"
     PGDATA=$partial docker-entrypoint.sh postgres "${options[@]}" -c listen_addresses= \
-        -c synchronous_standby_names= -c log_statement=none -c log_min_duration_statement=-1 \
+        -c synchronous_standby_names= -c shared_preload_libraries= -c log_statement=none -c log_min_duration_statement=-1 \
         -c log_min_duration_sample=-1 -c log_transaction_sample_rate=0 -c log_min_error_statement=panic &
     local server=$!
     # While it runs the init scripts, the server in postmaster.pid is another process.
@@ -183,6 +185,16 @@ keep_limits() {
     done
 }
 
+# Another major does not start on these data, and makes data that the right one does not start on.
+refuse_other_major() {
+    local version
+    version=$(postgres -V)
+    [[ $version =~ ' '14[.\ ] ]] && return
+    report confused "has an image of another PostgreSQL ($version) than 14. Set the image back (--pg14-image postgres:14);\
+ to move the data to another major: pg_dump here, pg_restore there, or pg_upgrade"
+    while :; do attend sleep 60; done
+}
+
 serve() {
     [[ $1 == primary ]] || keep_limits
     say "starts as a $1"
@@ -198,7 +210,14 @@ refuse_lost() {
  and pg14-role"
 }
 
+refuse_unchosen() {
+    report confused "has the data of an old primary, and who is the primary now is not written down any more: was the\
+ volume pg14-role removed? It does not serve. If $peer has the newer data, start that first; otherwise choose this one:\
+ citus-cluster pg14 promote $service"
+}
+
 refuse_fenced() {
+    : >"$fenced"
     report fenced "has the data of an old primary, and $peer is the primary now: it does not serve. To make it a replica,\
  without what only it has: citus-cluster pg14 rebuild-replica. To make it the primary: citus-cluster pg14 promote $service"
 }
@@ -217,6 +236,7 @@ done
 rm -rf "$volume"/*.partial
 if [[ -d $data ]]; then find "$data" ! -user postgres -exec chown -h postgres: {} +; fi
 write_passfile
+refuse_other_major
 
 while :; do
     case $(situation) in
@@ -231,10 +251,13 @@ while :; do
             continue
         fi
         ;;
-    -:primary) claim "$service" && continue ;;
+    -:primary)
+        # Where the choice is lost, data that were fenced by it must not be the first to take it.
+        if [[ -e $fenced ]]; then refuse_unchosen; else claim "$service" && continue; fi
+        ;;
     -:standby) claim "$peer" && continue ;;
     itself:primary)
-        rm -f "$rebuild"
+        rm -f "$rebuild" "$fenced"
         serve primary "$@"
         ;;
     itself:standby) serve standby "$@" ;;

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from citus_cluster.errors import ImmutableError
-from citus_cluster.model.images import official_major
+from citus_cluster.model.images import tag_version
 from citus_cluster.model.services import Service
 from citus_cluster.model.topology import Topology
 
@@ -32,11 +32,11 @@ def identity_of(topology: Topology, earlier: Mapping[str, Any]) -> dict[str, Any
 
 
 def older_images(earlier: Mapping[str, Any], identity: Mapping[str, Any]) -> Iterable[str]:
-    """Companions whose image is of an older major than the one that has written their data."""
+    """Companions whose image is older than the one that has written their data, as far as both tags tell."""
     for service, image in identity["companions"].items():
         before = earlier.get("companions", {}).get(service, image)
-        old, new = official_major(before, ".*"), official_major(image, ".*")
-        if old is not None and new is not None and new < old:
+        old, new = tag_version(before), tag_version(image)
+        if new[: len(old)] < old[: len(new)]:
             yield f"image of {service}: {before} → {image}"
 
 

@@ -56,10 +56,17 @@ def reference_problem(name: str) -> str | None:
     return None
 
 
+def tag_version(name: str) -> tuple[int, ...]:
+    """Version in an image's tag: (7, 2) of ``redis:7.2-alpine``; empty where the tag begins with none."""
+    found = re.search(r":(\d+(?:\.\d+)*)(?:-[^/:]*)?$", name.partition("@")[0])
+    return tuple(map(int, found[1].split("."))) if found else ()
+
+
 def official_major(name: str, repository: str) -> int | None:
     """Major in the tag of an official image such as ``redis:7.2-alpine``, of any registry; None for any other."""
-    found = re.search(rf"(?:^|/){repository}:(\d+)(?:[.-][^/]*)?$", name.partition("@")[0])
-    return int(found[1]) if found else None
+    if not re.search(rf"(?:^|/){repository}:[^/]+$", name.partition("@")[0]):
+        return None
+    return tag_version(name)[0] if tag_version(name) else None
 
 
 def pg14_image_problem(name: str) -> str | None:

@@ -1,7 +1,7 @@
 """What the user wants: ``cluster.yaml`` as models, strict, versioned, all problems at once."""
 
 import difflib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from enum import StrEnum
 from typing import Annotated, Any, Literal, get_args
 
@@ -256,7 +256,7 @@ def parse_spec(data: Any, *, origins: Mapping[str, str] | None = None, source: s
     except ValidationError as error:
         problems = [_problem(item, origins, source) for item in error.errors() if _is_meant(item, data)]
         raise SpecError(_headline(problems, source), details=list(dict.fromkeys(problems))) from None
-    problems = [f"{_origin(path, origins, source)}: {text}" for path, text in _contradictions(spec)]
+    problems = [f"{_origin(path, origins, source)}: {text}" for path, text in _contradictions(spec, origins)]
     if problems:
         raise SpecError(_headline(problems, source), details=problems)
     return spec
@@ -273,12 +273,14 @@ def _origin(path: str, origins: Mapping[str, str], source: str) -> str:
     return origins.get(path) or origins.get(path.rpartition(".")[0]) or (f"{source}: {path}" if source else path)
 
 
-def _contradictions(spec: ClusterSpec) -> Iterable[tuple[str, str]]:
-    """Problems between values that are valid each by itself."""
+def _contradictions(spec: ClusterSpec, given: Container[str]) -> Iterable[tuple[str, str]]:
+    """Problems between values that are valid each by itself; ``given`` are the paths that were asked for just now."""
     numbers = spec.worker_numbers
     if len(set(numbers)) != len(numbers):
         yield "workers", "a worker's number stands in the list twice: name each worker once"
-    if spec.pg14.replication is Replication.SYNC and Service.PG14 not in spec.wanted:
+    # What the file says of a service that is switched off holds again once it is switched on.
+    synchronous = spec.pg14.replication is Replication.SYNC and "pg14.replication" in given
+    if synchronous and Service.PG14 not in spec.wanted:
         yield "pg14.replication", "there is no replica to wait for: add pg14 to the services, or take async replication"
     if Service.CITUS not in spec.wanted:
         if Service.ADMIN_API in spec.wanted:

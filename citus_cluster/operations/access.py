@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from shlex import quote
 
-from citus_cluster.model.companions import CASSANDRA_USER, PG14_DATABASE, PG14_USER
+from citus_cluster.model.companions import PG14_DATABASE, PG14_USER
 from citus_cluster.model.topology import Topology
 from citus_cluster.operations.directory import Directory
 from citus_cluster.runtime.postgres import ConnectionInfo
@@ -75,9 +75,8 @@ def _companions(topology: Topology, folder: str) -> Iterator[tuple[str, str]]:
         opened = "REDISCLI_AUTH=$(cat /run/secrets/redis_password) exec redis-cli"
         yield topology.redis.service, f"docker exec -it {topology.redis.container_name} sh -c '{opened}'"
     for node in topology.cassandra[:1]:
-        # Inside the container, where alone the password shows in a process list.
-        read = '"$(cat /run/secrets/cassandra_password)"'
-        yield node.service, f"docker exec -it {node.container_name} sh -c 'cqlsh -u {CASSANDRA_USER} -p {read}'"
+        # There cqlsh finds its credentials, in a file that start.sh writes.
+        yield node.service, f"docker exec -it {node.container_name} cqlsh"
 
 
 def _next_commands(directory: Directory) -> tuple[str, ...]:

@@ -5,8 +5,8 @@ from typing import Any
 
 from citus_cluster.errors import ImmutableError, LeftoverVolumesError
 from citus_cluster.model.companions import cassandra_service
-from citus_cluster.model.services import COMPANIONS
-from citus_cluster.model.spec import ClusterSpec
+from citus_cluster.model.services import COMPANIONS, Service
+from citus_cluster.model.spec import MAX_CASSANDRA_NODES, ClusterSpec
 from citus_cluster.model.topology import Topology
 from citus_cluster.operations.request import Machine, SetupRequest
 from citus_cluster.runtime import secrets
@@ -25,7 +25,7 @@ def refuse_lockout(request: SetupRequest, spec: ClusterSpec, machine: Machine, p
     lost = [
         path
         for service in COMPANIONS
-        if service in spec.wanted
+        if service in spec.wanted and service is not Service.REDIS  # its data open with any password
         for path in secrets.OF_SERVICE[service]
         if secrets.saved(request.root, path) is None
     ]
@@ -74,7 +74,8 @@ def refuse_smaller_ring(topology: Topology, earlier: Mapping[str, Any], machine:
     here = {node.service for node in topology.cassandra}
     if not here:
         return  # switched off: nothing leaves the ring
-    gone = [s for s in earlier.get("companions", {}) if s.startswith(cassandra_service(1)) and s not in here]
+    ring = [cassandra_service(number) for number in range(1, MAX_CASSANDRA_NODES + 1)]
+    gone = [service for service in ring if service in earlier.get("companions", {}) and service not in here]
     if machine.engine:
         volumes = machine.engine.project_volumes(topology.name)
         gone = [service for service in gone if f"{topology.name}_{service}-data" in volumes]
@@ -83,5 +84,6 @@ def refuse_smaller_ring(topology: Topology, earlier: Mapping[str, Any], machine:
         raise ImmutableError(
             f"This would take {', '.join(gone)} out of Cassandra's ring, with the data there; nothing was written.",
             hint=f"Keep the number of nodes; or first, from the last to the first of them: docker compose exec {last} "
-            f"nodetool decommission; docker compose rm -sf {last}; docker volume rm {topology.name}_{last}-data.",
+            f"nodetool decommission --force; docker compose rm -sf {last}; "
+            f"docker volume rm {topology.name}_{last}-data. docs/services.md has all steps.",
         )

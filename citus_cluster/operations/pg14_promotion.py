@@ -128,7 +128,7 @@ def _losses(found: PairStatus, seen: SeenServer, old: SeenServer, end: int | Non
         yield f"{seen.service} has old data: it lacks all that {old.service} has written since it became the primary."
     elif old.role is ServerRole.PRIMARY and seen.role is ServerRole.PRIMARY:
         yield f"Both take writes now, so {seen.service} lacks what was written on {old.service} since they parted."
-    elif old.role is ServerRole.PRIMARY and not found.streams:
+    elif old.role is ServerRole.PRIMARY and not found.streams and seen.role is not ServerRole.DOWN:
         size = f" ({found.lag.bytes:,} bytes)" if found.lag.bytes else ""
         yield f"{seen.service} does not follow {old.service}, and lacks what was written since{size}."
     elif end is not None and (missing := _missing_bytes(seen, end)):
@@ -240,9 +240,9 @@ async def _fence(
 async def _wait_until_it_follows(
     directory: Directory, plan: Promotion, engine: Engine, found: PairStatus
 ) -> PairStatus:
-    """Wait for a replica that has just started, so that the primary is not stopped in vain."""
+    """Wait for a replica that has just started, or is slow, so that the primary is not stopped in vain."""
     deadline = time.monotonic() + _CATCH_UP_S
-    while found.server(plan.target).role is ServerRole.REPLICA and not found.streams:
+    while found.server(plan.target).role is not ServerRole.PRIMARY and not found.streams:
         if time.monotonic() > deadline:
             raise _would_lose(plan, found.problems)
         await asyncio.sleep(_POLL_S)
@@ -284,7 +284,7 @@ async def _have_everything(directory: Directory, plan: Promotion, engine: Engine
     container = await find_container(directory, engine, plan.old)
     end = await in_thread(pg14.read_clean_end, engine, container) if container else None
     seen = await _ask_target(plan)
-    if not seen.facts or not seen.facts.in_recovery:
+    if seen.facts and not seen.facts.in_recovery:
         return
     if end is None:
         if old.role is ServerRole.PRIMARY:

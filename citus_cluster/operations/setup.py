@@ -12,7 +12,7 @@ from citus_cluster.model.changes import Action, FileChange, WantedFile
 from citus_cluster.model.effects import Effect, effects
 from citus_cluster.model.identity import identity_of, refuse_immutable
 from citus_cluster.model.services import Service
-from citus_cluster.model.spec import ClusterSpec
+from citus_cluster.model.spec import ClusterSpec, Replication
 from citus_cluster.model.topology import Topology, resolve
 from citus_cluster.model.yaml_text import load_yaml
 from citus_cluster.operations.directory import compare_files
@@ -207,6 +207,8 @@ def _warnings(
     request: SetupRequest, spec: ClusterSpec, topology: Topology, previous: files.Manifest | None
 ) -> list[str]:
     found = []
+    if Service.PG14 not in spec.wanted and spec.pg14.replication is Replication.SYNC:
+        found.append("pg14.replication is sync, and holds once pg14 is among the services.")
     if Service.CITUS not in spec.wanted and "workers" in request.values:
         found.append("--workers has no effect: citus is not among the services.")
     old_image = previous.identity.get("image") if previous else None

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Any
@@ -223,17 +224,22 @@ async def _companions(directory: Directory) -> tuple[CompanionStatus, ...]:
 
 
 async def _ring(directory: Directory) -> tuple[RingNode, ...] | None:
-    """Ask nodetool in the first node that is well; it takes some seconds, and only adds to what CQL says."""
+    """Ask nodetool in the first node that answers; it takes some seconds, and only adds to what CQL says."""
     names = [node.service for node in directory.topology.cassandra]
     if not names:
         return None
     try:
         engine = await in_thread(Engine.connect)
         containers = await in_thread(engine.project_containers, directory.topology.name)
-        well = [one for one in containers if one.service in names and one.health == "healthy"]
-        return await in_thread(nodetool_status, engine, well[0]) if well else None
-    except CitusClusterError:
-        return None
+        running = [one for one in containers if one.service in names and one.state == "running"]
+        # Docker makes up its mind at intervals: one that is not healthy yet may well answer.
+        for container in sorted(running, key=lambda one: one.health != "healthy"):
+            with suppress(CitusClusterError):  # a node that starts; what is wrong is said by CQL and by the container
+                if ring := await in_thread(nodetool_status, engine, container):
+                    return ring
+    except EngineUnavailableError:
+        pass  # said with the services
+    return None
 
 
 def with_containers(

@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -20,6 +20,7 @@ from citus_cluster.model.causes import probable_cause
 from citus_cluster.model.companions import Pg14Server, RedisServer
 from citus_cluster.model.events import Emit, Event, EventKind
 from citus_cluster.model.nodes import NodeResult, Outcome
+from citus_cluster.model.services import COMPANIONS
 from citus_cluster.model.topology import Node
 from citus_cluster.operations.access import Access, access
 from citus_cluster.operations.directory import Directory
@@ -36,6 +37,7 @@ from citus_cluster.operations.readiness import Knock, Watch, wait_until_ready
 from citus_cluster.operations.verify import verify
 from citus_cluster.render.bundle import CONFIG_FOLDER
 from citus_cluster.runtime.api_health import probe_api
+from citus_cluster.runtime.cassandra_ring import OPTIONS
 from citus_cluster.runtime.compose import ComposeError
 from citus_cluster.runtime.engine import Container, Engine, HealthProbe, in_thread
 from citus_cluster.runtime.ports import answers
@@ -44,11 +46,12 @@ from citus_cluster.runtime.server_settings import reload_if_stale
 
 DEFAULT_TIMEOUT_S = 300.0
 """Cassandra's first start takes a minute, and several on a slow machine."""
+_JOIN_S = 150.0
+"""What a node of Cassandra may take to join the ring, beside copying; 80 s on an idle machine."""
 _KNOCK_TIMEOUT_S = 2.0
 _SHARED_FOLDER_LAG_S = 1.0
-# What each of them answers before it knows who asks: Redis an error, Cassandra its options (a frame of CQL, version 4).
+# Answered before Redis knows who asks, with an error.
 _PING = b"PING\r\n"
-_OPTIONS = b"\x04\x00\x00\x00\x05\x00\x00\x00\x00"
 # All nodes are ready by then; what is still pending after this long needs a person.
 _REGISTER_PATIENCE_S = 30.0
 
@@ -107,17 +110,19 @@ async def up(
         emit(Event(f"preflight:{finding.id}", EventKind.WARNING, str(finding), {"id": finding.id}))
     engine = found.passed()
     emit(Event("preflight", EventKind.DONE, "this machine has what the cluster needs"))
-    await _get_images(directory, engine, found.services, emit)
+    late = await _late_companions(directory, engine, found.services)
+    await _get_images(directory, engine, found.services.keys() - late, found.services, emit)
 
     started = time.monotonic()
     deadline = started + timeout_s
     await _stop_unwanted(engine, found.containers, found.services, emit)
-    await _start(directory, found.containers, emit, timeout_s=max(1.0, deadline - time.monotonic()))
+    at_once = sorted(found.services.keys() - late) if late else ()
+    await _start(directory, found.containers, at_once, emit, timeout_s=max(1.0, deadline - time.monotonic()))
     await _restart_on_replaced_folders(directory, engine, found.containers, emit)
     watch = Watch(engine, directory.topology.name, found.containers)
     reloaded: list[str] = []
     companions = asyncio.create_task(
-        _wait_for_companions(directory, watch, reloaded, emit, deadline=deadline, timeout_s=timeout_s)
+        _wait_for_companions(directory, watch, found, late, reloaded, emit, deadline=deadline, timeout_s=timeout_s)
     )
     try:
         result = await _start_citus(directory, watch, found, reloaded, emit, started=started, timeout_s=timeout_s)
@@ -163,21 +168,42 @@ async def _start_citus(
 
 
 async def _wait_for_companions(
-    directory: Directory, watch: Watch, reloaded: list[str], emit: Emit, *, deadline: float, timeout_s: float
+    directory: Directory,
+    watch: Watch,
+    found: Preflight,
+    late: Set[str],
+    reloaded: list[str],
+    emit: Emit,
+    *,
+    deadline: float,
+    timeout_s: float,
 ) -> tuple[str, ...]:
-    """Wait for each companion, whatever becomes of the others. Raises one ServiceFailedError for all that fail."""
+    """Wait for each companion, whatever becomes of the others. Raises one ServiceFailedError for all that fail.
+
+    Those that are ``late`` have no image yet: it is fetched, and they are started, here.
+    """
     topology = directory.topology
     groups: dict[str, dict[str, Knock]] = {}
     for server in topology.pg14:
         groups.setdefault(server.config, {})[server.service] = _knock_at(directory, server, reloaded)
     for member in topology.companions:
         if not isinstance(member, Pg14Server):
-            question = _PING if isinstance(member, RedisServer) else _OPTIONS
+            question = _PING if isinstance(member, RedisServer) else OPTIONS
             groups[member.service] = {member.service: _knock_with(question, topology.connect_host, member.host_port)}
-    outcomes = await asyncio.gather(
-        *(wait_until_ready(watch, group, emit, deadline=deadline, timeout_s=timeout_s) for group in groups.values()),
-        return_exceptions=True,
-    )
+    # Nodes of Cassandra join one after the other.
+    waits = {node.service: _JOIN_S * (node.number - 1) for node in topology.cassandra}
+    one_at_a_time = asyncio.Lock()
+
+    async def bring_up(name: str, group: Mapping[str, Knock]) -> None:
+        until = deadline + waits.get(name, 0)
+        if missing := group.keys() & late:
+            async with one_at_a_time:
+                await _get_images(directory, watch.engine, missing, found.services, emit)
+                until = time.monotonic() + timeout_s + waits.get(name, 0)
+                await _start(directory, found.containers, sorted(missing), emit, timeout_s=timeout_s)
+        await wait_until_ready(watch, group, emit, deadline=until, timeout_s=timeout_s + waits.get(name, 0))
+
+    outcomes = await asyncio.gather(*(bring_up(*group) for group in groups.items()), return_exceptions=True)
     failures = [outcome for outcome in outcomes if isinstance(outcome, CitusClusterError)]
     for outcome in outcomes:
         if isinstance(outcome, BaseException) and outcome not in failures:
@@ -251,23 +277,40 @@ async def _register(
     return results
 
 
+async def _late_companions(
+    directory: Directory, engine: Engine, services: Mapping[str, Mapping[str, Any]]
+) -> frozenset[str]:
+    """Companions whose image is not here: Citus does not wait until it is fetched."""
+    names = [member.service for member in directory.topology.companions if member.service in services]
+    here = await asyncio.gather(*(in_thread(engine.has_image, str(services[name]["image"])) for name in names))
+    return frozenset(name for name, there in zip(names, here, strict=True) if not there)
+
+
 async def _get_images(
-    directory: Directory, engine: Engine, services: Mapping[str, Mapping[str, Any]], emit: Emit
+    directory: Directory, engine: Engine, names: Set[str], services: Mapping[str, Mapping[str, Any]], emit: Emit
 ) -> None:
-    """Pull or build what is not on this engine. Raises PreflightError, which names every image it did not get."""
-    wanted = {name: str(service["image"]) for name, service in services.items() if "image" in service}
+    """Pull or build what these services lack. Raises PreflightError, which names every image it did not get."""
+    wanted = {name: str(services[name]["image"]) for name in sorted(names) if "image" in services[name]}
     here = await asyncio.gather(*(in_thread(engine.has_image, image) for image in wanted.values()))
     missing = {name: image for (name, image), there in zip(wanted.items(), here, strict=True) if not there}
     builds = [name for name in missing if "build" in services[name]]
-    pulls = {image: services[name].get("platform") for name, image in missing.items() if name not in builds}
-    findings = [await _pull(engine, image, platform, emit) for image, platform in pulls.items()]
+    pulls = {image: name for name, image in missing.items() if name not in builds}
+    findings = [
+        await _pull(engine, image, services[name].get("platform"), _image_flag(name), emit)
+        for image, name in pulls.items()
+    ]
     if builds:
         findings.append(await _build(directory, builds, emit))
     if failed := [finding for finding in findings if finding]:
         raise refusal(failed)
 
 
-async def _pull(engine: Engine, image: str, platform: str | None, emit: Emit) -> Finding | None:
+def _image_flag(service: str) -> str:
+    kinds = (*(kind.value for kind in COMPANIONS), "admin-api")
+    return f"--{next((kind for kind in kinds if service.startswith(kind)), 'citus')}-image"
+
+
+async def _pull(engine: Engine, image: str, platform: str | None, flag: str, emit: Emit) -> Finding | None:
     step = f"image:{image}"
     loop = asyncio.get_running_loop()
     emit(Event(step, EventKind.STARTED, f"pulling {image}"))
@@ -281,7 +324,7 @@ async def _pull(engine: Engine, image: str, platform: str | None, emit: Emit) ->
         emit(Event(step, EventKind.FAILED, error.message))
         hint = (
             f"Get it by hand: docker pull {image}; or from a machine that has it: docker save {image} | docker load. "
-            "Or use another: --citus-image."
+            f"Or use another: {flag}."
         )
         return Finding("image-missing", Severity.ERROR, f"The image {image} is not here. {error.message}", hint)
     emit(Event(step, EventKind.DONE, f"{image} is here"))
@@ -321,8 +364,13 @@ async def _stop_unwanted(
             emit(Event(f"stop:{container.service}", EventKind.DONE, message))
 
 
-async def _start(directory: Directory, before: Iterable[Container], emit: Emit, *, timeout_s: float) -> None:
-    """Let Compose make and start what is missing or has changed. Raises ServiceFailedError."""
+async def _start(
+    directory: Directory, before: Iterable[Container], services: Sequence[str], emit: Emit, *, timeout_s: float
+) -> None:
+    """Let Compose make and start what is missing or has changed, of all services where none is named.
+
+    Raises ServiceFailedError.
+    """
     emit(Event("start", EventKind.STARTED, "starting the containers"))
     paused = [container.name for container in before if container.state == "paused" and container.ours]
     if paused:
@@ -330,7 +378,9 @@ async def _start(directory: Directory, before: Iterable[Container], emit: Emit, 
         raise ServiceFailedError(f"{names} is paused.", hint=f"Let it go on: docker unpause {names}")
     try:
         async with asyncio.timeout(timeout_s):
-            await compose_of(directory).up(lambda line: emit(Event("start", EventKind.PROGRESS, f"starting: {line}")))
+            await compose_of(directory).up(
+                lambda line: emit(Event("start", EventKind.PROGRESS, f"starting: {line}")), services
+            )
     except TimeoutError:
         raise ServiceFailedError(
             f"docker compose up did not come back within {timeout_s:.0f} s.",

@@ -13,11 +13,12 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from citus_cluster.errors import CitusClusterError
 from citus_cluster.model.companion_status import CompanionStatus, Condition
 from citus_cluster.model.companions import CASSANDRA_USER
 from citus_cluster.model.nodes import NodeAddress
 from citus_cluster.model.services import Service
-from citus_cluster.runtime.engine import Container, Engine
+from citus_cluster.runtime.engine import Container, Engine, in_thread
 from citus_cluster.runtime.ports import answers
 
 if TYPE_CHECKING:
@@ -67,14 +68,12 @@ class CassandraClient:
         self._session: Session | None = None
         # One question at a time, also where the one before has run out of its time.
         self._turn = threading.Lock()
+        self._closed = False
 
     async def ask(self, timeout_s: float) -> CompanionStatus:
         """Ask every node whether CQL answers, and log in to one. Never raises because it is down; ends in time."""
         answering = await asyncio.gather(
-            *(
-                asyncio.to_thread(answers, one.host, one.port, OPTIONS, timeout_s=timeout_s / 3)
-                for one in self._addresses
-            )
+            *(in_thread(answers, one.host, one.port, OPTIONS, timeout_s=timeout_s / 3) for one in self._addresses)
         )
         up = [address for address, ok in zip(self._addresses, answering, strict=True) if ok]
         silent = [str(address) for address in self._addresses if address not in up]
@@ -98,7 +97,7 @@ class CassandraClient:
         return CompanionStatus(Service.CASSANDRA, Condition.OK, None, figures, summary)
 
     async def close(self) -> None:
-        await asyncio.to_thread(self._disconnect)
+        await asyncio.to_thread(self._end)
 
     def _facts(self, up: Sequence[NodeAddress], timeout_s: float) -> Mapping[str, Any] | str:
         """What a node says of itself, or why it says nothing. Blocks."""
@@ -109,6 +108,8 @@ class CassandraClient:
             return "an earlier question has not been answered yet"
         try:
             for attempt in (1, 2):
+                if self._closed:
+                    return "the question was given up"
                 fresh = self._session is None
                 try:
                     row = self._connect(up[0], timeout_s).execute(_FACTS, timeout=timeout_s).one()
@@ -150,6 +151,12 @@ class CassandraClient:
             self._session = self._cluster.connect()
         return self._session
 
+    def _end(self) -> None:
+        """Close for good; a question that is under way closes what it has opened."""
+        self._closed = True
+        with self._turn:
+            self._disconnect()
+
     def _disconnect(self) -> None:
         cluster, self._cluster, self._session = self._cluster, None, None
         if cluster is not None:
@@ -162,7 +169,11 @@ _FACTS = "SELECT release_version, cluster_name, data_center FROM system.local"
 
 def nodetool_status(engine: Engine, container: Container) -> tuple[RingNode, ...]:
     """Run ``nodetool status`` in a node's container; blocks for some seconds. Raises CitusClusterError."""
-    return parse_ring(engine.execute(container, ["nodetool", "status"], timeout_s=_NODETOOL_TIMEOUT_S).output)
+    done = engine.execute(container, ["nodetool", "status"], timeout_s=_NODETOOL_TIMEOUT_S)
+    if not done.ok:
+        said = (done.output.splitlines() or ["it printed nothing"])[-1]
+        raise CitusClusterError(f"nodetool status in {container.name} failed: {said}")
+    return parse_ring(done.output)
 
 
 def parse_ring(text: str) -> tuple[RingNode, ...]:

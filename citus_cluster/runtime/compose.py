@@ -100,9 +100,12 @@ class Compose:
     async def build(self, services: Sequence[str], on_line: Callable[[str], None]) -> None:
         await self._run(self.argv("build", *services), on_line)
 
-    async def up(self, on_line: Callable[[str], None]) -> None:
-        """Create and start what is missing or has changed, and return without waiting for health."""
-        await self._run(self.argv("up", "-d", "--quiet-pull"), on_line)
+    async def up(self, on_line: Callable[[str], None], services: Sequence[str] = ()) -> None:
+        """Create and start what is missing or has changed, and return without waiting for health.
+
+        Without ``services``, all of them.
+        """
+        await self._run(self.argv("up", "-d", "--quiet-pull", *services), on_line)
 
     async def down(self, on_line: Callable[[str], None], *, volumes: bool) -> None:
         """Remove the containers and networks of all profiles; with ``volumes`` also the volumes of the files."""
