@@ -243,8 +243,11 @@ async def _wait_until_it_follows(
     """Wait for a replica that has just started, or is slow, so that the primary is not stopped in vain."""
     deadline = time.monotonic() + _CATCH_UP_S
     while found.server(plan.target).role is not ServerRole.PRIMARY and not found.streams:
-        if time.monotonic() > deadline:
-            raise _would_lose(plan, found.problems)
+        seen = found.server(plan.target)
+        # Old data never follow; a machine that was too busy may have hidden what they are from the plan.
+        if seen.phase in UNDECIDED or time.monotonic() > deadline:
+            losses = tuple(_losses(found, seen, found.server(plan.old), None))
+            raise _would_lose(plan, losses or found.problems)
         await asyncio.sleep(_POLL_S)
         found = await status(directory, engine)
     return found
