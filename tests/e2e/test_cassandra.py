@@ -7,7 +7,7 @@ from contextlib import contextmanager, suppress
 from typing import Any
 
 import pytest
-from cassandra import ConsistencyLevel, OperationTimedOut
+from cassandra import ConsistencyLevel, OperationTimedOut, ReadTimeout
 from cassandra.auth import PlainTextAuthProvider
 from cassandra.cluster import EXEC_PROFILE_DEFAULT, Cluster, ExecutionProfile, NoHostAvailable, Session
 from cassandra.policies import WhiteListRoundRobinPolicy
@@ -161,8 +161,14 @@ def test_a_ring_of_two_keeps_what_one_of_them_loses(ring: GeneratedCluster) -> N
     cql(ring, f"ALTER KEYSPACE shop WITH replication = {replication}")
     ring.docker("exec", ring.container("cassandra"), "nodetool", "repair", "-full", "shop")
     ring.docker("kill", ring.container("cassandra"))
-    # Logging in, and reading, with the first node away.
-    assert cql(ring, "SELECT count(*) FROM shop.activity", number=2) == count
+    # Logging in, and reading, with the first node away; the second one notices that after some seconds.
+    deadline = time.monotonic() + 60
+    while True:
+        try:
+            assert cql(ring, "SELECT count(*) FROM shop.activity", number=2) == count
+            break
+        except ReadTimeout:
+            assert time.monotonic() < deadline
     seen = ring.cli("status", "--format=json", check=False).json()
     assert [one["condition"] for one in seen["companions"]] == ["degraded"]
 
