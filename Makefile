@@ -7,13 +7,15 @@
 
 PYTHON ?= python3
 WORKERS ?= 3
+# An existing cluster keeps its number unless one is asked for.
+ASKED := $(filter-out file,$(origin WORKERS))$(if $(wildcard cluster.yaml),,new)
 VENV := .venv
 BIN := $(VENV)/bin
 
 .PHONY: up test lint bench docs venv
 
 up: venv
-	$(BIN)/python setup_citus_cluster.py --workers=$(WORKERS) --up $(ARGS)
+	$(BIN)/python setup_citus_cluster.py $(if $(ASKED),--workers=$(WORKERS)) --up $(ARGS)
 
 test: venv
 	$(BIN)/python -m pytest

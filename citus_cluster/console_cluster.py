@@ -83,6 +83,8 @@ def print_status(found: Status) -> None:
         out.print(table("Cassandra's ring", ("node", "", "state", "load", "owns", "rack"), ring))
     for problem in found.problems:
         out.print(f"[yellow]![/] {escape(problem)}")
+    if any(service.state in {"missing", "exited", "created"} for service in found.services):
+        out.print("What does not run is started by: citus-cluster up")
 
 
 def print_rebalance(found: RebalanceStatus) -> None:

@@ -69,6 +69,21 @@ def official_major(name: str, repository: str) -> int | None:
     return tag_version(name)[0] if tag_version(name) else None
 
 
+_PRODUCTS = {"postgres": "PostgreSQL without Citus", "redis": "Redis", "cassandra": "Cassandra"}
+
+
+def _other_product(name: str, own: str) -> str | None:
+    """Say that an image is plainly that of something else: ``redis:7`` for Cassandra."""
+    repository = name.partition("@")[0].rsplit(":", 1)[0].rsplit("/", 1)[-1]
+    if repository in _PRODUCTS and repository != own:
+        return f"{name!r} is an image of {_PRODUCTS[repository]}: name one of {own.capitalize()}"
+    return None
+
+
+def citus_image_problem(name: str) -> str | None:
+    return _other_product(name, "citus") or reference_problem(name)
+
+
 def pg14_image_problem(name: str) -> str | None:
     """The pair beside Citus is plain PostgreSQL 14, so that nothing of Citus can touch its data."""
     if re.search(r"citus", name.partition("@")[0].rsplit(":", 1)[0], re.IGNORECASE):
@@ -76,6 +91,8 @@ def pg14_image_problem(name: str) -> str | None:
             f"{name!r} is an image with Citus, and the pair beside Citus is plain PostgreSQL: use postgres:14, "
             "or create distributed tables in the Citus cluster"
         )
+    if problem := _other_product(name, "postgres"):
+        return problem
     major = official_major(name, "postgres")
     if major is not None and major != PAIR_PG_MAJOR:
         return pg14_major_problem(name, major)
@@ -91,6 +108,8 @@ def pg14_major_problem(name: str, major: int) -> str:
 
 
 def redis_image_problem(name: str) -> str | None:
+    if problem := _other_product(name, "redis"):
+        return problem
     major = official_major(name, "redis")
     if major is not None and major < _REDIS_LEAST:
         return f"{name!r} is Redis {major}, whose append-only file is another: use redis:{_REDIS_LEAST} or newer"
@@ -98,6 +117,8 @@ def redis_image_problem(name: str) -> str | None:
 
 
 def cassandra_image_problem(name: str) -> str | None:
+    if problem := _other_product(name, "cassandra"):
+        return problem
     major = official_major(name, "cassandra")
     if major is not None and major != _CASSANDRA_MAJOR:
         return (

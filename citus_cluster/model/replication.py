@@ -318,13 +318,19 @@ def _problems(found: PairStatus) -> Iterator[str]:
         if server.role in {ServerRole.FENCED, ServerRole.STARTING}:
             yield f"{server.service} {server.sentence}"
         elif server.role is ServerRole.DOWN:
-            yield f"{server.service} does not answer: {_why_down(server)}"
+            yield f"{server.service} does not answer: {_why_down(server, found.chosen)}"
     yield from _problems_of_roles(found)
     if found.primary and found.primary.facts:
         yield from _problems_of_replication(found, found.primary.facts)
 
 
-def _why_down(server: SeenServer) -> str:
+def _why_down(server: SeenServer, chosen: str | None) -> str:
+    rejected = chosen not in {server.service, None} and server.container_state in {"exited", "created"}
+    if rejected and server.facts is None:
+        return (
+            f"its container is {server.container_state}. If it is an old primary: citus-cluster pg14 rebuild-replica "
+            f"{server.service}; if it is a replica, citus-cluster up starts it"
+        )
     match server.container_state:
         case "missing":
             return "it has no container (citus-cluster up makes it)"
@@ -345,7 +351,12 @@ def _problems_of_roles(found: PairStatus) -> Iterator[str]:
                 f"{server.service} takes writes, but {found.chosen} was chosen as the primary. To choose again: "
                 f"citus-cluster pg14 promote {server.service}, or citus-cluster pg14 promote {found.chosen}"
             )
-        if server.role is ServerRole.REPLICA and found.primary is None and found.chosen != server.service:
+        if server.role is ServerRole.REPLICA and found.primary is None and found.chosen == server.service:
+            yield (
+                f"nobody takes writes: a promotion of {server.service} was interrupted. To complete it: "
+                f"citus-cluster pg14 promote {server.service}"
+            )
+        elif server.role is ServerRole.REPLICA and found.primary is None:
             yield (
                 f"nobody takes writes: start the primary (citus-cluster up), or, if it is lost, make {server.service} "
                 f"the primary: citus-cluster pg14 promote"

@@ -15,6 +15,7 @@ from citus_cluster.model.images import (
     DEFAULT_PG14_IMAGE,
     DEFAULT_REDIS_IMAGE,
     cassandra_image_problem,
+    citus_image_problem,
     pg14_image_problem,
     redis_image_problem,
     reference_problem,
@@ -97,7 +98,7 @@ class Ports(_Model):
 class Images(_Model):
     """Images, each pinned by tag or digest."""
 
-    citus: Annotated[StrictStr, _refuse(reference_problem)] = Field(
+    citus: Annotated[StrictStr, _refuse(citus_image_problem)] = Field(
         DEFAULT_CITUS_IMAGE, description="Image of coordinator and workers."
     )
     pg_major: Annotated[StrictInt, Field(ge=14, le=30)] | None = Field(

@@ -4,7 +4,10 @@ from citus_cluster.model.events import Emit, Event, EventKind
 from citus_cluster.operations.directory import Directory
 from citus_cluster.operations.preflight import compose_of, project_findings, refusal
 from citus_cluster.runtime import compose
+from citus_cluster.runtime.compose import ComposeError
 from citus_cluster.runtime.engine import Engine, in_thread
+
+_STAYS = "the containers are removed; the network stays, and the next start uses it"
 
 
 async def down(directory: Directory, emit: Emit, *, volumes: bool = False) -> None:
@@ -27,9 +30,16 @@ async def down(directory: Directory, emit: Emit, *, volumes: bool = False) -> No
             await in_thread(engine.stop, container)
             await in_thread(engine.remove, container)
     emit(Event("down", EventKind.STARTED, "stopping and removing the containers"))
-    await compose_of(directory).down(
-        lambda line: emit(Event("down", EventKind.PROGRESS, f"removing: {line}")), volumes=volumes
-    )
+    try:
+        await compose_of(directory).down(
+            lambda line: emit(Event("down", EventKind.PROGRESS, f"removing: {line}")), volumes=volumes
+        )
+    except ComposeError as error:
+        # Seen with Docker 20.10: an endpoint that belongs to no container any more holds the network.
+        alive = await in_thread(engine.project_containers, project)
+        if alive or "has active endpoints" not in error.message:
+            raise
+        emit(Event("down:network", EventKind.WARNING, f"{_STAYS}: {error.message.rpartition(': ')[2]}"))
     if not volumes:
         kept = await in_thread(engine.project_volumes, project)
         data = f"; the data stays in {len(kept)} volumes" if kept else ""

@@ -124,7 +124,12 @@ def _notes(found: PairStatus, seen: SeenServer, old: SeenServer, end: int | None
 
 def _losses(found: PairStatus, seen: SeenServer, old: SeenServer, end: int | None) -> Iterator[str]:
     """Say what the new primary will lack. ``end`` is where the other server ended in good order, if it did."""
-    if seen.phase in UNDECIDED:
+    if seen.phase in UNDECIDED and old.role is ServerRole.REPLICA and found.chosen == old.service:
+        yield (
+            f"A promotion of {old.service} was interrupted, and {seen.service} may lack nothing; but it is fenced. "
+            f"Complete that one: citus-cluster pg14 promote {old.service}."
+        )
+    elif seen.phase in UNDECIDED:
         yield f"{seen.service} has old data: it lacks all that {old.service} has written since it became the primary."
     elif old.role is ServerRole.PRIMARY and seen.role is ServerRole.PRIMARY:
         yield f"Both take writes now, so {seen.service} lacks what was written on {old.service} since they parted."
@@ -225,11 +230,19 @@ async def _fence(
     try:
         if not accept_loss:
             await _have_everything(directory, plan, engine, old, emit)
-        await in_thread(pg14.choose_primary, engine, target, plan.target)
     except BaseException:
         if stopped and found.chosen == plan.old:
             emit(Event("promote:stop", EventKind.WARNING, f"starting {plan.old} again: nothing was changed"))
             await asyncio.shield(in_thread(engine.start, stopped))
+        raise
+    # From here on there is no way back: an interruption in the middle could not tell whether it was written.
+    choice = asyncio.ensure_future(in_thread(pg14.choose_primary, engine, target, plan.target))
+    try:
+        await asyncio.shield(choice)
+    except asyncio.CancelledError:
+        await asyncio.wait({choice})
+        way = f"citus-cluster pg14 promote {plan.target}"
+        emit(Event("promote:fence", EventKind.WARNING, f"interrupted half way; {way} completes it"))
         raise
     emit(Event("promote:fence", EventKind.DONE, f"{plan.old} is fenced: it cannot start as the primary any more"))
     # Whoever started it between the stop and the choice has a second primary.

@@ -57,7 +57,8 @@ def _require_primary(found: PairStatus) -> SeenServer:
         raise ReplicationError(
             "No primary answers, so there is nothing to copy from. Nothing was changed.",
             details=found.problems,
-            hint="Start it (citus-cluster up), or make the other server the primary: citus-cluster pg14 promote",
+            hint="Start it (citus-cluster up), or make a server the primary: citus-cluster pg14 promote "
+            + (found.chosen or "pg14-replica"),
         )
     return primary
 

@@ -137,6 +137,8 @@ async def _become_ready(watch: Watch, service: str, knock: Knock, emit: Emit) ->
 def _refuse_crashed(watch: Watch, container: Container) -> None:
     if container.state in {"exited", "dead"}:
         raise _CrashedError("its container has ended")
+    if container.state == "paused":
+        raise _CrashedError(f"its container is paused; let it go on: docker unpause {container.name}")
     if watch.restarts(container) > _RESTARTS_TOLERATED:
         raise _CrashedError("its container keeps ending and being restarted")
 

@@ -34,6 +34,7 @@ from citus_cluster.operations.preflight import (
 from citus_cluster.operations.readiness import Knock, Watch, wait_until_ready
 from citus_cluster.operations.verify import verify
 from citus_cluster.render.bundle import CONFIG_FOLDER
+from citus_cluster.runtime import secrets
 from citus_cluster.runtime.api_health import probe_api
 from citus_cluster.runtime.cassandra_ring import OPTIONS
 from citus_cluster.runtime.compose import ComposeError
@@ -114,9 +115,12 @@ async def up(
     started = time.monotonic()
     deadline = started + timeout_s
     await _stop_unwanted(engine, found.containers, found.services, emit)
-    at_once = sorted(found.services.keys() - late) if late else ()
+    # Compose fails for all where one is paused; that one's own wait tells.
+    paused = {container.service for container in found.containers if container.state == "paused"}
+    at_once = sorted(found.services.keys() - late - paused) if late or paused else ()
     await _start(directory, found.containers, at_once, emit, timeout_s=max(1.0, deadline - time.monotonic()))
     await _restart_on_replaced_folders(directory, engine, found.containers, emit)
+    await _restart_on_changed_passwords(directory, engine, found.containers, emit)
     watch = Watch(engine, directory.topology.name, found.containers)
     reloaded: list[str] = []
     companions = asyncio.create_task(
@@ -294,9 +298,10 @@ async def _start(
     Raises ServiceFailedError.
     """
     emit(Event("start", EventKind.STARTED, "starting the containers"))
-    paused = [container.name for container in before if container.state == "paused" and container.ours]
-    if paused:
-        names = " ".join(paused)
+    companions = {member.service for member in directory.topology.companions}
+    paused = [container for container in before if container.state == "paused" and container.ours]
+    if held := [container for container in paused if container.service not in companions]:
+        names = " ".join(container.name for container in held)
         raise ServiceFailedError(f"{names} is paused.", hint=f"Let it go on: docker unpause {names}")
     try:
         async with asyncio.timeout(timeout_s):
@@ -354,6 +359,27 @@ async def _restart_on_replaced_folders(
     ran_before = {container.id for container in before if container.state == "running"}
     running = [c for c in containers if c.state == "running" and c.id in ran_before and c.service in files]
     await asyncio.gather(*(look(one, files[one.service or ""]) for one in running))
+
+
+async def _restart_on_changed_passwords(
+    directory: Directory, engine: Engine, before: Iterable[Container], emit: Emit
+) -> None:
+    """Restart what reads a password at its start only, and ran before the password was changed."""
+    root, topology = directory.root, directory.topology
+    files: dict[str, list[Path]] = {}
+    if topology.redis:
+        files[topology.redis.service] = [root / CONFIG_FOLDER / topology.redis.config / "users.acl"]
+    if topology.admin_api:
+        files[topology.admin_api.service] = [root / path for path in secrets.READ_BY_API]
+    for container in await in_thread(engine.project_containers, topology.name):
+        ran = any(one.id == container.id and one.started_at == container.started_at for one in before)
+        if not ran or container.state != "running" or container.service not in files:
+            continue
+        started = datetime.fromisoformat(container.started_at).timestamp()
+        if any(path.exists() and path.stat().st_mtime > started for path in files[container.service]):
+            await in_thread(engine.restart, container)
+            message = f"{container.service} is restarted: a password was changed"
+            emit(Event(f"password:{container.service}", EventKind.DONE, message))
 
 
 def _knock_at(directory: Directory, node: Node | Pg14Server, reloaded: list[str]) -> Knock:

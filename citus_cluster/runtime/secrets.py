@@ -27,7 +27,7 @@ OF_SERVICE = {
     Service.ADMIN_API: (ADMIN_TOKEN, READ_TOKEN),
 }
 """Secrets of each service beside the superuser's password, which every directory has."""
-_READ_BY_API = (SUPERUSER_PASSWORD, PG14_PASSWORD, REDIS_PASSWORD, CASSANDRA_PASSWORD)
+READ_BY_API = (SUPERUSER_PASSWORD, PG14_PASSWORD, REDIS_PASSWORD, CASSANDRA_PASSWORD)
 _ALPHABET = string.ascii_letters + string.digits
 _LENGTH = 32  # of 62 characters: 190 bits
 
@@ -98,9 +98,7 @@ def prepare(root: Path, *, given_password: str | None, services: Collection[Serv
     wanted_paths = [path for service, paths in OF_SERVICE.items() if service in services for path in paths]
     values |= {path: saved(root, path) or generate() for path in wanted_paths}
     # What a process without root reads is protected by the folder alone: the API's, Redis' and Cassandra's own.
-    modes = dict.fromkeys(
-        _READ_BY_API if Service.ADMIN_API in services else (REDIS_PASSWORD, CASSANDRA_PASSWORD), 0o644
-    )
+    modes = dict.fromkeys(READ_BY_API if Service.ADMIN_API in services else (REDIS_PASSWORD, CASSANDRA_PASSWORD), 0o644)
     files = {}
     for path, value in values.items():
         wanted = WantedFile(value.encode(), modes.get(path, 0o600))

@@ -212,6 +212,17 @@ def slow_reader(one: GeneratedCluster) -> socket.socket:
     return reader
 
 
+def test_a_changed_password_is_taken_by_the_next_start(one: GeneratedCluster) -> None:
+    before = one.secret("redis_password")
+    path = one.root / "generated/secrets/redis_password"
+    path.write_text("another 'one'")
+    done = one.setup("--yes", "--up")
+    assert "redis is restarted: a password was changed" in done.err
+    assert redis_cli(one, "ping", password="another 'one'").out.strip() == "PONG"
+    assert "WRONGPASS" in redis_cli(one, "ping", password=before).text
+    assert "is restarted" not in one.cli("up").err
+
+
 def test_a_changed_policy_restarts_it_and_nothing_is_lost(one: GeneratedCluster) -> None:
     with session(one) as client:
         client.set("kept", "still")

@@ -266,6 +266,8 @@ def test_a_variable_for_a_workers_only_host(run: Run, tmp_path: Path, monkeypatc
         (["--services=pg14", "--pg14-image=citusdata/citus:13.2.0"], "is an image with Citus"),
         (["--services=pg14", "--pg14-image=postgres:17-bookworm"], "does not start on data of PostgreSQL 14"),
         (["--services=redis", "--redis-image=redis:6.2"], "is Redis 6"),
+        (["--services=redis", "--redis-image=postgres:14"], "is an image of PostgreSQL"),
+        (["--citus-image=postgres:17"], "name one of Citus"),
         (["--services=cassandra", "--cassandra-image=cassandra:4.1"], "is Cassandra 4"),
         (["--services=redis,cassandra", "--redis-port=9042"], "redis and cassandra would both get port 9042"),
         (["--services=cassandra", "--cassandra-nodes=0"], "--cassandra-nodes: 0 is too small"),
