@@ -1,4 +1,4 @@
-# make up      set everything up, then generate, start and verify a cluster (WORKERS=5 for five workers,
+# make up      set everything up, then generate, start and verify a cluster (WORKERS=4 for four workers,
 #              ARGS=--yes to agree to changes of an existing one)
 # make test    run every test that this machine can run; what is left out is listed with the reason
 # make lint    formatting, lint and types

@@ -44,7 +44,7 @@ from citus_cluster.runtime.postgres import Connection, connect, translated
 from citus_cluster.runtime.server_settings import reload_if_stale
 
 DEFAULT_TIMEOUT_S = 300.0
-"""Cassandra's first start takes a minute, and several on a slow machine."""
+"""Cassandra's first start takes 20 s on two cores, and minutes on a slow machine."""
 _JOIN_S = 150.0
 """What a node of Cassandra may take to join the ring, beside copying; 80 s on an idle machine."""
 _KNOCK_TIMEOUT_S = 2.0
@@ -98,7 +98,7 @@ async def up(
     """Start what is not running, register the workers, and verify with a real distributed write.
 
     The services beside Citus are waited for too, but hold nothing up: ``on_citus`` is called as soon as Citus is
-    verified, and Cassandra is ready a minute later. The clock of ``timeout_s`` starts when the images are there.
+    verified, and Cassandra is ready later. The clock of ``timeout_s`` starts when the images are there.
     Run again it does only what is missing. Without a coordinator in the directory, the workers alone are
     started. Raises PreflightError (nothing was started), ServiceFailedError, NotRegisteredError,
     VerificationError.
@@ -299,9 +299,9 @@ async def _start(
     """
     emit(Event("start", EventKind.STARTED, "starting the containers"))
     companions = {member.service for member in directory.topology.companions}
-    paused = [container for container in before if container.state == "paused" and container.ours]
-    if held := [container for container in paused if container.service not in companions]:
-        names = " ".join(container.name for container in held)
+    paused = [one.name for one in before if one.state == "paused" and one.ours and one.service not in companions]
+    if paused:
+        names = " ".join(paused)
         raise ServiceFailedError(f"{names} is paused.", hint=f"Let it go on: docker unpause {names}")
     try:
         async with asyncio.timeout(timeout_s):
