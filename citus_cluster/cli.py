@@ -21,6 +21,8 @@ from citus_cluster.errors import CitusClusterError, ExitStatus, UsageError
 
 _PROGRAM = {"__main__.py": "citus-cluster"}.get(Path(sys.argv[0]).name, Path(sys.argv[0]).name)
 
+_INTERRUPTED = 130
+
 
 def _version(wanted: bool) -> None:
     if wanted:
@@ -40,6 +42,8 @@ def run(app: typer.Typer) -> None:
     command: Callable[..., Any] = typer.main.get_command(app)
     try:
         status = command(args=arguments, prog_name=_PROGRAM, standalone_mode=False)
+        if status == _INTERRUPTED:  # so the parser tells of Ctrl-C, without a word
+            raise KeyboardInterrupt
         sys.exit(status if isinstance(status, int) else ExitStatus.DONE)
     except Exit as ended:
         sys.exit(ended.exit_code)
@@ -53,7 +57,7 @@ def run(app: typer.Typer) -> None:
         sys.exit(ExitStatus.USAGE)
     except (Abort, KeyboardInterrupt):
         console.err.print("Interrupted. Nothing is lost; run the command again to go on.")
-        sys.exit(130)
+        sys.exit(_INTERRUPTED)
     except BrokenPipeError:
         # The reader of our output has gone; Python would complain again at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

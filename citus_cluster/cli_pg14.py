@@ -4,7 +4,8 @@ import asyncio
 import json
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
 
@@ -16,7 +17,7 @@ from citus_cluster.cli_options import DirectoryOption, Format, FormatOption, Tim
 from citus_cluster.errors import ConsentNeededError
 from citus_cluster.model.replication import PairStatus
 from citus_cluster.operations import pg14_promotion, pg14_rebuild, pg14_status
-from citus_cluster.operations.directory import load
+from citus_cluster.operations.directory import Directory, load
 from citus_cluster.runtime import files
 from citus_cluster.runtime.engine import Engine
 
@@ -75,17 +76,14 @@ def promote(
 ) -> None:
     """Make SERVER (by default the replica) the primary; the other is stopped first, and fenced."""
     choose_format(format_)
-    root = load(directory.absolute()).root
-    with files.locked(root):
-        loaded = load(root)
-        engine = Engine.connect()
+    with _changing(directory) as (loaded, engine):
         plan = asyncio.run(pg14_promotion.plan_promotion(loaded, server, engine))
         # A loss that nobody has accepted is refused below, without a question.
         if not plan.already and (accept_loss or not plan.losses):
             _agree(f"Make {plan.target} the primary?", [*plan.losses, *plan.notes], yes=yes)
         with console.Progress() as progress:
             done = recorded(
-                root,
+                loaded.root,
                 "pg14-promote",
                 lambda: asyncio.run(
                     pg14_promotion.promote(
@@ -96,7 +94,7 @@ def promote(
     if format_ is Format.JSON:
         console.print_json(done.as_dict())
     else:
-        console_pg14.print_promotion(done, root)
+        console_pg14.print_promotion(done, loaded.root)
 
 
 def rebuild_replica(
@@ -108,16 +106,13 @@ def rebuild_replica(
 ) -> None:
     """Make SERVER (by default the one that is not the primary) a fresh replica; its own data are removed."""
     choose_format(format_)
-    root = load(directory.absolute()).root
-    with files.locked(root):
-        loaded = load(root)
-        engine = Engine.connect()
+    with _changing(directory) as (loaded, engine):
         plan = asyncio.run(pg14_rebuild.plan_rebuild(loaded, server, engine))
         if plan.losses:
             _agree(f"Make {plan.target} a fresh replica of {plan.primary}?", plan.losses, yes=yes)
         with console.Progress() as progress:
             found = recorded(
-                root,
+                loaded.root,
                 "pg14-rebuild-replica",
                 lambda: asyncio.run(pg14_rebuild.rebuild(loaded, plan, engine, progress.emit, timeout_s=timeout)),
             )
@@ -125,6 +120,14 @@ def rebuild_replica(
         console.print_json(found.as_dict())
     else:
         console.out.print(f"{plan.target} is a replica of {plan.primary}: {found.summary}.")
+
+
+@contextmanager
+def _changing(directory: Path) -> Iterator[tuple[Directory, Engine]]:
+    """Hold the directory's lock, with the cluster as it is from then on, and its engine."""
+    root = load(directory.absolute()).root
+    with files.locked(root):
+        yield load(root), Engine.connect()
 
 
 def _agree(question: str, consequences: Sequence[str], *, yes: bool) -> None:

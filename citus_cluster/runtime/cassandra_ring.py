@@ -121,6 +121,9 @@ class CassandraClient:
                 except (OperationTimedOut, DriverException, OSError) as error:
                     self._disconnect()
                     return f"{up[0]}: {_first_line(error)}"
+                except BaseException:
+                    self._disconnect()  # whatever it was, what has been opened is not left behind
+                    raise
                 else:
                     return {"version": row[0], "cluster_name": row[1], "data_center": row[2]}
             return "unreachable"

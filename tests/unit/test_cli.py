@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import typer
 import yaml
 from setup_support import ROOT, contents
 
@@ -404,3 +405,17 @@ def test_a_password_that_is_refused_is_not_repeated(run: Run, tmp_path: Path) ->
 
 def test_the_commands_to_go_on_with_are_printed(run: Run) -> None:
     assert "docker compose up -d --wait" in run(*SIZE).out
+
+
+def test_an_interruption_says_what_to_do(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    app = typer.Typer()
+
+    @app.command()
+    def interrupted() -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(sys, "argv", ["citus-cluster"])
+    with pytest.raises(SystemExit) as ended:
+        cli.run(app)
+    assert ended.value.code == 130
+    assert "Interrupted. Nothing is lost; run the command again" in capsys.readouterr().err
