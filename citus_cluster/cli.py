@@ -15,7 +15,7 @@ import typer
 from typer.exceptions import Abort, Exit, TyperException
 
 from citus_cluster import __version__, console
-from citus_cluster.cli_options import PREFIX, DebugOption, Format, choose_format, chosen_format
+from citus_cluster.cli_options import PREFIX, DebugOption, Format, choose_format, chosen_format, completed
 from citus_cluster.cli_setup import setup
 from citus_cluster.errors import CitusClusterError, ExitStatus, UsageError
 
@@ -41,7 +41,7 @@ def run(app: typer.Typer) -> None:
         choose_format(Format.JSON)  # before the parser, whose complaints are printed in it too
     command: Callable[..., Any] = typer.main.get_command(app)
     try:
-        status = command(args=arguments, prog_name=_PROGRAM, standalone_mode=False)
+        status = command(args=completed(arguments), prog_name=_PROGRAM, standalone_mode=False)
         if status == _INTERRUPTED:  # so the parser tells of Ctrl-C, without a word
             raise KeyboardInterrupt
         sys.exit(status if isinstance(status, int) else ExitStatus.DONE)
@@ -126,7 +126,7 @@ def add_worker_main() -> None:
 
 def main() -> None:
     """Run ``citus-cluster`` or ``python -m citus_cluster``."""
-    from citus_cluster import cli_cluster, cli_pg14
+    from citus_cluster import cli_cluster, cli_leaving, cli_pg14
 
     app = _typer(no_args_is_help=True)
 
@@ -140,6 +140,6 @@ def main() -> None:
         """Run Citus (distributed PostgreSQL) on Docker Compose."""
 
     app.command("setup")(setup)
-    cli_cluster.add_commands(app, _typer)
+    cli_leaving.add_commands(cli_cluster.add_commands(app, _typer))
     cli_pg14.add_commands(app, _typer)
     run(app)

@@ -3,6 +3,7 @@
 import asyncio
 import re
 import sys
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from functools import partial
@@ -23,6 +24,7 @@ from citus_cluster.cli_options import (
     option,
     redacted,
 )
+from citus_cluster.cli_watch import watch
 from citus_cluster.errors import CitusClusterError, UsageError, WorkerUnreachableError
 from citus_cluster.model.names import host_problem
 from citus_cluster.model.nodes import NodeAddress, NodeResult, Outcome
@@ -129,11 +131,26 @@ def down(
         recorded(loaded.root, "down", lambda: asyncio.run(stop_cluster(loaded, progress.emit, volumes=volumes)))
 
 
-def status(directory: DirectoryOption = Path(), format_: FormatOption = Format.TEXT) -> None:
+def status(
+    watch_s: Annotated[
+        float | None,
+        option(
+            "--watch",
+            help="Show it again and again until Ctrl-C, with so many seconds between (2 if left out).",
+            metavar="[SECONDS]",
+            min=0.1,
+            max=86400,
+        ),
+    ] = None,
+    directory: DirectoryOption = Path(),
+    format_: FormatOption = Format.TEXT,
+) -> None:
     """Show services, nodes, tables and a running rebalance. Exit 1 unless all is well."""
     from citus_cluster.operations.status import status as read_status
 
     choose_format(format_)
+    if watch_s is not None:
+        watch(directory.absolute(), watch_s, format_)
     found = asyncio.run(read_status(load(directory.absolute())))
     if format_ is Format.JSON:
         console.print_json(found.as_dict())
@@ -142,7 +159,8 @@ def status(directory: DirectoryOption = Path(), format_: FormatOption = Format.T
     raise typer.Exit(0 if found.ok else 1)
 
 
-def _coordinator(directory: Path, dsn: str | None) -> tuple[ConnectionInfo, Directory | None]:
+def locate(directory: Path, dsn: str | None) -> tuple[ConnectionInfo, Directory | None]:
+    """Give how to reach the coordinator, and its directory unless it was named by a DSN."""
     if dsn is not None:
         return ConnectionInfo.from_dsn(dsn), None
     loaded = load(directory.absolute())
@@ -150,7 +168,8 @@ def _coordinator(directory: Path, dsn: str | None) -> tuple[ConnectionInfo, Dire
 
 
 @asynccontextmanager
-async def _connected(info: ConnectionInfo) -> AsyncIterator[Connection]:
+async def connected(info: ConnectionInfo) -> AsyncIterator[Connection]:
+    """Be connected to a server for the length of a block."""
     conn = await connect(info, timeout_s=_CONNECT_TIMEOUT_S)
     async with conn:
         yield conn
@@ -159,10 +178,10 @@ async def _connected(info: ConnectionInfo) -> AsyncIterator[Connection]:
 def _on_coordinator(
     directory: Path, dsn: str | None, operation: str | None, work: Callable[[Connection], Awaitable[T]]
 ) -> T:
-    info, loaded = _coordinator(directory, dsn)
+    info, loaded = locate(directory, dsn)
 
     async def run() -> T:
-        async with _connected(info) as conn:
+        async with connected(info) as conn:
             return await work(conn)
 
     if operation is None:
@@ -191,15 +210,17 @@ def add_worker(
         raise UsageError(f"--host: {problem}.", hint="Give a name such as citus-worker4, or an address.")
     if wait and not start_rebalance:
         raise UsageError("--wait waits for a rebalance, and none is asked for.", hint="Add --rebalance.")
-    info, loaded = _coordinator(directory, dsn)
+    info, loaded = locate(directory, dsn)
     coordinator = loaded.topology.coordinator.address if loaded and loaded.topology.coordinator else None
     worker = NodeAddress(host, port)
     hint = _growing_hint(loaded, host)
 
     async def run(progress: console.Progress) -> tuple[NodeResult, RebalanceStatus | None]:
-        async with _connected(info) as conn:
+        started = time.monotonic()
+        async with await nodes.reach_coordinator(info, progress.emit, timeout_s=timeout) as conn:
+            left_s = max(1.0, timeout - (time.monotonic() - started))
             try:
-                result = await nodes.add_worker(conn, coordinator, worker, progress.emit, timeout_s=timeout)
+                result = await nodes.add_worker(conn, coordinator, worker, progress.emit, timeout_s=left_s)
             except WorkerUnreachableError as error:
                 raise (
                     WorkerUnreachableError(error.message, hint=hint, details=error.details) if hint else error
@@ -342,13 +363,13 @@ def rebalance_wait(
         console.out.print("No rebalance has run yet.")
 
 
-def add_commands(app: typer.Typer, new: Callable[..., typer.Typer]) -> None:
-    """Add every command of this module to the program."""
+def add_commands(app: typer.Typer, new: Callable[..., typer.Typer]) -> typer.Typer:
+    """Add every command of this module to the program; give the group of the nodes, which has more of them."""
     app.command("up")(up)
     app.command("down")(down)
     app.command("status")(status)
     app.command("add-worker")(add_worker)
-    of_nodes = new(no_args_is_help=True, help="Register nodes.")
+    of_nodes = new(no_args_is_help=True, help="Register workers, drain them, and remove them.")
     of_nodes.command("add")(add_worker)
     app.add_typer(of_nodes, name="nodes")
     of_rebalance = new(no_args_is_help=True, help="Move shards so that every node has its share.")
@@ -358,3 +379,4 @@ def add_commands(app: typer.Typer, new: Callable[..., typer.Typer]) -> None:
     of_rebalance.command("stop")(rebalance_stop)
     of_rebalance.command("wait")(rebalance_wait)
     app.add_typer(of_rebalance, name="rebalance")
+    return of_nodes

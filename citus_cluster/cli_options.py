@@ -1,6 +1,8 @@
 """What the commands share: options with their environment variables, the format of the answer, redaction."""
 
+import re
 from enum import StrEnum
+from itertools import zip_longest
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -8,6 +10,9 @@ import typer
 
 PREFIX = "CITUS_CLUSTER_"
 _SECRET_FLAGS = frozenset({"--pass", "--dsn"})
+_LEFT_OUT = {"--watch": "2"}
+VALUE_MAY_BE_LEFT_OUT = frozenset(_LEFT_OUT)
+_NUMBER = re.compile(r"-?[0-9.]+")
 
 
 class Format(StrEnum):
@@ -42,6 +47,15 @@ def choose_format(chosen: Format) -> None:
 def chosen_format() -> Format:
     """Give the format that was remembered; text before any was."""
     return _chosen
+
+
+def completed(arguments: list[str]) -> list[str]:
+    """Give options whose value may be left out one: the parser knows no such options."""
+    made = []
+    for argument, following in zip_longest(arguments, arguments[1:], fillvalue=""):
+        default = _LEFT_OUT.get(argument)
+        made.append(argument if default is None or _NUMBER.fullmatch(following) else f"{argument}={default}")
+    return made
 
 
 def redacted(arguments: list[str]) -> list[str]:

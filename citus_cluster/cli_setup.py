@@ -209,7 +209,7 @@ def setup(
 def _write(request: SetupRequest, *, ask: bool, consent: bool, show: bool) -> SetupPlan:
     """Plan, show, ask and write. Usage errors come before the first byte, also of the lock, is written."""
     plan = plan_setup(request)
-    if plan.nothing_to_do:
+    if plan.nothing_to_do and not plan.unfinished:
         _show_plan(plan, show=show, diffs=False)
         return plan
     with files.locked(request.root):
@@ -221,8 +221,9 @@ def _write(request: SetupRequest, *, ask: bool, consent: bool, show: bool) -> Se
             consent = console.confirm("Write these changes?")
             if not consent:
                 raise ConsentNeededError("Nothing was written.", hint="Run the command again when you agree.")
+        finishing = plan.unfinished  # a run that was killed could not record itself
         apply_setup(plan, consent=consent, replace_edited=request.replace_edited)
-        if plan.all_changes:
+        if plan.all_changes or finishing:
             # The sources of the admin API's image are one thing to the reader of a journal.
             changed = dict.fromkeys(
                 API_CONTEXT_FOLDER if change.path.startswith(f"{API_CONTEXT_FOLDER}/") else change.path
@@ -230,7 +231,7 @@ def _write(request: SetupRequest, *, ask: bool, consent: bool, show: bool) -> Se
             )
             details = {"arguments": redacted(sys.argv[1:]), "files": list(changed)}
             journal.record(request.root, "setup", "done", details)
-            if show:
+            if show and plan.all_changes:
                 console.err.print(f"Wrote {len(plan.all_changes)} files.")
     return plan
 

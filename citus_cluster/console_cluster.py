@@ -5,6 +5,7 @@ Apart from console.py, so that the generator need not load the database driver.
 
 from pathlib import Path
 
+from rich.console import Console
 from rich.markup import escape
 
 from citus_cluster.console import out, pasteable, size, table
@@ -31,9 +32,11 @@ def print_block(result: UpResult, root: Path, *, show_secrets: bool) -> None:
     for label, value in lines.items():
         if value:
             out.print(f"  {label:<10} {escape(value)}")
-    out.print("Next:")
+    # Workers alone are registered where their coordinator is, in a directory that is not this one.
+    alone = access.psql_in_container is None
+    out.print("Next, on the coordinator's server:" if alone else "Next:")
     for command in access.next_commands:
-        out.print(f"  {escape(pasteable(command, root))}")
+        out.print(f"  {escape(command if alone else pasteable(command, root))}")
 
 
 def print_companions_block(result: UpResult, root: Path) -> None:
@@ -48,7 +51,7 @@ def print_companions_block(result: UpResult, root: Path) -> None:
         out.print(f"Next:\n  {escape(pasteable('citus-cluster status', root))}")
 
 
-def print_status(found: Status) -> None:
+def print_status(found: Status, out: Console = out) -> None:
     """Print services, nodes, tables, the rebalance and the services beside Citus, then every problem."""
     colours = {State.OK: "green", State.DEGRADED: "yellow", State.DOWN: "red"}
     out.print(f"Cluster {escape(found.cluster)}: [{colours[found.state]}]{found.state}[/]")
@@ -74,7 +77,7 @@ def print_status(found: Status) -> None:
         if tables:
             out.print(table("Tables", ("table", "type", "distributed by", "shards", "size"), tables))
         if found.overview.rebalance.state is not JobState.NONE:
-            print_rebalance(found.overview.rebalance)
+            print_rebalance(found.overview.rebalance, out)
     if found.companions:
         rows = [(one.service, one.condition, one.summary or one.reason or "-") for one in found.companions]
         out.print(table("Companions", ("service", "condition", "what it says"), rows))
@@ -87,7 +90,7 @@ def print_status(found: Status) -> None:
         out.print("What does not run is started by: citus-cluster up")
 
 
-def print_rebalance(found: RebalanceStatus) -> None:
+def print_rebalance(found: RebalanceStatus, out: Console = out) -> None:
     """Print how far the last rebalance is, and what is in its way."""
     if found.state is JobState.NONE:
         out.print("No rebalance has run yet.")

@@ -160,6 +160,20 @@ class VerificationError(CitusClusterError):
     code = "verification-failed"
 
 
+class RoleError(CitusClusterError):
+    """A role is not what the command takes it for."""
+
+    code = "role-conflict"
+    http_status = 409
+
+
+class InUseError(CitusClusterError):
+    """A worker cannot leave the cluster now."""
+
+    code = "worker-in-use"
+    http_status = 409
+
+
 class RebalanceError(CitusClusterError):
     """The rebalance cannot start, or has failed."""
 

@@ -1,8 +1,9 @@
 """What a node must have free for shards to move, and what it lacks."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
+from citus_cluster.model.nodes import NodeAddress
 from citus_cluster.model.rebalance import TransferMode
 
 
@@ -19,6 +20,28 @@ class NodeCapacity:
     max_wal_senders: int
     wal_senders: int
     max_logical_replication_workers: int
+
+
+@dataclass(frozen=True)
+class DiskSpace:
+    """Room on the disk of a node, and how much of it Citus leaves free at a move."""
+
+    node: NodeAddress
+    available_bytes: int
+    kept_free_bytes: int
+
+
+def missing_space(growth: Mapping[NodeAddress, int], disks: Sequence[DiskSpace]) -> tuple[str, ...]:
+    """Say, one line each, which nodes lack the room for what they are to get: ``growth`` in bytes by node."""
+    findings = []
+    for disk in disks:
+        room = max(0, disk.available_bytes - disk.kept_free_bytes)
+        if growth.get(disk.node, 0) > room:
+            findings.append(
+                f"{disk.node}: would get {growth[disk.node] / 2**20:.1f} MiB, and has room for {room / 2**20:.1f} MiB "
+                f"({disk.kept_free_bytes / 2**20:.1f} MiB stay free: citus.desired_percent_disk_available_after_move)"
+            )
+    return tuple(findings)
 
 
 def missing_capacity(nodes: Sequence[NodeCapacity], mode: TransferMode) -> tuple[str, ...]:

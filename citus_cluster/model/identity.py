@@ -1,6 +1,6 @@
 """What later runs must not change in an existing cluster: its name, user, database, PostgreSQL major, addresses."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 from citus_cluster.errors import ImmutableError
@@ -16,17 +16,29 @@ _WAYS = {
     "pg_dump and pg_restore; or follow the upgrade path of Citus by hand (pg_upgrade on every node).",
 }
 
+_WORKER = "citus-worker"
 
-def identity_of(topology: Topology, earlier: Mapping[str, Any]) -> dict[str, Any]:
-    """Give what the manifest keeps; nodes that are switched off stay in it. ``earlier`` is empty at the first run."""
-    addresses = {**earlier.get("addresses", {}), **{node.service: str(node.address) for node in topology.nodes}}
+
+def identity_of(topology: Topology, earlier: Mapping[str, Any], leaving: Collection[str] = ()) -> dict[str, Any]:
+    """Give what the manifest keeps; nodes that are switched off stay in it. ``earlier`` is empty at the first run.
+
+    ``leaving`` are workers, by service or address, of which the coordinator says that they have left the cluster:
+    they are kept among the ``removed`` from then on, since their volumes may exist still.
+    """
+    here = {node.service: str(node.address) for node in topology.nodes}
+    addresses = {**earlier.get("addresses", {}), **here}
+    workers = {s: a for s, a in addresses.items() if s.startswith(_WORKER)}
+    gone = {s: a for s, a in workers.items() if s not in here and (s in leaving or a in leaving)}
+    removed = {**earlier.get("removed", {}), **gone}
+    removed = {service: address for service, address in removed.items() if service not in here}
     return {
         "name": topology.name,
         "user": topology.user,
         "database": topology.database,
         "image": topology.citus_image.name,
         "pg_major": topology.citus_image.pg_major,
-        "addresses": addresses,
+        "addresses": {service: address for service, address in addresses.items() if service not in gone},
+        **({"removed": removed} if removed else {}),
         "companions": {**earlier.get("companions", {}), **{m.service: m.image for m in topology.companions}},
     }
 
@@ -42,8 +54,26 @@ def older_images(earlier: Mapping[str, Any], identity: Mapping[str, Any]) -> Ite
 
 def known_workers(identity: Mapping[str, Any]) -> tuple[int, ...]:
     """Numbers of the workers that a cluster has had."""
-    names = identity.get("addresses", {})
-    return tuple(sorted(int(name.removeprefix("citus-worker")) for name in names if name.startswith("citus-worker")))
+    return tuple(sorted(_worker_numbers(identity.get("addresses", {}))))
+
+
+def removed_workers(identity: Mapping[str, Any]) -> Mapping[int, str]:
+    """Numbers of the workers that were removed, with their services; their volumes may exist still."""
+    removed = identity.get("removed", {})
+    return dict(zip(_worker_numbers(removed), removed, strict=True))
+
+
+def without_removed(earlier: Mapping[str, Any], identity: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Give the earlier identity without the workers that ``identity`` has removed since; None if it has none."""
+    removed = identity.get("removed", {})
+    if not set(removed) - set(earlier.get("removed", {})):
+        return None
+    addresses = {service: address for service, address in earlier["addresses"].items() if service not in removed}
+    return {**earlier, "addresses": addresses, "removed": {**earlier.get("removed", {}), **removed}}
+
+
+def _worker_numbers(services: Iterable[str]) -> list[int]:
+    return [int(name.removeprefix(_WORKER)) for name in services if name.startswith(_WORKER)]
 
 
 def refuse_immutable(earlier: Mapping[str, Any], identity: Mapping[str, Any], topology: Topology) -> None:
@@ -60,9 +90,12 @@ def refuse_immutable(earlier: Mapping[str, Any], identity: Mapping[str, Any], to
         details.append(change)
         hints.append("Its data were written by a newer version, which an older one does not read: keep the image.")
     for service, address in earlier.get("addresses", {}).items():
-        if identity["addresses"][service] != address:
+        if identity["addresses"].get(service, address) != address:
             details.append(f"address of {service}: {address} → {identity['addresses'][service]}")
-            hints.append("Other nodes know this one by its address (--advertise and --port): keep it.")
+            hints.append(
+                "Other nodes know this one by its address (--advertise and --port): keep it. Where nothing was started "
+                "yet, remove generated/manifest.json and run this again with --force."
+            )
     if details:
         raise ImmutableError(
             "This cannot change in an existing cluster; nothing was written.",
@@ -71,9 +104,11 @@ def refuse_immutable(earlier: Mapping[str, Any], identity: Mapping[str, Any], to
         )
     if Service.CITUS in topology.services:
         here = {node.service for node in topology.nodes}
-        missing = [service for service in earlier.get("addresses", {}) if service not in here]
+        missing = [service for service in identity["addresses"] if service not in here]
         if missing:
+            first = missing[-1]
             raise ImmutableError(
                 f"This would take {', '.join(missing)} out of the cluster, with the shards there; nothing was written.",
-                hint="Keep the number of workers: a worker must be drained before it can leave.",
+                hint="Keep the number of workers. A worker must be drained before it can leave, and its removal "
+                f"changes cluster.yaml: citus-cluster nodes drain {first} --wait; citus-cluster nodes remove {first}",
             )

@@ -34,6 +34,11 @@ def container_name(project: str, service: str) -> str:
     return f"{project}-{service}"
 
 
+def volume_name(project: str, service: str) -> str:
+    """Name of the volume in which a service keeps its data."""
+    return f"{project}_{service}-data"
+
+
 def identifier_problem(name: str) -> str | None:
     """Check the name of a database or role: ASCII, at most 63 bytes, as PostgreSQL keeps them."""
     if not _IDENTIFIER.fullmatch(name):

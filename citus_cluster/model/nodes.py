@@ -1,8 +1,11 @@
 """Nodes of the Citus cluster as the coordinator knows them, and what registering one came to."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
+
+_SERVICE = re.compile(r"citus-(coordinator|worker\d+)")
 
 
 @dataclass(frozen=True, order=True)
@@ -14,6 +17,26 @@ class NodeAddress:
 
     def __str__(self) -> str:
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+    @classmethod
+    def parse(cls, text: str) -> "NodeAddress":
+        """Read what ``str`` writes: ``host:5432``, ``[::1]:5432``."""
+        host, _, port = text.rpartition(":")
+        return cls(host.removeprefix("[").removesuffix("]"), int(port))
+
+    @property
+    def is_service(self) -> bool:
+        """Whether the host is a Compose service, which only containers of the same server reach by this name."""
+        return _SERVICE.fullmatch(self.host) is not None
+
+    def compose_command(self, verb: str) -> str:
+        """Name the Compose command about this node; the node of an advertised server is looked at over there."""
+        return f"docker compose {verb} {self.host}" if self.is_service else f"docker compose {verb}, on {self.host}"
+
+    @property
+    def silence_hint(self) -> str:
+        """What to do where it does not answer."""
+        return f"See its log: {self.compose_command('logs')}. If it is paused: {self.compose_command('unpause')}."
 
 
 class Outcome(StrEnum):

@@ -272,7 +272,10 @@ def build_status(
 
 
 def estimate(samples: Sequence[Sample], bytes_total: int) -> tuple[float | None, float | None]:
-    """Rate in bytes per second, and seconds left, from the first and the last sample; None if unknown yet."""
+    """Rate in bytes per second, and seconds left, from the first and the last sample; None if unknown yet.
+
+    The first hundredth tells no time: empty tables are copied first, and a move that is held up looks the same.
+    """
     if len(samples) < 2:
         return None, None
     elapsed_s = (samples[-1].at - samples[0].at).total_seconds()
@@ -280,7 +283,8 @@ def estimate(samples: Sequence[Sample], bytes_total: int) -> tuple[float | None,
     if elapsed_s < 0.5 or moved <= 0:
         return None, None
     rate = moved / elapsed_s
-    return rate, max(0, bytes_total - samples[-1].bytes_done) / rate
+    done = samples[-1].bytes_done
+    return rate, max(0, bytes_total - done) / rate if 100 * done >= bytes_total else None
 
 
 def _running_moves(
@@ -336,7 +340,8 @@ _REMEDIES = (
     (r"No space left|not have enough (disk )?space|disk space", "make room on the target's disk"),
     (r"password|fe_sendauth", "give every node the role's row in pg_dist_authinfo"),
     (
-        r"could not connect|connection to the remote node|connection not open|server closed|terminating connection",
+        r"could not connect|connection to the remote node|connection not open|connection marked as essential"
+        r"|server closed|terminating connection",
         "see that all nodes run (citus-cluster status) and read their logs",
     ),
     (r"lock timeout|deadlock", "end the long transaction that holds the lock"),

@@ -1,7 +1,7 @@
 """Who is to be registered, and who may join: decisions about workers, made from what the coordinator knows."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
 from citus_cluster.model.nodes import NodeAddress, Outcome
 
@@ -28,11 +28,13 @@ class RegisteredNode:
 class Registry:
     """What the coordinator knows: its node list, and which workers were ever registered through us.
 
-    ``recorded`` is None while our table does not exist yet.
+    ``recorded`` is None while our table does not exist yet. ``released`` are names of workers that left for good,
+    with the system identifier of the server that had them: another server may be registered under such a name.
     """
 
     nodes: tuple[RegisteredNode, ...]
     recorded: frozenset[NodeAddress] | None
+    released: Mapping[NodeAddress, str] = field(default_factory=dict)
 
     @property
     def coordinator(self) -> RegisteredNode | None:
@@ -54,6 +56,8 @@ class Wish:
     address: NodeAddress
     outcome: Outcome | None
     reason: str | None = None
+    another_server: bool = False
+    """It has the name of a worker that left for good, and is not that one."""
 
 
 def decide(registry: Registry, desired: Sequence[NodeAddress]) -> tuple[Wish, ...]:
@@ -70,6 +74,17 @@ def _decide_one(registry: Registry, address: NodeAddress) -> Wish:
     if address in (registry.recorded or ()):
         return Wish(address, Outcome.WITHDRAWN, "it was removed from the node list by an operator")
     return Wish(address, None)
+
+
+def reconsider(wish: Wish, registry: Registry, system_identifier: str | None) -> Wish:
+    """Take a worker after all that only bears the name of one that left for good.
+
+    ``system_identifier`` is that of the server there now, None where it does not answer.
+    """
+    left = registry.released.get(wish.address)
+    if wish.outcome is not Outcome.WITHDRAWN or left is None or system_identifier in {None, left}:
+        return wish
+    return replace(wish, outcome=None, reason=None, another_server=True)
 
 
 def unrecorded(registry: Registry, desired: Sequence[NodeAddress]) -> tuple[NodeAddress, ...]:

@@ -1,7 +1,7 @@
 """What the user wants: ``cluster.yaml`` as models, strict, versioned, all problems at once."""
 
 import difflib
-from collections.abc import Container, Iterable, Mapping, Sequence
+from collections.abc import Collection, Container, Iterable, Mapping, Sequence
 from enum import StrEnum
 from typing import Annotated, Any, Literal, get_args
 
@@ -230,16 +230,28 @@ class ClusterSpec(_Model):
         return data | ({"settings": settings} if settings else {})
 
 
-def grown_workers(current: int | Sequence[int], count: int) -> int | list[int]:
+def grown_workers(current: int | Sequence[int], count: int, taken: Collection[int] = ()) -> int | list[int]:
     """Give ``workers`` for ``count`` workers, where ``current`` is what the specification says now.
 
-    New workers get numbers above all others: the volume of a removed worker may still exist.
-    A smaller count is returned as it is; refusing it is the caller's task, who knows the past.
+    New workers get numbers above all others, and above those that are ``taken``: of workers that were removed,
+    and whose volumes exist still. A smaller count is returned as it is; refusing it is the caller's task, who knows
+    the past.
     """
-    if isinstance(current, int) or count < len(current):
+    numbers = range(1, current + 1) if isinstance(current, int) else current
+    if count < len(numbers):
         return count
-    highest = max(current, default=0)
-    return [*current, *range(highest + 1, highest + 1 + count - len(current))]
+    highest = max([*numbers, *taken] if count > len(numbers) else numbers, default=0)
+    grown = [*numbers, *range(highest + 1, highest + 1 + count - len(numbers))]
+    return count if isinstance(current, int) and grown == [*range(1, count + 1)] else grown
+
+
+def without_worker(current: int | Sequence[int], number: int) -> int | list[int]:
+    """Give ``workers`` without one of them: a count, as long as that says it."""
+    if isinstance(current, int):
+        if number >= current:
+            return min(current, number - 1)
+        current = range(1, current + 1)
+    return [one for one in current if one != number]
 
 
 def parse_spec(data: Any, *, origins: Mapping[str, str] | None = None, source: str = "cluster.yaml") -> ClusterSpec:

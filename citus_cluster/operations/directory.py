@@ -1,6 +1,6 @@
 """An existing generated directory, loaded: what every operation after the set-up starts from."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -73,8 +73,8 @@ def read_spec(path: Path, source: str) -> object:
     return load_yaml(text, source)
 
 
-def load(root: Path) -> Directory:
-    """Load a directory that a set-up wrote.
+def load(root: Path, *, leaving: Collection[str] = ()) -> Directory:
+    """Load a directory that a set-up wrote; ``leaving`` are workers, by service or address, that it may lack already.
 
     Raises UsageError where there is none, SpecError, and ImmutableError where cluster.yaml has since become
     that of another cluster: under another name, new and empty volumes would be made.
@@ -97,7 +97,7 @@ def load(root: Path) -> Directory:
             hint="Run python setup_citus_cluster.py again in this directory.",
         )
     topology, _ = resolve(spec, memory_mb=spec.resources.memory_mb, cpus=spec.resources.cpus, pg_major=int(pg_major))
-    refuse_immutable(manifest.identity, identity_of(topology, manifest.identity), topology)
+    refuse_immutable(manifest.identity, identity_of(topology, manifest.identity, leaving), topology)
     return Directory(root, spec, topology, manifest, password)
 
 

@@ -5,10 +5,12 @@ from typing import Any
 
 from citus_cluster.errors import ImmutableError, LeftoverVolumesError
 from citus_cluster.model.companions import cassandra_service
+from citus_cluster.model.identity import removed_workers
+from citus_cluster.model.names import volume_name
 from citus_cluster.model.services import COMPANIONS, Service
 from citus_cluster.model.spec import MAX_CASSANDRA_NODES, ClusterSpec
 from citus_cluster.model.topology import Topology
-from citus_cluster.operations.request import Machine, SetupRequest
+from citus_cluster.operations.request import Machine, SetupRequest, taken_numbers
 from citus_cluster.runtime import secrets
 from citus_cluster.runtime.files import Manifest
 
@@ -78,12 +80,33 @@ def refuse_smaller_ring(topology: Topology, earlier: Mapping[str, Any], machine:
     gone = [service for service in ring if service in earlier.get("companions", {}) and service not in here]
     if machine.engine:
         volumes = machine.engine.project_volumes(topology.name)
-        gone = [service for service in gone if f"{topology.name}_{service}-data" in volumes]
+        gone = [service for service in gone if volume_name(topology.name, service) in volumes]
     if gone:
         last = gone[-1]
         raise ImmutableError(
             f"This would take {', '.join(gone)} out of Cassandra's ring, with the data there; nothing was written.",
             hint=f"Keep the number of nodes; or first, from the last to the first of them: docker compose exec {last} "
             f"nodetool decommission --force; docker compose rm -sf {last}; "
-            f"docker volume rm {topology.name}_{last}-data. docs/services.md has all steps.",
+            f"docker volume rm {volume_name(topology.name, last)}. docs/services.md has all steps.",
         )
+
+
+def refuse_return(topology: Topology, previous: Manifest | None, machine: Machine) -> None:
+    """A worker that was removed must not come back with the data that it had, unless that is gone.
+
+    Raises ImmutableError.
+    """
+    removed = removed_workers(previous.identity) if previous else {}
+    back = [worker for worker in topology.workers if worker.number in removed]
+    taken = taken_numbers(previous, machine) if back else frozenset()
+    back = [worker for worker in back if worker.number in taken]
+    if not back:
+        return
+    services = ", ".join(worker.service for worker in back)
+    volumes = " ".join(volume_name(topology.name, worker.service) for worker in back)
+    raise ImmutableError(
+        f"{services} was removed from the cluster, and its volume is here still, with what it held then; nothing was "
+        "written.",
+        hint=f"Take it out of cluster.yaml: citus-cluster nodes remove {back[0].service}; --workers=N gives new "
+        f"workers free numbers. Or, to use the number again, remove its volume first: docker volume rm {volumes}",
+    )

@@ -6,6 +6,7 @@ Both only ever add. What an operator removed or disabled stays so until it is ad
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Sequence
+from typing import TypeVar
 
 import psycopg
 
@@ -28,14 +29,18 @@ from citus_cluster.model.registration import (
     foreign_coordinator,
     mismatch,
     possible_twin,
+    reconsider,
     unrecorded,
 )
 from citus_cluster.runtime import citus_nodes, citus_probe
 from citus_cluster.runtime.citus import writer_lock
 from citus_cluster.runtime.citus_rebalance import running_job_id
-from citus_cluster.runtime.postgres import Connection, describe, translated
+from citus_cluster.runtime.postgres import Connection, ConnectionInfo, connect, describe, translated
+
+T = TypeVar("T")
 
 POLL_S = 1.0
+CONNECT_TIMEOUT_S = 10.0
 WAIT_FOR_LOCK_S = 10.0
 SYNC_TIMEOUT_S = 10.0
 _UNSET_COORDINATOR = frozenset({"localhost", "127.0.0.1", "::1"})
@@ -61,7 +66,7 @@ async def reconcile(
         registry = await citus_nodes.read_registry(conn)
         if not _settled(registry, coordinator, desired):
             registry = await _prepare(conn, coordinator, desired, wait_for_lock_s)
-        wishes = decide(registry, desired)
+        wishes = [await _reconsider(conn, wish, registry) for wish in decide(registry, desired)]
         own = None
         blocked = None
         if any(wish.outcome is None for wish in wishes):
@@ -113,6 +118,16 @@ async def _settle_coordinator(
         await citus_nodes.set_coordinator_host(conn, coordinator, holds_shards=None)
 
 
+async def _reconsider(conn: Connection, wish: Wish, registry: Registry) -> Wish:
+    """Look again at a worker whose name was another server's, which has left for good."""
+    if wish.outcome is not Outcome.WITHDRAWN or wish.address not in registry.released:
+        return wish
+    try:
+        return reconsider(wish, registry, await _system_identifier(conn, wish.address))
+    except citus_probe.ProbeUnavailableError:
+        return wish
+
+
 async def _blocked(conn: Connection, registry: Registry) -> str | None:
     """Say why no node can be added now: Citus tells every worker about a new one, or refuses."""
     silent = await citus_probe.silent_nodes(conn, registry.nodes)
@@ -145,7 +160,11 @@ async def _fulfil(
     try:
         await _check_candidate(conn, coordinator, wish.address, own, registry)
         return await _register(
-            conn, wish.address, explicit=False, timeout_s=max(POLL_S, remaining_s), wait_for_lock_s=wait_for_lock_s
+            conn,
+            wish.address,
+            explicit=wish.another_server,
+            timeout_s=max(POLL_S, remaining_s),
+            wait_for_lock_s=wait_for_lock_s,
         )
     except (UnreachableError, MismatchError, LockedError) as error:
         if conn.closed:
@@ -171,8 +190,11 @@ async def _check_candidate(
     if not await citus_probe.reaches(conn, worker, coordinator):
         raise WorkerUnreachableError(
             f"{worker} answers, but cannot connect to the coordinator at {coordinator} in turn.",
-            hint=f"Does {coordinator.host} resolve there, is the port open, and is the password the same? "
-            f"See its log: docker compose logs {worker.host}.",
+            hint="That name is known on the coordinator's server alone: workers of other servers need a coordinator "
+            "that was set up with --advertise from the start."
+            if coordinator.is_service and not worker.is_service
+            else f"Does {coordinator.host} resolve there, is the port open, and is the password the same? "
+            f"See its log: {worker.compose_command('logs')}.",
         )
 
 
@@ -244,7 +266,7 @@ async def _copy_role_passwords(conn: Connection, worker: NodeAddress) -> str | N
 
 
 async def _explain_failed_change(conn: Connection, worker: NodeAddress, error: psycopg.Error) -> CitusClusterError:
-    if conn.closed:
+    if conn.closed and not isinstance(error, psycopg.errors.QueryCanceled):
         return UnreachableError(f"The coordinator went away while {worker} was being registered: {describe(error)}.")
     if citus_nodes.is_busy(error):
         job_id = await running_job_id(conn)
@@ -256,11 +278,25 @@ async def _explain_failed_change(conn: Connection, worker: NodeAddress, error: p
     if isinstance(error, psycopg.errors.QueryCanceled):
         return WorkerUnreachableError(
             f"{worker} stopped answering while it was being registered; nothing was changed.",
-            hint=f"See its log: docker compose logs {worker.host}.",
+            hint=worker.silence_hint,
         )
     return WorkerUnreachableError(
         f"Citus did not take {worker}: {describe(error)}", hint=error.diag.message_hint or "See the coordinator's log."
     )
+
+
+async def reach_coordinator(info: ConnectionInfo, emit: Emit, *, timeout_s: float) -> Connection:
+    """Connect to a coordinator that may be starting still: ``docker compose up -d`` does not wait for it.
+
+    Raises AuthenticationError at once, and UnreachableError when the time is up.
+    """
+    deadline = time.monotonic() + timeout_s
+
+    async def check() -> Connection:
+        left_s = max(POLL_S, deadline - time.monotonic())
+        return await connect(info, timeout_s=min(CONNECT_TIMEOUT_S, left_s))
+
+    return await _wait_for(check, emit, deadline, "coordinator", UnreachableError)
 
 
 async def add_worker(
@@ -325,7 +361,7 @@ async def _wait_until_fit(
             )
         await _check_candidate(conn, coordinator, worker, own, registry)
 
-    await _wait_for(check, worker, emit, deadline)
+    await _wait_for(check, emit, deadline, f"register:{worker}", WorkerUnreachableError)
 
 
 async def _wait_until_answering(conn: Connection, worker: NodeAddress, emit: Emit, deadline: float) -> None:
@@ -337,23 +373,24 @@ async def _wait_until_answering(conn: Connection, worker: NodeAddress, emit: Emi
         except citus_probe.ProbeUnavailableError:
             await _check_roughly(conn, worker)
 
-    await _wait_for(check, worker, emit, deadline)
+    await _wait_for(check, emit, deadline, f"register:{worker}", WorkerUnreachableError)
 
 
-async def _wait_for(check: Callable[[], Awaitable[None]], worker: NodeAddress, emit: Emit, deadline: float) -> None:
-    """Check again and again until it raises no more, or the time is up."""
+async def _wait_for(
+    check: Callable[[], Awaitable[T]], emit: Emit, deadline: float, step: str, awaited: type[UnreachableError]
+) -> T:
+    """Check again and again until it raises ``awaited`` no more, or the time is up."""
     said = ""
     while True:
         try:
-            await check()
-            return
+            return await check()
         except AuthenticationError:
             raise
-        except WorkerUnreachableError as error:
+        except awaited as error:
             if time.monotonic() + POLL_S >= deadline:
                 raise
             if error.message != said:
-                emit(Event(f"register:{worker}", EventKind.PROGRESS, f"waiting: {error.message}"))
+                emit(Event(step, EventKind.PROGRESS, f"waiting: {error.message}"))
             said = error.message
         await asyncio.sleep(POLL_S)
 

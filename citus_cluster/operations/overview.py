@@ -45,7 +45,8 @@ async def overview(conn: Connection) -> Overview:
         known: dict[int, int] = {}
         for answer in answers.values():
             known |= answer.sizes if isinstance(answer, NodeAnswer) else {}
-        return Overview(nodes, tables, await rebalance.status(conn, sizes=known))
+        silent = [node.reason for node in nodes if node.reason and node.is_active]
+        return Overview(nodes, tables, await rebalance.status(conn, sizes=known, silent=silent))
 
 
 async def _answer(

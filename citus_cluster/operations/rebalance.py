@@ -7,7 +7,8 @@ from dataclasses import dataclass, field, replace
 import psycopg
 
 from citus_cluster.errors import CitusClusterError, RebalanceError, UsageError
-from citus_cluster.model.capacity import missing_capacity
+from citus_cluster.model.blockers import describe_blocker
+from citus_cluster.model.capacity import missing_capacity, missing_space
 from citus_cluster.model.events import Emit, Event, EventKind
 from citus_cluster.model.nodes import NodeAddress
 from citus_cluster.model.rebalance import (
@@ -24,7 +25,7 @@ from citus_cluster.model.rebalance import (
     build_status,
 )
 from citus_cluster.model.registration import RegisteredNode, Registry
-from citus_cluster.runtime import citus_nodes, citus_probe, citus_rebalance, citus_tables
+from citus_cluster.runtime import citus_blockers, citus_nodes, citus_probe, citus_rebalance, citus_tables
 from citus_cluster.runtime.citus import citus_version, has_function
 from citus_cluster.runtime.postgres import Connection, describe, translated
 
@@ -34,10 +35,15 @@ _WINDOW = 30
 # Citus' maintenance daemon looks at the queue every 5 s; after three rounds something is wrong.
 _UNSERVED_S = 20.0
 _HUNG_S = 30.0
+_ASK_SILENT_AGAIN_S = 10.0
+# A server is restarted in less; one that is silent for longer needs a person.
+_SILENCE_TOLERATED_S = 60.0
+# Without any progress for so long, it is asked who holds it up; and again after as long.
+_STALLED_S = 10.0
 
 
-async def plan(conn: Connection, options: RebalanceOptions) -> RebalancePlan:
-    """Preview: the moves that Citus would make now.
+async def plan(conn: Connection, options: RebalanceOptions, *, without: Sequence[RegisteredNode] = ()) -> RebalancePlan:
+    """Preview: the moves that Citus would make now; ``without`` are nodes that are taken to hold no shards any more.
 
     Raises UsageError for options that Citus does not take, RebalanceError if a node does not answer.
     """
@@ -48,7 +54,7 @@ async def plan(conn: Connection, options: RebalanceOptions) -> RebalancePlan:
         by_node = await shard_sizes(conn, holders)
         sizes = {shard_id: size for shards in by_node.values() for shard_id, size in shards.items()}
         try:
-            moves = await citus_rebalance.plan_moves(conn, options, sizes)
+            moves = await citus_rebalance.plan_moves(conn, options, sizes, without=[node.node_id for node in without])
         except psycopg.OperationalError:
             raise
         except psycopg.DatabaseError as error:
@@ -110,8 +116,7 @@ async def start(conn: Connection, options: RebalanceOptions, emit: Emit) -> int 
         if not preview.moves:
             emit(Event(STEP, EventKind.SKIPPED, "the shards are balanced already: nothing to move"))
             return None
-        await _refuse_incapable(conn, options)
-        await _refuse_unidentified(conn, options, preview, emit)
+        await check(conn, options, preview, emit)
         try:
             job_id = await citus_rebalance.start(conn, options)
         except psycopg.OperationalError:
@@ -125,6 +130,14 @@ async def start(conn: Connection, options: RebalanceOptions, emit: Emit) -> int 
         message = f"rebalance started as job {job_id}: {moves} of shards, {preview.size_bytes / 2**20:.1f} MiB"
         emit(Event(STEP, EventKind.STARTED, message, {"job_id": job_id, **preview.as_dict()}))
         return job_id
+
+
+async def check(conn: Connection, options: RebalanceOptions, preview: RebalancePlan, emit: Emit) -> None:
+    """Look for what would make Citus retry the moves in silence. Raises RebalanceError, which names it."""
+    async with translated("looking at what the moves need"):
+        await _refuse_incapable(conn, options)
+        await _refuse_full(conn, preview)
+        await _refuse_unidentified(conn, options, preview, emit)
 
 
 async def _refuse_unsupported(conn: Connection, options: RebalanceOptions) -> None:
@@ -153,6 +166,23 @@ async def _refuse_incapable(conn: Connection, options: RebalanceOptions) -> None
         )
 
 
+async def _refuse_full(conn: Connection, preview: RebalancePlan) -> None:
+    after = preview.bytes_after
+    growth = {node: after[node] - preview.bytes_before.get(node, 0) for node in after}
+    registry = await citus_nodes.read_registry(conn)
+    growing = [node for node in registry.nodes if node.role == "primary" and growth.get(node.address, 0) > 0]
+    try:
+        findings = missing_space(growth, [await citus_rebalance.disk_space(conn, node) for node in growing])
+    except citus_probe.ProbeUnavailableError:
+        return
+    if findings:
+        raise RebalanceError(
+            "There is not enough room for the shards, so none was moved: " + "; ".join(findings),
+            hint="Free some space on the disks named, or add a worker on another one, then run the command again.",
+            details=findings,
+        )
+
+
 async def _refuse_unidentified(conn: Connection, options: RebalanceOptions, preview: RebalancePlan, emit: Emit) -> None:
     if options.mode is TransferMode.BLOCK_WRITES:
         return
@@ -173,14 +203,21 @@ async def _refuse_unidentified(conn: Connection, options: RebalanceOptions, prev
 
 
 async def status(
-    conn: Connection, job_id: int | None = None, sizes: Mapping[int, int] | None = None
+    conn: Connection,
+    job_id: int | None = None,
+    sizes: Mapping[int, int] | None = None,
+    silent: Sequence[str] | None = None,
 ) -> RebalanceStatus:
     """How far the latest rebalance (or job ``job_id``) is; state NONE if there never was one. Bounded in time.
 
-    ``sizes``: bytes by shard id, where the caller knows them already; else every node is asked.
+    ``sizes`` (bytes by shard id) and ``silent`` (why nodes do not answer): where the caller knows them already;
+    else every node is asked.
     """
     async with translated("reading the state of the rebalance"):
-        return await _read_status(conn, job_id, _Memory(sizes))
+        memory = _Memory(sizes)
+        if silent is not None:
+            memory.silent, memory.silent_again_at = tuple(silent), float("inf")
+        return await _read_status(conn, job_id, memory)
 
 
 @dataclass
@@ -193,6 +230,11 @@ class _Memory:
     samples: list[Sample] = field(default_factory=list)
     progress_again_at: float = 0.0
     """When to ask for the progress again (event loop's time): a session that hangs on a node stays for minutes."""
+    silent: tuple[str, ...] = ()
+    """Which nodes do not answer, and why."""
+    silent_since: float | None = None
+    silent_again_at: float = 0.0
+    """When to ask for them again: each takes some seconds."""
 
 
 async def _read_status(conn: Connection, job_id: int | None, memory: _Memory) -> RebalanceStatus:
@@ -213,10 +255,24 @@ async def _read_status(conn: Connection, job_id: int | None, memory: _Memory) ->
     found = build_status(job, tasks, memory.groups, copying, memory.samples[-_WINDOW:])
     if found.bytes_done is not None:
         memory.samples.append(Sample(job.observed_at, found.bytes_done))
-    if memory.progress_again_at == 0.0 or found.state.is_final:
+    hangs = memory.progress_again_at > 0.0
+    if found.state.is_final or not (hangs or any(task.is_troubled for task in tasks)):
+        memory.silent_since = None
         return found
-    problem = "the workers do not say how far they are; citus-cluster status shows one that does not answer"
-    return replace(found, problems=(*found.problems, problem))
+    await _look_for_silent(conn, memory)
+    unknown = ("the workers do not say how far they are",) if hangs and not memory.silent else ()
+    return replace(found, problems=(*found.problems, *memory.silent, *unknown))
+
+
+async def _look_for_silent(conn: Connection, memory: _Memory) -> None:
+    if _now() < memory.silent_again_at:
+        return
+    memory.silent = await citus_probe.silent_nodes(conn, (await citus_nodes.read_registry(conn)).nodes)
+    memory.silent_again_at = _now() + _ASK_SILENT_AGAIN_S
+    if not memory.silent:
+        memory.silent_since = None
+    elif memory.silent_since is None:
+        memory.silent_since = _now()
 
 
 def _now() -> float:
@@ -268,28 +324,47 @@ async def wait(conn: Connection, emit: Emit, poll_s: float = 1.0, job_id: int | 
     """Follow a rebalance until it ends. Leaving is harmless: the job is Citus', and goes on.
 
     Emits progress when it changes, and each problem once, as soon as it shows. Returns the last status
-    (state NONE or FINISHED); raises RebalanceError if it failed or was stopped.
+    (state NONE or FINISHED); raises RebalanceError if it failed, was stopped, or a node stays silent for a minute.
     """
     memory = _Memory()
     told: set[str] = set()
     last: Mapping[str, object] = {}
+    progress: object = None
+    held_up: tuple[str, ...] = ()
     async with translated("following the rebalance"):
-        started = _now()
+        started = moved_at = _now()
         while True:
             found = await _read_status(conn, job_id, memory)
             job_id = found.job_id
             if _now() - started > _UNSERVED_S:
                 found = await _notice_unserved_queue(conn, found)
-            for problem in found.problems:
+            if _progress(found) != progress or found.state.is_final:
+                progress, moved_at, held_up = _progress(found), _now(), ()
+            elif _now() - moved_at > _STALLED_S:
+                moved_at, held_up = _now(), await _find_blockers(conn, found)
+            for problem in (*found.problems, *held_up):
                 if problem not in told:
                     emit(Event(STEP, EventKind.WARNING, problem, {"job_id": job_id}))
                 told.add(problem)
             if found.state.is_final:
                 return _conclude(found, emit)
+            _refuse_long_silence(found, memory, emit)
             if _visible(found) != last:
                 emit(Event(STEP, EventKind.PROGRESS, progress_line(found), found.as_dict()))
                 last = _visible(found)
             await asyncio.sleep(poll_s)
+
+
+def _refuse_long_silence(found: RebalanceStatus, memory: _Memory, emit: Emit) -> None:
+    if memory.silent_since is None or _now() - memory.silent_since < _SILENCE_TOLERATED_S:
+        return
+    emit(Event(STEP, EventKind.FAILED, progress_line(found), found.as_dict()))
+    raise RebalanceError(
+        f"Rebalance {found.job_id} does not go on: {' '.join(memory.silent)}",
+        hint="Start or unpause it: the rebalance is Citus' own, and goes on by itself then; to follow it again: "
+        "citus-cluster rebalance wait. If the node is lost for good: citus-cluster rebalance stop.",
+        details=memory.silent,
+    )
 
 
 async def _notice_unserved_queue(conn: Connection, found: RebalanceStatus) -> RebalanceStatus:
@@ -301,6 +376,18 @@ async def _notice_unserved_queue(conn: Connection, found: RebalanceStatus) -> Re
         "(raise max_worker_processes and restart it), or its maintenance daemon does not run (see its log)"
     )
     return replace(found, problems=(problem,))
+
+
+def _progress(found: RebalanceStatus) -> object:
+    return found.shards_done, found.bytes_done, found.moves
+
+
+async def _find_blockers(conn: Connection, found: RebalanceStatus) -> tuple[str, ...]:
+    tasks = await citus_rebalance.tasks(conn, found.job_id or 0)
+    processes = [task.process_id for task in tasks if task.state == "running" and task.process_id]
+    registry = await citus_nodes.read_registry(conn)
+    sessions = await citus_blockers.blockers(conn, registry.nodes, processes)
+    return tuple(describe_blocker(session) for session in sessions)
 
 
 def _visible(found: RebalanceStatus) -> Mapping[str, object]:

@@ -8,8 +8,9 @@ from typing import Any
 
 from citus_cluster.errors import EngineUnavailableError, SpecError, UsageError
 from citus_cluster.model.companions import pg14_port
-from citus_cluster.model.identity import known_workers
+from citus_cluster.model.identity import known_workers, removed_workers
 from citus_cluster.model.images import PAIR_PG_MAJOR, known_pg_major, official_major, pg14_major_problem
+from citus_cluster.model.names import volume_name
 from citus_cluster.model.services import Service
 from citus_cluster.model.spec import API_VERSION, ClusterSpec, grown_workers, parse_spec
 from citus_cluster.operations.directory import read_spec
@@ -25,7 +26,8 @@ class SetupRequest:
 
     ``values`` holds what was given, by dotted path of the specification (``ports.citus``), and
     ``origins`` the name under which it was given (``--port``). ``redetect`` asks for memory and
-    processors to be detected again.
+    processors to be detected again. ``leaving`` are workers, by service or address, of which the caller has made
+    sure that they have left the cluster.
     """
 
     root: Path
@@ -35,6 +37,7 @@ class SetupRequest:
     password: str | None = field(default=None, repr=False)
     redetect: frozenset[str] = frozenset()
     replace_edited: bool = False
+    leaving: frozenset[str] = frozenset()
 
 
 class Machine:
@@ -63,7 +66,7 @@ class Machine:
         return self.engine.info().cpus if self.engine else host.cpus()
 
 
-def merged_spec(request: SetupRequest, previous: Manifest | None) -> ClusterSpec:
+def merged_spec(request: SetupRequest, previous: Manifest | None, machine: Machine) -> ClusterSpec:
     """Lay what was given over the specification."""
     own = request.root / SPEC_FILE
     source = request.spec_file or (own if own.exists() else None)
@@ -75,13 +78,24 @@ def merged_spec(request: SetupRequest, previous: Manifest | None) -> ClusterSpec
         return parse_spec(data, source=name)
     data = copy.deepcopy(data)
     for path, value in request.values.items():
-        if path == "workers":
+        if path == "workers" and isinstance(value, int):
             current = data.get("workers", list(known_workers(previous.identity)) if previous else None)
-            value = grown_workers(current, value) if isinstance(current, list) else value
+            if isinstance(current, int | list):
+                value = grown_workers(current, value, taken_numbers(previous, machine))
         _put(data, path.split("."), value)
     _mark_given(data, request)
     origins = {path: origin for path, origin in request.origins.items() if path in request.values}
     return parse_spec(data, origins=origins, source=name)
+
+
+def taken_numbers(previous: Manifest | None, machine: Machine) -> frozenset[int]:
+    """Numbers of workers that were removed and whose volumes exist still, or may exist, where no engine tells."""
+    removed = removed_workers(previous.identity) if previous else {}
+    if previous is None or not removed or machine.engine is None:
+        return frozenset(removed)
+    project = previous.identity["name"]
+    volumes = machine.engine.project_volumes(project)
+    return frozenset(number for number, service in removed.items() if volume_name(project, service) in volumes)
 
 
 def _put(data: dict[str, Any], keys: list[str], value: Any) -> None:

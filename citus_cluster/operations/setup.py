@@ -10,13 +10,13 @@ from typing import Any
 from citus_cluster.errors import ConsentNeededError, EditedFileError, SpecError
 from citus_cluster.model.changes import Action, FileChange, WantedFile
 from citus_cluster.model.effects import Effect, effects
-from citus_cluster.model.identity import identity_of, refuse_immutable
+from citus_cluster.model.identity import identity_of, refuse_immutable, without_removed
 from citus_cluster.model.services import Service
 from citus_cluster.model.spec import ClusterSpec, Replication
 from citus_cluster.model.topology import Topology, resolve
 from citus_cluster.model.yaml_text import load_yaml
 from citus_cluster.operations.directory import compare_files
-from citus_cluster.operations.guards import has_password, refuse_lockout, refuse_smaller_ring
+from citus_cluster.operations.guards import has_password, refuse_lockout, refuse_return, refuse_smaller_ring
 from citus_cluster.operations.request import Machine, SetupRequest, merged_spec, pg_major, resolved_spec
 from citus_cluster.render.bundle import COMPOSE_FILE, CONFIG_FOLDER, SPEC_FILE
 from citus_cluster.render.spec_file import render_spec
@@ -54,6 +54,14 @@ class SetupPlan:
         return not self.all_changes
 
     @property
+    def unfinished(self) -> bool:
+        """A killed run has written every file, but not noted so, or not cleaned up."""
+        if self.previous is None or not self.nothing_to_do:
+            return False
+        noted = files.recorded_after(self.changes, self.previous) == dict(self.previous.files)
+        return not noted or files.has_staging(self.root)
+
+    @property
     def needs_consent(self) -> bool:
         """An existing cluster's files change; a first run in a directory only adds files."""
         return self.previous is not None and not self.nothing_to_do
@@ -89,7 +97,7 @@ def plan_setup(request: SetupRequest, *, connect_engine: Callable[[], Engine] = 
     """
     machine = Machine(connect_engine)
     previous = files.read_manifest(request.root)
-    spec = merged_spec(request, previous)
+    spec = merged_spec(request, previous, machine)
     spec = resolved_spec(spec, request, machine)
     topology, warnings = resolve(
         spec,
@@ -98,11 +106,12 @@ def plan_setup(request: SetupRequest, *, connect_engine: Callable[[], Engine] = 
         pg_major=pg_major(spec, previous, machine),
     )
     earlier = previous.identity if previous else {}
-    identity = identity_of(topology, earlier)
+    identity = identity_of(topology, earlier, request.leaving)
     refuse_immutable(earlier, identity, topology)
     made = secrets.prepare(request.root, given_password=request.password, services=spec.wanted)
     refuse_lockout(request, spec, machine, previous)
     refuse_smaller_ring(topology, earlier, machine)
+    refuse_return(topology, previous, machine)
     changes = compare_files(
         request.root, topology, made, previous.files if previous else {}, replace_edited=request.replace_edited
     )
@@ -130,7 +139,7 @@ def apply_setup(plan: SetupPlan, *, consent: bool, replace_edited: bool) -> None
 
     Raises ConsentNeededError or EditedFileError before anything is written, WriteError.
     """
-    if plan.nothing_to_do:
+    if plan.nothing_to_do and not plan.unfinished:
         return
     if plan.replaced_edits and not replace_edited:
         raise EditedFileError(
@@ -144,6 +153,9 @@ def apply_setup(plan: SetupPlan, *, consent: bool, replace_edited: bool) -> None
             "Files of an existing cluster would change, and nobody agreed to it; nothing was written.",
             hint="Look at the changes with --dry-run, then agree with --yes.",
         )
+    if plan.previous and (fewer := without_removed(plan.previous.identity, plan.identity)):
+        # First of all: every command refuses a cluster.yaml that lacks a worker which the manifest knows.
+        files.keep_identity(plan.root, fewer, plan.previous)
     spec_file = plan.spec_change.wanted if plan.spec_change.changes else None
     files.apply_changes(
         plan.root,
@@ -220,8 +232,13 @@ def _warnings(
     if topology.nodes and spec.advertise:
         addresses = " and ".join(topology.publish_citus_on)
         found.append(
-            f"Citus' ports are published on {addresses} for other servers: the network between them must be "
+            f"Citus' ports are published on {addresses}, for other servers too: the network between them must be "
             "trusted: connections between nodes are encrypted, but the nodes do not check each other's identity."
+        )
+    if topology.nodes and ":" in (spec.advertise or ""):
+        found.append(
+            f"{spec.advertise} is an IPv6 address: nodes reach it only where Docker's networks have IPv6, which they "
+            "lack by default. An IPv4 address or a name works everywhere."
         )
     if not spec.coordinator and topology.nodes and not has_password(request):
         found.append(

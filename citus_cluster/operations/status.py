@@ -10,7 +10,7 @@ from typing import Any
 from citus_cluster.errors import CitusClusterError, EngineUnavailableError
 from citus_cluster.model.companion_status import CompanionStatus, Condition
 from citus_cluster.model.nodes import NodeAddress
-from citus_cluster.model.overview import Overview
+from citus_cluster.model.overview import NodeOverview, Overview
 from citus_cluster.model.services import Service
 from citus_cluster.model.topology import Topology
 from citus_cluster.operations import pg14_status
@@ -114,7 +114,7 @@ async def status(directory: Directory) -> Status:
     problems += [f"{address} is wanted, but not an active node" for address in missing]
     problems += [f"{address} is registered, but not in cluster.yaml" for address in extra]
     if seen:
-        problems += [f"{node.address} does not answer: {node.reason}" for node in seen.nodes if node.reason]
+        problems += [_silence(node) for node in seen.nodes if node.reason]
         if topology.coordinator:
             problems += list(seen.rebalance.problems)
     # What the containers say was said above.
@@ -132,8 +132,13 @@ async def status(directory: Directory) -> Status:
         ring=ring,
         not_registered=missing,
         not_desired=extra,
-        problems=tuple(problems),
+        problems=tuple(dict.fromkeys(problems)),  # a node that is silent is a problem of a rebalance too
     )
+
+
+def _silence(node: NodeOverview) -> str:
+    reason = node.reason or ""
+    return reason if str(node.address) in reason else f"{node.address} does not answer: {reason}"
 
 
 def differences(topology: Topology, seen: Overview | None) -> tuple[tuple[NodeAddress, ...], tuple[NodeAddress, ...]]:

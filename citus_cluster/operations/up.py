@@ -119,6 +119,7 @@ async def up(
     paused = {container.service for container in found.containers if container.state == "paused"}
     at_once = sorted(found.services.keys() - late - paused) if late or paused else ()
     await _start(directory, found.containers, at_once, emit, timeout_s=max(1.0, deadline - time.monotonic()))
+    await _give_names_back(directory, engine, found.services, emit)
     await _restart_on_replaced_folders(directory, engine, found.containers, emit)
     await _restart_on_changed_passwords(directory, engine, found.containers, emit)
     watch = Watch(engine, directory.topology.name, found.containers)
@@ -271,10 +272,14 @@ async def _register(
                 hint="Mend what each line says, then run citus-cluster up again: it resumes.",
             )
         await asyncio.sleep(0.5)
+    services = {worker.address: worker.service for worker in directory.topology.workers}
     for result in results:
         if result.outcome is Outcome.WITHDRAWN:
             way_back = f"add_worker.py --host {result.address.host} --port {result.address.port}"
-            message = f"{result.address} is left out: {result.reason}. To bring it back: {way_back}"
+            message = (
+                f"{result.address} is left out: {result.reason}. To bring it back: {way_back}. To take it out of "
+                f"cluster.yaml too: citus-cluster nodes remove {services[result.address]}"
+            )
             emit(Event(f"register:{result.address}", EventKind.WARNING, message))
     return results
 
@@ -322,6 +327,24 @@ async def _start(
             hint=f"{cause.hint if cause else error.hint}",
         ) from error
     emit(Event("start", EventKind.DONE, "the containers are started"))
+
+
+async def _give_names_back(
+    directory: Directory, engine: Engine, services: Mapping[str, Mapping[str, Any]], emit: Emit
+) -> None:
+    """Rename containers that a killed start has left under a name in between.
+
+    Compose makes a container anew as ID_NAME, and gives it its name once the old one is removed. A later start takes
+    it as it is.
+    """
+    containers = await in_thread(engine.project_containers, directory.topology.name)
+    taken = {container.name for container in containers}
+    for container in containers:
+        wanted = str(services.get(container.service or "", {}).get("container_name", container.name))
+        if container.ours and wanted not in taken and container.name.endswith(f"_{wanted}"):
+            await in_thread(engine.rename, container, wanted)
+            message = f"{wanted} has its name again: a start was broken off while its container was made anew"
+            emit(Event(f"rename:{container.service}", EventKind.DONE, message))
 
 
 async def _restart_on_replaced_folders(

@@ -48,7 +48,7 @@ async def _verify_connections(conn: Connection, emit: Emit) -> None:
     if silent:
         raise VerificationError(
             "Not every node answers: " + " ".join(silent),
-            hint="docker compose ps; start it, or docker compose unpause one that is paused.",
+            hint="docker compose ps, on its server; start it, or docker compose unpause one that is paused.",
             details=silent,
         )
     try:
@@ -56,7 +56,7 @@ async def _verify_connections(conn: Connection, emit: Emit) -> None:
     except psycopg.errors.QueryCanceled as error:
         raise VerificationError(
             f"The nodes did not connect to each other within {HEALTH_TIMEOUT_S:g} s: one of them does not answer.",
-            hint="docker compose ps, and docker compose unpause for one that is paused.",
+            hint="docker compose ps, on each server, and docker compose unpause for one that is paused.",
         ) from error
     bad = [f"{source} cannot connect to {target}" for source, target, good in rows if good is False]
     bad += sorted({f"the coordinator cannot connect to {source}" for source, _, good in rows if good is None})

@@ -73,4 +73,13 @@ def _update(document: Any, data: dict[str, Any]) -> None:
         elif isinstance(value, list) and isinstance(old, list) and old != value:
             old[:] = value  # in place, so that it stays on one line, or on several
         elif key not in document or old != value:
-            document[key] = value
+            document[key] = _on_one_line(value) if isinstance(value, list) else value
+
+
+def _on_one_line(items: list[Any]) -> Any:
+    """A list in the place of something else: below its key it would tear the comments that follow from theirs."""
+    from ruamel.yaml.comments import CommentedSeq
+
+    made = CommentedSeq(items)
+    made.fa.set_flow_style()
+    return made

@@ -1,5 +1,7 @@
 """The node list: one function for each question about it and each change of it."""
 
+from collections.abc import Mapping
+
 import psycopg
 
 from citus_cluster.model.nodes import NodeAddress
@@ -14,8 +16,8 @@ LOCK_TIMEOUT_S = 5.0
 
 # What is ours on the coordinator stays there; a schema must not become a tenant.
 _LOCAL_ONLY = {"citus.enable_ddl_propagation": "off", "citus.enable_schema_based_sharding": "off"}
-# A worker that stops answering between the probe and the change would hold the node list for half a minute.
-_IMPATIENT = {"citus.node_connection_timeout": "5000"}
+IMPATIENT = {"citus.node_connection_timeout": "5000"}
+"""A node that stops answering between the probe and the change would hold its locks for half a minute."""
 
 
 async def read_registry(conn: Connection) -> Registry:
@@ -26,12 +28,23 @@ async def read_registry(conn: Connection) -> Registry:
             "FROM pg_dist_node ORDER BY groupid, noderole, nodeid"
         )
         nodes = tuple(_node(row) for row in await cursor.fetchall())
-        cursor = await conn.execute("SELECT to_regclass('citus_cluster.worker') IS NOT NULL")
-        row = await cursor.fetchone()
-        if not row or not row[0]:
+        cursor = await conn.execute(
+            "SELECT to_regclass('citus_cluster.worker') IS NOT NULL, to_regclass('citus_cluster.departed') IS NOT NULL"
+        )
+        recorded, departed = await cursor.fetchone() or (False, False)
+        if not recorded:
             return Registry(nodes, None)
         cursor = await conn.execute("SELECT nodename, nodeport FROM citus_cluster.worker")
-        return Registry(nodes, frozenset(NodeAddress(str(r[0]), int(r[1])) for r in await cursor.fetchall()))
+        known = frozenset(NodeAddress(str(row[0]), int(row[1])) for row in await cursor.fetchall())
+        return Registry(nodes, known, await _read_released(conn) if departed else {})
+
+
+async def _read_released(conn: Connection) -> Mapping[NodeAddress, str]:
+    cursor = await conn.execute(
+        "SELECT nodename, nodeport, system_identifier FROM citus_cluster.departed JOIN citus_cluster.worker "
+        "USING (nodename, nodeport) WHERE released_at > registered_at AND system_identifier IS NOT NULL"
+    )
+    return {NodeAddress(str(row[0]), int(row[1])): str(row[2]) for row in await cursor.fetchall()}
 
 
 def _node(row: tuple[object, ...]) -> RegisteredNode:
@@ -45,15 +58,20 @@ def _node(row: tuple[object, ...]) -> RegisteredNode:
     )
 
 
+async def prepare_schema(conn: Connection) -> None:
+    """Have the schema of our own tables, and let the rest of the transaction change the coordinator alone."""
+    await set_local(conn, _LOCAL_ONLY)
+    # Asked first, because IF NOT EXISTS sends a notice to the log.
+    cursor = await conn.execute("SELECT to_regnamespace('citus_cluster') IS NULL")
+    row = await cursor.fetchone()
+    if row and row[0]:
+        await conn.execute("CREATE SCHEMA citus_cluster")
+
+
 async def create_record(conn: Connection) -> None:
     """Create, on the coordinator alone, the table of workers that were registered."""
     async with bounded(conn, QUICK_S):
-        await set_local(conn, _LOCAL_ONLY)
-        # Asked first, because IF NOT EXISTS sends a notice to the log.
-        cursor = await conn.execute("SELECT to_regnamespace('citus_cluster') IS NULL")
-        row = await cursor.fetchone()
-        if row and row[0]:
-            await conn.execute("CREATE SCHEMA citus_cluster")
+        await prepare_schema(conn)
         await conn.execute(
             """
             CREATE TABLE IF NOT EXISTS citus_cluster.worker (
@@ -88,7 +106,7 @@ async def set_coordinator_host(conn: Connection, coordinator: NodeAddress, *, ho
     async with bounded(conn, CHANGE_TIMEOUT_S, lock_timeout_s=LOCK_TIMEOUT_S):
         await conn.execute("SELECT citus_set_coordinator_host(%s, %s)", [coordinator.host, coordinator.port])
         if holds_shards is not None:
-            await _set_should_have_shards(conn, coordinator, holds_shards)
+            await set_should_have_shards(conn, coordinator, holds_shards)
 
 
 async def move_coordinator(conn: Connection, node_id: int, coordinator: NodeAddress) -> None:
@@ -97,7 +115,7 @@ async def move_coordinator(conn: Connection, node_id: int, coordinator: NodeAddr
     See https://github.com/citusdata/citus/issues/6731.
     """
     async with bounded(conn, CHANGE_TIMEOUT_S, lock_timeout_s=LOCK_TIMEOUT_S):
-        await set_local(conn, _IMPATIENT)
+        await set_local(conn, IMPATIENT)
         await conn.execute("SELECT citus_update_node(%s, %s, %s)", [node_id, coordinator.host, coordinator.port])
 
 
@@ -111,7 +129,8 @@ async def all_synced(conn: Connection) -> bool:
     return bool(row and row[0])
 
 
-async def _set_should_have_shards(conn: Connection, node: NodeAddress, value: bool) -> None:
+async def set_should_have_shards(conn: Connection, node: NodeAddress, value: bool) -> None:
+    """Say whether a node may hold shards, within the caller's transaction."""
     await conn.execute("SELECT citus_set_node_property(%s, %s, 'shouldhaveshards', %s)", [node.host, node.port, value])
 
 
@@ -121,9 +140,9 @@ async def add_worker(conn: Connection, worker: NodeAddress, *, unburden: NodeAdd
     ``unburden`` names the coordinator if it shall hold no new shards from now on.
     """
     async with bounded(conn, timeout_s, lock_timeout_s=LOCK_TIMEOUT_S):
-        await set_local(conn, _IMPATIENT)
+        await set_local(conn, IMPATIENT)
         if unburden:
-            await _set_should_have_shards(conn, unburden, False)
+            await set_should_have_shards(conn, unburden, False)
         await conn.execute("SELECT citus_add_node(%s, %s)", [worker.host, worker.port])
         await _record(conn, worker)
 
@@ -131,7 +150,7 @@ async def add_worker(conn: Connection, worker: NodeAddress, *, unburden: NodeAdd
 async def activate_worker(conn: Connection, worker: NodeAddress, *, timeout_s: float) -> None:
     """Take a disabled worker back, and record it, in one transaction."""
     async with bounded(conn, timeout_s, lock_timeout_s=LOCK_TIMEOUT_S):
-        await set_local(conn, _IMPATIENT)
+        await set_local(conn, IMPATIENT)
         await conn.execute("SELECT citus_activate_node(%s, %s)", [worker.host, worker.port])
         await _record(conn, worker)
 
@@ -139,7 +158,7 @@ async def activate_worker(conn: Connection, worker: NodeAddress, *, timeout_s: f
 async def node_health(conn: Connection, timeout_s: float) -> list[tuple[NodeAddress, NodeAddress, bool | None]]:
     """Rows of ``citus_check_cluster_node_health()``: from, to, and whether it connects (None: from is away)."""
     async with bounded(conn, timeout_s):
-        await set_local(conn, _IMPATIENT)
+        await set_local(conn, IMPATIENT)
         cursor = await conn.execute(
             "SELECT from_nodename, from_nodeport, to_nodename, to_nodeport, result "
             "FROM citus_check_cluster_node_health()"

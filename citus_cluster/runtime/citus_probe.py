@@ -22,13 +22,13 @@ CONNECT_TIMEOUT_S = 3
 ANSWER_TIMEOUT_S = 4.0
 REACH_TIMEOUT_S = 8.0
 
-# The password of a copied role must not reach a log, also if the statement should fail.
-_SILENT = {
+SILENT = {
     "log_statement": "none",
     "log_min_duration_statement": "-1",
     "log_min_error_statement": "panic",
     "log_min_messages": "panic",
 }
+"""Settings under which no statement reaches a log, also if it should fail: it holds a role's password."""
 
 # Citus warns in the log that it will not propagate a temporary function; nobody asked it to.
 _QUIET = {"citus.enable_ddl_propagation": "off", "log_min_messages": "error"}
@@ -89,7 +89,6 @@ async def ask_node(conn: Connection, node: RegisteredNode, question: str) -> Map
     if not (node.is_coordinator and node.role == "primary"):
         return await ask(conn, node.address, question)
     async with bounded(conn, ANSWER_TIMEOUT_S, rollback=True):
-        await conn.execute("SET LOCAL search_path = public")
         row = await (await conn.execute(question.encode())).fetchone()
     return cast("Mapping[str, object]", row[0] if row else {})
 
@@ -122,9 +121,9 @@ async def copy_role_passwords(conn: Connection, node: NodeAddress) -> int:
     so that no password passes through this process, and sent with logging off. An error never repeats the
     server's words, which may hold a row.
     """
-    target = _target(conn, node, ANSWER_TIMEOUT_S, **_SILENT)
+    target = _target(conn, node, ANSWER_TIMEOUT_S, **SILENT)
     try:
-        return int(str(await _run(conn, node, _COPY_ROLES, {"target": target}, ANSWER_TIMEOUT_S, _SILENT) or 0))
+        return int(str(await _run(conn, node, _COPY_ROLES, {"target": target}, ANSWER_TIMEOUT_S, SILENT) or 0))
     except psycopg.Error as error:
         state = error.sqlstate
     raise CitusClusterError(f"{node} did not take the passwords of the other roles (SQLSTATE {state}).")
@@ -166,7 +165,7 @@ async def coordinator_reaches(conn: Connection, node: NodeAddress) -> bool:
 
 
 def _target(conn: Connection, node: NodeAddress, answer_s: float, **settings: str) -> str:
-    options = {"statement_timeout": str(round(answer_s * 1000)), "search_path": "public", **settings}
+    options = {"statement_timeout": str(round(answer_s * 1000)), "search_path": "pg_catalog", **settings}
     return make_conninfo(
         host=node.host,
         port=node.port,
@@ -209,7 +208,7 @@ async def _run(
 def _silent(node: NodeAddress, reason: str) -> WorkerUnreachableError:
     return WorkerUnreachableError(
         f"{node} does not answer the coordinator: {reason}.",
-        hint=f"See its log: docker compose logs {node.host}. If it is paused: docker compose unpause {node.host}.",
+        hint=node.silence_hint,
     )
 
 
@@ -218,12 +217,13 @@ def _refused(conn: Connection, node: NodeAddress, text: str) -> WorkerUnreachabl
     if "password authentication failed" in text or "no password supplied" in text or "fe_sendauth" in text:
         return AuthenticationError(
             f"{node} refused the coordinator's password of role {conn.info.user!r}: {reason}.",
-            hint="All nodes of a cluster share one superuser password: start the worker with the coordinator's "
-            "(generated/secrets/superuser_password); data that exist keep the password of their first start.",
+            hint="All nodes of a cluster share one superuser (--user) and one password: start the worker with the "
+            "coordinator's (generated/secrets/superuser_password); data that exist keep that of their first start.",
         )
     if "timeout expired" in text:
         return _silent(node, reason)
+    where = "docker compose ps" if node.is_service else f"{node.compose_command('ps')}; and is the port open from here?"
     return WorkerUnreachableError(
         f"The coordinator cannot connect to {node}: {reason}.",
-        hint="Is it running, and known to the coordinator by this name? docker compose ps",
+        hint=f"Is it running, and known to the coordinator by this name? {where}",
     )

@@ -3,13 +3,13 @@
 from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
-from citus_cluster.model.capacity import NodeCapacity
+from citus_cluster.model.capacity import DiskSpace, NodeCapacity
 from citus_cluster.model.nodes import NodeAddress
 from citus_cluster.model.rebalance import Copying, Job, JobState, Move, RebalanceOptions, Task
 from citus_cluster.model.registration import RegisteredNode
 from citus_cluster.runtime import citus_probe
 from citus_cluster.runtime.citus import QUICK_S
-from citus_cluster.runtime.postgres import Connection, bounded, set_local
+from citus_cluster.runtime.postgres import Connection, bare_name, bounded, set_local
 
 PLAN_TIMEOUT_S = 600.0
 """Planning is Citus' own foreground work, and slow with many partitions."""
@@ -28,10 +28,19 @@ async def running_job_id(conn: Connection) -> int | None:
     return row[0] if row else None
 
 
-async def plan_moves(conn: Connection, options: RebalanceOptions, sizes: Mapping[int, int]) -> tuple[Move, ...]:
-    """Ask Citus which shards it would move, in its order. ``sizes``: bytes by shard id, since Citus says 0."""
-    async with bounded(conn, PLAN_TIMEOUT_S):
+async def plan_moves(
+    conn: Connection, options: RebalanceOptions, sizes: Mapping[int, int], *, without: Sequence[int] = ()
+) -> tuple[Move, ...]:
+    """Ask Citus which shards it would move, in its order. ``sizes``: bytes by shard id, since Citus says 0.
+
+    ``without`` are ids of nodes that are taken to hold no shards any more: said so on the coordinator alone, in a
+    transaction that is undone.
+    """
+    async with bounded(conn, PLAN_TIMEOUT_S, rollback=bool(without)):
         await set_local(conn, _IMPATIENT)
+        if without:
+            statement = "UPDATE pg_dist_node SET shouldhaveshards = false WHERE nodeid = ANY (%s)"
+            await conn.execute(statement, [list(without)])
         cursor = await conn.execute(
             "SELECT table_name::text, shardid, sourcename, sourceport, targetname, targetport "
             "FROM get_rebalance_table_shards_plan(drain_only := %s, rebalance_strategy := %s::name)",
@@ -39,7 +48,7 @@ async def plan_moves(conn: Connection, options: RebalanceOptions, sizes: Mapping
         )
         rows = await cursor.fetchall()
     return tuple(
-        Move(str(row[0]), row[1], sizes.get(row[1], 0), NodeAddress(row[2], row[3]), NodeAddress(row[4], row[5]))
+        Move(bare_name(row[0]), row[1], sizes.get(row[1], 0), NodeAddress(row[2], row[3]), NodeAddress(row[4], row[5]))
         for row in rows
     )
 
@@ -143,7 +152,7 @@ async def shard_groups(conn: Connection, shard_ids: Sequence[int]) -> Mapping[in
             """,
             [list(shard_ids)],
         )
-        return {row[0]: (str(row[1]), tuple(row[2])) for row in await cursor.fetchall()}
+        return {row[0]: (bare_name(row[1]), tuple(row[2])) for row in await cursor.fetchall()}
 
 
 _CAPACITY = """
@@ -167,6 +176,20 @@ async def capacity(conn: Connection, node: RegisteredNode) -> NodeCapacity:
     return NodeCapacity(
         node=str(node.address), **cast("dict[str, Any]", await citus_probe.ask_node(conn, node, _CAPACITY))
     )
+
+
+_DISK = """
+SELECT json_build_object('available_bytes', available_disk_size, 'kept_free_bytes', CASE
+    WHEN coalesce(current_setting('citus.check_available_space_before_move', true), 'on') <> 'on' THEN 0
+    ELSE (total_disk_size / 100 * current_setting('citus.desired_percent_disk_available_after_move')::float8)::bigint
+    END)
+FROM citus_local_disk_space_stats()
+"""
+
+
+async def disk_space(conn: Connection, node: RegisteredNode) -> DiskSpace:
+    """Ask a node for the room on its disk, by the rule of Citus; errors as in :func:`citus_probe.ask`."""
+    return DiskSpace(node.address, **cast("dict[str, Any]", await citus_probe.ask_node(conn, node, _DISK)))
 
 
 async def tables_without_identity(conn: Connection, shard_ids: Sequence[int]) -> tuple[tuple[str, str], ...]:
@@ -208,7 +231,7 @@ async def tables_without_identity(conn: Connection, shard_ids: Sequence[int]) ->
             [list(shard_ids)],
         )
         rows = await cursor.fetchall()
-    return tuple((str(table), _mending(str(table), index)) for table, index in rows)
+    return tuple((bare_name(table), _mending(bare_name(table), index)) for table, index in rows)
 
 
 def _mending(table: str, index: str | None) -> str:

@@ -12,7 +12,7 @@ import psycopg
 from citus_cluster.model.registration import RegisteredNode
 from citus_cluster.runtime import citus_probe
 from citus_cluster.runtime.citus import QUICK_S
-from citus_cluster.runtime.postgres import Connection, bounded
+from citus_cluster.runtime.postgres import Connection, bare_name, bounded
 
 
 @dataclass(frozen=True)
@@ -45,6 +45,13 @@ class NodeAnswer:
     sizes: Mapping[int, int]
 
 
+# Citus leaves out the schema of a shard's name where it is "public".
+SHARD_NAME = """(
+    SELECT CASE WHEN relnamespace = to_regnamespace('public') THEN 'public.' ELSE '' END
+    FROM pg_class WHERE pg_class.oid = shard.logicalrelid) || shard_name(shard.logicalrelid, shard.shardid)"""
+"""SQL of a shard's name with its schema, for a row ``shard`` of ``pg_dist_shard``."""
+
+
 async def read_tables(conn: Connection) -> tuple[TableRow, ...]:
     """Tables that are not an extension's own, by name."""
     async with bounded(conn, QUICK_S):
@@ -62,15 +69,15 @@ async def read_tables(conn: Connection) -> tuple[TableRow, ...]:
             ORDER BY 2
             """
         )
-        return tuple(TableRow(*row) for row in await cursor.fetchall())
+        return tuple(TableRow(row[0], bare_name(row[1]), *row[2:]) for row in await cursor.fetchall())
 
 
 async def read_placements(conn: Connection) -> tuple[Placement, ...]:
     """Every placement of every shard."""
     async with bounded(conn, QUICK_S):
         cursor = await conn.execute(
-            "SELECT logicalrelid::oid, shardid, shard_name(logicalrelid, shardid), groupid "
-            "FROM pg_dist_shard JOIN pg_dist_placement USING (shardid) ORDER BY shardid, groupid"
+            f"SELECT logicalrelid::oid, shardid, {SHARD_NAME}, groupid "  # noqa: S608 # our own constant
+            "FROM pg_dist_shard AS shard JOIN pg_dist_placement USING (shardid) ORDER BY shardid, groupid"
         )
         return tuple(Placement(*row) for row in await cursor.fetchall())
 

@@ -30,12 +30,12 @@ async def write_and_read(
     conn: Connection, shard_count: int, *, statement_timeout_s: float, lock_timeout_s: float
 ) -> RoundTrip:
     """Create a table with one shard for each node, fill and read every shard, and undo it all."""
-    table = sql.Identifier(f"{PREFIX}{conn.info.backend_pid}")
+    table = sql.Identifier("public", f"{PREFIX}{conn.info.backend_pid}")
     whole_s = 2 * statement_timeout_s + 0.1 * shard_count
     async with bounded(conn, statement_timeout_s, lock_timeout_s=lock_timeout_s, whole_s=whole_s, rollback=True):
         await set_local(
             conn,
-            {"citus.shard_replication_factor": "1", "citus.node_connection_timeout": "5000", "search_path": "public"},
+            {"citus.shard_replication_factor": "1", "citus.node_connection_timeout": "5000"},
         )
         await _create(conn, table, shard_count)
         rows = ROWS_PER_SHARD * shard_count

@@ -299,6 +299,10 @@ class Engine:
         with _translated(f"restarting {container.name}"):
             self._api.restart(container.id, timeout=timeout_s)
 
+    def rename(self, container: Container, name: str) -> None:
+        with _translated(f"renaming {container.name}"):
+            self._api.rename(container.id, name)
+
     def start(self, container: Container) -> None:
         with _translated(f"starting {container.name}"):
             self._api.start(container.id)

@@ -110,6 +110,24 @@ def remove_staging(root: Path) -> None:
         shutil.rmtree(left, ignore_errors=True)
 
 
+def has_staging(root: Path) -> bool:
+    """Tell whether a killed run has left behind what it had staged."""
+    return any(root.glob(f"{_STAGING_PREFIX}*"))
+
+
+def recorded_after(changes: Iterable[FileChange], previous: Manifest | None) -> dict[str, tuple[str, ...]]:
+    """Give what the manifest says of the files, path -> digests, once the ``changes`` are made."""
+    recorded = previous.files if previous else {}
+    tracked = [change for change in changes if change.wanted and change.wanted.tracked]
+    return {
+        change.path: recorded[change.path]
+        if change.action is Action.KEEP and change.path in recorded
+        else (digest(change.wanted.content),)
+        for change in tracked
+        if change.wanted
+    }
+
+
 def apply_changes(
     root: Path,
     changes: Iterable[FileChange],
@@ -132,9 +150,7 @@ def apply_changes(
     backups = {_free_backup(root, change.path): WantedFile(change.old or b"", 0o600) for change in edits}
     removals = [change.path for change in changes if change.action is Action.REMOVE]
     recorded = dict(previous.files) if previous else {}
-    tracked = {change.path: change.wanted for change in changes if change.wanted and change.wanted.tracked}
-    kept = {change.path for change in changes if change.action is Action.KEEP and change.path in recorded}
-    after = {path: recorded[path] if path in kept else (digest(wanted.content),) for path, wanted in tracked.items()}
+    after = recorded_after(changes, previous)
     # All that earlier runs recorded stays until this one ends: several may have been killed in a row.
     pending = {path: (*recorded.get(path, ()), *after.get(path, ())) for path in {**recorded, **after}}
     staging = root / f"{_STAGING_PREFIX}{os.getpid()}"
@@ -161,6 +177,35 @@ def apply_changes(
         shutil.rmtree(staging, ignore_errors=True)
 
 
+def keep_file(root: Path, path: str, wanted: WantedFile) -> None:
+    """Write one file that is in no manifest, whole or not at all. Call it under the lock. Raises WriteError."""
+    staging = root / f"{_STAGING_PREFIX}{os.getpid()}"
+    try:
+        _make_folders(root, [path])
+        ((_, staged),) = _stage(staging, [{path: wanted}])
+        staged.replace(root / path)
+        _make_durable((root / path).parent)
+    except OSError as error:
+        raise _write_error(root / path, error) from error
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
+
+
+def keep_identity(root: Path, identity: Mapping[str, Any], previous: Manifest) -> None:
+    """Have the manifest know another identity, and the same files. Call it under the lock. Raises WriteError."""
+    keep_file(root, MANIFEST_FILE, _manifest_file(identity, previous.files))
+
+
+def drop_file(root: Path, path: str) -> None:
+    """Remove one file that is in no manifest, and its folder if that is then empty. Raises WriteError."""
+    try:
+        (root / path).unlink(missing_ok=True)
+        if (root / path).parent.is_dir():
+            _remove_empty_folders(root, [path])
+    except OSError as error:
+        raise _write_error(root / path, error) from error
+
+
 def _free_backup(root: Path, path: str) -> str:
     """Name the copy of an edited file, so that no earlier copy is overwritten."""
     names = (f"{path}.bak", *(f"{path}.bak{number}" for number in range(2, 1000)))
@@ -183,9 +228,10 @@ def _make_folders(root: Path, paths: Iterable[str]) -> None:
     """Make the folders, with modes that do not depend on the umask: containers read some of them."""
     wanted = {PurePosixPath(path).parent for path in paths}
     folders = {folder for path in wanted for folder in (path, *path.parents)} - {PurePosixPath()}
-    for folder in (root / path for path in sorted(folders)):
+    for path in sorted(folders):
+        folder = root / path
         folder.mkdir(exist_ok=True)
-        mode = 0o700 if folder.name == "secrets" else 0o755
+        mode = 0o700 if "secrets" in path.parts else 0o755
         if folder.stat().st_mode & 0o777 != mode:
             folder.chmod(mode)
 

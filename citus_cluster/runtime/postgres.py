@@ -164,6 +164,8 @@ async def bounded(
 ) -> AsyncIterator[None]:
     """One transaction in which no statement runs, and no lock is waited for, longer than this.
 
+    Functions and tables are found in ``pg_catalog`` alone: an ordinary role that may create in ``public`` could
+    otherwise put a function there that fits a call better, and have it run as the superuser.
     ``rollback`` undoes everything at the end, also on success. The block as a whole ends after ``whole_s``
     (twice ``timeout_s`` and some grace): a server that was paused never ends a statement by itself, so the
     connection is then cut, which raises OperationalError.
@@ -174,12 +176,26 @@ async def bounded(
     try:
         async with conn.transaction(force_rollback=rollback):
             await conn.execute(
-                "SELECT set_config('statement_timeout', %s, true), set_config('lock_timeout', %s, true)",
+                "SELECT set_config('statement_timeout', %s, true), set_config('lock_timeout', %s, true), "
+                "set_config('search_path', 'pg_catalog', true)",
                 [_milliseconds(timeout_s), _milliseconds(lock_timeout_s)],
             )
             yield
     finally:
         watch.cancel()
+
+
+@asynccontextmanager
+async def bounded_outside(conn: Connection, timeout_s: float) -> AsyncIterator[None]:
+    """As :func:`bounded`, for what must not run in a transaction: each statement commits by itself."""
+    watch = asyncio.get_running_loop().call_later(timeout_s + _CLIENT_GRACE_S, _cut, conn)
+    try:
+        await conn.execute("SELECT set_config('statement_timeout', %s, false)", [_milliseconds(timeout_s)])
+        yield
+    finally:
+        watch.cancel()
+        if not conn.closed:
+            await conn.execute("RESET statement_timeout")
 
 
 def _cut(conn: Connection) -> None:
@@ -192,6 +208,11 @@ def _cut(conn: Connection) -> None:
 def _milliseconds(seconds: float) -> str:
     # 0 would mean "no limit".
     return str(max(1, round(seconds * 1000)))
+
+
+def bare_name(regclass: str) -> str:
+    """Name of a table as people write it: a name that was found in ``pg_catalog`` alone has its schema in it."""
+    return regclass.removeprefix("public.")
 
 
 async def set_local(conn: Connection, settings: dict[str, str]) -> None:

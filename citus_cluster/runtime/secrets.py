@@ -50,6 +50,11 @@ class Secrets:
         )
 
 
+def role_password(name: str) -> str:
+    """Path of an ordinary role's password; it is made when the role is, not by a set-up."""
+    return f"{FOLDER}/roles/{name}_password"
+
+
 def generate() -> str:
     """Make a random secret that needs no quoting anywhere."""
     return "".join(secrets.choice(_ALPHABET) for _ in range(_LENGTH))

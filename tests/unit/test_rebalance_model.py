@@ -65,6 +65,12 @@ def test_no_rate_without_movement_or_time(samples: list[Sample]) -> None:
     assert estimate(samples, 100) == (None, None)
 
 
+def test_no_time_left_from_the_first_hundredth() -> None:
+    samples = [Sample(START, 0), Sample(START + timedelta(seconds=10), 9)]
+    assert estimate(samples, 1000) == (0.9, None)
+    assert estimate(samples, 900) == (0.9, 990.0)
+
+
 def test_status_counts_colocated_shards_and_what_is_being_copied() -> None:
     tasks = [move_task(1, "done"), move_task(2, "running", process_id=42)]
     copying = [Copying(42, ONE, TWO, "Copying Data", 50)]

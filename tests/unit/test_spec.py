@@ -7,7 +7,7 @@ import pytest
 
 from citus_cluster.errors import SpecError
 from citus_cluster.model.services import Service
-from citus_cluster.model.spec import API_VERSION, ClusterSpec, grown_workers, json_schema, parse_spec
+from citus_cluster.model.spec import API_VERSION, ClusterSpec, grown_workers, json_schema, parse_spec, without_worker
 from citus_cluster.model.yaml_text import load_yaml
 from citus_cluster.render.spec_file import render_spec
 
@@ -149,6 +149,32 @@ def test_new_workers_get_numbers_above_all_others(
     current: int | list[int], count: int, expected: int | list[int]
 ) -> None:
     assert grown_workers(current, count) == expected
+
+
+@pytest.mark.parametrize(
+    ("current", "count", "taken", "expected"),
+    [
+        (2, 4, {3, 4}, [1, 2, 5, 6]),
+        (2, 3, {4}, [1, 2, 5]),
+        (2, 2, {3, 4}, 2),
+        (2, 1, {3, 4}, 1),
+        ([1, 3], 3, {2}, [1, 3, 4]),
+        ([1, 3], 2, {9}, [1, 3]),
+        ([], 1, {2}, [3]),
+    ],
+)
+def test_a_number_that_is_taken_is_not_used_again(
+    current: int | list[int], count: int, taken: set[int], expected: int | list[int]
+) -> None:
+    assert grown_workers(current, count, taken) == expected
+
+
+@pytest.mark.parametrize(
+    ("current", "number", "expected"),
+    [(4, 4, 3), (4, 2, [1, 3, 4]), (4, 5, 4), (1, 1, 0), ([1, 3, 4], 4, [1, 3]), ([1, 3], 2, [1, 3])],
+)
+def test_a_worker_less(current: int | list[int], number: int, expected: int | list[int]) -> None:
+    assert without_worker(current, number) == expected
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,102 @@
+"""``status --watch``: the status again and again, in place on a terminal, one after another elsewhere."""
+
+import asyncio
+import io
+import json
+import signal
+import sys
+from datetime import datetime
+from pathlib import Path
+from typing import NoReturn
+
+from rich.console import Console
+from rich.live import Live
+from rich.markup import escape
+from rich.text import Text
+
+from citus_cluster import console, console_cluster
+from citus_cluster.cli_options import Format
+from citus_cluster.errors import CitusClusterError, UnreachableError
+from citus_cluster.operations.directory import load
+from citus_cluster.operations.status import Status, status
+
+ROUND_TIMEOUT_S = 60.0
+"""The status is bounded by itself, within half of this; an engine that hangs could take longer."""
+_INTERRUPTED = 130
+_TERMINATED = 143
+
+
+def watch(root: Path, seconds: float, format_: Format) -> NoReturn:
+    """Show the status of the cluster in ``root`` until Ctrl-C (exit 130) or SIGTERM (143).
+
+    Raises what loading the directory raises, but only at the beginning.
+    """
+    load(root)
+    try:
+        asyncio.run(_rounds(root, seconds, format_))
+    except KeyboardInterrupt:
+        sys.exit(_INTERRUPTED)  # at once: the way by the parser ends in a word about work that is not done
+    except asyncio.CancelledError:
+        sys.exit(_TERMINATED)
+
+
+async def _rounds(root: Path, seconds: float, format_: Format) -> NoReturn:
+    task = asyncio.current_task()
+    if task:
+        # Ended by the signal itself, the process would leave the terminal without its cursor.
+        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
+    if format_ is Format.JSON or not console.out.is_terminal:
+        while True:
+            _print(await _look(root), format_)
+            await asyncio.sleep(seconds)
+    with Live(console=console.out, auto_refresh=False) as live:
+        while True:
+            live.update(_in_place(await _look(root), seconds), refresh=True)
+            await asyncio.sleep(seconds)
+
+
+async def _look(root: Path) -> Status | CitusClusterError:
+    """Read the directory anew, since the cluster may grow meanwhile; what goes wrong now may mend itself."""
+    try:
+        async with asyncio.timeout(ROUND_TIMEOUT_S):
+            return await status(load(root))
+    except TimeoutError:
+        return UnreachableError(f"The engine or the cluster did not answer within {ROUND_TIMEOUT_S:g} s.")
+    except CitusClusterError as error:
+        return error
+
+
+def _in_place(found: Status | CitusClusterError, seconds: float) -> Text:
+    page = io.StringIO()
+    wide = Console(
+        file=page,
+        force_terminal=True,
+        color_system=console.out.color_system,  # type: ignore[arg-type] # it gives what it takes
+        width=console.out.width,
+        highlight=False,
+        soft_wrap=True,
+    )
+    wide.print(f"[dim]{datetime.now().astimezone():%X}, every {seconds:g} s; Ctrl-C ends it[/]")
+    _print_text(found, wide)
+    return Text.from_ansi(page.getvalue())
+
+
+def _print(found: Status | CitusClusterError, format_: Format) -> None:
+    now = datetime.now().astimezone().isoformat(timespec="seconds")
+    if format_ is Format.JSON:
+        document = (
+            {"error": found.code, "message": found.message} if isinstance(found, CitusClusterError) else found.as_dict()
+        )
+        sys.stdout.write(json.dumps({"time": now, **document}, ensure_ascii=False, default=str) + "\n")
+    else:
+        console.out.print(f"{now}")
+        _print_text(found, console.out)
+        console.out.print()
+    sys.stdout.flush()
+
+
+def _print_text(found: Status | CitusClusterError, out: Console) -> None:
+    if isinstance(found, CitusClusterError):
+        out.print(f"[red]Error:[/] {escape(found.message)}")
+    else:
+        console_cluster.print_status(found, out)

@@ -1,0 +1,263 @@
+"""Whether a worker may leave, and what it holds: decisions made from what the nodes say."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from citus_cluster.errors import CitusClusterError, InUseError, UsageError
+from citus_cluster.model.nodes import NodeAddress
+from citus_cluster.model.registration import RegisteredNode, Registry
+
+
+@dataclass(frozen=True)
+class HeldTable:
+    """Shards of one table on a node: how many, how many of them nowhere else, and bytes (None: unknown)."""
+
+    table: str
+    shards: int
+    only_copies: int
+    size_bytes: int | None
+
+    def __str__(self) -> str:
+        size = "" if self.size_bytes is None else f", {self.size_bytes / 2**20:.1f} MiB"
+        return f"{self.table}: {count(self.shards, 'shard')}{size}"
+
+    def as_dict(self) -> Mapping[str, object]:
+        return {
+            "table": self.table,
+            "shards": self.shards,
+            "only_copies": self.only_copies,
+            "size_bytes": self.size_bytes,
+        }
+
+
+@dataclass(frozen=True)
+class Departure:
+    """Everything about a worker that is to leave.
+
+    ``name`` is what the user calls it. ``node`` is None where it is not in the node list, ``recorded`` says whether
+    it is in our record, ``silence`` says why it does not answer (None: it does). ``held`` are distributed tables
+    only: of a reference table every node has a copy. ``heirs`` are the other nodes that may hold shards, ``standbys``
+    the other nodes of its group, and ``others_silent`` has a line for each other node that does not answer. ``twin``
+    is the address under which the very server is registered, where that is another one.
+    """
+
+    name: str
+    address: NodeAddress
+    node: RegisteredNode | None
+    recorded: bool
+    coordinator: NodeAddress | None
+    silence: str | None
+    identifier: str | None
+    held: tuple[HeldTable, ...]
+    heirs: tuple[NodeAddress, ...]
+    standbys: tuple[NodeAddress, ...]
+    others_silent: tuple[str, ...]
+    twin: NodeAddress | None = None
+
+    @property
+    def shards(self) -> int:
+        return sum(table.shards for table in self.held)
+
+    @property
+    def only_copies(self) -> int:
+        return sum(table.only_copies for table in self.held)
+
+    def as_dict(self) -> Mapping[str, object]:
+        return {
+            "host": self.address.host,
+            "port": self.address.port,
+            "registered": self.node is not None,
+            "active": self.node is not None and self.node.is_active,
+            "should_have_shards": self.node is not None and self.node.should_have_shards,
+            "answers": self.silence is None,
+            "shard_count": self.shards,
+            "tables": [table.as_dict() for table in self.held],
+        }
+
+
+def refuse_drain(found: Departure) -> None:
+    """Raise UsageError or InUseError if no shard can be moved off the worker."""
+    refuse_change(found)
+    _refuse_last(found)
+
+
+def refuse_change(found: Departure) -> None:
+    """Raise UsageError or InUseError if it is no worker that is active and answers."""
+    node = _registered_worker(found)
+    if not node.is_active:
+        raise InUseError(
+            f"{found.address} is disabled: no shard can be moved off it.",
+            hint=f"Activate it first: add_worker.py --host {found.address.host} --port {found.address.port}. Or, if "
+            f"it holds nothing that is not elsewhere: citus-cluster nodes remove {found.name}",
+        )
+    if found.silence:
+        raise InUseError(
+            f"{found.address} does not answer, so no shard can be moved off it: {found.silence}",
+            details=[str(table) for table in found.held],
+            hint=_way_back(found)
+            if found.shards
+            else f"It holds no shards: citus-cluster nodes remove {found.name} takes it out as it is.",
+        )
+
+
+def refuse_removal(found: Departure, *, force: bool) -> None:
+    """Raise UsageError or InUseError if the worker must stay: its shards, or the cluster's need of it.
+
+    ``force`` lets copies go of shards that have another one.
+    """
+    if found.node is None:
+        _refuse_mistaken(found)
+        return
+    _registered_worker(found)
+    if found.standbys:
+        removals = " ".join(f"SELECT citus_remove_node('{one.host}', {one.port});" for one in found.standbys)
+        raise InUseError(
+            f"{found.address} has standbys in the node list, which would be left without it: "
+            f"{', '.join(map(str, found.standbys))}.",
+            hint=f"Remove them first, on the coordinator: {removals}",
+        )
+    if found.others_silent:
+        raise InUseError(
+            "Citus tells every active node that one leaves, and not all answer: " + " ".join(found.others_silent),
+            details=found.others_silent,
+            hint="Start or unpause it, or, if it is lost, remove that one first.",
+        )
+    if found.only_copies:
+        raise _still_holds(found)
+    if found.shards and not force:
+        raise InUseError(
+            f"{found.address} holds {count(found.shards, 'shard')} of which other nodes have copies too; nothing was "
+            "changed.",
+            details=[str(table) for table in found.held],
+            hint=f"citus-cluster nodes drain {found.name} --wait moves what has room elsewhere. To let these copies "
+            "go, so that their shards have one copy fewer, add --force.",
+        )
+    if found.node.is_active:
+        _refuse_last(found)
+
+
+def _registered_worker(found: Departure) -> RegisteredNode:
+    if found.node is None:
+        raise UsageError(f"{found.address} is not in the node list.", hint="citus-cluster status shows who is.")
+    if found.node.is_coordinator:
+        raise UsageError(f"{found.address} is the coordinator; only workers leave.")
+    if found.node.role != "primary":
+        raise UsageError(
+            f"{found.address} is a {found.node.role} of another node, not a worker.",
+            hint=f"On the coordinator: SELECT citus_remove_node('{found.address.host}', {found.address.port});",
+        )
+    return found.node
+
+
+def _refuse_mistaken(found: Departure) -> None:
+    """A server that is registered under another name must not be taken for one that is gone."""
+    if found.twin:
+        raise InUseError(
+            f"{found.address} is registered after all, as {found.twin}.",
+            hint=f"Remove it by that name: citus-cluster nodes remove {found.twin}",
+        )
+    if found.silence and found.others_silent:
+        raise InUseError(
+            f"{found.address} is not in the node list, and does not answer; nor do other nodes, one of which may be "
+            "the same server under another name: " + " ".join(found.others_silent),
+            details=found.others_silent,
+            hint="Start or unpause them, then run the command again.",
+        )
+
+
+def _refuse_last(found: Departure) -> None:
+    if found.heirs:
+        return
+    own = found.coordinator
+    setting = f"SELECT citus_set_node_property('{own.host}', {own.port}, 'shouldhaveshards', true);" if own else ""
+    raise InUseError(
+        f"Without {found.address} no node is left that may hold shards: there is nowhere to move them, and no new "
+        "table could be distributed.",
+        hint="Add another worker first (setup_citus_cluster.py --workers=N --yes --up). Or let the coordinator hold "
+        f"them, on the coordinator: {setting}",
+    )
+
+
+def _still_holds(found: Departure) -> InUseError:
+    details = [str(table) for table in found.held if table.only_copies]
+    shards = count(found.only_copies, "shard")
+    if found.silence is None:
+        return InUseError(
+            f"{found.address} still holds {shards} that {_are(found.only_copies)} nowhere else; nothing was changed.",
+            details=details,
+            hint=f"Move them first: citus-cluster nodes drain {found.name} --wait",
+        )
+    return InUseError(
+        f"{found.address} does not answer, and {shards} that {_are(found.only_copies)} nowhere else would be lost with "
+        f"it; nothing was changed. {found.silence}",
+        details=details,
+        hint=_way_back(found),
+    )
+
+
+def _way_back(found: Departure) -> str:
+    drops = " ".join(f"DROP TABLE {table.table};" for table in found.held if table.only_copies)
+    command = found.address.compose_command
+    way = f"Bring it back, then drain it: {command('start')} (or {command('unpause')})."
+    if not drops:
+        return way
+    # Citus drops no table while a node does not answer; one that is empty is enough for it.
+    return (
+        f"{way} If its data are lost for good: give it an empty volume ({command('rm -sf')}; docker volume rm; "
+        f"citus-cluster up), drop what has lost shards ({drops}), remove it, and restore the tables from a backup."
+    )
+
+
+def resolve_name(name: str, own: Mapping[str, NodeAddress], registry: Registry) -> NodeAddress:
+    """Give the address of what a user calls a worker: a service of this directory, HOST, or HOST:PORT.
+
+    ``own`` maps the workers' services to addresses. Raises UsageError for a name that fits none, or several.
+    """
+    if name in own:
+        return own[name]
+    known = [*dict.fromkeys([*own.values(), *(node.address for node in registry.nodes)])]
+    known += [address for address in sorted(registry.recorded or ()) if address not in known]
+    fitting = [address for address in known if name in {str(address), f"{address.host}:{address.port}"}]
+    fitting = fitting or [address for address in known if name in {address.host, f"[{address.host}]"}]
+    coordinator = registry.coordinator
+    if len(fitting) > 1 and coordinator:
+        fitting = [address for address in fitting if address != coordinator.address]
+    if len(fitting) == 1:
+        return fitting[0]
+    if fitting:
+        raise UsageError(
+            f"{name} may be {_either(fitting)}.", hint="Name the worker with its port: HOST:PORT, as status shows it."
+        )
+    workers = [str(node.address) for node in registry.nodes if not node.is_coordinator]
+    known_words = f"the workers are {', '.join(workers)}" if workers else "there are no workers"
+    raise UsageError(
+        f"There is no worker {name!r}: {known_words}.",
+        hint="Name it as citus-cluster status shows it, HOST or HOST:PORT.",
+    )
+
+
+def find_heirs(node: RegisteredNode | None, nodes: Iterable[RegisteredNode]) -> tuple[NodeAddress, ...]:
+    """Active nodes, other than ``node``, that may hold shards."""
+    return tuple(
+        other.address
+        for other in nodes
+        if other != node and other.is_active and other.role == "primary" and other.should_have_shards
+    )
+
+
+def count(number: int, noun: str) -> str:
+    """Write ``1 shard``, ``2 shards``."""
+    return f"{number} {noun}" + ("" if number == 1 else "s")
+
+
+def _are(number: int) -> str:
+    return "is" if number == 1 else "are"
+
+
+def _either(addresses: Sequence[NodeAddress]) -> str:
+    return " or ".join(str(address) for address in addresses)
+
+
+def with_hint(error: CitusClusterError, hint: str) -> CitusClusterError:
+    """Give the same error with another thing to do."""
+    return type(error)(error.message, hint=hint, details=error.details)

@@ -1,0 +1,239 @@
+"""Draining workers: their shards move to the other nodes, online, in Citus' own background job."""
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
+
+from citus_cluster.errors import InUseError, LockedError, RebalanceError
+from citus_cluster.model.events import Emit, Event, EventKind
+from citus_cluster.model.leaving import Departure, count, refuse_change, refuse_drain, with_hint
+from citus_cluster.model.nodes import NodeAddress
+from citus_cluster.model.rebalance import RebalanceOptions, RebalancePlan, RebalanceStatus, TransferMode
+from citus_cluster.model.registration import RegisteredNode
+from citus_cluster.operations import rebalance
+from citus_cluster.operations.leaving import WAIT_FOR_LOCK_S, look
+from citus_cluster.runtime import citus_leaving
+from citus_cluster.runtime.citus import writer_lock
+from citus_cluster.runtime.citus_rebalance import running_job_id
+from citus_cluster.runtime.postgres import Connection, translated
+
+_STOP_TIMEOUT_S = 60.0
+
+
+@dataclass(frozen=True)
+class Drained:
+    """How far workers are drained. ``rebalance`` is the job that goes on, or has ended; None if none was needed."""
+
+    departures: tuple[Departure, ...]
+    rebalance: RebalanceStatus | None
+
+    @property
+    def done(self) -> bool:
+        """Nothing is there any more that is not elsewhere too."""
+        return not any(found.only_copies for found in self.departures)
+
+    def as_dict(self) -> Mapping[str, object]:
+        return {
+            "nodes": [found.as_dict() for found in self.departures],
+            "drained": self.done,
+            "rebalance": self.rebalance.as_dict() if self.rebalance else None,
+        }
+
+
+async def plan(conn: Connection, workers: Mapping[str, NodeAddress]) -> RebalancePlan:
+    """Preview: the moves that a drain would make now; changes nothing. Raises as :func:`drain`."""
+    found = await _look(conn, workers)
+    return await rebalance.plan(conn, RebalanceOptions(drain_only=True), without=_nodes(found))
+
+
+async def drain(
+    conn: Connection, workers: Mapping[str, NodeAddress], emit: Emit, *, mode: TransferMode, wait: bool
+) -> Drained:
+    """Move every shard off these workers, which get no new ones from now on.
+
+    ``workers`` maps what the user calls each to its address. Looks first for what would hold the moves up, so that a
+    drain that is refused changes nothing. Run again it goes on where it was, however it ended. With ``wait``, a
+    rebalance that runs already is followed first. Raises UsageError, InUseError, RebalanceError.
+    """
+    options = RebalanceOptions(mode=mode, drain_only=True)
+    status: RebalanceStatus | None = None
+    before: int | None = None
+    while True:
+        found = await _look(conn, workers)
+        job_id = await _running(conn)
+        if job_id is None:
+            preview = await rebalance.plan(conn, options, without=_nodes(found))
+            await rebalance.check(conn, options, preview, emit)
+            await _mark(conn, found, emit)
+            left = sum(one.shards for one in found)
+            moving = any(move.source in workers.values() for move in preview.moves)
+            if not moving or (before is not None and left >= before):
+                return _conclude(found, status, emit)
+            before = left
+            job_id = await _start(conn, found, options, emit)
+        elif not wait:
+            await _refuse_other_job(conn, found, job_id)
+        if job_id is not None and not wait:
+            return Drained(found, await rebalance.status(conn, job_id))
+        if job_id is not None:
+            status = await _follow(conn, found, job_id, emit)
+
+
+async def _look(conn: Connection, workers: Mapping[str, NodeAddress]) -> tuple[Departure, ...]:
+    """Look at each worker; those that leave with it inherit nothing. Raises UsageError, InUseError."""
+    found = []
+    for name, address in workers.items():
+        one = await look(conn, name, address)
+        found.append(replace(one, heirs=tuple(heir for heir in one.heirs if heir not in workers.values())))
+        refuse_drain(found[-1])
+    return tuple(found)
+
+
+def _nodes(found: Sequence[Departure]) -> tuple[RegisteredNode, ...]:
+    return tuple(one.node for one in found if one.node)
+
+
+def _names(found: Sequence[Departure]) -> str:
+    return " ".join(one.name for one in found)
+
+
+async def _running(conn: Connection) -> int | None:
+    async with translated("looking for a running rebalance"):
+        return await running_job_id(conn)
+
+
+async def _is_ours(conn: Connection, found: Sequence[Departure], job_id: int) -> bool:
+    """Say whether a running job drains these workers, as far as they hold anything."""
+    async with translated("looking at the running rebalance"):
+        for node, one in zip(_nodes(found), found, strict=True):
+            moved = one.shards == 0 or await citus_leaving.moves_off(conn, job_id, node.node_id)
+            if node.should_have_shards or not moved:
+                return False
+    return True
+
+
+async def _refuse_other_job(conn: Connection, found: Sequence[Departure], job_id: int) -> None:
+    if not await _is_ours(conn, found, job_id):
+        raise RebalanceError(
+            f"A rebalance is running already, as job {job_id}.",
+            hint=f"citus-cluster nodes drain {_names(found)} --wait follows it first; citus-cluster rebalance stop "
+            "ends it.",
+        )
+
+
+async def _follow(conn: Connection, found: Sequence[Departure], job_id: int, emit: Emit) -> RebalanceStatus:
+    try:
+        return await rebalance.wait(conn, emit, job_id=job_id)
+    except RebalanceError as error:
+        raise with_hint(
+            error,
+            f"Mend the cause, if there is one; then citus-cluster nodes drain {_names(found)} --wait goes on with what "
+            "is left; with --undo in place of --wait it lets the workers hold shards again.",
+        ) from None
+
+
+async def _mark(conn: Connection, found: Sequence[Departure], emit: Emit) -> None:
+    for one in found:
+        if one.node and one.node.should_have_shards:
+            await _set_should_have_shards(conn, one, False)
+            message = f"{one.address} gets no new shards from now on"
+            emit(Event(f"mark:{one.address}", EventKind.DONE, message, {"should_have_shards": False}))
+
+
+async def _set_should_have_shards(conn: Connection, found: Departure, value: bool) -> None:
+    try:
+        async with translated(f"changing {found.address}"), writer_lock(conn, wait_s=WAIT_FOR_LOCK_S):
+            await citus_leaving.set_should_have_shards(conn, found.address, value)
+    except LockedError as error:
+        raise with_hint(
+            error, "Run the command again when that is done; citus-cluster rebalance wait follows one."
+        ) from None
+
+
+async def _start(conn: Connection, found: Sequence[Departure], options: RebalanceOptions, emit: Emit) -> int | None:
+    try:
+        return await rebalance.start(conn, options, emit)
+    except RebalanceError as error:
+        # Two at once: the other was a moment faster, and its job may be as good as ours.
+        job_id = await _running(conn)
+        if job_id is None:
+            raise
+        marked = [replace(one, node=one.node and replace(one.node, should_have_shards=False)) for one in found]
+        if await _is_ours(conn, marked, job_id):
+            return job_id
+        raise with_hint(error, f"citus-cluster nodes drain {_names(found)} --wait follows it first.") from None
+
+
+def _conclude(found: tuple[Departure, ...], status: RebalanceStatus | None, emit: Emit) -> Drained:
+    for one in found:
+        if one.only_copies:
+            raise InUseError(
+                f"{one.address} still holds {count(one.only_copies, 'shard')} that Citus moves nowhere.",
+                details=[str(table) for table in one.held],
+                hint="The rebalance strategy allows them on no other node that may hold shards (see its "
+                "shard_allowed_on_node_function in pg_dist_rebalance_strategy). To let the worker hold shards again: "
+                f"citus-cluster nodes drain {one.name} --undo",
+            )
+        step = f"drain:{one.address}"
+        if one.shards:
+            message = (
+                f"{one.address} holds {count(one.shards, 'shard')} of which every other node that may hold them has a "
+                f"copy: citus-cluster nodes remove {one.name} --force lets these go"
+            )
+            emit(Event(step, EventKind.WARNING, message, one.as_dict()))
+        else:
+            emit(Event(step, EventKind.DONE, f"{one.address} holds no shards", one.as_dict()))
+    return Drained(found, status)
+
+
+async def undo(conn: Connection, workers: Mapping[str, NodeAddress], emit: Emit) -> Drained:
+    """Let workers hold shards again, and stop the job that drains them. Shards that have moved stay where they are.
+
+    Idempotent. Raises UsageError, InUseError, LockedError.
+    """
+    for name, address in workers.items():
+        one = await look(conn, name, address)
+        refuse_change(one)
+        if one.others_silent:
+            raise InUseError(
+                "Citus tells every active node of the change, and not all answer: " + " ".join(one.others_silent),
+                details=one.others_silent,
+                hint="Start or unpause it, then run the command again.",
+            )
+        await _undo_one(conn, one, emit)
+    return Drained(tuple([await look(conn, name, address) for name, address in workers.items()]), None)
+
+
+async def _undo_one(conn: Connection, found: Departure, emit: Emit) -> None:
+    step = f"mark:{found.address}"
+    node = found.node
+    if node is None or node.should_have_shards:
+        message = f"{found.address} may hold shards: there is nothing to undo"
+        emit(Event(step, EventKind.SKIPPED, message, {"should_have_shards": True}))
+        return
+    job_id = await _running(conn)
+    if job_id is not None:
+        async with translated("looking at the running rebalance"):
+            drains = await citus_leaving.moves_off(conn, job_id, node.node_id)
+        if drains:
+            await _stop(conn, job_id, emit)
+    await _set_should_have_shards(conn, found, True)
+    emit(Event(step, EventKind.DONE, f"{found.address} may hold shards again", {"should_have_shards": True}))
+
+
+async def _stop(conn: Connection, job_id: int, emit: Emit) -> None:
+    step = f"stop:{job_id}"
+    emit(Event(step, EventKind.STARTED, f"stopping rebalance {job_id}"))
+    with suppress(RebalanceError):  # it has ended meanwhile
+        await rebalance.stop(conn)
+    try:
+        async with asyncio.timeout(_STOP_TIMEOUT_S):
+            while not (await rebalance.status(conn, job_id)).state.is_final:  # noqa: ASYNC110 # another process
+                await asyncio.sleep(0.5)
+    except TimeoutError:
+        raise LockedError(
+            f"Rebalance {job_id} did not stop within {_STOP_TIMEOUT_S:g} s.",
+            hint="citus-cluster rebalance status shows what it waits for; run the command again when it has ended.",
+        ) from None
+    emit(Event(step, EventKind.DONE, f"rebalance {job_id} is stopped", {"job_id": job_id}))

@@ -1,0 +1,195 @@
+"""Faults on a real cluster: commands killed at each of their events, and a writer that knows what was acknowledged."""
+
+import os
+import random
+import re
+import secrets
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import psycopg
+from generated_cluster import ROOT, GeneratedCluster
+
+_MOST_EVENTS = 120
+_NUMBER = re.compile(r"(?<![a-z0-9-])\d+(\.\d+)?")
+
+
+def eventually(check: Callable[[], Any], what: str, timeout_s: float = 60) -> None:
+    """Poll until ``check`` is true; fails the test after ``timeout_s``."""
+    deadline = time.monotonic() + timeout_s
+    while not check():
+        assert time.monotonic() < deadline, f"not within {timeout_s:g} s: {what}"
+        time.sleep(0.2)
+
+
+@contextmanager
+def started(cluster: GeneratedCluster, *command: str) -> "Iterator[subprocess.Popen[str]]":
+    """Run one of our commands in the cluster's directory; its progress is read from ``stderr``, line by line.
+
+    ``command`` is a script of ours, ``-c`` with Python code, or a subcommand of ``citus-cluster``.
+    """
+    name = command[0]
+    program = [str(ROOT / name)] if name.endswith(".py") else [name] if name == "-c" else ["-m", "citus_cluster", name]
+    environment = {key: value for key, value in os.environ.items() if not key.startswith(("CITUS_CLUSTER_", "PG"))}
+    process = subprocess.Popen(
+        [sys.executable, *program, *command[1:]],
+        cwd=cluster.root,
+        env=environment | {"PYTHONPATH": str(ROOT)},
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    assert process.stderr is not None
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.stderr.close()
+        process.wait()
+
+
+def killed_at_every_event(cluster: GeneratedCluster, *command: str, with_children: bool) -> list[str]:
+    """Kill a command at each event that it reports; the same command goes on, until it ends by itself.
+
+    A run is killed at the first event that no run before it was killed at. So the points come from the command, and
+    each of them is met in the state that it belongs to. Without its children, the Compose that it has started goes on
+    beside the next run. Gives the events, in their order.
+    """
+    events: list[str] = []
+    while len(events) < _MOST_EVENTS:
+        said = []
+        with started(cluster, *command) as process:
+            assert process.stderr is not None
+            for line in process.stderr:
+                said.append(line)
+                event = _NUMBER.sub("#", line.strip())
+                if event not in events:
+                    events.append(event)
+                    (os.killpg if with_children else os.kill)(process.pid, signal.SIGKILL)
+                    break
+            else:
+                assert process.wait() == 0, "".join(said)
+                return events
+    raise AssertionError(f"{_MOST_EVENTS} events and no end: {events[-10:]}")
+
+
+@dataclass
+class _Counted:
+    """What one thread of the writer did; a row's id is in ``tried`` before it is sent."""
+
+    tried: set[int] = field(default_factory=set)
+    acknowledged: set[int] = field(default_factory=set)
+    failures: int = 0
+
+
+class CountingWriter:
+    """Writes rows from several threads, whatever happens to the servers, and knows which were acknowledged.
+
+    Every second transaction writes a pair of rows, most often to two nodes: both are there in the end, or neither.
+    """
+
+    def __init__(self, cluster: GeneratedCluster, threads: int = 3) -> None:
+        self._cluster = cluster
+        self._table = f"ledger_{secrets.token_hex(3)}"
+        self._stop = threading.Event()
+        self._counts = [_Counted() for _ in range(threads)]
+        self._threads = [threading.Thread(target=self._write, args=(n, c)) for n, c in enumerate(self._counts)]
+
+    def __enter__(self) -> "CountingWriter":
+        self._cluster.sql(f"CREATE TABLE {self._table} (id bigint PRIMARY KEY, payload bigint NOT NULL)")
+        self._cluster.sql(f"SELECT create_distributed_table('{self._table}', 'id', shard_count => 6)")
+        for thread in self._threads:
+            thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        for thread in self._threads:
+            thread.join()
+
+    @property
+    def acknowledged(self) -> int:
+        return sum(len(count.acknowledged) for count in self._counts)
+
+    @property
+    def failures(self) -> int:
+        return sum(count.failures for count in self._counts)
+
+    def goes_on(self) -> None:
+        """Wait until rows are acknowledged that were not so far."""
+        before = self.acknowledged
+        eventually(lambda: self.acknowledged > before + 20, "the writer goes on")
+
+    def fails(self) -> None:
+        """Wait until it notices a fault."""
+        before = self.failures
+        eventually(lambda: self.failures > before, "the writer notices")
+
+    def _write(self, number: int, count: _Counted) -> None:
+        first, turn = (number + 1) * 10**9, 0
+        while not self._stop.is_set():
+            try:
+                with self._connect() as conn:
+                    while not self._stop.is_set():
+                        turn += 1
+                        ids = {first + 2 * turn, first + 2 * turn + turn % 2}
+                        count.tried |= ids
+                        values = ", ".join(f"({one}, {_payload(one)})" for one in sorted(ids))
+                        conn.execute(f"INSERT INTO {self._table} VALUES {values}".encode())
+                        count.acknowledged |= ids
+                        time.sleep(0.005)
+            except psycopg.Error:
+                count.failures += 1
+                time.sleep(0.1)
+
+    def _connect(self) -> "psycopg.Connection[tuple[Any, ...]]":
+        return psycopg.connect(
+            host="127.0.0.1",
+            port=self._cluster.base_port,
+            user=self._cluster.user,
+            password=self._cluster.password,
+            dbname=self._cluster.database,
+            autocommit=True,
+            connect_timeout=5,
+            options="-c statement_timeout=10000",
+        )
+
+    def check(self, workers: Sequence[int]) -> None:
+        """Check, once it has stopped, that no acknowledged row is lost, and none is there that was not sent.
+
+        ``workers`` are the numbers of those whose prepared transactions must be settled first.
+        """
+        settle(self._cluster, workers)
+        found = dict(self._cluster.sql(f"SELECT id, payload FROM {self._table}"))
+        tried = set().union(*(count.tried for count in self._counts))
+        acknowledged = set().union(*(count.acknowledged for count in self._counts))
+        assert not acknowledged - found.keys(), f"{len(acknowledged - found.keys())} acknowledged rows are lost"
+        assert not found.keys() - tried, "rows that nobody wrote"
+        assert found == {one: _payload(one) for one in found}
+        halves = [one for one in tried if one % 2 and (one in found) != (one - 1 in found)]
+        assert not halves, f"half a transaction: {halves[:5]}"
+        checksum = self._cluster.sql(f"SELECT count(*), sum(id # payload) FROM {self._table}")
+        assert checksum == [(len(found), sum(one ^ _payload(one) for one in found))]
+
+
+def _payload(row_id: int) -> int:
+    return random.Random(row_id).getrandbits(40)
+
+
+def settle(cluster: GeneratedCluster, workers: Sequence[int]) -> None:
+    """Wait until no transaction is prepared and undecided on any worker: Citus finishes them after a crash."""
+
+    def settled() -> bool:
+        cluster.sql("SELECT recover_prepared_transactions()")
+        return all(cluster.sql("SELECT count(*) FROM pg_prepared_xacts", number) == [(0,)] for number in workers)
+
+    eventually(settled, "prepared transactions are finished")

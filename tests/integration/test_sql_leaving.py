@@ -1,0 +1,334 @@
+"""Draining workers and taking them out of the node list, on real servers."""
+
+import asyncio
+import time
+from collections.abc import Mapping
+
+import pytest
+from sql_servers import COORDINATOR, FOURTH, WORKERS, Recorder, Servers, on, register
+
+from citus_cluster.errors import InUseError, RebalanceError, UsageError
+from citus_cluster.model.events import Emit, EventKind, ignore
+from citus_cluster.model.leaving import Departure
+from citus_cluster.model.nodes import NodeAddress, Outcome
+from citus_cluster.model.rebalance import JobState, RebalanceOptions, TransferMode
+from citus_cluster.operations import drain, leaving, rebalance
+from citus_cluster.operations.drain import Drained
+from citus_cluster.operations.nodes import add_worker, reconcile
+from citus_cluster.operations.verify import verify
+from citus_cluster.runtime.postgres import Connection
+
+pytestmark = pytest.mark.cluster
+
+FIRST, SECOND, THIRD = WORKERS
+MARKS = "SELECT nodename, shouldhaveshards FROM pg_dist_node WHERE groupid <> 0 ORDER BY nodename"
+LEFT_ON_THIRD = (
+    "SELECT count(*) FROM pg_dist_placement JOIN pg_dist_node USING (groupid) JOIN pg_dist_shard USING (shardid) "
+    "JOIN pg_dist_partition USING (logicalrelid) WHERE nodename = 'citus-worker3' AND repmodel <> 't'"
+)
+
+
+def distribute(cluster: Servers, *, key: str = "PRIMARY KEY", rows: int = 20000) -> None:
+    cluster.sql(
+        COORDINATOR.host,
+        f"CREATE TABLE orders (id bigint {key}, payload text)",
+        "SELECT create_distributed_table('orders', 'id', shard_count => 6)",
+        f"CREATE TABLE lines (id bigint {key}, payload text)",
+        "SELECT create_distributed_table('lines', 'id', colocate_with => 'orders')",
+        "CREATE TABLE countries (id int PRIMARY KEY)",
+        "SELECT create_reference_table('countries')",
+        "INSERT INTO countries SELECT generate_series(1, 50)",
+        f"INSERT INTO orders SELECT id, repeat('x', 100) FROM generate_series(1, {rows}) AS id",
+    )
+
+
+def checksum(cluster: Servers) -> list[tuple[object, ...]]:
+    orders = "SELECT count(*), sum(id), sum(length(payload)) FROM orders"
+    return [*cluster.sql(COORDINATOR.host, orders), *cluster.sql(COORDINATOR.host, "SELECT sum(id) FROM countries")]
+
+
+def named(*workers: NodeAddress) -> Mapping[str, NodeAddress]:
+    return {worker.host: worker for worker in workers}
+
+
+def run_drain(cluster: Servers, *workers: NodeAddress, emit: Emit = ignore, wait: bool = True) -> Drained:
+    return on(cluster, lambda conn: drain.drain(conn, named(*workers), emit, mode=TransferMode.AUTO, wait=wait))
+
+
+def deregister(cluster: Servers, worker: NodeAddress, *, force: bool = False, emit: Emit = ignore) -> None:
+    async def body(conn: Connection) -> None:
+        await leaving.deregister(conn, await leaving.look(conn, worker.host, worker), emit, force=force)
+
+    on(cluster, body)
+
+
+def look(cluster: Servers, worker: NodeAddress) -> Departure:
+    return on(cluster, lambda conn: leaving.look(conn, worker.host, worker))
+
+
+# --- drain ---
+
+
+def test_a_drained_worker_holds_nothing_and_no_row_is_lost(cluster: Servers, recorder: Recorder) -> None:
+    register(cluster)
+    distribute(cluster)
+    before = checksum(cluster)
+    preview = on(cluster, lambda conn: drain.plan(conn, named(THIRD)))
+    assert {move.source for move in preview.moves} == {THIRD}
+    assert preview.bytes_after[THIRD] == 0
+    assert cluster.sql(COORDINATOR.host, MARKS)[2] == ("citus-worker3", True), "a preview changes nothing"
+
+    result = run_drain(cluster, THIRD, emit=recorder)
+    assert result.done
+    assert result.rebalance and result.rebalance.state is JobState.FINISHED
+    assert "shards" in recorder.text
+    assert cluster.sql(COORDINATOR.host, LEFT_ON_THIRD) == [(0,)]
+    assert checksum(cluster) == before
+    again = Recorder()
+    assert run_drain(cluster, THIRD, emit=again).rebalance is None
+    assert [event.message for event in again.events] == ["citus-worker3:5432 holds no shards"]
+    on(cluster, lambda conn: verify(conn, WORKERS, ignore))
+
+
+@pytest.mark.usefixtures("only_newest")
+def test_several_are_drained_at_once_onto_the_rest(cluster: Servers) -> None:
+    register(cluster)
+    distribute(cluster, rows=1000)
+    run_drain(cluster, SECOND, THIRD)
+    holders = "SELECT DISTINCT nodename FROM citus_shards WHERE citus_table_type = 'distributed'"
+    assert cluster.sql(COORDINATOR.host, holders) == [("citus-worker1",)]
+
+
+@pytest.mark.usefixtures("only_newest")
+def test_a_drain_that_is_refused_changes_nothing(cluster: Servers) -> None:
+    register(cluster)
+    distribute(cluster, key="NOT NULL", rows=100)
+    before = cluster.sql(COORDINATOR.host, MARKS)
+    with pytest.raises(RebalanceError, match="lines, orders") as caught:
+        run_drain(cluster, THIRD)
+    assert "ALTER TABLE orders REPLICA IDENTITY FULL;" in caught.value.details
+    with pytest.raises(InUseError, match="no node is left that may hold shards") as last:
+        run_drain(cluster, *WORKERS)
+    assert "'citus-coordinator', 5432, 'shouldhaveshards', true" in str(last.value.hint)
+    with pytest.raises(UsageError, match="is the coordinator"):
+        run_drain(cluster, COORDINATOR)
+    with pytest.raises(UsageError, match="not in the node list"):
+        run_drain(cluster, FOURTH)
+    full = ["ALTER SYSTEM SET citus.desired_percent_disk_available_after_move = 99.99", "SELECT pg_reload_conf()"]
+    room = ["ALTER SYSTEM RESET citus.desired_percent_disk_available_after_move", "SELECT pg_reload_conf()"]
+    try:
+        cluster.sql(FIRST.host, *full)
+        with pytest.raises(RebalanceError, match="citus-worker1:5432: would get"):
+            run_drain(cluster, THIRD)
+    finally:
+        cluster.sql(FIRST.host, *room)
+    assert cluster.sql(COORDINATOR.host, MARKS) == before
+    for statement in caught.value.details:
+        cluster.sql(COORDINATOR.host, statement)
+    assert run_drain(cluster, THIRD).done
+
+
+@pytest.mark.usefixtures("only_newest")
+def test_a_worker_that_hangs_is_named_in_time(cluster: Servers) -> None:
+    register(cluster)
+    distribute(cluster, rows=100)
+    for paused, told in ((THIRD, "no shard can be moved off it"), (FIRST, "every node answers")):
+        started = time.monotonic()
+        with cluster.paused(paused.host), pytest.raises((InUseError, RebalanceError), match=told) as caught:
+            run_drain(cluster, THIRD)
+        assert str(paused) in caught.value.message
+        assert time.monotonic() - started < 20
+    assert cluster.sql(COORDINATOR.host, MARKS)[2] == ("citus-worker3", True)
+
+
+@pytest.mark.usefixtures("only_newest")
+def test_what_holds_a_move_up_is_named(cluster: Servers, recorder: Recorder) -> None:
+    register(cluster)
+    distribute(cluster, rows=100)
+
+    async def body(conn: Connection) -> Drained:
+        async with await cluster.connect() as client:
+            process = client.info.backend_pid
+            told = asyncio.Event()
+
+            def watch(event: object) -> None:
+                recorder(event)  # type: ignore[arg-type]
+                if f"session {process} on citus-coordinator:5432" in recorder.text:
+                    told.set()
+
+            async with asyncio.TaskGroup() as group:
+                await client.execute("BEGIN")
+                await client.execute("INSERT INTO orders SELECT i, 'secret' FROM generate_series(-500, -1) AS i")
+                work = drain.drain(conn, named(THIRD), watch, mode=TransferMode.AUTO, wait=True)
+                draining = group.create_task(work)
+                async with asyncio.timeout(60):
+                    await told.wait()
+                await client.execute("COMMIT")
+                return await draining
+
+    assert on(cluster, body).done
+    warning = next(event.message for event in recorder.events if event.kind is EventKind.WARNING)
+    assert "idle in transaction" in warning
+    assert "pg_terminate_backend" in warning
+    assert "secret" not in recorder.text
+
+
+@pytest.mark.usefixtures("only_newest")
+def test_a_drain_is_stopped_undone_and_begun_again(cluster: Servers) -> None:
+    register(cluster)
+    distribute(cluster)
+    started = run_drain(cluster, THIRD, wait=False)
+    assert started.rebalance and not started.rebalance.state.is_final
+    again = run_drain(cluster, THIRD, wait=False)
+    assert again.rebalance is None or again.rebalance.job_id == started.rebalance.job_id
+    events = Recorder()
+    on(cluster, lambda conn: drain.undo(conn, named(THIRD), events))
+    assert cluster.sql(COORDINATOR.host, MARKS)[2] == ("citus-worker3", True)
+    assert on(cluster, rebalance.status).state.is_final
+    on(cluster, lambda conn: drain.undo(conn, named(THIRD), events))
+    assert events.events[-1].kind is EventKind.SKIPPED
+    assert run_drain(cluster, THIRD).done
+
+
+@pytest.mark.usefixtures("only_newest")
+def test_a_rebalance_that_runs_is_followed_first(cluster: Servers) -> None:
+    register(cluster, FIRST, SECOND)
+    distribute(cluster)
+    register(cluster, THIRD)
+
+    async def body(conn: Connection) -> Drained:
+        job_id = await rebalance.start(conn, RebalanceOptions(), ignore)
+        with pytest.raises(RebalanceError, match=f"running already, as job {job_id}"):
+            await drain.drain(conn, named(FIRST), ignore, mode=TransferMode.AUTO, wait=False)
+        return await drain.drain(conn, named(FIRST), ignore, mode=TransferMode.AUTO, wait=True)
+
+    assert on(cluster, body).done
+    assert look(cluster, FIRST).shards == 0
+
+
+# --- leaving the node list ---
+
+
+def test_a_worker_leaves_once_it_is_drained_and_stays_away(cluster: Servers) -> None:
+    register(cluster)
+    distribute(cluster)
+    before = checksum(cluster)
+    with pytest.raises(InUseError, match="still holds 4 shards that are nowhere else") as caught:
+        deregister(cluster, THIRD)
+    assert [line.split(",")[0] for line in caught.value.details] == ["lines: 2 shards", "orders: 2 shards"]
+    assert "nodes drain citus-worker3 --wait" in str(caught.value.hint)
+
+    run_drain(cluster, THIRD)
+    deregister(cluster, THIRD)
+    assert cluster.sql(COORDINATOR.host, "SELECT count(*) FROM pg_dist_node") == [(3,)]
+    assert cluster.sql(COORDINATOR.host, "SELECT count(*) FROM pg_dist_cleanup") == [(0,)]
+    shards_left = "SELECT count(*) FROM pg_class WHERE relname ~ '^(orders|lines)_[0-9]+$'"
+    assert cluster.sql(THIRD.host, shards_left) == [(0,)], "what the moves left behind was dropped"
+    assert register(cluster)[THIRD.host].outcome is Outcome.WITHDRAWN
+    deregister(cluster, THIRD)
+    assert checksum(cluster) == before
+    on(cluster, lambda conn: verify(conn, [FIRST, SECOND], ignore))
+
+    assert on(cluster, lambda conn: add_worker(conn, None, THIRD, ignore, timeout_s=10)).outcome is Outcome.ADDED
+    assert checksum(cluster) == before
+
+
+def test_one_that_does_not_answer_leaves_when_it_holds_nothing(cluster: Servers) -> None:
+    register(cluster)
+    distribute(cluster, rows=1000)
+    with cluster.paused(SECOND.host), pytest.raises(InUseError, match=r"4 shards that are nowhere else would be lost"):
+        deregister(cluster, SECOND)
+    # The first in the node list is the one on which Citus takes locks.
+    run_drain(cluster, FIRST)
+    before = checksum(cluster)
+    started = time.monotonic()
+    with cluster.paused(FIRST.host):
+        deregister(cluster, FIRST)
+        assert time.monotonic() - started < 20
+        assert checksum(cluster) == before
+        cluster.sql(COORDINATOR.host, "INSERT INTO countries VALUES (1000)", "DELETE FROM countries WHERE id = 1000")
+    assert register(cluster)[FIRST.host].outcome is Outcome.WITHDRAWN
+
+
+@pytest.mark.usefixtures("only_newest")
+def test_another_one_that_hangs_keeps_everybody(cluster: Servers) -> None:
+    register(cluster)
+    with cluster.paused(FIRST.host), pytest.raises(InUseError, match="not all answer: citus-worker1:5432"):
+        deregister(cluster, THIRD)
+    assert cluster.sql(COORDINATOR.host, "SELECT count(*) FROM pg_dist_node") == [(4,)]
+
+
+@pytest.mark.usefixtures("only_newest")
+def test_a_disabled_one_can_leave(cluster: Servers) -> None:
+    register(cluster)
+    cluster.sql(COORDINATOR.host, "SELECT citus_disable_node('citus-worker3', 5432, true)")
+    with pytest.raises(InUseError, match="is disabled"):
+        run_drain(cluster, THIRD)
+    deregister(cluster, THIRD)
+    assert register(cluster)[THIRD.host].outcome is Outcome.WITHDRAWN
+
+
+def test_copies_of_shards_go_only_when_they_are_let_go(cluster: Servers) -> None:
+    register(cluster)
+    cluster.sql(
+        COORDINATOR.host,
+        "SET citus.shard_replication_factor = 3",
+        "CREATE TABLE copied (id bigint PRIMARY KEY)",
+        "SELECT create_distributed_table('copied', 'id', shard_count => 4)",
+        "INSERT INTO copied SELECT generate_series(1, 1000)",
+    )
+    events = Recorder()
+    result = run_drain(cluster, THIRD, emit=events)
+    assert result.done
+    assert "nodes remove citus-worker3 --force" in events.events[-1].message
+    with pytest.raises(InUseError, match="holds 4 shards of which other nodes have copies too"):
+        deregister(cluster, THIRD)
+    deregister(cluster, THIRD, force=True)
+    assert cluster.sql(COORDINATOR.host, "SELECT count(*) FROM copied") == [(1000,)]
+    left = cluster.sql(COORDINATOR.host, "SELECT count(*) FROM pg_dist_placement")
+    assert left == [(8,)]
+
+
+@pytest.mark.usefixtures("only_newest")
+def test_a_server_that_is_registered_under_another_name_is_not_taken_for_gone(cluster: Servers) -> None:
+    register(cluster, FIRST, SECOND)
+    container = cluster.containers[THIRD.host]
+    container.reload()
+    address = NodeAddress(container.attrs["NetworkSettings"]["Networks"][cluster.network.name]["IPAddress"])
+    register(cluster, FIRST, SECOND, address)
+    with pytest.raises(InUseError, match=f"registered after all, as {address}"):
+        deregister(cluster, THIRD)
+    deregister(cluster, address)
+    deregister(cluster, THIRD)
+
+
+@pytest.mark.usefixtures("only_newest")
+def test_another_server_gets_a_name_that_was_released_and_the_old_one_does_not(cluster: Servers) -> None:
+    def outcome() -> Outcome:
+        results = on(cluster, lambda conn: reconcile(conn, COORDINATOR, [FIRST, FOURTH], ignore))
+        return results[-1].outcome
+
+    def release(*, is_gone: bool = False) -> None:
+        on(cluster, lambda conn: leaving.release(conn, FOURTH, is_gone=is_gone))
+
+    register(cluster, FIRST)
+    cluster.start(FOURTH.host)
+    try:
+        cluster.wait(FOURTH.host)
+        assert outcome() is Outcome.ADDED
+        deregister(cluster, FOURTH)
+        release()
+        assert outcome() is Outcome.WITHDRAWN, "it is the server that left"
+        deregister(cluster, FOURTH)
+        cluster.stop(FOURTH.host)
+        cluster.start(FOURTH.host)
+        cluster.wait(FOURTH.host)
+        assert outcome() is Outcome.WITHDRAWN, "cluster.yaml still named it when it was made anew"
+        release()
+        assert outcome() is Outcome.ADDED
+        assert outcome() is Outcome.ALREADY
+        cluster.sql(COORDINATOR.host, "SELECT citus_remove_node('citus-worker4', 5432)")
+        assert outcome() is Outcome.WITHDRAWN, "what was released before its registration is of the past"
+    finally:
+        cluster.take_apart()
+        cluster.stop(FOURTH.host)

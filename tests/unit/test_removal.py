@@ -1,0 +1,171 @@
+"""A worker that is removed leaves cluster.yaml, the files and the manifest, and its number waits for its volume."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import yaml
+from setup_support import a_request, contents, no_engine, plan, set_up
+
+from citus_cluster.errors import ImmutableError
+from citus_cluster.model.effects import EffectKind
+from citus_cluster.model.nodes import NodeAddress
+from citus_cluster.operations.directory import load
+from citus_cluster.operations.removal import workers_of
+from citus_cluster.operations.setup import SetupPlan, apply_setup, plan_setup
+from citus_cluster.runtime import files
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    root = tmp_path / "cluster"
+    set_up(root, {"workers": 4, "services": ["citus", "admin-api"]})
+    return root
+
+
+def workers_in(root: Path) -> Any:
+    return yaml.safe_load((root / "cluster.yaml").read_text())["workers"]
+
+
+def leave(root: Path, number: int, workers: Any) -> SetupPlan:
+    return set_up(root, {"workers": workers}, leaving=frozenset({f"citus-worker{number}"}))
+
+
+def plan_with_volumes(root: Path, values: dict[str, Any], *numbers: int) -> SetupPlan:
+    """Plan with an engine that has the volumes of these workers: the decision needs no more of one."""
+    volumes = tuple(f"citus_citus-worker{number}-data" for number in numbers)
+    engine = SimpleNamespace(project_volumes=lambda project: volumes if project == "citus" else ())
+    return plan_setup(a_request(root, values=values), connect_engine=lambda: engine)  # type: ignore[arg-type, return-value]
+
+
+def test_a_worker_that_has_left_is_in_no_file_any_more(root: Path) -> None:
+    made = leave(root, 4, 3)
+    assert [effect.service for effect in made.effects if effect.kind is EffectKind.REMOVE] == ["citus-worker4"]
+    assert workers_in(root) == 3
+    for path, content in contents(root).items():
+        own = path == "generated/manifest.json" or path.startswith("generated/admin-api/")
+        assert own or b"citus-worker4" not in content, path
+    manifest = files.read_manifest(root)
+    assert manifest
+    assert manifest.identity["removed"] == {"citus-worker4": "citus-worker4:5432"}
+    assert "citus-worker4" not in manifest.identity["addresses"]
+    assert plan(root).nothing_to_do
+    assert load(root).topology.workers[-1].service == "citus-worker3"
+
+
+def test_one_from_the_middle_leaves_a_gap_and_the_comments(root: Path) -> None:
+    before = (root / "cluster.yaml").read_text()
+    leave(root, 2, [1, 3, 4])
+    text = (root / "cluster.yaml").read_text()
+    assert (
+        text.splitlines()[: len(before.splitlines())] == before.replace("workers: 4", "workers: [1, 3, 4]").splitlines()
+    )
+    assert plan(root).nothing_to_do
+
+
+def test_its_own_settings_leave_with_it(root: Path) -> None:
+    with (root / "cluster.yaml").open("a") as file:
+        file.write("settings:\n  nodes:\n    citus-worker4: {work_mem: 9MB}\n    citus-worker3: {work_mem: 8MB}\n")
+    set_up(root)
+    assert (root / "generated/config/citus-worker4").exists()
+    values = {"workers": 3, "settings.nodes.citus-worker4": None}
+    set_up(root, values, leaving=frozenset({"citus-worker4"}))
+    assert yaml.safe_load((root / "cluster.yaml").read_text())["settings"]["nodes"] == {
+        "citus-worker3": {"work_mem": "8MB"}
+    }
+    assert not (root / "generated/config/citus-worker4").exists()
+
+
+def test_nobody_leaves_unless_it_is_known_to_have_left(root: Path) -> None:
+    for workers in (3, [1, 2, 3], [1, 2, 4]):
+        with pytest.raises(ImmutableError) as caught:
+            plan(root, {"workers": workers}, leaving=frozenset({"citus-worker1"}))
+        assert "citus-cluster nodes remove citus-worker" in str(caught.value.hint)
+
+
+def test_a_cluster_yaml_that_lacks_it_already_is_taken_by_the_removal_alone(root: Path) -> None:
+    text = (root / "cluster.yaml").read_text()
+    (root / "cluster.yaml").write_text(text.replace("workers: 4", "workers: 3"))
+    with pytest.raises(ImmutableError):
+        load(root)
+    for name in ("citus-worker4", "citus-worker4:5432"):
+        directory = load(root, leaving=[name])
+        assert workers_of(directory)["citus-worker4"] == NodeAddress("citus-worker4")
+    leave(root, 4, 3)
+    assert load(root).topology.workers[-1].number == 3
+
+
+def test_a_number_waits_for_its_volume(root: Path) -> None:
+    leave(root, 4, 3)
+    leave(root, 3, 2)
+    assert plan_with_volumes(root, {"workers": 4}, 1, 2, 3, 4).spec.workers == [1, 2, 5, 6]
+    assert plan_with_volumes(root, {"workers": 4}, 1, 2, 3).spec.workers == [1, 2, 4, 5]
+    assert plan_with_volumes(root, {"workers": 4}, 1, 2).spec.workers == 4
+    assert plan(root, {"workers": 4}).spec.workers == [1, 2, 5, 6], "without an engine nobody can tell"
+    assert plan_with_volumes(root, {"workers": 2}, 1, 2, 3, 4).nothing_to_do
+
+
+def test_one_that_was_removed_does_not_come_back_with_its_data(root: Path) -> None:
+    leave(root, 4, 3)
+    for numbers in ((1, 2, 3, 4), (4,)):
+        with pytest.raises(ImmutableError, match="citus-worker4 was removed") as caught:
+            plan_with_volumes(root, {"workers": [1, 2, 3, 4]}, *numbers)
+        assert "docker volume rm citus_citus-worker4-data" in str(caught.value.hint)
+    with pytest.raises(ImmutableError, match="citus-worker4 was removed"):
+        plan(root, {"workers": [1, 2, 3, 4]})
+
+
+def test_a_number_that_is_used_again_is_no_longer_that_of_one_that_left(root: Path) -> None:
+    leave(root, 4, 3)
+    made = plan_with_volumes(root, {"workers": 4}, 1, 2, 3)
+    apply_setup(made, consent=True, replace_edited=False)
+    manifest = files.read_manifest(root)
+    assert manifest
+    assert "removed" not in manifest.identity
+    assert manifest.identity["addresses"]["citus-worker4"] == "citus-worker4:5432"
+
+
+class Killed(BaseException):
+    """Stands for a SIGKILL between two renames."""
+
+
+@pytest.fixture
+def kill_at(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
+    """Ends the run at a rename: the number of those that are left to happen is the list's only item."""
+    left = [1000]
+    rename = Path.replace
+
+    def counted(self: Path, target: Path) -> Path:
+        if left[0] == 0:
+            raise Killed
+        left[0] -= 1
+        return rename(self, target)
+
+    monkeypatch.setattr(Path, "replace", counted)
+    yield left
+
+
+@pytest.mark.parametrize("point", range(8))
+def test_a_removal_that_was_killed_anywhere_is_finished_by_the_next(root: Path, kill_at: list[int], point: int) -> None:
+    kill_at[0] = point
+    with pytest.raises(Killed):
+        leave(root, 4, 3)
+    kill_at[0] = 1000
+    assert load(root, leaving=["citus-worker4"])
+    if point:
+        load(root)  # from the first rename on every command goes on
+    leave(root, 4, 3)
+    assert plan(root).nothing_to_do
+    assert workers_in(root) == 3
+    assert load(root).topology.workers[-1].number == 3
+    assert not list(root.glob(".citus-cluster.staging-*"))
+
+
+def test_the_last_worker_leaves_the_coordinator_alone(tmp_path: Path) -> None:
+    root = tmp_path / "cluster"
+    set_up(root, {"workers": 1, "services": ["citus"]})
+    leave(root, 1, 0)
+    assert workers_in(root) == 0
+    assert plan_setup(a_request(root), connect_engine=no_engine).nothing_to_do
