@@ -1,0 +1,197 @@
+"""The commands ``roles``: make, list, change and drop ordinary roles."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager, nullcontext
+from functools import partial
+from pathlib import Path
+from shlex import quote
+from typing import Annotated, TypeVar
+
+import typer
+from rich.markup import escape
+
+from citus_cluster import console
+from citus_cluster.cli_cluster import DsnOption, connected, locate, recorded
+from citus_cluster.cli_options import (
+    DirectoryOption,
+    Format,
+    FormatOption,
+    ShowSecretsOption,
+    choose_format,
+    option,
+)
+from citus_cluster.model.roles import Access
+from citus_cluster.operations import role_drop, roles
+from citus_cluster.operations.role_passwords import Home
+from citus_cluster.operations.roles import RoleList, RoleResult
+from citus_cluster.runtime import files, secrets
+from citus_cluster.runtime.postgres import Connection
+
+T = TypeVar("T")
+
+NameArgument = Annotated[str, typer.Argument(metavar="NAME", help="Name of the role.", show_default=False)]
+# A variable of its own: the one of a set-up's --password-file holds the superuser's.
+PasswordFileOption = Annotated[
+    Path | None,
+    option("--password-file", help="File that holds the role's password.", variable="ROLE_PASSWORD_FILE"),
+]
+
+
+def create(
+    name: NameArgument,
+    access: Annotated[
+        Access | None,
+        option(
+            "--access",
+            help="What it may do with tables: read them; write (and read) them; create some of its own, too.",
+            variable="ROLE_ACCESS",
+            show_default="as it was; at first write",
+        ),
+    ] = None,
+    schema: Annotated[
+        list[str] | None,
+        option(
+            "--schema",
+            help="A schema that it may use; give it again for another. Schemas that it has stay.",
+            variable="ROLE_SCHEMA",
+            show_default="at first public",
+        ),
+    ] = None,
+    password_file: PasswordFileOption = None,
+    show_secrets: ShowSecretsOption = False,
+    dsn: DsnOption = None,
+    directory: DirectoryOption = Path(),
+    format_: FormatOption = Format.TEXT,
+) -> None:
+    """Make an ordinary role that works on every node; run again, it repairs what the role lacks."""
+    choose_format(format_)
+    given = secrets.read_password_file(password_file) if password_file else None
+    with _at_work(directory, dsn) as (home, progress):
+        act = partial(roles.create, access=access, schemas=schema, given=given)
+        made = _recorded(home, "roles-create", lambda conn: act(conn, home, name, progress.emit))
+    _print_result(made, home, format_, show_secrets=show_secrets)
+
+
+def password(
+    name: NameArgument,
+    password_file: PasswordFileOption = None,
+    show_secrets: ShowSecretsOption = False,
+    dsn: DsnOption = None,
+    directory: DirectoryOption = Path(),
+    format_: FormatOption = Format.TEXT,
+) -> None:
+    """Give a role another password on every node: a random one, unless --password-file names it."""
+    choose_format(format_)
+    given = secrets.read_password_file(password_file) if password_file else None
+    with _at_work(directory, dsn) as (home, progress):
+        act = partial(roles.set_password, given=given)
+        made = _recorded(home, "roles-password", lambda conn: act(conn, home, name, progress.emit))
+    _print_result(made, home, format_, show_secrets=show_secrets)
+
+
+def list_roles(dsn: DsnOption = None, directory: DirectoryOption = Path(), format_: FormatOption = Format.TEXT) -> None:
+    """Show the roles that may log in: what each may do, and on which nodes its credentials are missing."""
+    choose_format(format_)
+    info, loaded = locate(directory, dsn)
+    home = Home(info, loaded.root if loaded else None)
+    found = asyncio.run(_on(home, lambda conn: roles.list_roles(conn, home)))
+    if format_ is Format.JSON:
+        console.print_json(found.as_dict())
+    else:
+        _print_list(found, home.root)
+
+
+def drop(
+    name: NameArgument,
+    reassign: Annotated[
+        bool, option("--reassign", help="Give what it owns to the superuser first.", variable="ROLE_REASSIGN")
+    ] = False,
+    disconnect: Annotated[
+        bool, option("--disconnect", help="End its sessions first.", variable="ROLE_DISCONNECT")
+    ] = False,
+    dsn: DsnOption = None,
+    directory: DirectoryOption = Path(),
+    format_: FormatOption = Format.TEXT,
+) -> None:
+    """Drop a role with its privileges, its credentials on every node, and its password. Tables stay."""
+    choose_format(format_)
+    with _at_work(directory, dsn) as (home, progress):
+        act = partial(role_drop.drop, reassign=reassign, disconnect=disconnect)
+        changed = _recorded(home, "roles-drop", lambda conn: act(conn, home, name, progress.emit))
+    if format_ is Format.JSON:
+        console.print_json({"role": name, "changed": list(changed)})
+    else:
+        console.out.print(f"Role {escape(name)} is gone." if changed else f"There is no role {escape(name)}.")
+
+
+@contextmanager
+def _at_work(directory: Path, dsn: str | None) -> Iterator[tuple[Home, console.Progress]]:
+    info, loaded = locate(directory, dsn)
+    with files.locked(loaded.root) if loaded else nullcontext(), console.Progress() as progress:
+        yield Home(info, loaded.root if loaded else None), progress
+
+
+async def _on(home: Home, work: Callable[[Connection], Awaitable[T]]) -> T:
+    async with connected(home.coordinator) as conn:
+        return await work(conn)
+
+
+def _recorded(home: Home, operation: str, work: Callable[[Connection], Awaitable[T]]) -> T:
+    return recorded(home.root, operation, lambda: asyncio.run(_on(home, work)))
+
+
+_MAY = {
+    Access.READ: "may read the tables",
+    Access.WRITE: "may read and write the tables",
+    Access.CREATE: "may read and write the tables, and make its own,",
+}
+
+
+def _print_result(made: RoleResult, home: Home, format_: Format, *, show_secrets: bool) -> None:
+    if format_ is Format.JSON:
+        console.print_json(made.as_dict(show_secrets=show_secrets))
+        return
+    record, where = made.record, made.connection
+    schemas = f"schema{'s' if len(record.schemas) > 1 else ''} {', '.join(record.schemas)}"
+    console.out.print(f"[bold]Role {escape(record.name)}[/] {_MAY[record.access]} in {escape(schemas)}.")
+    if home.root and made.password_file:
+        folder = "" if home.root == Path.cwd() else f"{home.root}/"
+        command = (
+            f'PGPASSWORD="$(cat {quote(folder + made.password_file)})" psql -h {quote(where.host)} -p {where.port} '
+            f"-U {quote(where.user)} -d {quote(where.database)}"
+        )
+        console.out.print(f"  psql  {escape(command)}")
+    console.out.print(f"  DSN   {escape(where.dsn(masked=not show_secrets))}")
+
+
+def _print_list(found: RoleList, root: Path | None) -> None:
+    if found.roles:
+        rows = [
+            (
+                one.name,
+                one.record.access if one.record else "made by SQL",
+                ", ".join(one.record.schemas) if one.record else "-",
+                one.password_file or "-",
+                "; ".join(one.problems) or "ok",
+            )
+            for one in found.roles
+        ]
+        console.out.print(console.table("Roles", ("role", "access", "schemas", "password", "state"), rows))
+    else:
+        console.out.print("There is no role but the superuser. One is made by: citus-cluster roles create NAME")
+    for reason in found.silent:
+        console.out.print(f"[yellow]![/] {escape(reason)}")
+    if any(one.problems and one.record for one in found.roles):
+        command = "citus-cluster roles create NAME"
+        console.err.print(f"To repair a role: {escape(console.pasteable(command, root) if root else command)}")
+
+
+def add_commands(app: typer.Typer, new: Callable[..., typer.Typer]) -> None:
+    """Add the commands of this module to the program."""
+    of_roles = new(no_args_is_help=True, help="Make, list and drop ordinary roles.")
+    of_roles.command("create")(create)
+    of_roles.command("list")(list_roles)
+    of_roles.command("password")(password)
+    of_roles.command("drop")(drop)
+    app.add_typer(of_roles, name="roles")

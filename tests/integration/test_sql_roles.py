@@ -1,0 +1,599 @@
+"""Ordinary roles on real servers."""
+
+import asyncio
+import re
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+from sql_servers import COORDINATOR, NASTY_PASSWORD, WORKERS, Recorder, Servers, on, register
+
+from citus_cluster.errors import (
+    ImmutableError,
+    LockedError,
+    RoleError,
+    UsageError,
+    WorkerUnreachableError,
+)
+from citus_cluster.model.events import Emit, Event, ignore
+from citus_cluster.model.rebalance import RebalanceOptions
+from citus_cluster.model.roles import Access, RoleStatus
+from citus_cluster.operations import rebalance, role_cluster, role_drop, roles
+from citus_cluster.operations.overview import overview
+from citus_cluster.operations.role_passwords import Home
+from citus_cluster.operations.roles import RoleResult
+from citus_cluster.operations.verify import verify
+from citus_cluster.runtime.citus import writer_lock
+from citus_cluster.runtime.postgres import Connection
+
+pytestmark = pytest.mark.cluster
+
+FIRST, SECOND, THIRD = WORKERS
+EVERYWHERE = (COORDINATOR, *WORKERS)
+NAMES = ("app", "report", "by_hand")
+SECRET = NASTY_PASSWORD[::-1]
+ROWS = "SELECT rolename FROM pg_dist_authinfo WHERE rolename <> current_user ORDER BY 1"
+
+
+def forget_roles(servers: Servers) -> None:
+    for node in EVERYWHERE:
+        found = servers.sql(node.host, "SELECT rolname::text FROM pg_roles WHERE NOT rolsuper AND rolname !~ '^pg_'")
+        servers.sql(
+            node.host,
+            "SET citus.enable_ddl_propagation = off",
+            "DELETE FROM pg_dist_authinfo WHERE rolename <> current_user",
+            *[word.format(name) for (name,) in found for word in ("DROP OWNED BY {} CASCADE", "DROP ROLE {}")],
+        )
+
+
+@pytest.fixture
+def home(cluster: Servers, tmp_path: Path) -> Iterator[Home]:
+    """Two registered workers, a distributed, a reference and a local table, and no role."""
+    register(cluster, FIRST, SECOND)
+    cluster.sql(
+        COORDINATOR.host,
+        "CREATE TABLE items (id bigserial PRIMARY KEY, n int)",
+        "SELECT create_distributed_table('items', 'id', shard_count => 4)",
+        "CREATE TABLE kinds (id int PRIMARY KEY)",
+        "SELECT create_reference_table('kinds')",
+        "CREATE TABLE notes (id int)",
+        "INSERT INTO items (n) SELECT generate_series(1, 100)",
+        "INSERT INTO kinds SELECT generate_series(1, 10)",
+    )
+    try:
+        yield Home(cluster.info(COORDINATOR.host), tmp_path)
+    finally:
+        cluster.take_apart()
+        cluster.sql(COORDINATOR.host, "DROP TABLE IF EXISTS notes")
+        forget_roles(cluster)
+
+
+def create(cluster: Servers, home: Home, name: str = "app", emit: Emit = ignore, **options: Any) -> RoleResult:
+    return on(cluster, lambda conn: roles.create(conn, home, name, emit, **options))
+
+
+def drop(cluster: Servers, home: Home, name: str = "app", **options: bool) -> tuple[str, ...]:
+    return on(cluster, lambda conn: role_drop.drop(conn, home, name, ignore, **options))
+
+
+def listed(cluster: Servers, home: Home) -> dict[str, RoleStatus]:
+    return {one.name: one for one in on(cluster, lambda conn: roles.list_roles(conn, home)).roles}
+
+
+def password_file(home: Home, name: str = "app") -> Path:
+    assert home.root
+    return home.root / f"generated/secrets/roles/{name}_password"
+
+
+@contextmanager
+def session(cluster: Servers, node: str, user: str, password: str) -> Iterator[psycopg.Connection[Any]]:
+    info = cluster.info(node)
+    with psycopg.connect(
+        host=info.host, port=info.port, user=user, password=password, dbname=info.database, autocommit=True
+    ) as conn:
+        yield conn
+
+
+def ask(cluster: Servers, home: Home, *statements: str, user: str = "app", node: str = COORDINATOR.host) -> list[Any]:
+    """Run statements as the role, with the password that is kept; rows of the last."""
+    with session(cluster, node, user, password_file(home, user).read_text()) as conn:
+        rows: list[Any] = []
+        for statement in statements:
+            cursor = conn.execute(statement.encode())
+            rows = cursor.fetchall() if cursor.description else []
+        return rows
+
+
+def works(cluster: Servers, home: Home) -> None:
+    """Read and write over all shards, from the coordinator and from a worker."""
+    for node in (COORDINATOR.host, FIRST.host):
+        assert ask(cluster, home, "SELECT count(*), sum(n) FROM items", node=node) == [(100, 5050)]
+        assert ask(cluster, home, "SELECT count(*) FROM items JOIN kinds USING (id)", node=node) == [(10,)]
+        ask(cluster, home, "INSERT INTO items VALUES (-1, 1), (-2, 1), (-3, 1), (-4, 1)", node=node)
+        ask(cluster, home, "UPDATE items SET n = 2 WHERE id < 0", "DELETE FROM items WHERE id < 0", node=node)
+
+
+def test_a_role_works_on_every_node_and_the_second_run_does_nothing(cluster: Servers, home: Home) -> None:
+    made = create(cluster, home)
+    assert password_file(home).stat().st_mode & 0o777 == 0o600
+    assert password_file(home).parent.stat().st_mode & 0o777 == 0o700
+    assert made.connection.password == password_file(home).read_text()
+    assert len(made.connection.password) == 32
+    works(cluster, home)
+    ask(cluster, home, "INSERT INTO items (n) VALUES (1)", "DELETE FROM items WHERE id > 100")
+    ask(cluster, home, "INSERT INTO notes VALUES (1)", "SELECT * FROM notes")
+    for node in (COORDINATOR, FIRST, SECOND):
+        assert cluster.sql(node.host, ROWS) == [("app",)]
+        attributes = "rolsuper, rolcreaterole, rolcreatedb, rolreplication, rolbypassrls"
+        assert cluster.sql(node.host, f"SELECT {attributes} FROM pg_roles WHERE rolname = 'app'") == [(False,) * 5]
+    written = password_file(home).stat().st_mtime_ns
+    assert create(cluster, home).changed == ()
+    assert password_file(home).stat().st_mtime_ns == written
+    assert listed(cluster, home)["app"].problems == ()
+
+
+def test_an_odd_password_works_and_neither_it_nor_its_hash_is_in_a_log(cluster: Servers, home: Home) -> None:
+    create(cluster, home, given=SECRET)
+    assert password_file(home).read_bytes() == SECRET.encode()
+    works(cluster, home)
+    again = on(cluster, lambda conn: roles.set_password(conn, home, "app", ignore, given=SECRET + "ü"))
+    assert again.connection.password == password_file(home).read_text() == SECRET + "ü"
+    works(cluster, home)
+    part = SECRET[8:20]
+    statements = cluster.sql(COORDINATOR.host, "SELECT query FROM pg_stat_statements")
+    hashes = [
+        str(row[0]).split("$")[1]
+        for row in cluster.sql(COORDINATOR.host, "SELECT rolpassword FROM pg_authid WHERE rolname = 'app'")
+    ]
+    assert not [
+        query for (query,) in statements if part in str(query) or ("ROLE" in str(query) and "SCRAM" in str(query))
+    ]
+    for node in (COORDINATOR, FIRST, SECOND):
+        log = cluster.logs(node.host)
+        assert part not in log
+        assert part not in log.replace("\\\\", "\\").replace("''", "'")
+        assert not [text for text in hashes if text in log], node
+
+
+def test_a_worker_added_later_and_tables_made_later_work_too(cluster: Servers, home: Home) -> None:
+    create(cluster, home)
+    register(cluster, FIRST, SECOND, THIRD)
+    works(cluster, home)
+    assert ask(cluster, home, "SELECT count(*), sum(n) FROM items", node=THIRD.host) == [(100, 5050)]
+    cluster.sql(
+        COORDINATOR.host,
+        "CREATE TABLE later (id bigserial PRIMARY KEY, n int)",
+        "SELECT create_distributed_table('later', 'id', shard_count => 6)",
+    )
+    ask(cluster, home, "INSERT INTO later (n) SELECT generate_series(1, 60)")
+    assert ask(cluster, home, "SELECT count(*) FROM later", node=THIRD.host) == [(60,)]
+    assert create(cluster, home).changed == ()
+
+
+def test_what_is_missing_is_listed_and_repaired(cluster: Servers, home: Home) -> None:
+    password = create(cluster, home).connection.password
+    cluster.sql(SECOND.host, "DELETE FROM pg_dist_authinfo WHERE rolename = 'app'")
+    cluster.sql(FIRST.host, "UPDATE pg_dist_authinfo SET authinfo = 'password=old' WHERE rolename = 'app'")
+    cluster.sql(COORDINATOR.host, "REVOKE ALL ON items, notes FROM app", "REVOKE CONNECT ON DATABASE postgres FROM app")
+    password_file(home).unlink()
+    found = listed(cluster, home)["app"]
+    assert found.missing_on == (FIRST, SECOND)
+    assert found.ungranted == ("public.items", "public.notes")
+    assert found.password_file is None
+    recorder = Recorder()
+    create(cluster, home, emit=recorder)
+    assert password_file(home).read_text() == password
+    assert "write granted on 2 tables" in recorder.text
+    assert "citus-worker1:5432" in recorder.text
+    works(cluster, home)
+    assert listed(cluster, home)["app"].problems == ()
+    # The coordinator's own row is made from the file.
+    cluster.sql(COORDINATOR.host, "DELETE FROM pg_dist_authinfo WHERE rolename = 'app'")
+    assert listed(cluster, home)["app"].missing_on == (COORDINATOR, FIRST, SECOND)
+    create(cluster, home)
+    assert listed(cluster, home)["app"].problems == ()
+
+
+def test_a_role_that_a_worker_lacks_is_named_with_the_statement_that_mends_it(cluster: Servers, home: Home) -> None:
+    create(cluster, home)
+    cluster.sql(SECOND.host, "SET citus.enable_ddl_propagation = off", "DROP OWNED BY app", "DROP ROLE app")
+    assert listed(cluster, home)["app"].missing_on == (SECOND,)
+    for act in (create, drop):
+        with pytest.raises(RoleError, match="not on citus-worker2:5432") as caught:
+            act(cluster, home)
+    statement = re.search(r"SELECT citus_activate_node\([^;]*;", str(caught.value.hint))
+    assert statement
+    cluster.sql(COORDINATOR.host, statement[0])
+    create(cluster, home)
+    assert listed(cluster, home)["app"].problems == ()
+
+
+def test_access_is_widened_and_narrowed(cluster: Servers, home: Home) -> None:
+    create(cluster, home, access=Access.READ)
+    assert ask(cluster, home, "SELECT count(*) FROM items") == [(100,)]
+    with pytest.raises(psycopg.errors.InsufficientPrivilege):
+        ask(cluster, home, "INSERT INTO items (n) VALUES (1)")
+    with pytest.raises(psycopg.errors.InsufficientPrivilege):
+        ask(cluster, home, "SELECT * FROM pg_dist_authinfo")
+    create(cluster, home, access=Access.WRITE)
+    works(cluster, home)
+    with pytest.raises(psycopg.errors.InsufficientPrivilege):
+        ask(cluster, home, "CREATE TABLE mine (id int)")
+    create(cluster, home, access=Access.CREATE)
+    assert create(cluster, home).changed == ()
+    ask(
+        cluster,
+        home,
+        "CREATE TABLE mine (id bigserial PRIMARY KEY)",
+        "SELECT create_distributed_table('mine', 'id', shard_count => 4)",
+    )
+    ask(cluster, home, "INSERT INTO mine SELECT generate_series(1, 50)")
+    cluster.sql(COORDINATOR.host, "GRANT TRUNCATE ON items TO app")
+    create(cluster, home, access=Access.READ)
+    assert create(cluster, home).changed == ()
+    assert ask(cluster, home, "SELECT count(*) FROM mine") == [(50,)]
+    for statement in ("INSERT INTO items (n) VALUES (1)", "CREATE TABLE more (id int)"):
+        with pytest.raises(psycopg.errors.InsufficientPrivilege):
+            ask(cluster, home, statement)
+    ask(cluster, home, "TRUNCATE items")  # what was granted by hand stays
+    cluster.sql(COORDINATOR.host, "CREATE TABLE newest (id int)")
+    with pytest.raises(psycopg.errors.InsufficientPrivilege):
+        ask(cluster, home, "INSERT INTO newest VALUES (1)")
+
+
+@pytest.mark.parametrize("first", ["app", "report"])
+def test_tables_that_one_role_makes_are_there_for_the_others(cluster: Servers, home: Home, first: str) -> None:
+    wanted = {"app": Access.CREATE, "report": Access.READ}
+    for name in (first, *(set(wanted) - {first})):
+        create(cluster, home, name, access=wanted[name])
+    ask(
+        cluster,
+        home,
+        "CREATE TABLE mine (id bigserial PRIMARY KEY)",
+        "SELECT create_distributed_table('mine', 'id', shard_count => 4)",
+    )
+    ask(cluster, home, "INSERT INTO mine SELECT generate_series(1, 50)")
+    assert ask(cluster, home, "SELECT count(*) FROM mine", user="report") == [(50,)]
+    with pytest.raises(psycopg.errors.InsufficientPrivilege):
+        ask(cluster, home, "DELETE FROM mine", user="report")
+    with pytest.raises(RoleError, match="owns 2 objects"):
+        drop(cluster, home)
+    ask(cluster, home, "DROP TABLE mine")
+    assert drop(cluster, home) != ()
+    assert drop(cluster, home, "report") != ()
+    assert cluster.sql(COORDINATOR.host, "SELECT count(*) FROM pg_default_acl") == [(0,)]
+
+
+def test_other_schemas(cluster: Servers, home: Home) -> None:
+    with pytest.raises(UsageError, match=r"There is no schema 'sh\"op'"):
+        create(cluster, home, schemas=['sh"op'])
+    cluster.sql(
+        COORDINATOR.host,
+        'CREATE SCHEMA "sh""op"',
+        'CREATE TABLE "sh""op"."it""ems" (id int PRIMARY KEY)',
+        """SELECT create_distributed_table('"sh""op"."it""ems"', 'id')""",
+    )
+    try:
+        create(cluster, home, schemas=['sh"op'])
+        ask(cluster, home, """INSERT INTO "sh""op"."it""ems" SELECT generate_series(1, 9)""")
+        with pytest.raises(psycopg.errors.InsufficientPrivilege):
+            ask(cluster, home, "SELECT * FROM items")
+        made = create(cluster, home, schemas=["public"])
+        assert made.record.schemas == ('sh"op', "public")
+        works(cluster, home)
+    finally:
+        cluster.sql(COORDINATOR.host, 'DROP SCHEMA "sh""op" CASCADE')
+
+
+@pytest.mark.usefixtures("only_newest")
+def test_a_silent_worker_is_named_in_bounded_time_and_nothing_is_changed(cluster: Servers, home: Home) -> None:
+    create(cluster, home, "report")
+    started = time.monotonic()
+    with cluster.paused(SECOND.host):
+        for act in (create, drop):
+            with pytest.raises(WorkerUnreachableError, match="citus-worker2:5432 does not answer"):
+                act(cluster, home)
+        found = on(cluster, lambda conn: roles.list_roles(conn, home))
+    assert time.monotonic() - started < 40
+    assert [one.name for one in found.roles] == ["report"]
+    assert "citus-worker2:5432" in found.silent[0]
+    assert not password_file(home).exists()
+    create(cluster, home)
+    works(cluster, home)
+
+
+class Killed(BaseException):
+    pass
+
+
+def until(steps: int) -> Emit:
+    """Report so many steps, and then no more."""
+    left = [steps]
+
+    def emit(event: Event) -> None:
+        left[0] -= 1
+        if left[0] < 0:
+            raise Killed
+
+    return emit
+
+
+def test_stopped_while_it_is_narrowed_the_same_command_ends_it(cluster: Servers, home: Home) -> None:
+    for steps in range(1, 10):
+        create(cluster, home, access=Access.WRITE)
+        try:
+            create(cluster, home, emit=until(steps), access=Access.READ)
+        except Killed:
+            create(cluster, home, access=Access.READ)
+        else:
+            break
+        with pytest.raises(psycopg.errors.InsufficientPrivilege):
+            ask(cluster, home, "DELETE FROM items")
+    assert steps > 1
+
+
+def test_stopped_after_any_step_the_same_command_ends_it(cluster: Servers, home: Home) -> None:
+    def stops_before_its_end(steps: int) -> bool:
+        try:
+            create(cluster, home, emit=until(steps), access=Access.CREATE)
+        except Killed:
+            return True
+        return False
+
+    for steps in range(1, 20):
+        stopped = stops_before_its_end(steps)
+        create(cluster, home, access=Access.CREATE)
+        works(cluster, home)
+        assert listed(cluster, home)["app"].problems == ()
+        try:
+            on(cluster, lambda conn, n=steps: role_drop.drop(conn, home, "app", until(n)))  # type: ignore[misc]
+        except Killed:
+            drop(cluster, home)
+        assert drop(cluster, home) == ()
+        for node in (COORDINATOR, FIRST, SECOND):
+            assert cluster.sql(node.host, ROWS) == []
+            assert cluster.sql(node.host, "SELECT FROM pg_roles WHERE rolname = 'app'") == []
+        assert not password_file(home).parent.exists()
+        if not stopped:
+            break
+    assert steps > 5
+
+
+def test_two_at_once_wait_for_each_other(cluster: Servers, home: Home) -> None:
+    async def body(conn: Connection) -> Sequence[RoleResult]:
+        async with await cluster.connect() as other:
+            return await asyncio.gather(
+                roles.create(conn, home, "app", ignore, given=SECRET),
+                roles.create(other, home, "app", ignore, given=SECRET),
+            )
+
+    first, second = on(cluster, body)
+    assert (first.changed == ()) != (second.changed == ())
+    works(cluster, home)
+
+
+@pytest.mark.usefixtures("only_newest")
+def test_another_run_at_work_is_named(cluster: Servers, home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(role_cluster, "WAIT_FOR_LOCK_S", 0.2)
+
+    async def body(conn: Connection) -> None:
+        async with await cluster.connect() as other, writer_lock(other, wait_s=1):
+            with pytest.raises(LockedError, match="Another run is at work"):
+                await roles.create(conn, home, "app", ignore)
+
+    on(cluster, body)
+
+
+@pytest.mark.usefixtures("only_newest")
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [
+        ("postgres", "superuser of this cluster"),
+        ("pg_app", "reserved"),
+        ("public", "reserved"),
+        ("App", "capital letters"),
+        ("a b", "not usable"),
+        ("../x", "not usable"),
+        ("", "not usable"),
+        ("a" * 64, "not usable"),
+    ],
+)
+def test_names_that_cannot_be(cluster: Servers, home: Home, name: str, told: str) -> None:
+    with pytest.raises(UsageError, match=told):
+        create(cluster, home, name)
+    assert home.root
+    assert list(home.root.iterdir()) == []
+
+
+def test_a_role_made_by_sql_is_left_alone_unless_its_password_is_given(cluster: Servers, home: Home) -> None:
+    cluster.sql(COORDINATOR.host, "CREATE ROLE by_hand LOGIN PASSWORD 'known'")
+    found = listed(cluster, home)["by_hand"]
+    assert found.record is None
+    assert found.missing_on == (COORDINATOR, FIRST, SECOND)
+    for given in (None, "guessed"):
+        with pytest.raises(RoleError, match="not made by citus-cluster"):
+            create(cluster, home, "by_hand", given=given)
+    with pytest.raises(RoleError, match="not made by citus-cluster"):
+        drop(cluster, home, "by_hand")
+    assert cluster.sql(COORDINATOR.host, ROWS) == []
+    create(cluster, home, "by_hand", given="known")
+    assert ask(cluster, home, "SELECT count(*) FROM items", user="by_hand", node=SECOND.host) == [(100,)]
+    assert drop(cluster, home, "by_hand") != ()
+
+
+def test_passwords_are_kept_and_changed_only_when_asked(cluster: Servers, home: Home) -> None:
+    first = create(cluster, home).connection.password
+    with pytest.raises(ImmutableError, match="not its password") as caught:
+        create(cluster, home, given=SECRET)
+    assert SECRET not in f"{caught.value} {caught.value.hint}"
+    assert password_file(home).read_text() == first
+    with session(cluster, COORDINATOR.host, "app", first) as opened:
+        changed = on(cluster, lambda conn: roles.set_password(conn, home, "app", ignore))
+        assert opened.execute("SELECT count(*) FROM items").fetchall() == [(100,)]
+    assert changed.connection.password == password_file(home).read_text() != first
+    works(cluster, home)
+    # Killed before the file was written: the coordinator's own row has it.
+    password_file(home).write_text(first)
+    create(cluster, home)
+    assert password_file(home).read_text() == changed.connection.password
+    # Changed by hand: it is neither guessed nor set back.
+    cluster.sql(COORDINATOR.host, "SET log_statement = 'none'", "ALTER ROLE app PASSWORD 'by hand'")
+    with pytest.raises(RoleError, match="is not known here"):
+        create(cluster, home)
+    create(cluster, home, given="by hand")
+    works(cluster, home)
+    nowhere = Home(home.coordinator, None)
+    assert create(cluster, nowhere).changed == ()
+    with pytest.raises(UsageError, match="no place to keep"):
+        create(cluster, nowhere, "report")
+    assert create(cluster, nowhere, "report", given=SECRET).password_file is None
+
+
+def test_a_role_that_may_not_log_in_stays_so(cluster: Servers, home: Home) -> None:
+    create(cluster, home)
+    cluster.sql(COORDINATOR.host, "ALTER ROLE app NOLOGIN")
+    with pytest.raises(RoleError, match="may not log in"):
+        create(cluster, home)
+    assert "NOLOGIN" in listed(cluster, home)["app"].problems[0]
+    cluster.sql(COORDINATOR.host, "ALTER ROLE app SUPERUSER LOGIN")
+    try:
+        with pytest.raises(RoleError, match="is a superuser"):
+            create(cluster, home)
+    finally:
+        cluster.sql(COORDINATOR.host, "ALTER ROLE app NOSUPERUSER")
+
+
+def test_a_role_is_dropped_only_when_nothing_is_lost(cluster: Servers, home: Home) -> None:
+    create(cluster, home, access=Access.CREATE)
+    ask(
+        cluster,
+        home,
+        "CREATE TABLE mine (id bigserial PRIMARY KEY)",
+        "SELECT create_distributed_table('mine', 'id', shard_count => 4)",
+    )
+    ask(cluster, home, "INSERT INTO mine SELECT generate_series(1, 50)", "CREATE VIEW few AS SELECT * FROM mine")
+    with pytest.raises(RoleError, match="owns 3 objects") as caught:
+        drop(cluster, home)
+    assert set(caught.value.details) == {
+        "table public.mine",
+        "sequence public.mine_id_seq",
+        "view public.few",
+    }
+    works(cluster, home)
+    with session(cluster, SECOND.host, "app", password_file(home).read_text()) as opened:
+        with pytest.raises(RoleError, match="sessions are open: 1 on citus-worker2:5432"):
+            drop(cluster, home, reassign=True)
+        works(cluster, home)
+        drop(cluster, home, reassign=True, disconnect=True)
+        with pytest.raises(psycopg.OperationalError):
+            opened.execute("SELECT 1")
+    assert cluster.sql(COORDINATOR.host, "SELECT count(*) FROM mine JOIN few USING (id)") == [(50,)]
+    for node in (COORDINATOR, FIRST, SECOND):
+        assert cluster.sql(node.host, "SELECT FROM pg_roles WHERE rolname = 'app'") == []
+        assert cluster.sql(node.host, ROWS) == []
+    assert not password_file(home).exists()
+    # A table that a role made on one worker alone, which no other node knows.
+    create(cluster, home)
+    cluster.sql(SECOND.host, "CREATE TABLE lonely (id int)", "ALTER TABLE lonely OWNER TO app")
+    try:
+        with pytest.raises(RoleError, match="owns 1 object") as caught:
+            drop(cluster, home)
+        assert caught.value.details == ("table public.lonely on citus-worker2:5432",)
+        drop(cluster, home, reassign=True)
+        assert cluster.sql(SECOND.host, "SELECT tableowner::text FROM pg_tables WHERE tablename = 'lonely'") == [
+            ("postgres",)
+        ]
+    finally:
+        cluster.sql(SECOND.host, "DROP TABLE lonely")
+
+
+def test_a_role_that_was_dropped_by_sql_is_cleaned_up_or_made_again(cluster: Servers, home: Home) -> None:
+    create(cluster, home)
+    cluster.sql(COORDINATOR.host, "DROP OWNED BY app", "DROP ROLE app")
+    assert listed(cluster, home)["app"].problems == ("it is recorded, but the role is gone",)
+    password = password_file(home).read_text()
+    assert create(cluster, home).connection.password == password
+    works(cluster, home)
+    cluster.sql(COORDINATOR.host, "DROP OWNED BY app", "DROP ROLE app")
+    assert drop(cluster, home) != ()
+    assert listed(cluster, home) == {}
+    for node in (COORDINATOR, FIRST, SECOND):
+        assert cluster.sql(node.host, ROWS) == []
+
+
+def test_a_coordinator_alone(cluster: Servers, tmp_path: Path) -> None:
+    home = Home(cluster.info(COORDINATOR.host), tmp_path)
+    try:
+        create(cluster, home, access=Access.CREATE)
+        assert create(cluster, home).changed == ()
+        assert listed(cluster, home)["app"].problems == ()
+        register(cluster, FIRST)
+        ask(
+            cluster,
+            home,
+            "CREATE TABLE mine (id int)",
+            "SELECT create_distributed_table('mine', 'id', shard_count => 4)",
+        )
+        assert ask(cluster, home, "SELECT count(*) FROM mine", node=FIRST.host) == [(0,)]
+        drop(cluster, home, reassign=True)
+    finally:
+        cluster.take_apart()
+        forget_roles(cluster)
+
+
+TRAPS = {
+    "to_json(integer)": "json",
+    "json_agg(name)": None,
+    "json_agg(text)": None,
+    "array_agg(bigint)": None,
+    "json_object_agg(bigint, bigint)": None,
+    "json_object_agg(name, text)": None,
+    "json_build_object(text, json, text, json)": "json",
+    "json_build_object(text, json)": "json",
+    "json_build_object(text, bigint)": "json",
+    "json_build_object(text, text, text, text, text, json)": "json",
+    "json_build_object(text, text, text, text, text, text, text, boolean)": "json",
+    "json_build_object(text, text, text, integer, text, text, text, integer)": "json",
+    "unnest(text[])": "text",
+    "starts_with(name, text)": "boolean",
+    "get_shard_id_for_distribution_column(regclass, bigint)": "bigint",
+    "sum(bigint)": None,
+    "generate_series(integer, integer)": "SETOF integer",
+}
+
+
+def test_a_role_that_may_create_cannot_trick_the_superuser(cluster: Servers, home: Home) -> None:
+    """A function in public that fits a call better than PostgreSQL's own would run with the caller's rights."""
+    create(cluster, home, access=Access.CREATE)
+    body = "LANGUAGE plpgsql AS $$ BEGIN IF current_user <> 'app' THEN RAISE 'trapped'; END IF; RETURN NULL; END $$"
+    for node in (COORDINATOR, FIRST, SECOND):
+        statements = ["SET citus.enable_ddl_propagation = off", "SET ROLE app"]
+        for signature, result in TRAPS.items():
+            if result is None:
+                name, _, types = signature.partition("(")
+                statements.append(f"CREATE FUNCTION public.{name}_step(int, {types} RETURNS int {body}")
+                statements.append(f"CREATE AGGREGATE public.{signature} (SFUNC = {name}_step, STYPE = int)")
+            elif result.startswith("SETOF"):
+                statements.append(
+                    f"CREATE FUNCTION public.{signature} RETURNS {result} {body.replace('RETURN NULL', 'RETURN')}"
+                )
+            else:
+                statements.append(f"CREATE FUNCTION public.{signature} RETURNS {result} {body}")
+        cluster.sql(node.host, *statements)
+    with pytest.raises(psycopg.errors.RaiseException, match="trapped"):
+        cluster.sql(COORDINATOR.host, "SELECT to_json(1)")
+    assert create(cluster, home).changed == ()
+    assert listed(cluster, home)["app"].problems == ()
+    on(cluster, lambda conn: verify(conn, [FIRST, SECOND], ignore))
+    seen = on(cluster, overview)
+    assert [node.reason for node in seen.nodes] == [None] * 3
+    assert [table.name for table in seen.tables] == ["items", "kinds"]
+    register(cluster, FIRST, SECOND, THIRD)
+    on(cluster, lambda conn: rebalance.start(conn, RebalanceOptions(), ignore))
+    on(cluster, lambda conn: rebalance.wait(conn, ignore, poll_s=0.2))
+    with pytest.raises(RoleError, match="owns"):
+        drop(cluster, home)
