@@ -1,0 +1,141 @@
+"""The generator killed at each of its steps on the disk: the real command, and a real SIGKILL."""
+
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+from setup_support import ROOT, contents, plan, snapshot
+
+from citus_cluster.render.bundle import MANIFEST_FILE
+from citus_cluster.runtime.journal import JOURNAL_FILE
+
+FIRST = ("--workers=2", "--services=citus,redis", "--memory=7840", "--cpus=2")
+# Takes Redis away too, so that files are removed.
+REGENERATION = ("--workers=5", "--services=citus", "--memory=12000", "--yes")
+NOTHING = "Nothing to do"
+
+# Python imports this at its start. It counts the calls that change something below a folder, says at the end how many
+# there were, and kills the process right after the one that it was told. What an open has made is then still empty.
+KILLER = """
+import atexit, os, signal, sys
+
+ROOT, LAST = os.environ["KILL_BELOW"], int(os.environ["KILL_AFTER"])
+done = 0
+
+def is_step(name, arguments, named):
+    if name == "open" and not arguments[1] & (os.O_WRONLY | os.O_RDWR):
+        return False
+    where = arguments[0]
+    return isinstance(where, int) or "dir_fd" in named or os.fspath(where).startswith(ROOT)
+
+def counted(name, real):
+    def call(*arguments, **named):
+        global done
+        result = real(*arguments, **named)
+        if is_step(name, arguments, named):
+            done += 1
+            if done == LAST:
+                os.kill(os.getpid(), signal.SIGKILL)
+        return result
+    return call
+
+for name in ("open", "replace", "rename", "link", "symlink", "unlink", "remove", "mkdir", "rmdir", "chmod", "fchmod",
+             "fsync", "truncate", "ftruncate", "utime"):
+    setattr(os, name, counted(name, getattr(os, name)))
+atexit.register(lambda: print("steps:", done, file=sys.stderr))
+"""
+
+
+@pytest.fixture
+def killer(tmp_path: Path) -> Path:
+    folder = tmp_path / "killer"
+    folder.mkdir()
+    (folder / "sitecustomize.py").write_text(KILLER)
+    return folder
+
+
+def run(root: Path, *options: str, killer: Path | None = None, step: int = -1) -> "subprocess.CompletedProcess[str]":
+    """Run the generator, without an engine; with ``killer``, it is killed after ``step``."""
+    environment = {key: value for key, value in os.environ.items() if not key.startswith("CITUS_CLUSTER_")}
+    environment |= {"DOCKER_HOST": f"unix://{root}/none.sock", "PYTHONPATH": str(ROOT)}
+    if killer:
+        environment |= {"PYTHONPATH": f"{killer}:{ROOT}", "KILL_BELOW": str(root), "KILL_AFTER": str(step)}
+    command = [sys.executable, str(ROOT / "setup_citus_cluster.py"), f"--output-dir={root}", *options]
+    done = subprocess.run(command, env=environment, stdin=subprocess.DEVNULL, capture_output=True, text=True)
+    assert done.returncode == (0 if step < 0 else -signal.SIGKILL), done.stdout + done.stderr
+    return done
+
+
+def generated(root: Path) -> dict[str, tuple[bytes, int]]:
+    """Content and mode of every file but the journal."""
+    return {path: (content, mode) for path, (content, _, mode) in snapshot(root).items() if path != JOURNAL_FILE}
+
+
+def check_half_way(root: Path, before: dict[str, bytes], after: dict[str, bytes]) -> None:
+    """Check that each file is the old one or the new one, whole."""
+    for path, content in contents(root).items():
+        if path == MANIFEST_FILE:
+            json.loads(content)
+        elif path != JOURNAL_FILE and not path.startswith(".citus-cluster.staging-"):
+            assert content in {before.get(path), after.get(path)}, f"{path} is neither old nor new"
+
+
+def test_a_regeneration_killed_after_every_step(tmp_path: Path, killer: Path) -> None:
+    start, goal = tmp_path / "start", tmp_path / "goal"
+    run(start, *FIRST)
+    spec = start / "cluster.yaml"
+    spec.write_text(spec.read_text() + "settings:  # mine\n  worker: {work_mem: 5MB, max_parallel_workers: 3}\n")
+    before = contents(start)
+    shutil.copytree(start, goal)
+    counted = re.search(r"^steps: (\d+)$", run(goal, *REGENERATION, killer=killer).stderr, re.MULTILINE)
+    wanted, after = generated(goal), contents(goal)
+    assert counted and int(counted[1]) > 30
+    assert any("redis" in path for path in before.keys() - wanted.keys())
+
+    def check(step: int) -> None:
+        root = tmp_path / f"killed-{step}"
+        shutil.copytree(start, root)
+        run(root, *REGENERATION, killer=killer, step=step)
+        check_half_way(root, before, after)
+        again = run(root, *REGENERATION)
+        assert generated(root) == wanted, f"after step {step}: the files of a whole run, and nothing beside them"
+        records = [json.loads(line)["operation"] for line in (root / JOURNAL_FILE).read_text().splitlines()]
+        assert records in (["setup"], ["setup", "setup"]), f"after step {step}: done once, by this run or that one"
+        assert (NOTHING in again.stdout) or len(records) == 2
+        assert plan(root).nothing_to_do and not plan(root).unfinished
+
+    with ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:
+        for _ in pool.map(check, range(1, int(counted[1]) + 1)):
+            pass
+
+
+def test_a_first_run_killed_after_some_steps(tmp_path: Path, killer: Path) -> None:
+    """The password is made once: whichever of them reached its place is kept."""
+    goal = tmp_path / "goal"
+    counted = re.search(r"^steps: (\d+)$", run(goal, *FIRST, killer=killer).stderr, re.MULTILINE)
+    assert counted
+    wanted = generated(goal)
+    secret = "generated/secrets/superuser_password"
+
+    def check(step: int) -> None:
+        root = tmp_path / f"first-{step}"
+        root.mkdir()
+        run(root, *FIRST, killer=killer, step=step)
+        kept = root / secret
+        password = kept.read_bytes() if kept.exists() else None
+        run(root, *FIRST, "--yes")
+        found = generated(root)
+        assert {path: mode for path, (_, mode) in found.items()} == {path: mode for path, (_, mode) in wanted.items()}
+        assert password in {None, kept.read_bytes()}
+        assert plan(root).nothing_to_do and not plan(root).unfinished
+
+    with ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:
+        for _ in pool.map(check, range(1, int(counted[1]) + 1, 7)):
+            pass
