@@ -1,7 +1,7 @@
 """The command ``completion``: a script for bash, zsh or fish, made from the parser itself.
 
-The script knows every command, option and choice, so that a Tab starts no program. Names of workers and roles it
-reads in the directory where the Tab is pressed.
+The script knows every command, option and choice, so that a Tab starts no program. Names of workers, servers and
+roles it reads in the directory where the Tab is pressed.
 """
 
 import re
@@ -30,6 +30,7 @@ class Shell(StrEnum):
 
 # What lists names, in POSIX words that all three shells take; errors (no cluster here) are nobody's business.
 _WORKERS = r"sed -n 's/^  \(citus-worker[0-9]*\):$/\1/p' docker-compose.yml 2>/dev/null"
+_PG14 = r"sed -n 's/^  \(pg14-[a-z]*\):$/\1/p' docker-compose.yml 2>/dev/null"
 _ROLES = r"command ls generated/secrets/roles 2>/dev/null | sed -n 's/^\([a-z_][a-z0-9_-]*\)_password$/\1/p'"
 # By the first word of the command, and the parameter.
 _NAMES = {
@@ -37,6 +38,7 @@ _NAMES = {
     ("nodes", "host"): _WORKERS,
     ("nodes", "name"): _WORKERS,
     ("nodes", "names"): _WORKERS,
+    ("pg14", "server"): _PG14,
     ("roles", "name"): _ROLES,
 }
 _CHOICES = {("setup", "services"): (*Service, "all")}

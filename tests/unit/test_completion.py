@@ -47,8 +47,9 @@ def scripts(app: Any, tmp_path_factory: pytest.TempPathFactory) -> dict[Shell, P
 
 @pytest.fixture
 def cluster(tmp_path: Path) -> Path:
-    """A directory with two workers, one role, and a file whose name is a command."""
-    services = "".join(f"  {name}:\n    image: x\n" for name in ("citus-coordinator", "citus-worker1", "citus-worker2"))
+    """A directory with two workers, a PostgreSQL 14 pair, one role, and a file whose name is a command."""
+    names = ("citus-coordinator", "citus-worker1", "citus-worker2", "pg14-primary", "pg14-replica")
+    services = "".join(f"  {name}:\n    image: x\n" for name in names)
     (tmp_path / "docker-compose.yml").write_text(f"services:\n{services}volumes:\n  citus-worker1-data:\n")
     folder = tmp_path / "generated/secrets/roles"
     folder.mkdir(parents=True)
@@ -115,6 +116,7 @@ CASES = [
     (["roles", "create", "x", "--access", ""], {"read", "write", "create"}),
     (["roles", "create", "x", "--access", "w"], {"write"}),
     (["roles", "drop", ""], {"app"}),
+    (["pg14", "promote", ""], {"pg14-primary", "pg14-replica"}),
     (["nodes", "add", "--host", ""], {"citus-worker1", "citus-worker2"}),
     (["--debug", "status", "--format", "j"], {"json"}),
     (["status", "--watch", "--f"], {"--format"}),
