@@ -29,7 +29,7 @@ def ring(tmp_path_factory: pytest.TempPathFactory, default_image: str) -> Iterat
 
 @contextmanager
 def session(
-    ring: GeneratedCluster, user: str, password: str, *, number: int = 1, timeout_s: float = 10
+    ring: GeneratedCluster, user: str, password: str, *, number: int = 1, timeout_s: float = 60
 ) -> Iterator[Session]:
     """Log in to one node by its published port; addresses that it tells of others are not followed."""
     profile = ExecutionProfile(
