@@ -143,3 +143,6 @@ class GeneratedCluster:
         """Remove containers, networks and volumes; a test that failed half way leaves nothing either."""
         if (self.root / "docker-compose.yml").exists():
             self.compose("--profile", "*", "down", "--volumes", "--timeout", "5", "--remove-orphans", check=False)
+            # A worker that was removed is in no file any more; its volume stays.
+            left = self.docker("volume", "ls", "--quiet", "--filter", f"name={self.name}_", check=False).out.split()
+            self.docker("volume", "rm", *left, check=False)
