@@ -12,13 +12,14 @@ from admin_api import problems
 from admin_api.auth import RequireToken, bearer
 from admin_api.companions import CompanionWatch
 from admin_api.configuration import Configuration
-from admin_api.coordinator import Coordinator
+from admin_api.coordinator import Coordinator, Shared
 from admin_api.dependencies import Parts
 from admin_api.reconciler import Reconciler
 from admin_api.routes import health, nodes, rebalance, services
 from admin_api.schemas import COMMON_PROBLEMS, Problem
 from admin_api.settings import API_PREFIX, Settings
 from citus_cluster import __version__
+from citus_cluster.operations.rebalance import status as rebalance_status
 
 
 def create_app(settings: Settings | None = None) -> FastAPI:
@@ -66,7 +67,15 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     coordinator = Coordinator(settings, configuration)
     reconciler = Reconciler(settings, configuration)
     companions = CompanionWatch(settings, configuration)
-    app.state.parts = Parts(settings, configuration, coordinator, reconciler, companions)
+    app.state.parts = Parts(
+        settings=settings,
+        configuration=configuration,
+        coordinator=coordinator,
+        reconciler=reconciler,
+        companions=companions,
+        active_workers=Shared(coordinator, nodes.read_active, timeout_s=settings.request_timeout_s),
+        rebalance_status=Shared(coordinator, rebalance_status, timeout_s=settings.request_timeout_s),
+    )
     await coordinator.open()
     loop = asyncio.create_task(reconciler.run(), name="reconciler") if settings.reconciler else None
     try:

@@ -1,8 +1,9 @@
 """The API's connections to the coordinator: a pool that waits for it, and requests that end in time."""
 
 import asyncio
+import select
 from collections.abc import Awaitable, Callable
-from typing import Any, TypeVar
+from typing import Any, Generic, TypeVar
 
 import psycopg
 from psycopg.rows import TupleRow
@@ -56,7 +57,7 @@ class Coordinator:
             max_size=POOL_MAX_SIZE,
             max_waiting=POOL_MAX_WAITING,
             open=False,
-            check=AsyncConnectionPool.check_connection,
+            check=_check,
             timeout=settings.connect_timeout_s,
             # The default goes on for five minutes at growing intervals, and so finds the coordinator late;
             # given up early, the next request tries at once.
@@ -84,8 +85,9 @@ class Coordinator:
     async def check(self) -> CitusClusterError | None:
         """Ask the coordinator for a sign of life; return why there is none."""
         try:
-            # The pool hands out a connection only after a round trip on it.
-            await self._bounded(self._on_connection(_nothing), self._settings.health_timeout_s)
+            await self._bounded(
+                self._on_connection(AsyncConnectionPool.check_connection), self._settings.health_timeout_s
+            )
         except CitusClusterError as error:
             return error
         except (psycopg.OperationalError, TimeoutError):
@@ -150,5 +152,45 @@ class Coordinator:
         )
 
 
-async def _nothing(connection: Connection) -> None:
-    return None
+class Shared(Generic[T]):
+    """A question about the cluster that those who ask at the same time share.
+
+    It begins only after each of them has asked, so nobody gets an answer that is older than the request. While a
+    connection is free, everybody has a question of their own; when none is, all who wait are answered by the next one.
+    """
+
+    def __init__(self, coordinator: Coordinator, work: Work[T], *, timeout_s: float) -> None:
+        self._coordinator = coordinator
+        self._work = work
+        self._timeout_s = timeout_s
+        self._waiting: asyncio.Task[T] | None = None
+
+    async def answer(self) -> T:
+        """Ask, or wait with those who do; raises as Coordinator.run, after ``timeout_s`` at the latest."""
+        if self._waiting is None:
+            self._waiting = asyncio.create_task(self._coordinator.run(self._begin, timeout_s=self._timeout_s))
+            self._waiting.add_done_callback(self._end)
+        # A request that ends must not end the question of the others.
+        return await asyncio.shield(self._waiting)
+
+    async def _begin(self, connection: Connection) -> T:
+        self._waiting = None
+        return await self._work(connection)
+
+    def _end(self, task: asyncio.Task[T]) -> None:
+        if self._waiting is task:
+            self._waiting = None
+        if not task.cancelled():
+            # Marks the error as seen, if nobody waits any more.
+            task.exception()
+
+
+async def _check(connection: Connection) -> None:
+    """Refuse a connection that the server has closed; a round trip is made only where it has sent something unasked.
+
+    One whose server has fallen silent shows only by asking, which the request does itself.
+    """
+    line = select.poll()
+    line.register(connection.fileno(), select.POLLIN)
+    if line.poll(0):
+        await AsyncConnectionPool.check_connection(connection)

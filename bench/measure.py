@@ -2,14 +2,18 @@
 
 import os
 import secrets
+import shutil
 import socket
 import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
+
+import psycopg
 
 ROOT = Path(__file__).parent.parent
 SETUP = [sys.executable, str(ROOT / "setup_citus_cluster.py"), "--no-prompt"]
@@ -24,20 +28,53 @@ class Run:
     peak_mb: float
 
 
-def run(command: Sequence[str], *, cwd: Path | None = None) -> Run:
-    """Run a command to its end; a failing one ends the benchmark with its output."""
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+def project_environment() -> dict[str, str]:
+    """Environment in which ``CLUSTER`` runs from any directory."""
+    return {**os.environ, "PYTHONPATH": str(ROOT)}
+
+
+def run(
+    command: Sequence[str], *, cwd: Path | None = None, on_line: Callable[[str, float], None] = lambda line, at_s: None
+) -> Run:
+    """Run a command to its end; a failing one ends the benchmark with its output.
+
+    ``on_line`` gets each line as it is printed, and the seconds since the start.
+    """
     started = time.perf_counter()
-    process = subprocess.Popen(command, cwd=cwd, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    process = subprocess.Popen(
+        command, cwd=cwd, env=project_environment(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+    )
     assert process.stdout is not None
-    output = process.stdout.read()
+    lines = []
+    for raw in process.stdout:
+        lines.append(raw.decode(errors="replace"))
+        on_line(lines[-1], time.perf_counter() - started)
     _, status, usage = os.wait4(process.pid, 0)
     wall_s = time.perf_counter() - started
     process.returncode = os.waitstatus_to_exitcode(status)
     if process.returncode:
-        sys.exit(f"{' '.join(command)} failed with {process.returncode}:\n{output.decode(errors='replace')}")
+        sys.exit(f"{' '.join(command)} failed with {process.returncode}:\n{''.join(lines)}")
     divisor = 1024 * 1024 if sys.platform == "darwin" else 1024
     return Run(wall_s, usage.ru_maxrss / divisor)
+
+
+def resident_mb(container: str) -> float:
+    """Resident memory of the container's largest process."""
+    top = ["docker", "top", container, "-eo", "pid,rss"]
+    lines = subprocess.run(top, capture_output=True, text=True, check=True).stdout.splitlines()[1:]
+    return max(int(line.split()[1]) for line in lines) / 1024
+
+
+def docker_answers() -> bool:
+    return (
+        shutil.which("docker") is not None and not subprocess.run(["docker", "version"], capture_output=True).returncode
+    )
+
+
+def connect_coordinator(root: Path, port: int) -> psycopg.Connection[Any]:
+    """Connect to the coordinator of the cluster in ``root``, as its superuser."""
+    password = (root / "generated/secrets/superuser_password").read_text()
+    return psycopg.connect(host="127.0.0.1", port=port, user="postgres", password=password, autocommit=True)
 
 
 def remove_cluster(root: Path) -> None:
@@ -48,6 +85,11 @@ def remove_cluster(root: Path) -> None:
 
 def median(values: Sequence[float]) -> float:
     return statistics.median(values)
+
+
+def percentile(ordered: Sequence[float], part: float) -> float:
+    """Take the value below which this part (0 to 1) of the ascending values lies."""
+    return ordered[min(len(ordered) - 1, int(part * len(ordered)))]
 
 
 def free_base_port(count: int = 20) -> int:

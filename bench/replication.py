@@ -18,7 +18,7 @@ from typing import Any
 
 import psycopg
 
-from bench.measure import CLUSTER, SETUP, free_base_port, print_table, remove_cluster, run
+from bench.measure import CLUSTER, SETUP, free_base_port, percentile, print_table, remove_cluster, run
 
 _NAME = "citus-bench-pair"
 _IMAGE = "postgres:17"
@@ -94,14 +94,10 @@ def _row(mode: str, load: str, rate: str, looks: Sequence[_Lag]) -> Sequence[obj
         mode,
         load,
         rate,
-        *(f"{_percentile(times, part):.2f}" for part in (0.5, 0.99)),
-        *(f"{_percentile(sizes, part):,.0f}" for part in (0.5, 0.99)),
+        *(f"{percentile(times, part):.2f}" for part in (0.5, 0.99)),
+        *(f"{percentile(sizes, part):,.0f}" for part in (0.5, 0.99)),
         len(looks),
     )
-
-
-def _percentile(ordered: Sequence[float], part: float) -> float:
-    return ordered[min(len(ordered) - 1, int(part * len(ordered)))]
 
 
 def _looks(primary: psycopg.Connection[Any], replica: psycopg.Connection[Any], seconds: float, done: int) -> list[_Lag]:

@@ -1,5 +1,7 @@
 """Nodes of the cluster: list the active ones, register one."""
 
+from collections.abc import Sequence
+
 from fastapi import APIRouter, Response
 
 from admin_api.dependencies import PartsOf
@@ -16,12 +18,12 @@ router = APIRouter(prefix="/nodes", tags=["nodes"])
 
 @router.get("/active", summary="List the rows of citus_get_active_worker_nodes()")
 async def list_active(parts: PartsOf) -> list[ActiveNode]:
-    async def work(connection: Connection) -> list[ActiveNode]:
-        async with translated("listing the active workers"):
-            rows = await active_workers(connection)
-        return [ActiveNode(node_name=name, node_port=port) for name, port in rows]
+    return [ActiveNode(node_name=name, node_port=port) for name, port in await parts.active_workers.answer()]
 
-    return await parts.coordinator.run(work, timeout_s=parts.settings.request_timeout_s)
+
+async def read_active(connection: Connection) -> Sequence[tuple[str, int]]:
+    async with translated("listing the active workers"):
+        return await active_workers(connection)
 
 
 @router.post(

@@ -42,7 +42,4 @@ async def start(parts: PartsOf, response: Response, wanted: RebalanceRequest | N
 
 @router.get("", summary="Tell how far the latest rebalance is; state 'none' if there never was one")
 async def status(parts: PartsOf) -> dict[str, Any]:
-    async def work(connection: Connection) -> dict[str, Any]:
-        return dict((await rebalance.status(connection)).as_dict())
-
-    return await parts.coordinator.run(work, timeout_s=parts.settings.request_timeout_s)
+    return dict((await parts.rebalance_status.answer()).as_dict())

@@ -6,7 +6,7 @@ from contextlib import asynccontextmanager
 import psycopg
 
 from citus_cluster.errors import LockedError
-from citus_cluster.runtime.postgres import Connection, bounded
+from citus_cluster.runtime.postgres import Connection, bounded, bounded_rows
 
 QUICK_S = 5.0
 """For questions that the coordinator answers from its own catalog."""
@@ -77,6 +77,5 @@ async def citus_version(conn: Connection) -> str:
 
 async def active_workers(conn: Connection) -> Sequence[tuple[str, int]]:
     """Rows of ``citus_get_active_worker_nodes()``: name and port; metadata, not liveness; no coordinator."""
-    async with bounded(conn, QUICK_S):
-        cursor = await conn.execute("SELECT node_name, node_port FROM citus_get_active_worker_nodes() ORDER BY 1, 2")
-        return [(str(name), int(port)) for name, port in await cursor.fetchall()]
+    query = "SELECT node_name, node_port FROM citus_get_active_worker_nodes() ORDER BY 1, 2"
+    return [(str(name), int(port)) for name, port in await bounded_rows(conn, query, QUICK_S)]

@@ -1,5 +1,7 @@
 """The API on a real cluster: registration, workers, rebalance, and a coordinator that goes and comes back."""
 
+import asyncio
+import itertools
 import os
 import secrets
 import socket
@@ -18,8 +20,12 @@ from docker.models.networks import Network
 from sql_servers import INIT_SCRIPT, SETTINGS
 
 from admin_api.app import create_app
+from admin_api.configuration import Configuration
+from admin_api.coordinator import Coordinator, Shared
+from admin_api.settings import APPLICATION_NAME
 from citus_cluster.model.api_config import ApiConfig
 from citus_cluster.model.nodes import NodeAddress
+from citus_cluster.runtime.postgres import Connection
 
 pytestmark = pytest.mark.cluster
 
@@ -127,6 +133,73 @@ def test_active_nodes_are_the_rows_of_the_function(cluster: Cluster, api: Api) -
     rows = cluster.sql("SELECT node_name, node_port FROM citus_get_active_worker_nodes() ORDER BY 1, 2")
     response = api.client.get("/api/v1/nodes/active", headers=api.read)
     assert response.json() == [{"node_name": name, "node_port": port} for name, port in rows]
+
+
+def test_who_waits_at_the_same_time_shares_one_question_that_begins_afterwards(cluster: Cluster, api: Api) -> None:
+    settings = cluster.files.settings()
+    numbers = itertools.count(1)
+    begun: asyncio.Queue[int] = asyncio.Queue()
+
+    async def work(connection: Connection) -> int:
+        number = next(numbers)
+        begun.put_nowait(number)
+        await connection.execute("SELECT pg_sleep(0.5)")
+        return number
+
+    async def scenario() -> None:
+        coordinator = Coordinator(settings, Configuration(settings))
+        shared = Shared(coordinator, work, timeout_s=20)
+        await coordinator.open()
+        try:
+            assert await asyncio.gather(*(shared.answer() for _ in range(20))) == [1] * 20
+            assert await begun.get() == 1
+            early = []
+            for number in (2, 3, 4):
+                early.append(asyncio.create_task(shared.answer()))
+                assert await begun.get() == number
+            late = [asyncio.create_task(shared.answer()) for _ in range(10)]
+            await asyncio.sleep(0)
+            late[0].cancel()
+            assert await asyncio.gather(*early) == [2, 3, 4]
+            assert await asyncio.gather(*late[1:]) == [5] * 9
+        finally:
+            await coordinator.close()
+
+    asyncio.run(asyncio.wait_for(scenario(), 30))
+
+
+def test_what_keeps_a_question_from_an_answer_reaches_all_and_the_next_one_is_asked_anew(
+    cluster: Cluster, api: Api
+) -> None:
+    settings = cluster.files.settings()
+    statement = "SELECT 1 / 0"
+
+    async def work(connection: Connection) -> object:
+        return await (await connection.execute(statement.encode())).fetchone()
+
+    async def scenario() -> None:
+        nonlocal statement
+        coordinator = Coordinator(settings, Configuration(settings))
+        shared = Shared(coordinator, work, timeout_s=20)
+        await coordinator.open()
+        try:
+            answers = await asyncio.gather(*(shared.answer() for _ in range(3)), return_exceptions=True)
+            assert [type(answer) for answer in answers] == [psycopg.errors.DivisionByZero] * 3
+            statement = "SELECT 1"
+            assert await shared.answer() == (1,)
+        finally:
+            await coordinator.close()
+
+    asyncio.run(asyncio.wait_for(scenario(), 30))
+
+
+def test_a_connection_that_the_server_has_closed_is_not_used(cluster: Cluster, api: Api) -> None:
+    assert active(api)
+    closed = cluster.sql(
+        f"SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE application_name = '{APPLICATION_NAME}'"
+    )
+    assert closed
+    assert len(active(api)) == 2
 
 
 def test_before_any_rebalance_its_state_is_none(cluster: Cluster, api: Api) -> None:

@@ -1,0 +1,208 @@
+"""Requests at a constant rate, or one after another, over many connections, in a process of its own.
+
+At a constant rate, a latency counts from the moment in which the request was due, so one that waits for a free
+connection, or for a client that is late, is not made to look fast. The HTTP client is a bare one: httpx would need more
+processor time for a request than the server does.
+"""
+
+import asyncio
+import functools
+import multiprocessing
+import selectors
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import AsyncExitStack
+from dataclasses import dataclass, field
+
+import psycopg
+
+from citus_cluster.runtime.postgres import ConnectionInfo
+
+Request = Callable[[], Awaitable[None]]
+_HEAD_END = b"\r\n\r\n"
+
+
+@dataclass(frozen=True)
+class HttpTarget:
+    """A path of a server on the loopback; every answer but 200 is an error."""
+
+    port: int
+    path: str
+    token: str = field(repr=False)
+
+    async def open(self, stack: AsyncExitStack) -> Request:
+        connection = await HttpConnection.open(self.port, self.token)
+        stack.callback(connection.close)
+        return functools.partial(connection.get, self.path)
+
+
+@dataclass(frozen=True)
+class SqlTarget:
+    """A query of a server, fetched whole, by psycopg in autocommit mode."""
+
+    server: ConnectionInfo
+    query: bytes
+
+    async def open(self, stack: AsyncExitStack) -> Request:
+        server = self.server
+        connection = await psycopg.AsyncConnection.connect(
+            host=server.host,
+            port=server.port,
+            user=server.user,
+            password=server.password,
+            dbname=server.database,
+            autocommit=True,
+        )
+        stack.push_async_callback(connection.close)
+
+        async def request() -> None:
+            await (await connection.execute(self.query)).fetchall()
+
+        return request
+
+
+@dataclass(frozen=True)
+class Job:
+    """What to do: without a rate, every connection sends its next request at once.
+
+    ``rate`` is requests a second over all connections. What happens in the first ``warmup_s`` does not count.
+    """
+
+    target: HttpTarget | SqlTarget
+    connections: int
+    seconds: float
+    rate: float | None = None
+    warmup_s: float = 2
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """Latencies in ms, in ascending order, seconds that they took together, and this process' processor time."""
+
+    latencies_ms: Sequence[float]
+    wall_s: float
+    client_cpu_s: float
+
+    @property
+    def rate(self) -> float:
+        return len(self.latencies_ms) / self.wall_s
+
+
+class HttpConnection(asyncio.Protocol):
+    """One keep-alive connection of HTTP/1.1; it reads answers with a Content-Length, one at a time."""
+
+    def __init__(self, token: str) -> None:
+        self._headers = f"HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {token}\r\n\r\n"
+        self._received = b""
+        self._answer: asyncio.Future[tuple[int, bytes]] | None = None
+        self._transport: asyncio.WriteTransport | None = None
+
+    @classmethod
+    async def open(cls, port: int, token: str) -> "HttpConnection":
+        loop = asyncio.get_running_loop()
+        _, connection = await loop.create_connection(lambda: cls(token), "127.0.0.1", port)
+        return connection
+
+    async def get(self, path: str) -> None:
+        """Get a path; raise ConnectionError for an answer that is not 200, or none."""
+        status, body = await self.ask(path)
+        if status != 200:
+            raise ConnectionError(f"GET {path} answered {status}: {body[:500].decode(errors='replace')}")
+
+    async def ask(self, path: str) -> tuple[int, bytes]:
+        """Get a path, whatever the status is."""
+        assert self._transport is not None
+        if self._transport.is_closing():
+            raise ConnectionError("the server has closed the connection")
+        self._answer = asyncio.get_running_loop().create_future()
+        self._transport.write(f"GET {path} {self._headers}".encode())
+        return await self._answer
+
+    def close(self) -> None:
+        if self._transport:
+            self._transport.close()
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.WriteTransport)
+        self._transport = transport
+
+    def data_received(self, data: bytes) -> None:
+        self._received += data
+        head, end, body = self._received.partition(_HEAD_END)
+        if not end:
+            return
+        first, *lines = head.split(b"\r\n")
+        headers = {name.strip().lower(): value.strip() for name, _, value in (line.partition(b":") for line in lines)}
+        if b"content-length" not in headers:
+            self.connection_lost(ConnectionError("an answer without Content-Length cannot be read here"))
+            self.close()
+        elif len(body) >= int(headers[b"content-length"]) and self._answer and not self._answer.done():
+            self._received = b""
+            self._answer.set_result((int(first.split()[1]), body))
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        if self._answer and not self._answer.done():
+            self._answer.set_exception(exc or ConnectionError("the server has closed the connection"))
+
+
+def measure(job: Job) -> Outcome:
+    """Run a job in a new process; the first request that fails ends it with that error."""
+    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as processes:
+        return processes.submit(_run, job).result()
+
+
+def _run(job: Job) -> Outcome:
+    # epoll waits for whole milliseconds, select to the microsecond: requests leave when they are due.
+    def loop() -> asyncio.AbstractEventLoop:
+        return asyncio.SelectorEventLoop(selectors.SelectSelector())
+
+    with asyncio.Runner(loop_factory=loop) as runner:
+        return runner.run(_execute(job))
+
+
+async def _execute(job: Job) -> Outcome:
+    async with AsyncExitStack() as stack:
+        requests = [await job.target.open(stack) for _ in range(job.connections)]
+        send = functools.partial(_at_rate, rate=job.rate) if job.rate else _one_after_another
+        await send(requests, job.warmup_s)
+        started, cpu = time.perf_counter(), time.process_time()
+        latencies_ms = await send(requests, job.seconds)
+        return Outcome(sorted(latencies_ms), time.perf_counter() - started, time.process_time() - cpu)
+
+
+async def _at_rate(requests: Sequence[Request], seconds: float, *, rate: float) -> list[float]:
+    latencies_ms: list[float] = []
+    free: asyncio.Queue[Request] = asyncio.Queue()
+    for request in requests:
+        free.put_nowait(request)
+
+    async def one(due: float) -> None:
+        request = await free.get()
+        await request()
+        latencies_ms.append(1000 * (time.perf_counter() - due))
+        free.put_nowait(request)
+
+    started = time.perf_counter()
+    async with asyncio.TaskGroup() as group:
+        for number in range(int(rate * seconds)):
+            due = started + number / rate
+            if (early_s := due - time.perf_counter()) > 0:
+                await asyncio.sleep(early_s)
+            group.create_task(one(due))
+    return latencies_ms
+
+
+async def _one_after_another(requests: Sequence[Request], seconds: float) -> list[float]:
+    latencies_ms: list[float] = []
+    end = time.perf_counter() + seconds
+
+    async def repeat(request: Request) -> None:
+        while (sent := time.perf_counter()) < end:
+            await request()
+            latencies_ms.append(1000 * (time.perf_counter() - sent))
+
+    async with asyncio.TaskGroup() as group:
+        for request in requests:
+            group.create_task(repeat(request))
+    return latencies_ms
