@@ -4,6 +4,9 @@
 import sys
 
 try:
+    from citus_cluster.entry import guard
+
+    guard()
     from citus_cluster.cli import setup_main
 except ModuleNotFoundError as error:
     if error.name and error.name.startswith("citus_cluster"):

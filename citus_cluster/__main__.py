@@ -1,5 +1,15 @@
-"""``python -m citus_cluster``: the same as the console script ``citus-cluster``."""
+"""``python -m citus_cluster``, and the console script ``citus-cluster``."""
 
-from citus_cluster.cli import main
+from citus_cluster.entry import guard
 
-main()
+
+def main() -> None:
+    """Import the program, and run it."""
+    guard()
+    from citus_cluster import cli
+
+    cli.main()
+
+
+if __name__ == "__main__":
+    main()

@@ -6,22 +6,21 @@ Every option has an environment variable CITUS_CLUSTER_…; an option wins over 
 import os
 import sys
 import traceback
-from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from pydantic import ValidationError
 from typer.exceptions import Abort, Exit, TyperException
 
 from citus_cluster import __version__, console
 from citus_cluster.cli_options import PREFIX, DebugOption, Format, choose_format, chosen_format, completed
 from citus_cluster.cli_setup import setup
+from citus_cluster.entry import INTERRUPTED, release
 from citus_cluster.errors import CitusClusterError, ExitStatus, UsageError
 
 _PROGRAM = {"__main__.py": "citus-cluster"}.get(Path(sys.argv[0]).name, Path(sys.argv[0]).name)
-
-_INTERRUPTED = 130
 
 
 def _version(wanted: bool) -> None:
@@ -39,10 +38,12 @@ def run(app: typer.Typer) -> None:
         os.environ[f"{PREFIX}DEBUG"] = "1"
     if "--format=json" in arguments or "--format json" in " ".join(arguments):
         choose_format(Format.JSON)  # before the parser, whose complaints are printed in it too
-    command: Callable[..., Any] = typer.main.get_command(app)
     try:
+        release()
+        command = typer.main.get_command(app)
+        _show_values(command)
         status = command(args=completed(arguments), prog_name=_PROGRAM, standalone_mode=False)
-        if status == _INTERRUPTED:  # so the parser tells of Ctrl-C, without a word
+        if status == INTERRUPTED:  # so the parser tells of Ctrl-C, without a word
             raise KeyboardInterrupt
         sys.exit(status if isinstance(status, int) else ExitStatus.DONE)
     except Exit as ended:
@@ -53,11 +54,13 @@ def run(app: typer.Typer) -> None:
         if text.startswith("Usage:"):
             console.err.print(text, markup=False)
         else:
-            _print_failure(UsageError(text, hint=f"{_PROGRAM} --help shows every option."))
+            context = getattr(error, "ctx", None)
+            place = context.command_path if context else _PROGRAM
+            _print_failure(UsageError(_complaint(error), hint=f"{place} --help shows what it takes."))
         sys.exit(ExitStatus.USAGE)
     except (Abort, KeyboardInterrupt):
         console.err.print("Interrupted. Nothing is lost; run the command again to go on.")
-        sys.exit(_INTERRUPTED)
+        sys.exit(INTERRUPTED)
     except BrokenPipeError:
         # The reader of our output has gone; Python would complain again at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -77,21 +80,57 @@ def run(app: typer.Typer) -> None:
         sys.exit(ExitStatus.FAILED)
 
 
+def _complaint(error: TyperException) -> str:
+    """Say what the parser complains of, without the words of the library that checks its values."""
+    cause = error.__cause__
+    if not isinstance(error, typer.BadParameter) or not isinstance(cause, ValidationError) or error.param is None:
+        return error.format_message()
+    found, name = cause.errors()[0], max(error.param.opts, key=len)
+    source = error.ctx and error.param.name and error.ctx.get_parameter_source(error.param.name)
+    if source and source.name == "ENVIRONMENT":
+        name = str(error.param.envvar)
+    elif error.param.param_type_name == "argument":
+        name = error.param.metavar or name
+    given, kind, limits = found["input"], found["type"], found.get("ctx", {})
+    match kind:
+        case "value_error":
+            problem = str(limits["error"]).rstrip(".")
+        case "greater_than_equal":
+            problem = f"{given} is too small: the least is {limits['ge']:g}"
+        case "less_than_equal":
+            problem = f"{given} is too large: the most is {limits['le']:g}"
+        case _ if kind.startswith("int_"):
+            problem = f"{given!r} is not a whole number"
+        case _ if kind.startswith("float_"):
+            problem = f"{given!r} is not a number"
+        case _ if kind.startswith("bool_"):
+            problem = f"{given!r} is neither true nor false"
+        case _:
+            problem = f"{given!r}: {found['msg']}"
+    return f"{name}: {problem}."
+
+
+_VALUES = {"int": "NUMBER", "int range": "NUMBER", "float": "NUMBER", "float range": "NUMBER", "path": "PATH"}
+
+
+def _show_values(command: Any) -> None:
+    """Have the help name values as people do, ``NUMBER`` or ``text|json``, in place of types, ``<list[str]>``."""
+    context = typer.Context(command)
+    for parameter in command.params:
+        kind = parameter.display_type(context).strip("<>")
+        if parameter.param_type_name == "argument":
+            parameter.display_type_rich = lambda ctx: None
+        elif not parameter.is_flag and parameter.metavar is None:
+            parameter.metavar = _VALUES.get(kind, kind if "|" in kind else "TEXT")
+    for below in getattr(command, "commands", {}).values():
+        _show_values(below)
+
+
 def _print_failure(error: CitusClusterError) -> None:
     if os.environ.get(f"{PREFIX}DEBUG"):
         traceback.print_exception(error)
     if chosen_format() is Format.JSON:
-        console.print_json(
-            {
-                "error": {
-                    "code": error.code,
-                    "message": error.message,
-                    "details": list(error.details),
-                    "hint": error.hint,
-                    "exit_status": int(error.exit_status),
-                }
-            }
-        )
+        console.print_json({"error": error.as_dict()})
     console.print_error(error)
 
 

@@ -4,8 +4,8 @@ import asyncio
 import re
 import sys
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
@@ -25,6 +25,7 @@ from citus_cluster.cli_options import (
     redacted,
 )
 from citus_cluster.cli_watch import watch
+from citus_cluster.entry import INTERRUPTED
 from citus_cluster.errors import CitusClusterError, UsageError, WorkerUnreachableError
 from citus_cluster.model.names import host_problem
 from citus_cluster.model.nodes import NodeAddress, NodeResult, Outcome
@@ -38,6 +39,7 @@ from citus_cluster.runtime.postgres import Connection, ConnectionInfo, connect
 T = TypeVar("T")
 
 _CONNECT_TIMEOUT_S = 10
+_FOLLOW = "citus-cluster rebalance wait"
 
 DsnOption = Annotated[
     str | None,
@@ -71,6 +73,22 @@ def recorded(root: Path | None, operation: str, work: Callable[[], T]) -> T:
     if root:
         journal.record(root, operation, "done", details)
     return result
+
+
+@contextmanager
+def following(follow: str = _FOLLOW, stop: str = "citus-cluster rebalance stop") -> Iterator[console.Progress]:
+    """Show progress. Where Ctrl-C ends it while a rebalance runs, say that this goes on, and how to go on with it."""
+    progress = console.Progress()
+    try:
+        with progress:
+            yield progress
+    except KeyboardInterrupt:
+        if not progress.is_under_way(rebalance.STEP):
+            raise
+        console.err.print(
+            f"Interrupted. The rebalance goes on by itself. To follow it: {follow}\nTo stop it: {stop}", markup=False
+        )
+        sys.exit(INTERRUPTED)  # at once: the way by the parser ends in a word about work that is not done
 
 
 def start(root: Path, *, timeout_s: float, show_secrets: bool, show: bool) -> dict[str, Any]:
@@ -227,12 +245,9 @@ def add_worker(
                 ) from None
             if not start_rebalance:
                 return result, None
-            # Running the command again is how it resumes: a rebalance that runs already is followed first.
-            if wait:
-                await rebalance.wait_for_running(conn, progress.emit)
             return result, await _start_and_show(conn, RebalanceOptions(), progress, wait=wait)
 
-    with console.Progress() as progress:
+    with following() as progress:
         root = loaded.root if loaded else None
         result, moved = recorded(root, "add-worker", lambda: asyncio.run(run(progress)))
     if format_ is Format.JSON:
@@ -266,13 +281,16 @@ def _growing_hint(loaded: Directory | None, host: str) -> str | None:
 async def _start_and_show(
     conn: Connection, options: RebalanceOptions, progress: console.Progress, *, wait: bool
 ) -> RebalanceStatus | None:
+    # Running the command again is how it resumes: a rebalance that runs already is followed first.
+    if wait:
+        await rebalance.wait_for_running(conn, progress.emit)
     job_id = await rebalance.start(conn, options, progress.emit)
     if job_id is None:
         return None
     if wait:
         return await rebalance.wait(conn, progress.emit, job_id=job_id)
     found = await rebalance.status(conn, job_id)
-    console.err.print("It goes on by itself; watch it with: citus-cluster rebalance wait")
+    console.err.print(f"It goes on by itself; watch it with: {_FOLLOW}")
     return found
 
 
@@ -313,7 +331,7 @@ def rebalance_start(
         parallel_transfer_reference_tables=parallel_reference,
         parallel_transfer_colocated_shards=parallel_colocated,
     )
-    with console.Progress() as progress:
+    with following() as progress:
         found = _on_coordinator(
             directory, dsn, "rebalance-start", lambda conn: _start_and_show(conn, options, progress, wait=wait)
         )
@@ -352,11 +370,8 @@ def rebalance_wait(
     """Show the progress of the running rebalance until it is done. Ctrl-C leaves it running."""
     choose_format(format_)
 
-    async def wait(conn: Connection) -> RebalanceStatus:
-        with console.Progress() as progress:
-            return await rebalance.wait(conn, progress.emit)
-
-    found = _on_coordinator(directory, dsn, None, wait)
+    with following() as progress:
+        found = _on_coordinator(directory, dsn, None, lambda conn: rebalance.wait(conn, progress.emit))
     if format_ is Format.JSON:
         console.print_json(found.as_dict())
     elif found.state is JobState.NONE:

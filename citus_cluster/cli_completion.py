@@ -92,12 +92,22 @@ def completion(
 ) -> None:
     """Print a script that completes commands and options, to be installed once.
 
-    \b
-    bash: citus-cluster completion bash > ~/.local/share/bash-completion/completions/citus-cluster
-    zsh:  citus-cluster completion zsh > ~/.zfunc/_citus-cluster    (a folder of $fpath, before compinit)
-    fish: citus-cluster completion fish > ~/.config/fish/completions/citus-cluster.fish
+    For this session alone:
 
-    For this session alone: eval "$(citus-cluster completion bash)", the same with zsh.
+    \b
+    bash, zsh: eval "$(citus-cluster completion bash)"  (or zsh)
+    fish:      citus-cluster completion fish | source
+
+    For every session; the file of bash is read where the package bash-completion is installed:
+
+    \b
+    bash: mkdir -p ~/.local/share/bash-completion/completions
+          citus-cluster completion bash > ~/.local/share/bash-completion/completions/citus-cluster
+    zsh:  mkdir -p ~/.zfunc
+          citus-cluster completion zsh > ~/.zfunc/_citus-cluster
+          and in ~/.zshrc, before compinit: fpath=(~/.zfunc $fpath)
+    fish: mkdir -p ~/.config/fish/completions
+          citus-cluster completion fish > ~/.config/fish/completions/citus-cluster.fish
     """
     write = {Shell.BASH: bash, Shell.ZSH: zsh, Shell.FISH: fish}[shell]
     sys.stdout.write(write(list(read_commands(context.find_root().command))))

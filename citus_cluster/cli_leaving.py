@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Callable, Coroutine
 from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 from shlex import quote
 from typing import Annotated, TypeVar
@@ -11,15 +12,15 @@ import typer
 from rich.markup import escape
 
 from citus_cluster import console, console_cluster
-from citus_cluster.cli_cluster import DsnOption, ModeOption, connected, recorded
+from citus_cluster.cli_cluster import DsnOption, ModeOption, connected, following, recorded
 from citus_cluster.cli_options import DirectoryOption, Format, FormatOption, choose_format, option
 from citus_cluster.errors import ConsentNeededError, ExitStatus, UsageError
 from citus_cluster.model.leaving import count, resolve_name
 from citus_cluster.model.nodes import NodeAddress
-from citus_cluster.model.rebalance import RebalancePlan, TransferMode
+from citus_cluster.model.rebalance import TransferMode
 from citus_cluster.operations import drain, leaving, removal
 from citus_cluster.operations.directory import Directory, load
-from citus_cluster.operations.drain import Drained
+from citus_cluster.operations.drain import Drained, DrainPlan
 from citus_cluster.operations.removal import RemovalPlan
 from citus_cluster.runtime import files
 from citus_cluster.runtime.postgres import Connection, ConnectionInfo
@@ -32,12 +33,16 @@ NameArgument = Annotated[str, typer.Argument(metavar="NAME", help=_NAME_HELP, sh
 
 
 def nodes_drain(
+    context: typer.Context,
     names: NamesArgument,
     wait: Annotated[bool, option("--wait", help="Stay until it is done.")] = False,
     mode: ModeOption = TransferMode.AUTO,
     undo: Annotated[bool, typer.Option("--undo", help="Stop it, and let the workers hold shards again.")] = False,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Show the moves; change nothing; exit 4 if there are any.")
+        bool,
+        typer.Option(
+            "--dry-run", help="Show the moves, and what would stop them; change nothing; exit 4 if there are any."
+        ),
     ] = False,
     dsn: DsnOption = None,
     directory: DirectoryOption = Path(),
@@ -45,14 +50,18 @@ def nodes_drain(
 ) -> None:
     """Move all shards off workers, online, so that they can be removed. Citus' own job: it goes on by itself."""
     choose_format(format_)
-    if undo and (wait or dry_run):
+    source = context.get_parameter_source("wait")
+    # A variable in the environment is a preference, not a contradiction.
+    if undo and (dry_run or (wait and source and source.name == "COMMANDLINE")):
         raise UsageError("--undo neither waits nor previews.", hint="Give it alone.")
-    info, loaded = _locate(directory, dsn, names)
+    info, loaded = _locate(directory, dsn)
     root = loaded.root if loaded else None
     if dry_run:
-        _show_drain_plan(info, loaded, names, format_)
+        _show_drain_plan(info, loaded, names, mode, format_)
 
-    with console.Progress() as progress:
+    command = f"citus-cluster nodes drain {' '.join(map(quote, names))}"
+    stop = f"citus-cluster rebalance stop; then, to let the workers hold shards again: {command} --undo"
+    with following(f"{command} --wait", stop) as progress:
 
         async def work(conn: Connection) -> Drained:
             workers = await _resolve(conn, loaded, names)
@@ -70,18 +79,26 @@ def nodes_drain(
         _print_drained(result, root)
 
 
-def _show_drain_plan(info: ConnectionInfo, loaded: Directory | None, names: list[str], format_: Format) -> None:
-    async def work(conn: Connection) -> RebalancePlan:
-        return await drain.plan(conn, await _resolve(conn, loaded, names))
+def _show_drain_plan(
+    info: ConnectionInfo, loaded: Directory | None, names: list[str], mode: TransferMode, format_: Format
+) -> None:
+    async def work(conn: Connection) -> DrainPlan:
+        return await drain.plan(conn, await _resolve(conn, loaded, names), mode=mode)
 
     found = _run(info, work)
+    moves = found.moves.moves
     if format_ is Format.JSON:
         console.print_json(found.as_dict())
-    elif found.moves:
-        console_cluster.print_rebalance_plan(found)
+    elif moves:
+        console_cluster.print_rebalance_plan(found.moves)
     else:
         console.out.print("Nothing to move.")
-    raise typer.Exit(ExitStatus.WOULD_CHANGE if found.moves else ExitStatus.DONE)
+    console.print_warnings(found.warnings)
+    if found.refusal:
+        # Not raised: with JSON it is in what was printed, which is to stay one document.
+        console.print_error(found.refusal)
+        raise typer.Exit(found.refusal.exit_status)
+    raise typer.Exit(ExitStatus.WOULD_CHANGE if moves else ExitStatus.DONE)
 
 
 def _print_drained(result: Drained, root: Path | None) -> None:
@@ -97,12 +114,13 @@ def _print_drained(result: Drained, root: Path | None) -> None:
 
 
 def nodes_remove(
+    context: typer.Context,
     name: NameArgument,
     force: Annotated[
         bool,
         option("--force", help="Let copies go of shards that other nodes have too.", variable="REMOVE_FORCE"),
     ] = False,
-    yes: Annotated[bool, option("--yes", help="Agree to the changes that are shown.")] = False,
+    yes: Annotated[bool, option("--yes", help="Agree to the changes that are shown.", variable="REMOVE_YES")] = False,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Show the plan; change nothing; exit 4 if something would change.")
     ] = False,
@@ -112,12 +130,18 @@ def nodes_remove(
 ) -> None:
     """Take a drained worker out: of the node list, of cluster.yaml, and its container. Its volume stays."""
     choose_format(format_)
-    info, loaded = _locate(directory, dsn, [name])
+    if context.args:
+        commands = (f"citus-cluster nodes remove {quote(one)}" for one in (name, *context.args))
+        raise UsageError(
+            "One worker is removed at a time, since the plan for the next depends on it; nothing was changed.",
+            hint=f"Run it for each: {'; '.join(commands)}",
+        )
+    info, loaded = _locate(directory, dsn)
     root = loaded.root if loaded else None
     shown = format_ is Format.TEXT
 
     async def decide(conn: Connection) -> RemovalPlan:
-        here = load(root, leaving=[name]) if root else None  # again, under the lock
+        here = load(root, may_lack_workers=True) if root else None  # again, under the lock
         worker = (await _resolve(conn, here, [name]))[name]
         return await removal.plan_removal(conn, here, name, worker, force=force)
 
@@ -164,7 +188,7 @@ def _print_plan(plan: RemovalPlan) -> None:
     else:
         console.out.print(f"[bold]{escape(str(found.address))}[/] is not in the node list any more")
     if plan.setup:
-        console.print_plan(plan.setup, diffs=False)
+        console.print_plan(plan.setup, diffs=False, later=True)
     if plan.container:
         console.out.print(f"  remove    the container {escape(plan.container.name)}")
     if plan.volume:
@@ -177,7 +201,8 @@ def _print_plan(plan: RemovalPlan) -> None:
 def _print_removed(plan: RemovalPlan) -> None:
     if not plan.nothing_to_do:
         console.out.print(f"{escape(str(plan.departure.address))} has left the cluster.")
-    lines = {f"docker volume rm {plan.volume}": "when nothing in it is needed; its number is free then"}
+    meaning = "when nothing in it is needed" + ("; its number is free then" if plan.setup else "")
+    lines = {f"docker volume rm {plan.volume}": meaning}
     lines = lines if plan.volume else {}
     if plan.restarts and plan.setup:
         up = console.pasteable("citus-cluster up", plan.setup.root)
@@ -189,17 +214,23 @@ def _print_removed(plan: RemovalPlan) -> None:
         console.out.print(f"  {escape(command):<{width}}   # {escape(meaning)}")
 
 
-def _locate(directory: Path, dsn: str | None, names: list[str]) -> tuple[ConnectionInfo, Directory | None]:
-    """Give how to reach the coordinator, and the directory here, which may lack these workers already.
+def _locate(directory: Path, dsn: str | None) -> tuple[ConnectionInfo, Directory | None]:
+    """Give how to reach the coordinator, and the directory here, whose cluster.yaml may lack workers already.
 
-    A coordinator that is named by a DSN has nothing to do with a directory that has one of its own.
+    A coordinator that is named by a DSN has nothing to do with a directory that has one of its own; with that of
+    workers alone it shares the superuser and the password, which the DSN need not hold.
     """
     root = directory.absolute()
     if dsn is None:
-        loaded = load(root, leaving=names)
+        loaded = load(root, may_lack_workers=True)
         return loaded.coordinator(), loaded
-    here = load(root, leaving=names) if files.read_manifest(root) else None
-    return ConnectionInfo.from_dsn(dsn), here if here and here.topology.coordinator is None else None
+    here = load(root, may_lack_workers=True) if files.read_manifest(root) else None
+    info = ConnectionInfo.from_dsn(dsn)
+    if here is None or here.spec.coordinator:
+        return info, None
+    if not info.password and info.user == here.topology.user:
+        info = replace(info, password=here.password)
+    return info, here
 
 
 async def _resolve(conn: Connection, loaded: Directory | None, names: list[str]) -> dict[str, NodeAddress]:
@@ -219,4 +250,5 @@ def _run(info: ConnectionInfo, work: Callable[[Connection], Coroutine[None, None
 def add_commands(of_nodes: typer.Typer) -> None:
     """Add every command of this module to the group of the nodes."""
     of_nodes.command("drain")(nodes_drain)
-    of_nodes.command("remove")(nodes_remove)
+    # Words too many are refused with a better reason than the parser's.
+    of_nodes.command("remove", context_settings={"allow_extra_args": True})(nodes_remove)

@@ -12,7 +12,7 @@ PREFIX = "CITUS_CLUSTER_"
 _SECRET_FLAGS = frozenset({"--pass", "--dsn"})
 _LEFT_OUT = {"--watch": "2"}
 VALUE_MAY_BE_LEFT_OUT = frozenset(_LEFT_OUT)
-_NUMBER = re.compile(r"-?[0-9.]+")
+_VALUE = re.compile(r"-?[0-9.]+|[^-].*")
 
 
 class Format(StrEnum):
@@ -54,7 +54,7 @@ def completed(arguments: list[str]) -> list[str]:
     made = []
     for argument, following in zip_longest(arguments, arguments[1:], fillvalue=""):
         default = _LEFT_OUT.get(argument)
-        made.append(argument if default is None or _NUMBER.fullmatch(following) else f"{argument}={default}")
+        made.append(argument if default is None or _VALUE.fullmatch(following) else f"{argument}={default}")
     return made
 
 

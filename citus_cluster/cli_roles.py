@@ -189,7 +189,7 @@ def _print_list(found: RoleList, root: Path | None) -> None:
 
 def add_commands(app: typer.Typer, new: Callable[..., typer.Typer]) -> None:
     """Add the commands of this module to the program."""
-    of_roles = new(no_args_is_help=True, help="Make, list and drop ordinary roles.")
+    of_roles = new(no_args_is_help=True, help="Make and list ordinary roles, give them passwords, and drop them.")
     of_roles.command("create")(create)
     of_roles.command("list")(list_roles)
     of_roles.command("password")(password)

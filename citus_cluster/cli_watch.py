@@ -16,13 +16,13 @@ from rich.text import Text
 
 from citus_cluster import console, console_cluster
 from citus_cluster.cli_options import Format
+from citus_cluster.entry import INTERRUPTED
 from citus_cluster.errors import CitusClusterError, UnreachableError
 from citus_cluster.operations.directory import load
 from citus_cluster.operations.status import Status, status
 
 ROUND_TIMEOUT_S = 60.0
 """The status is bounded by itself, within half of this; an engine that hangs could take longer."""
-_INTERRUPTED = 130
 _TERMINATED = 143
 
 
@@ -35,7 +35,7 @@ def watch(root: Path, seconds: float, format_: Format) -> NoReturn:
     try:
         asyncio.run(_rounds(root, seconds, format_))
     except KeyboardInterrupt:
-        sys.exit(_INTERRUPTED)  # at once: the way by the parser ends in a word about work that is not done
+        sys.exit(INTERRUPTED)  # at once: the way by the parser ends in a word about work that is not done
     except asyncio.CancelledError:
         sys.exit(_TERMINATED)
 
@@ -77,8 +77,9 @@ def _in_place(found: Status | CitusClusterError, seconds: float) -> Text:
         soft_wrap=True,
     )
     wide.print(f"[dim]{datetime.now().astimezone():%X}, every {seconds:g} s; Ctrl-C ends it[/]")
-    _print_text(found, wide)
-    return Text.from_ansi(page.getvalue())
+    # On a terminal that is too small the end is cut off: the reasons must not be there.
+    _print_text(found, wide, problems_first=True)
+    return Text.from_ansi(page.getvalue(), no_wrap=False, overflow="fold")
 
 
 def _print(found: Status | CitusClusterError, format_: Format) -> None:
@@ -95,8 +96,8 @@ def _print(found: Status | CitusClusterError, format_: Format) -> None:
     sys.stdout.flush()
 
 
-def _print_text(found: Status | CitusClusterError, out: Console) -> None:
+def _print_text(found: Status | CitusClusterError, out: Console, *, problems_first: bool = False) -> None:
     if isinstance(found, CitusClusterError):
         out.print(f"[red]Error:[/] {escape(found.message)}")
     else:
-        console_cluster.print_status(found, out)
+        console_cluster.print_status(found, out, problems_first=problems_first)

@@ -113,6 +113,7 @@ class Progress:
     def __init__(self) -> None:
         self._running: dict[str, Event] = {}
         self._last: dict[str, tuple[EventKind, str]] = {}
+        self._begun: set[str] = set()
         self._live = Live(console=err, refresh_per_second=8, transient=True) if err.is_terminal else None
 
     def __enter__(self) -> Self:
@@ -127,7 +128,15 @@ class Progress:
             self._live.update("")
             self._live.stop()
 
+    def is_under_way(self, step: str) -> bool:
+        """Tell whether a step has begun, and not ended."""
+        return step in self._begun
+
     def emit(self, event: Event) -> None:
+        if event.kind in _UNFINISHED:
+            self._begun.add(event.step)
+        elif event.kind is not EventKind.WARNING:
+            self._begun.discard(event.step)
         if event.kind in _UNFINISHED and self._live:
             self._running[event.step] = event
         else:
@@ -142,8 +151,11 @@ class Progress:
             self._live.update(table)
 
 
-def print_plan(plan: SetupPlan, *, diffs: bool) -> None:
-    """Print which files change, what that means for containers, and the differences."""
+def print_plan(plan: SetupPlan, *, diffs: bool, later: bool = False) -> None:
+    """Print which files change, what that means for containers, and the differences.
+
+    ``later``: the containers are a matter of the next ``up``, beside something else that happens now.
+    """
     target = out
     if plan.nothing_to_do:
         for path in plan.kept_edits:
@@ -159,8 +171,11 @@ def print_plan(plan: SetupPlan, *, diffs: bool) -> None:
         target.print(f"  {line}")
     for path in plan.kept_edits:
         target.print(f"  keep      {escape(path)} (edited by hand, and nothing to change in it)")
-    for line in _effect_lines(plan.effects):
-        target.print(f"  {line}")
+    effects = [effect for effect in plan.effects if not (later and effect.kind is EffectKind.REMOVE)]
+    if later and effects:
+        target.print("  at the next citus-cluster up:")
+    for line in _effect_lines(effects):
+        target.print(f"  {'  ' if later else ''}{line}")
 
 
 def _file_lines(changes: Sequence[FileChange]) -> Iterable[str]:
@@ -207,14 +222,3 @@ def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[object]]) 
     for row in rows:
         made.add_row(*(escape(str(cell)) for cell in row))
     return made
-
-
-def size(size_bytes: float | None) -> str:
-    """Write a number of bytes for people."""
-    if size_bytes is None:
-        return "?"
-    for unit in ("B", "kB", "MB", "GB"):
-        if abs(size_bytes) < 1024:
-            return f"{size_bytes:.0f} {unit}" if unit == "B" else f"{size_bytes:.1f} {unit}"
-        size_bytes /= 1024
-    return f"{size_bytes:.1f} TB"

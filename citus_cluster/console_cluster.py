@@ -8,8 +8,9 @@ from pathlib import Path
 from rich.console import Console
 from rich.markup import escape
 
-from citus_cluster.console import out, pasteable, size, table
+from citus_cluster.console import out, pasteable, table
 from citus_cluster.model.rebalance import JobState, RebalancePlan, RebalanceStatus
+from citus_cluster.model.units import size
 from citus_cluster.operations.rebalance import progress_line
 from citus_cluster.operations.status import State, Status
 from citus_cluster.operations.up import UpResult
@@ -51,10 +52,15 @@ def print_companions_block(result: UpResult, root: Path) -> None:
         out.print(f"Next:\n  {escape(pasteable('citus-cluster status', root))}")
 
 
-def print_status(found: Status, out: Console = out) -> None:
-    """Print services, nodes, tables, the rebalance and the services beside Citus, then every problem."""
+def print_status(found: Status, out: Console = out, *, problems_first: bool = False) -> None:
+    """Print services, nodes, tables and the services beside Citus, the rebalance, and last every problem.
+
+    With ``problems_first`` the last two come first, for a terminal that shows no more than the beginning.
+    """
     colours = {State.OK: "green", State.DEGRADED: "yellow", State.DOWN: "red"}
     out.print(f"Cluster {escape(found.cluster)}: [{colours[found.state]}]{found.state}[/]")
+    if problems_first:
+        _print_news(found, out)
     services = [(s.service, s.container, s.state, s.health or "-") for s in found.services]
     out.print(table("Services", ("service", "container", "state", "health"), services))
     if found.overview:
@@ -62,45 +68,54 @@ def print_status(found: Status, out: Console = out) -> None:
             (
                 node.address,
                 node.role,
-                f"{node.citus_version or '?'} on PostgreSQL {node.postgres_version or '?'}",
-                "yes" if node.is_active else "no",
-                node.shard_count,
+                f"{node.citus_version or '?'} / {node.postgres_version or '?'}",
+                node.condition,
+                node.distributed_count,
                 size(node.shard_bytes),
             )
             for node in found.overview.nodes
         ]
-        out.print(table("Nodes", ("node", "role", "Citus", "active", "shards", "size"), nodes))
+        out.print(table("Nodes", ("node", "role", "Citus / PG", "state", "shards", "size"), nodes))
         tables = [
             (one.name, one.type, one.distribution_column or "-", one.shard_count, size(one.size_bytes))
             for one in found.overview.tables
         ]
         if tables:
             out.print(table("Tables", ("table", "type", "distributed by", "shards", "size"), tables))
-        if found.overview.rebalance.state is not JobState.NONE:
-            print_rebalance(found.overview.rebalance, out)
     if found.companions:
         rows = [(one.service, one.condition, one.summary or one.reason or "-") for one in found.companions]
         out.print(table("Companions", ("service", "condition", "what it says"), rows))
     if found.ring:
         ring = [(n.address, "up" if n.up else "down", n.state, n.load, n.owns, n.rack) for n in found.ring]
         out.print(table("Cassandra's ring", ("node", "", "state", "load", "owns", "rack"), ring))
+    if not problems_first:
+        _print_news(found, out)
+
+
+def _print_news(found: Status, out: Console) -> None:
+    if found.overview and found.overview.rebalance.state is not JobState.NONE:
+        _print_progress(found.overview.rebalance, out)
     for problem in found.problems:
         out.print(f"[yellow]![/] {escape(problem)}")
-    if any(service.state in {"missing", "exited", "created"} for service in found.services):
-        out.print("What does not run is started by: citus-cluster up")
+    for advice in found.advice:
+        out.print(escape(advice))
 
 
-def print_rebalance(found: RebalanceStatus, out: Console = out) -> None:
+def print_rebalance(found: RebalanceStatus) -> None:
     """Print how far the last rebalance is, and what is in its way."""
     if found.state is JobState.NONE:
         out.print("No rebalance has run yet.")
         return
+    _print_progress(found, out)
+    for problem in found.problems:
+        out.print(f"[yellow]![/] {escape(problem)}")
+
+
+def _print_progress(found: RebalanceStatus, out: Console) -> None:
     out.print(f"[bold]Rebalance {found.job_id}[/] {escape(progress_line(found))}")
     moves = [(move.table, move.shard_id, move.source, move.target, move.phase or "-") for move in found.moves]
     if moves:
         out.print(table("", ("table", "shard", "from", "to", "phase"), moves))
-    for problem in found.problems:
-        out.print(f"[yellow]![/] {escape(problem)}")
 
 
 def print_rebalance_plan(found: RebalancePlan) -> None:

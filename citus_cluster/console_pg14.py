@@ -5,8 +5,9 @@ from pathlib import Path
 
 from rich.markup import escape
 
-from citus_cluster.console import err, out, pasteable, size, table
+from citus_cluster.console import err, out, pasteable, table
 from citus_cluster.model.replication import Lag, PairStatus, SeenServer
+from citus_cluster.model.units import size
 from citus_cluster.operations.pg14_promotion import Promotion
 
 

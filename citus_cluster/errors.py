@@ -4,7 +4,7 @@ An error is data. It never prints; the command line and the admin API do that at
 ``code``, ``exit_status`` and ``http_status``. Anything else that escapes is a defect of ours.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from enum import IntEnum
 from typing import ClassVar
 
@@ -36,6 +36,16 @@ class CitusClusterError(Exception):
         self.hint = hint
         self.details = tuple(details)
         super().__init__(self.message)
+
+    def as_dict(self) -> Mapping[str, object]:
+        """Plain data, in stable order: the shape of every error in JSON."""
+        return {
+            "code": self.code,
+            "message": self.message,
+            "details": list(self.details),
+            "hint": self.hint,
+            "exit_status": int(self.exit_status),
+        }
 
 
 class UsageError(CitusClusterError):

@@ -8,6 +8,7 @@ export PGPASSWORD PGCONNECT_TIMEOUT=4
 # Cut off before the engine does: an orphan would become the server's own child, and its failure look like a crash.
 missing=$(timeout 8 psql -X -h 127.0.0.1 -U "$1" -d "$2" -v ON_ERROR_STOP=1 -Atq <<'SQL'
 SET statement_timeout = '4s';
+SET search_path = pg_catalog;
 SELECT 'the extension citus is missing in this database'
   WHERE NOT EXISTS (SELECT FROM pg_extension WHERE extname = 'citus')
 UNION ALL

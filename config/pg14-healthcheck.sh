@@ -18,7 +18,7 @@ if [ -s $state ]; then
     exit 1
 fi
 PGPASSWORD=$(cat /run/secrets/pg14_password) || exit 1
-export PGPASSWORD PGCONNECT_TIMEOUT=4 PGOPTIONS='-c statement_timeout=3s'
+export PGPASSWORD PGCONNECT_TIMEOUT=4 PGOPTIONS='-c statement_timeout=3s -c search_path=pg_catalog'
 # It must end before the engine's time-out: an orphan would become the server's child, and its failure would look
 # like a crash to the server, which then restarts.
 standby=$(timeout 8 psql -X -h 127.0.0.1 -U "$POSTGRES_USER" -d "$POSTGRES_DB" -Atq <<'SQL'

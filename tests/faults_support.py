@@ -185,6 +185,14 @@ def _payload(row_id: int) -> int:
     return random.Random(row_id).getrandbits(40)
 
 
+def shard_tables(cluster: GeneratedCluster, table: str, number: int) -> list[str]:
+    """Tables on a worker that are, or were, shards of ``table``: Citus hides them from ``pg_class`` unless asked."""
+    with cluster.connect(number) as conn:
+        conn.execute("SET citus.override_table_visibility = off")
+        found = conn.execute("SELECT relname FROM pg_class WHERE relkind = 'r' AND relname ~ %s", [f"^{table}_\\d+$"])
+        return sorted(str(row[0]) for row in found)
+
+
 def settle(cluster: GeneratedCluster, workers: Sequence[int]) -> None:
     """Wait until no transaction is prepared and undecided on any worker: Citus finishes them after a crash."""
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from citus_cluster.model.nodes import NodeAddress
 from citus_cluster.model.rebalance import TransferMode
+from citus_cluster.model.units import size
 
 
 @dataclass(frozen=True)
@@ -30,18 +31,38 @@ class DiskSpace:
     available_bytes: int
     kept_free_bytes: int
 
+    def has_room_for(self, size_bytes: int) -> bool:
+        """Tell it by the rule of Citus (``CheckSpaceConstraints``)."""
+        return self.available_bytes - size_bytes >= self.kept_free_bytes
 
-def missing_space(growth: Mapping[NodeAddress, int], disks: Sequence[DiskSpace]) -> tuple[str, ...]:
-    """Say, one line each, which nodes lack the room for what they are to get: ``growth`` in bytes by node."""
-    findings = []
-    for disk in disks:
-        room = max(0, disk.available_bytes - disk.kept_free_bytes)
-        if growth.get(disk.node, 0) > room:
-            findings.append(
-                f"{disk.node}: would get {growth[disk.node] / 2**20:.1f} MiB, and has room for {room / 2**20:.1f} MiB "
-                f"({disk.kept_free_bytes / 2**20:.1f} MiB stay free: citus.desired_percent_disk_available_after_move)"
-            )
-    return tuple(findings)
+    def lacks(self, wanted: str) -> str:
+        """One line for people. ``wanted`` completes "would get ..."."""
+        room = max(0, self.available_bytes - self.kept_free_bytes)
+        return (
+            f"{self.node}: would get {wanted}, and has room for {size(room)} "
+            f"({size(self.kept_free_bytes)} stay free: citus.desired_percent_disk_available_after_move)"
+        )
+
+
+def missing_space(largest_moves: Mapping[NodeAddress, int], disks: Sequence[DiskSpace]) -> tuple[str, ...]:
+    """Say, one line each, which nodes lack the room for a single move: its bytes by node. Citus would refuse it."""
+    return tuple(
+        disk.lacks(f"{size(size_bytes)} in one move")
+        for disk in disks
+        if (size_bytes := largest_moves.get(disk.node)) is not None and not disk.has_room_for(size_bytes)
+    )
+
+
+def scarce_space(growth: Mapping[NodeAddress, int], disks: Sequence[DiskSpace]) -> tuple[str, ...]:
+    """Say, one line each, which nodes lack the room for all moves together: ``growth`` in bytes by node.
+
+    No reason to refuse: on one machine nodes share a disk, and what one gets another gives up.
+    """
+    return tuple(
+        disk.lacks(f"{size(size_bytes)} in all")
+        for disk in disks
+        if (size_bytes := growth.get(disk.node, 0)) > 0 and not disk.has_room_for(size_bytes)
+    )
 
 
 def missing_capacity(nodes: Sequence[NodeCapacity], mode: TransferMode) -> tuple[str, ...]:

@@ -22,13 +22,12 @@ _WORKER = "citus-worker"
 def identity_of(topology: Topology, earlier: Mapping[str, Any], leaving: Collection[str] = ()) -> dict[str, Any]:
     """Give what the manifest keeps; nodes that are switched off stay in it. ``earlier`` is empty at the first run.
 
-    ``leaving`` are workers, by service or address, of which the coordinator says that they have left the cluster:
-    they are kept among the ``removed`` from then on, since their volumes may exist still.
+    ``leaving`` are workers, by service, that have left the cluster: they are kept among the ``removed`` from then on,
+    since their volumes may exist still.
     """
     here = {node.service: str(node.address) for node in topology.nodes}
     addresses = {**earlier.get("addresses", {}), **here}
-    workers = {s: a for s, a in addresses.items() if s.startswith(_WORKER)}
-    gone = {s: a for s, a in workers.items() if s not in here and (s in leaving or a in leaving)}
+    gone = {s: a for s, a in addresses.items() if s.startswith(_WORKER) and s not in here and s in leaving}
     removed = {**earlier.get("removed", {}), **gone}
     removed = {service: address for service, address in removed.items() if service not in here}
     return {
@@ -106,9 +105,17 @@ def refuse_immutable(earlier: Mapping[str, Any], identity: Mapping[str, Any], to
         here = {node.service for node in topology.nodes}
         missing = [service for service in identity["addresses"] if service not in here]
         if missing:
-            first = missing[-1]
             raise ImmutableError(
                 f"This would take {', '.join(missing)} out of the cluster, with the shards there; nothing was written.",
-                hint="Keep the number of workers. A worker must be drained before it can leave, and its removal "
-                f"changes cluster.yaml: citus-cluster nodes drain {first} --wait; citus-cluster nodes remove {first}",
+                hint=_way_to_leave([service for service in missing if service.startswith(_WORKER)]),
             )
+
+
+def _way_to_leave(workers: Collection[str]) -> str:
+    if not workers:
+        return "A cluster keeps its coordinator: coordinator: true."
+    removals = "; ".join(f"citus-cluster nodes remove {service}" for service in workers)
+    return (
+        "Keep the number of workers. What leaves must be drained before, and its removal changes cluster.yaml: "
+        f"citus-cluster nodes drain {' '.join(workers)} --wait; {removals}"
+    )

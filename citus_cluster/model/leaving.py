@@ -1,11 +1,14 @@
 """Whether a worker may leave, and what it holds: decisions made from what the nodes say."""
 
+import difflib
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from citus_cluster.errors import CitusClusterError, InUseError, UsageError
 from citus_cluster.model.nodes import NodeAddress
 from citus_cluster.model.registration import RegisteredNode, Registry
+from citus_cluster.model.units import size
 
 
 @dataclass(frozen=True)
@@ -18,8 +21,8 @@ class HeldTable:
     size_bytes: int | None
 
     def __str__(self) -> str:
-        size = "" if self.size_bytes is None else f", {self.size_bytes / 2**20:.1f} MiB"
-        return f"{self.table}: {count(self.shards, 'shard')}{size}"
+        room = "" if self.size_bytes is None else f", {size(self.size_bytes)}"
+        return f"{self.table}: {count(self.shards, 'shard')}{room}"
 
     def as_dict(self) -> Mapping[str, object]:
         return {
@@ -37,8 +40,9 @@ class Departure:
     ``name`` is what the user calls it. ``node`` is None where it is not in the node list, ``recorded`` says whether
     it is in our record, ``silence`` says why it does not answer (None: it does). ``held`` are distributed tables
     only: of a reference table every node has a copy. ``heirs`` are the other nodes that may hold shards, ``standbys``
-    the other nodes of its group, and ``others_silent`` has a line for each other node that does not answer. ``twin``
-    is the address under which the very server is registered, where that is another one.
+    the other nodes of its group, and ``others_silent`` has a line for each other node that does not answer. ``drained``
+    are other workers that could be heirs again. ``twin`` is the address under which the very server is registered,
+    where that is another one.
     """
 
     name: str
@@ -52,6 +56,7 @@ class Departure:
     heirs: tuple[NodeAddress, ...]
     standbys: tuple[NodeAddress, ...]
     others_silent: tuple[str, ...]
+    drained: tuple[NodeAddress, ...] = ()
     twin: NodeAddress | None = None
 
     @property
@@ -75,29 +80,51 @@ class Departure:
         }
 
 
-def refuse_drain(found: Departure) -> None:
-    """Raise UsageError or InUseError if no shard can be moved off the worker."""
-    refuse_change(found)
-    _refuse_last(found)
+def refuse_drain(leaving: Sequence[Departure]) -> None:
+    """Raise UsageError or InUseError if no shard can be moved off one of the workers, which leave together."""
+    for found in leaving:
+        node = _registered_worker(found)
+        if not node.is_active:
+            raise InUseError(
+                f"{found.address} is disabled: no shard can be moved off it.",
+                hint=f"{_activation(found)}. Or, if it holds nothing that is not elsewhere: "
+                f"citus-cluster nodes remove {found.name}",
+            )
+        if found.silence:
+            raise InUseError(
+                f"{_clause(found.silence)}; so no shard can be moved off it.",
+                details=[str(table) for table in found.held],
+                hint=_way_back(found)
+                if found.shards
+                else f"It holds no shards: citus-cluster nodes remove {found.name} takes it out as it is.",
+            )
+    _refuse_last(leaving)
 
 
-def refuse_change(found: Departure) -> None:
-    """Raise UsageError or InUseError if it is no worker that is active and answers."""
+def refuse_undo(found: Departure) -> None:
+    """Raise UsageError or InUseError if Citus cannot let the worker hold shards again: it tells every active node."""
     node = _registered_worker(found)
     if not node.is_active:
         raise InUseError(
-            f"{found.address} is disabled: no shard can be moved off it.",
-            hint=f"Activate it first: add_worker.py --host {found.address.host} --port {found.address.port}. Or, if "
-            f"it holds nothing that is not elsewhere: citus-cluster nodes remove {found.name}",
+            f"{found.address} is disabled: it can hold no new shards before it is active.",
+            hint=f"{_activation(found)}; then run the command again.",
         )
+    stop = "Then run the command again. Meanwhile citus-cluster rebalance stop ends the moves."
     if found.silence:
         raise InUseError(
-            f"{found.address} does not answer, so no shard can be moved off it: {found.silence}",
-            details=[str(table) for table in found.held],
-            hint=_way_back(found)
-            if found.shards
-            else f"It holds no shards: citus-cluster nodes remove {found.name} takes it out as it is.",
+            f"{_clause(found.silence)}; so Citus cannot let it hold shards again.",
+            hint=f"{_start(found.address)}. {stop}",
         )
+    if found.others_silent:
+        raise InUseError(
+            f"Citus tells every active node that {found.address} may hold shards again, and not all answer: "
+            + " ".join(found.others_silent),
+            hint=f"Start or unpause what is named. {stop}",
+        )
+
+
+def _activation(found: Departure) -> str:
+    return f"Activate it first: add_worker.py --host {found.address.host} --port {found.address.port}"
 
 
 def refuse_removal(found: Departure, *, force: bool) -> None:
@@ -119,7 +146,6 @@ def refuse_removal(found: Departure, *, force: bool) -> None:
     if found.others_silent:
         raise InUseError(
             "Citus tells every active node that one leaves, and not all answer: " + " ".join(found.others_silent),
-            details=found.others_silent,
             hint="Start or unpause it, or, if it is lost, remove that one first.",
         )
     if found.only_copies:
@@ -133,7 +159,7 @@ def refuse_removal(found: Departure, *, force: bool) -> None:
             "go, so that their shards have one copy fewer, add --force.",
         )
     if found.node.is_active:
-        _refuse_last(found)
+        _refuse_last([found])
 
 
 def _registered_worker(found: Departure) -> RegisteredNode:
@@ -160,21 +186,26 @@ def _refuse_mistaken(found: Departure) -> None:
         raise InUseError(
             f"{found.address} is not in the node list, and does not answer; nor do other nodes, one of which may be "
             "the same server under another name: " + " ".join(found.others_silent),
-            details=found.others_silent,
             hint="Start or unpause them, then run the command again.",
         )
 
 
-def _refuse_last(found: Departure) -> None:
-    if found.heirs:
+def _refuse_last(leaving: Sequence[Departure]) -> None:
+    if any(found.heirs for found in leaving):
         return
-    own = found.coordinator
-    setting = f"SELECT citus_set_node_property('{own.host}', {own.port}, 'shouldhaveshards', true);" if own else ""
+    own, drained = leaving[0].coordinator, " ".join(called(address) for address in leaving[0].drained)
+    ways = [f"let others hold shards again (citus-cluster nodes drain {drained} --undo)"] if drained else []
+    ways.append("add another worker first (setup_citus_cluster.py --workers=N --yes --up)")
+    if own:
+        setting = f"SELECT citus_set_node_property('{own.host}', {own.port}, 'shouldhaveshards', true);"
+        ways.append(f"let the coordinator hold them, on the coordinator: {setting}")
+    hint = ". Or ".join(ways)
+    addresses = [str(found.address) for found in leaving]
+    names = " and ".join(filter(None, [", ".join(addresses[:-1]), addresses[-1]]))
     raise InUseError(
-        f"Without {found.address} no node is left that may hold shards: there is nowhere to move them, and no new "
-        "table could be distributed.",
-        hint="Add another worker first (setup_citus_cluster.py --workers=N --yes --up). Or let the coordinator hold "
-        f"them, on the coordinator: {setting}",
+        f"Without {names} no node is left that may hold shards: there is nowhere to move them, and no new table could "
+        "be distributed.",
+        hint=hint[0].upper() + hint[1:],
     )
 
 
@@ -188,24 +219,30 @@ def _still_holds(found: Departure) -> InUseError:
             hint=f"Move them first: citus-cluster nodes drain {found.name} --wait",
         )
     return InUseError(
-        f"{found.address} does not answer, and {shards} that {_are(found.only_copies)} nowhere else would be lost with "
-        f"it; nothing was changed. {found.silence}",
+        f"{_clause(found.silence)}; with it {shards} that {_are(found.only_copies)} nowhere else would be lost; "
+        "nothing was changed.",
         details=details,
         hint=_way_back(found),
     )
 
 
+def _clause(sentence: str) -> str:
+    return sentence.rstrip(".")
+
+
+def _start(address: NodeAddress) -> str:
+    return f"If it is paused: {address.compose_command('unpause')}; else: {address.compose_command('start')}"
+
+
 def _way_back(found: Departure) -> str:
-    drops = " ".join(f"DROP TABLE {table.table};" for table in found.held if table.only_copies)
-    command = found.address.compose_command
-    way = f"Bring it back, then drain it: {command('start')} (or {command('unpause')})."
-    if not drops:
-        return way
-    # Citus drops no table while a node does not answer; one that is empty is enough for it.
-    return (
-        f"{way} If its data are lost for good: give it an empty volume ({command('rm -sf')}; docker volume rm; "
-        f"citus-cluster up), drop what has lost shards ({drops}), remove it, and restore the tables from a backup."
-    )
+    way = f"{_start(found.address)}. Then: citus-cluster nodes drain {found.name} --wait"
+    lost = any(table.only_copies for table in found.held)
+    return f"{way}\nIf its data are lost for good, see A worker that is lost, in docs/operations.md." if lost else way
+
+
+def called(address: NodeAddress) -> str:
+    """Name a worker as our commands take it: its service, or HOST:PORT."""
+    return address.host if address.is_service else str(address)
 
 
 def resolve_name(name: str, own: Mapping[str, NodeAddress], registry: Registry) -> NodeAddress:
@@ -228,12 +265,23 @@ def resolve_name(name: str, own: Mapping[str, NodeAddress], registry: Registry) 
         raise UsageError(
             f"{name} may be {_either(fitting)}.", hint="Name the worker with its port: HOST:PORT, as status shows it."
         )
-    workers = [str(node.address) for node in registry.nodes if not node.is_coordinator]
+    services = {address: service for service, address in own.items()}
+    workers = [services.get(node.address, str(node.address)) for node in registry.nodes if not node.is_coordinator]
     known_words = f"the workers are {', '.join(workers)}" if workers else "there are no workers"
+    meant = _closest(name, workers)
     raise UsageError(
         f"There is no worker {name!r}: {known_words}.",
-        hint="Name it as citus-cluster status shows it, HOST or HOST:PORT.",
+        hint=(f"Did you mean {meant}? " if meant else "")
+        + "A worker is named by its service, or as citus-cluster status shows it: HOST or HOST:PORT.",
     )
+
+
+def _closest(name: str, workers: Sequence[str]) -> str | None:
+    """Guess a worker from its container's name (shop-worker3), from a part (worker3, 3), or from a mistyped name."""
+    number = re.fullmatch(r"(?:.*worker-?)?(\d+)", name)
+    if number and (service := f"citus-worker{number[1]}") in workers:
+        return service
+    return next(iter(difflib.get_close_matches(name, workers, n=1, cutoff=0.8)), None)
 
 
 def find_heirs(node: RegisteredNode | None, nodes: Iterable[RegisteredNode]) -> tuple[NodeAddress, ...]:

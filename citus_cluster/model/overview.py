@@ -9,7 +9,11 @@ from citus_cluster.model.rebalance import RebalanceStatus
 
 @dataclass(frozen=True)
 class NodeOverview:
-    """One node. ``reason`` says why the unknown is unknown; ``shard_bytes`` counts what lies on this node."""
+    """One node. ``reason`` says why the unknown is unknown; ``shard_bytes`` counts what lies on this node.
+
+    ``shard_count`` counts every placement; ``reference_count`` those among them that no rebalance or drain moves: of
+    reference tables, of which every node has a copy, and of local ones.
+    """
 
     address: NodeAddress
     role: str
@@ -20,6 +24,24 @@ class NodeOverview:
     shard_count: int
     shard_bytes: int | None
     reason: str | None = None
+    reference_count: int = 0
+
+    @property
+    def distributed_count(self) -> int:
+        """Shards that can move."""
+        return self.shard_count - self.reference_count
+
+    @property
+    def is_drained(self) -> bool:
+        """It is a worker that gets no shards any more; it may hold some still."""
+        return self.role == "worker" and self.is_active and not self.should_have_shards
+
+    @property
+    def condition(self) -> str:
+        """One word: active, drained, draining (shards are left on it), or disabled."""
+        if not self.is_active:
+            return "disabled"
+        return ("draining" if self.distributed_count else "drained") if self.is_drained else "active"
 
     def as_dict(self) -> Mapping[str, object]:
         return {
@@ -30,7 +52,9 @@ class NodeOverview:
             "should_have_shards": self.should_have_shards,
             "postgres_version": self.postgres_version,
             "citus_version": self.citus_version,
+            "condition": self.condition,
             "shard_count": self.shard_count,
+            "reference_count": self.reference_count,
             "shard_bytes": self.shard_bytes,
             "reason": self.reason,
         }

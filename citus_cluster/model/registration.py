@@ -23,6 +23,11 @@ class RegisteredNode:
     def is_coordinator(self) -> bool:
         return self.group_id == COORDINATOR_GROUP
 
+    @property
+    def is_drained(self) -> bool:
+        """Whether it is a worker that gets no shards any more; it may hold some still."""
+        return self.is_active and self.role == "primary" and not (self.is_coordinator or self.should_have_shards)
+
 
 @dataclass(frozen=True)
 class Registry:
@@ -87,9 +92,17 @@ def reconsider(wish: Wish, registry: Registry, system_identifier: str | None) ->
     return replace(wish, outcome=None, reason=None, another_server=True)
 
 
+def decide_again(wish: Wish, before: Registry, now: Registry) -> Wish:
+    """Decide anew under the lock; a wish for another server holds where nothing has become of its name ``before``."""
+    again = _decide_one(now, wish.address)
+    left = now.released.get(wish.address)
+    same = left is not None and left == before.released.get(wish.address) and now.find(wish.address) is None
+    return wish if wish.another_server and same else again
+
+
 def unrecorded(registry: Registry, desired: Sequence[NodeAddress]) -> tuple[NodeAddress, ...]:
-    """Desired workers that are registered, but not in our table yet: a later removal must be seen as one."""
-    known = registry.recorded or frozenset()
+    """Desired workers that are registered, but not so in our table yet: a later removal must be seen as one."""
+    known = (registry.recorded or frozenset()) - registry.released.keys()
     return tuple(address for address in dict.fromkeys(desired) if registry.find(address) and address not in known)
 
 

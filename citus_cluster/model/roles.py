@@ -5,14 +5,14 @@ A role that was made here is recorded on the coordinator: with what it may do, a
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 
 from citus_cluster.model.names import user_problem
 from citus_cluster.model.nodes import NodeAddress
 
 DEFAULT_SCHEMA = "public"
-_FOLDED = re.compile(r"[a-z_][a-z0-9_-]*")
+_ROLE = re.compile(r"[a-z_][a-z0-9_-]{0,62}")
 _SCHEMAS_THAT_CANNOT_BE = frozenset({"pg_catalog", "information_schema", "pg_toast", "citus", "citus_internal"})
 
 
@@ -94,14 +94,15 @@ class Defaults:
 
 
 def role_problem(name: str, superuser: str) -> str | None:
-    """Check a role's name, also as a file's: no capitals, which a disk may not tell from small letters."""
+    """Check a role's name, also as a file's: no capitals, which SQL folds, and a disk may take for small letters."""
     if name == superuser:
-        return f"{name!r} is the superuser of this cluster: choose another name"
-    if problem := user_problem(name):
-        return problem
-    if not _FOLDED.fullmatch(name):
-        return f"{name!r} has capital letters, which SQL folds unless they are quoted: use small ones"
-    return None
+        return f"{name!r} is the superuser of this cluster, not one of its ordinary roles"
+    if not _ROLE.fullmatch(name):
+        return (
+            f"{name!r} is no name for a role here: take small letters, digits, '_' and '-', beginning with a letter or "
+            "'_', at most 63 characters"
+        )
+    return user_problem(name)
 
 
 def schema_problem(name: str) -> str | None:
@@ -120,6 +121,11 @@ def merged(name: str, recorded: RoleRecord | None, access: Access | None, schema
         access or (recorded.access if recorded else Access.WRITE),
         tuple(dict.fromkeys((*known, *asked))),
     )
+
+
+def narrowed(recorded: RoleRecord, wish: RoleRecord) -> RoleRecord:
+    """The record after what goes beyond the wish is taken back, and before anything is given."""
+    return recorded if wish.access.covers(recorded.access) else replace(recorded, access=wish.access)
 
 
 def missing_on_objects(record: RoleRecord, holdings: Iterable[Holding]) -> Mapping[Holding, frozenset[str]]:
@@ -171,7 +177,8 @@ class RoleStatus:
 
     ``record`` is None for a role that was made by SQL, ``password_file`` None where this directory has none.
     ``missing_on``: nodes where it is not there, or that cannot connect as it. ``ungranted``: tables and so on
-    that lack what its access takes. ``exists`` is False where only its record is left.
+    that lack what its access takes. ``exists`` is False where only its record is left, ``forgotten`` True where its
+    password should be in this directory, and is not.
     """
 
     name: str
@@ -181,6 +188,7 @@ class RoleStatus:
     missing_on: tuple[NodeAddress, ...]
     ungranted: tuple[str, ...]
     password_file: str | None
+    forgotten: bool = False
 
     @property
     def problems(self) -> tuple[str, ...]:
@@ -192,6 +200,8 @@ class RoleStatus:
         if self.ungranted:
             more = f" and {len(self.ungranted) - 3} more" if len(self.ungranted) > 3 else ""
             found.append(f"it lacks privileges on {', '.join(self.ungranted[:3])}{more}")
+        if self.forgotten:
+            found.append(f"its password file is missing: citus-cluster roles create {self.name} writes it again")
         return tuple(found)
 
     def as_dict(self) -> Mapping[str, object]:

@@ -245,6 +245,14 @@ def grown_workers(current: int | Sequence[int], count: int, taken: Collection[in
     return count if isinstance(current, int) and grown == [*range(1, count + 1)] else grown
 
 
+def with_workers(current: int | Sequence[int], numbers: Collection[int]) -> int | list[int]:
+    """Give ``workers`` with these among them: a count, where it was one and says it still."""
+    own = range(1, current + 1) if isinstance(current, int) else current
+    more = set(numbers) - set(own)
+    grown = sorted({*own, *more}) if more else [*own]
+    return len(grown) if isinstance(current, int) and grown == [*range(1, len(grown) + 1)] else grown
+
+
 def without_worker(current: int | Sequence[int], number: int) -> int | list[int]:
     """Give ``workers`` without one of them: a count, as long as that says it."""
     if isinstance(current, int):

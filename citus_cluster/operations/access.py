@@ -1,6 +1,6 @@
 """How to reach a running cluster: what a person pastes after it has started."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from shlex import quote
@@ -42,8 +42,11 @@ class Access:
         }
 
 
-def access(directory: Directory) -> Access:
-    """Put the commands together for one directory; paths in them are relative to where the user is."""
+def access(directory: Directory, drained: Sequence[str] = ()) -> Access:
+    """Put the commands together for one directory; paths in them are relative to where the user is.
+
+    ``drained`` names workers that are about to leave.
+    """
     topology = directory.topology
     node, api = topology.coordinator, topology.admin_api
     user, database = quote(topology.user), quote(topology.database)
@@ -58,7 +61,7 @@ def access(directory: Directory) -> Access:
         admin_api_url=f"http://{host}:{api.host_port}" if api else None,
         admin_api_token_file=f"{folder}{ADMIN_TOKEN}" if api else None,
         companions=dict(_companions(topology, folder)),
-        next_commands=_next_commands(directory),
+        next_commands=_next_commands(directory, drained),
         connection=directory.coordinator() if node else None,
     )
 
@@ -79,16 +82,15 @@ def _companions(topology: Topology, folder: str) -> Iterator[tuple[str, str]]:
         yield node.service, f"docker exec -it {node.container_name} cqlsh"
 
 
-def _next_commands(directory: Directory) -> tuple[str, ...]:
+def _next_commands(directory: Directory, drained: Sequence[str]) -> tuple[str, ...]:
     topology = directory.topology
     if topology.coordinator is None:
         return tuple(
             f"python add_worker.py --host {worker.address.host} --port {worker.address.port}"
             for worker in topology.workers
         )
-    return (
-        "citus-cluster status",
-        f"python setup_citus_cluster.py --workers={len(topology.workers) + 1} --yes --up",
-        "citus-cluster rebalance start --wait",
-        "citus-cluster down",
-    )
+    grow = f"python setup_citus_cluster.py --workers={len(topology.workers) + 1} --yes --up"
+    # Where shards are left on them, it goes on; where none are, it says what is next.
+    leave = f"citus-cluster nodes drain {' '.join(map(quote, drained))} --wait"
+    following = (leave,) if drained else (grow, "citus-cluster rebalance start --wait")
+    return ("citus-cluster status", *following, "citus-cluster down")

@@ -1,8 +1,9 @@
 """An existing generated directory, loaded: what every operation after the set-up starts from."""
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from shlex import quote
 from typing import TYPE_CHECKING
 
 from citus_cluster.errors import UsageError
@@ -34,10 +35,15 @@ class Directory:
 
     def coordinator(self) -> "ConnectionInfo":
         """Give how this machine reaches the coordinator. Raises UsageError where there is none."""
-        if self.topology.coordinator is None:
+        if not self.spec.coordinator:
             raise UsageError(
                 "This directory has no coordinator: its workers belong to one on another server.",
                 hint="Run the command in the coordinator's directory, or name the coordinator with --dsn.",
+            )
+        if self.topology.coordinator is None:
+            raise UsageError(
+                "Citus is not among the services of this directory.",
+                hint="Add it to the services in cluster.yaml, then run setup_citus_cluster.py and citus-cluster up.",
             )
         return self.connection(self.topology.coordinator)
 
@@ -73,8 +79,8 @@ def read_spec(path: Path, source: str) -> object:
     return load_yaml(text, source)
 
 
-def load(root: Path, *, leaving: Collection[str] = ()) -> Directory:
-    """Load a directory that a set-up wrote; ``leaving`` are workers, by service or address, that it may lack already.
+def load(root: Path, *, may_lack_workers: bool = False) -> Directory:
+    """Load a directory that a set-up wrote; ``may_lack_workers`` is for what takes workers out of cluster.yaml.
 
     Raises UsageError where there is none, SpecError, and ImmutableError where cluster.yaml has since become
     that of another cluster: under another name, new and empty volumes would be made.
@@ -85,9 +91,11 @@ def load(root: Path, *, leaving: Collection[str] = ()) -> Directory:
         missing = "generated/" if manifest is None else secrets.SUPERUSER_PASSWORD if password is None else SPEC_FILE
         raise UsageError(
             f"There is no complete cluster in {root}: {missing} is missing.",
-            hint="Run python setup_citus_cluster.py here first"
-            + (" (it starts from cluster.yaml)" if (root / SPEC_FILE).exists() else " (--workers=3)")
-            + ", or name another directory with --dir.",
+            hint="Make one first: python setup_citus_cluster.py"
+            + ("" if (root / SPEC_FILE).exists() else " --workers=3")
+            + ("" if root == Path.cwd() else f" --output-dir {quote(str(root))}")
+            + (" (it starts from cluster.yaml)" if (root / SPEC_FILE).exists() else "")
+            + ". Or name another directory with --dir.",
         )
     spec = parse_spec(read_spec(root / SPEC_FILE, SPEC_FILE))
     pg_major = spec.images.pg_major or known_pg_major(spec.images.citus) or manifest.identity.get("pg_major")
@@ -97,6 +105,7 @@ def load(root: Path, *, leaving: Collection[str] = ()) -> Directory:
             hint="Run python setup_citus_cluster.py again in this directory.",
         )
     topology, _ = resolve(spec, memory_mb=spec.resources.memory_mb, cpus=spec.resources.cpus, pg_major=int(pg_major))
+    leaving = manifest.identity.get("addresses", {}) if may_lack_workers else ()
     refuse_immutable(manifest.identity, identity_of(topology, manifest.identity, leaving), topology)
     return Directory(root, spec, topology, manifest, password)
 

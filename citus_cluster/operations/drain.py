@@ -1,24 +1,21 @@
 """Draining workers: their shards move to the other nodes, online, in Citus' own background job."""
 
-import asyncio
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 
-from citus_cluster.errors import InUseError, LockedError, RebalanceError
+from citus_cluster.errors import CitusClusterError, InUseError, LockedError, RebalanceError, UsageError
 from citus_cluster.model.events import Emit, Event, EventKind
-from citus_cluster.model.leaving import Departure, count, refuse_change, refuse_drain, with_hint
+from citus_cluster.model.leaving import Departure, called, count, refuse_drain, refuse_undo, with_hint
 from citus_cluster.model.nodes import NodeAddress
 from citus_cluster.model.rebalance import RebalanceOptions, RebalancePlan, RebalanceStatus, TransferMode
 from citus_cluster.model.registration import RegisteredNode
 from citus_cluster.operations import rebalance
 from citus_cluster.operations.leaving import WAIT_FOR_LOCK_S, look
-from citus_cluster.runtime import citus_leaving
+from citus_cluster.runtime import citus_leaving, citus_nodes
 from citus_cluster.runtime.citus import writer_lock
 from citus_cluster.runtime.citus_rebalance import running_job_id
 from citus_cluster.runtime.postgres import Connection, translated
-
-_STOP_TIMEOUT_S = 60.0
 
 
 @dataclass(frozen=True)
@@ -41,10 +38,34 @@ class Drained:
         }
 
 
-async def plan(conn: Connection, workers: Mapping[str, NodeAddress]) -> RebalancePlan:
-    """Preview: the moves that a drain would make now; changes nothing. Raises as :func:`drain`."""
+@dataclass(frozen=True)
+class DrainPlan:
+    """What a drain would do now: its moves, what it would warn of, and why it would be refused (None: it would not)."""
+
+    moves: RebalancePlan
+    warnings: tuple[str, ...]
+    refusal: CitusClusterError | None
+
+    def as_dict(self) -> Mapping[str, object]:
+        plain = {**self.moves.as_dict(), "warnings": list(self.warnings)}
+        return {**plain, "error": self.refusal.as_dict()} if self.refusal else plain
+
+
+async def plan(conn: Connection, workers: Mapping[str, NodeAddress], *, mode: TransferMode) -> DrainPlan:
+    """Preview: the moves that a drain would make now, and what would stop them; changes nothing.
+
+    Raises as :func:`drain` where no moves can be told.
+    """
     found = await _look(conn, workers)
-    return await rebalance.plan(conn, RebalanceOptions(drain_only=True), without=_nodes(found))
+    options = RebalanceOptions(mode=mode, drain_only=True)
+    preview = await rebalance.plan(conn, options, without=_nodes(found))
+    events: list[Event] = []
+    try:
+        await rebalance.check(conn, options, preview, events.append)
+        refusal = None
+    except (RebalanceError, UsageError) as error:
+        refusal = error
+    return DrainPlan(preview, tuple(event.message for event in events), refusal)
 
 
 async def drain(
@@ -65,7 +86,7 @@ async def drain(
         if job_id is None:
             preview = await rebalance.plan(conn, options, without=_nodes(found))
             await rebalance.check(conn, options, preview, emit)
-            await _mark(conn, found, emit)
+            await _mark(conn, workers, found, emit)
             left = sum(one.shards for one in found)
             moving = any(move.source in workers.values() for move in preview.moves)
             if not moving or (before is not None and left >= before):
@@ -74,6 +95,10 @@ async def drain(
             job_id = await _start(conn, found, options, emit)
         elif not wait:
             await _refuse_other_job(conn, found, job_id)
+        elif await _is_ours(conn, found, job_id):
+            emit(Event(rebalance.STEP, EventKind.STARTED, f"rebalance {job_id} is at it already: following it"))
+        else:
+            rebalance.tell_followed(job_id, emit)
         if job_id is not None and not wait:
             return Drained(found, await rebalance.status(conn, job_id))
         if job_id is not None:
@@ -85,8 +110,11 @@ async def _look(conn: Connection, workers: Mapping[str, NodeAddress]) -> tuple[D
     found = []
     for name, address in workers.items():
         one = await look(conn, name, address)
-        found.append(replace(one, heirs=tuple(heir for heir in one.heirs if heir not in workers.values())))
-        refuse_drain(found[-1])
+        heirs, drained = (
+            tuple(other for other in others if other not in workers.values()) for others in (one.heirs, one.drained)
+        )
+        found.append(replace(one, heirs=heirs, drained=drained))
+    refuse_drain(found)
     return tuple(found)
 
 
@@ -133,18 +161,25 @@ async def _follow(conn: Connection, found: Sequence[Departure], job_id: int, emi
         ) from None
 
 
-async def _mark(conn: Connection, found: Sequence[Departure], emit: Emit) -> None:
-    for one in found:
-        if one.node and one.node.should_have_shards:
-            await _set_should_have_shards(conn, one, False)
-            message = f"{one.address} gets no new shards from now on"
-            emit(Event(f"mark:{one.address}", EventKind.DONE, message, {"should_have_shards": False}))
+async def _mark(conn: Connection, workers: Mapping[str, NodeAddress], found: Sequence[Departure], emit: Emit) -> None:
+    if not any(node.should_have_shards for node in _nodes(found)):
+        return
+    async with _changing(conn, found):
+        # Planning takes its time, in which another drain or removal may have taken the last other node.
+        unmarked = [one.address for one in _nodes(await _look(conn, workers)) if one.should_have_shards]
+        await citus_leaving.set_should_have_shards(conn, unmarked, False)
+    for address in unmarked:
+        message = f"{address} gets no new shards from now on"
+        emit(Event(f"mark:{address}", EventKind.DONE, message, {"should_have_shards": False}))
 
 
-async def _set_should_have_shards(conn: Connection, found: Departure, value: bool) -> None:
+@asynccontextmanager
+async def _changing(conn: Connection, found: Sequence[Departure]) -> AsyncIterator[None]:
+    """Hold the lock of writers for a change of these workers."""
+    addresses = ", ".join(str(one.address) for one in found)
     try:
-        async with translated(f"changing {found.address}"), writer_lock(conn, wait_s=WAIT_FOR_LOCK_S):
-            await citus_leaving.set_should_have_shards(conn, found.address, value)
+        async with translated(f"changing {addresses}"), writer_lock(conn, wait_s=WAIT_FOR_LOCK_S):
+            yield
     except LockedError as error:
         raise with_hint(
             error, "Run the command again when that is done; citus-cluster rebalance wait follows one."
@@ -190,50 +225,54 @@ def _conclude(found: tuple[Departure, ...], status: RebalanceStatus | None, emit
 async def undo(conn: Connection, workers: Mapping[str, NodeAddress], emit: Emit) -> Drained:
     """Let workers hold shards again, and stop the job that drains them. Shards that have moved stay where they are.
 
-    Idempotent. Raises UsageError, InUseError, LockedError.
+    Says what else the job was at. Idempotent. Raises UsageError, InUseError, LockedError.
     """
+    ended = []
     for name, address in workers.items():
         one = await look(conn, name, address)
-        refuse_change(one)
-        if one.others_silent:
-            raise InUseError(
-                "Citus tells every active node of the change, and not all answer: " + " ".join(one.others_silent),
-                details=one.others_silent,
-                hint="Start or unpause it, then run the command again.",
-            )
-        await _undo_one(conn, one, emit)
+        refuse_undo(one)
+        ended.append(await _undo_one(conn, one, emit))
+    for job_id in ended:
+        if job_id is not None:
+            await _tell_what_stopped(conn, job_id, workers.values(), emit)
     return Drained(tuple([await look(conn, name, address) for name, address in workers.items()]), None)
 
 
-async def _undo_one(conn: Connection, found: Departure, emit: Emit) -> None:
+async def _undo_one(conn: Connection, found: Departure, emit: Emit) -> int | None:
+    """Give the job that was ended for it, if one was."""
     step = f"mark:{found.address}"
     node = found.node
     if node is None or node.should_have_shards:
         message = f"{found.address} may hold shards: there is nothing to undo"
         emit(Event(step, EventKind.SKIPPED, message, {"should_have_shards": True}))
-        return
+        return None
+    ended = None
     job_id = await _running(conn)
     if job_id is not None:
         async with translated("looking at the running rebalance"):
             drains = await citus_leaving.moves_off(conn, job_id, node.node_id)
         if drains:
-            await _stop(conn, job_id, emit)
-    await _set_should_have_shards(conn, found, True)
+            await rebalance.end(conn, job_id, emit)
+            ended = job_id
+    async with _changing(conn, [found]):
+        await citus_leaving.set_should_have_shards(conn, [found.address], True)
     emit(Event(step, EventKind.DONE, f"{found.address} may hold shards again", {"should_have_shards": True}))
+    return ended
 
 
-async def _stop(conn: Connection, job_id: int, emit: Emit) -> None:
+async def _tell_what_stopped(conn: Connection, job_id: int, undone: Collection[NodeAddress], emit: Emit) -> None:
+    """Say what else a job was at that was ended: none of it goes on by itself."""
+    async with translated("looking at what is left to move"):
+        sources = await citus_leaving.unfinished_sources(conn, job_id)
+        nodes = (await citus_nodes.read_registry(conn)).nodes
+        marked = [node for node in nodes if not (node.is_coordinator or node.should_have_shards) and node.is_active]
+        holding = [node.address for node in marked if await citus_leaving.held_placements(conn, node.group_id)]
     step = f"stop:{job_id}"
-    emit(Event(step, EventKind.STARTED, f"stopping rebalance {job_id}"))
-    with suppress(RebalanceError):  # it has ended meanwhile
-        await rebalance.stop(conn)
-    try:
-        async with asyncio.timeout(_STOP_TIMEOUT_S):
-            while not (await rebalance.status(conn, job_id)).state.is_final:  # noqa: ASYNC110 # another process
-                await asyncio.sleep(0.5)
-    except TimeoutError:
-        raise LockedError(
-            f"Rebalance {job_id} did not stop within {_STOP_TIMEOUT_S:g} s.",
-            hint="citus-cluster rebalance status shows what it waits for; run the command again when it has ended.",
-        ) from None
-    emit(Event(step, EventKind.DONE, f"rebalance {job_id} is stopped", {"job_id": job_id}))
+    if holding:
+        names = " ".join(map(called, holding))
+        message = f"the drain of {names} was stopped with it: citus-cluster nodes drain {names} --wait goes on"
+        emit(Event(step, EventKind.WARNING, message, {"nodes": [str(address) for address in holding]}))
+    named = {node.node_id for node in nodes if node.address in undone} | {node.node_id for node in marked}
+    if sources - named:
+        message = f"rebalance {job_id} had other moves too: citus-cluster rebalance start goes on with them"
+        emit(Event(step, EventKind.WARNING, message, {"job_id": job_id}))

@@ -48,6 +48,7 @@ async def look(conn: Connection, name: str, worker: NodeAddress) -> Departure:
             heirs=find_heirs(node, known.nodes),
             standbys=tuple(one.address for one in others if node and one.group_id == node.group_id),
             others_silent=await citus_probe.silent_nodes(conn, others),
+            drained=tuple(one.address for one in others if one.is_drained),
             twin=await _find_twin(conn, known, identifier) if node is None and identifier else None,
         )
 
@@ -170,6 +171,9 @@ async def release(conn: Connection, worker: NodeAddress, *, is_gone: bool) -> No
     """Let another server have the name of a worker that has left: cluster.yaml names it no longer.
 
     ``is_gone``: the server that had it cannot come back, so that it need not be known to tell others from it.
+    Idempotent. Raises LockedError.
     """
-    async with translated(f"releasing the name of {worker}"):
-        await citus_leaving.release_name(conn, worker, is_gone=is_gone)
+    async with translated(f"releasing the name of {worker}"), writer_lock(conn, wait_s=WAIT_FOR_LOCK_S):
+        # It may have been brought back meanwhile.
+        if (await citus_nodes.read_registry(conn)).find(worker) is None:
+            await citus_leaving.release_name(conn, worker, is_gone=is_gone)

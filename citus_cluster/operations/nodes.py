@@ -26,6 +26,7 @@ from citus_cluster.model.registration import (
     Registry,
     Wish,
     decide,
+    decide_again,
     foreign_coordinator,
     mismatch,
     possible_twin,
@@ -160,11 +161,7 @@ async def _fulfil(
     try:
         await _check_candidate(conn, coordinator, wish.address, own, registry)
         return await _register(
-            conn,
-            wish.address,
-            explicit=wish.another_server,
-            timeout_s=max(POLL_S, remaining_s),
-            wait_for_lock_s=wait_for_lock_s,
+            conn, wish, registry, timeout_s=max(POLL_S, remaining_s), wait_for_lock_s=wait_for_lock_s
         )
     except (UnreachableError, MismatchError, LockedError) as error:
         if conn.closed:
@@ -234,12 +231,19 @@ async def _check_roughly(conn: Connection, worker: NodeAddress) -> None:
 
 
 async def _register(
-    conn: Connection, worker: NodeAddress, *, explicit: bool, timeout_s: float, wait_for_lock_s: float
+    conn: Connection,
+    wish: Wish,
+    before: Registry,
+    *,
+    explicit: bool = False,
+    timeout_s: float,
+    wait_for_lock_s: float,
 ) -> NodeResult:
-    """Add one worker that was found fit, under the lock, looking once more at what has become of it meanwhile."""
+    """Add one worker that was found fit, under the lock, looking once more at what has become of it ``before``."""
+    worker = wish.address
     async with writer_lock(conn, wait_s=min(wait_for_lock_s, timeout_s)):
         registry = await citus_nodes.read_registry(conn)
-        wish = decide(registry, [worker])[0]
+        wish = decide_again(wish, before, registry)
         if wish.outcome is Outcome.ALREADY or (wish.outcome is Outcome.WITHDRAWN and not explicit):
             return NodeResult(worker, wish.outcome, wish.reason)
         patience_s = min(timeout_s, citus_nodes.CHANGE_TIMEOUT_S)
@@ -324,14 +328,17 @@ async def add_worker(
         registry = await citus_nodes.read_registry(conn)
         if not _settled(registry, here, [worker]):
             registry = await _prepare(conn, here, [worker], wait_for_lock_s)
-        if decide(registry, [worker])[0].outcome is Outcome.ALREADY:
+        wish = decide(registry, [worker])[0]
+        if wish.outcome is Outcome.ALREADY:
             await _wait_until_answering(conn, worker, emit, deadline)
             result = NodeResult(worker, Outcome.ALREADY)
         else:
             own = await citus_probe.own_identity(conn)
             await _wait_until_fit(conn, here, worker, own, emit, deadline)
             left_s = max(10.0, deadline - time.monotonic())
-            result = await _register(conn, worker, explicit=True, timeout_s=left_s, wait_for_lock_s=wait_for_lock_s)
+            result = await _register(
+                conn, wish, registry, explicit=True, timeout_s=left_s, wait_for_lock_s=wait_for_lock_s
+            )
         _report(emit, result)
         return result
 

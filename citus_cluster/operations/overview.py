@@ -1,8 +1,9 @@
 """The cluster at a glance, in bounded time: what a node that hangs does not say is unknown."""
 
+import asyncio
 import time
-from collections import defaultdict
-from collections.abc import Mapping
+from collections import Counter, defaultdict
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence, Set
 
 import psycopg
 
@@ -16,37 +17,79 @@ from citus_cluster.runtime.postgres import Connection, describe, translated
 
 BUDGET_S = 15.0
 """After this long no further node is asked; those left are unknown."""
+_AT_ONCE = 4
+"""Nodes that are asked at the same time, each over a session of its own: sizes of thousands of shards take time."""
 
 
-async def overview(conn: Connection) -> Overview:
-    """Nodes, tables and the latest rebalance. Raises UnreachableError if the coordinator is away."""
+async def overview(conn: Connection, connect_again: Callable[[], Awaitable[Connection]] | None = None) -> Overview:
+    """Nodes, tables and the latest rebalance. Raises UnreachableError if the coordinator is away.
+
+    With ``connect_again``, which opens one more session, several nodes are asked at once.
+    """
     deadline = time.monotonic() + BUDGET_S
     async with translated("reading the state of the cluster"):
         registry = await citus_nodes.read_registry(conn)
         by_group: dict[int, list[Placement]] = defaultdict(list)
         for placement in await citus_tables.read_placements(conn):
             by_group[placement.group_id].append(placement)
-        answers: dict[int, NodeAnswer | str] = {}
-        for node in registry.nodes:
-            answers[node.node_id] = await _answer(conn, node, by_group[node.group_id], deadline)
-        nodes = tuple(_describe_node(node, len(by_group[node.group_id]), answers) for node in registry.nodes)
+        answers = await _ask_all(conn, connect_again, registry.nodes, by_group, deadline)
+        rows = await citus_tables.read_tables(conn)
+        movable = {row.oid for row in rows if row.moves}
+        nodes = tuple(_describe_node(node, by_group[node.group_id], movable, answers) for node in registry.nodes)
         sizes = _sizes(registry.nodes, by_group, answers)
+        shards = {(p.table_oid, p.shard_id) for group in by_group.values() for p in group}
+        shard_counts = Counter(table_oid for table_oid, _ in shards)
         tables = tuple(
             TableOverview(
                 name=row.name,
                 type=row.type,
                 distribution_column=row.distribution_column,
-                shard_count=len({p.shard_id for group in by_group.values() for p in group if p.table_oid == row.oid}),
+                shard_count=shard_counts[row.oid],
                 size_bytes=sizes.get(row.oid, 0),
                 colocation_id=row.colocation_id,
             )
-            for row in await citus_tables.read_tables(conn)
+            for row in rows
         )
         known: dict[int, int] = {}
         for answer in answers.values():
             known |= answer.sizes if isinstance(answer, NodeAnswer) else {}
         silent = [node.reason for node in nodes if node.reason and node.is_active]
         return Overview(nodes, tables, await rebalance.status(conn, sizes=known, silent=silent))
+
+
+async def _ask_all(
+    conn: Connection,
+    connect_again: Callable[[], Awaitable[Connection]] | None,
+    nodes: Sequence[RegisteredNode],
+    by_group: Mapping[int, list[Placement]],
+    deadline: float,
+) -> Mapping[int, NodeAnswer | str]:
+    """Answer of each node, by node id."""
+    answers: dict[int, NodeAnswer | str] = {}
+    left: Iterator[RegisteredNode] = iter(nodes)
+
+    async def ask(session: Connection) -> None:
+        for node in left:
+            answers[node.node_id] = await _answer(session, node, by_group.get(node.group_id, []), deadline)
+
+    async def ask_beside(open_session: Callable[[], Awaitable[Connection]]) -> None:
+        try:
+            session = await open_session()
+        except CitusClusterError:
+            return  # no session is free: the first one asks them all
+        async with session:
+            await ask(session)
+
+    beside = [connect_again] * (min(_AT_ONCE, len(nodes)) - 1) if connect_again else []
+    asking = [ask(conn), *(ask_beside(open_session) for open_session in beside)]
+    tasks = [asyncio.create_task(one) for one in asking]
+    try:
+        await asyncio.gather(*tasks)
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+    return answers
 
 
 async def _answer(
@@ -65,7 +108,9 @@ async def _answer(
         return describe(error)
 
 
-def _describe_node(node: RegisteredNode, shard_count: int, answers: Mapping[int, NodeAnswer | str]) -> NodeOverview:
+def _describe_node(
+    node: RegisteredNode, placements: Sequence[Placement], movable: Set[int], answers: Mapping[int, NodeAnswer | str]
+) -> NodeOverview:
     answer = answers[node.node_id]
     known = answer if isinstance(answer, NodeAnswer) else None
     role = "coordinator" if node.is_coordinator else "worker"
@@ -76,7 +121,8 @@ def _describe_node(node: RegisteredNode, shard_count: int, answers: Mapping[int,
         should_have_shards=node.should_have_shards,
         postgres_version=known.postgres_version if known else None,
         citus_version=known.citus_version if known else None,
-        shard_count=shard_count,
+        shard_count=len(placements),
+        reference_count=sum(placement.table_oid not in movable for placement in placements),
         shard_bytes=sum(known.sizes.values()) if known else None,
         reason=answer if isinstance(answer, str) else None,
     )

@@ -3,24 +3,26 @@
 Also how cluster.yaml follows the coordinator, where a worker was removed there alone. Its volume always stays.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 from citus_cluster.errors import EditedFileError, EngineUnavailableError, UsageError
 from citus_cluster.model.effects import EffectKind
 from citus_cluster.model.events import Emit, Event, EventKind
+from citus_cluster.model.identity import known_workers
 from citus_cluster.model.leaving import Departure, refuse_removal
 from citus_cluster.model.names import container_name, volume_name
 from citus_cluster.model.nodes import NodeAddress
-from citus_cluster.model.spec import without_worker
+from citus_cluster.model.spec import with_workers, without_worker
 from citus_cluster.operations import leaving
 from citus_cluster.operations.directory import Directory
 from citus_cluster.operations.request import SetupRequest
 from citus_cluster.operations.setup import SetupPlan, apply_setup, plan_setup
 from citus_cluster.runtime.engine import Container, Engine, in_thread
-from citus_cluster.runtime.postgres import Connection
+from citus_cluster.runtime.postgres import Connection, ConnectionInfo
 
 # It holds nothing that is not elsewhere, and a kill is safe; but a server that does not know yet that others have left
 # looks for them, and would take a minute to stop.
@@ -32,8 +34,8 @@ _OVERRIDES = ("docker-compose.override.yml", "docker-compose.override.yaml")
 class RemovalPlan:
     """What the removal of a worker would do; printed and carried out from this one value.
 
-    ``setup`` is None for a worker that is not of this directory. ``container`` goes, ``volume`` stays; ``knows_engine``
-    says whether an engine told of them.
+    ``setup`` is None for a worker that is not of this directory, or is the last one where no coordinator is.
+    ``container`` goes, ``volume`` stays; ``knows_engine`` says whether an engine told of them.
     """
 
     departure: Departure
@@ -97,8 +99,8 @@ async def plan_removal(
     found = await leaving.look(conn, name, worker)
     refuse_removal(found, force=force)
     if directory is None or service is None:
-        return RemovalPlan(found, force, None, None, None, None, _notes_of_a_stranger(found))
-    if directory.topology.coordinator is None and found.node is None and not found.recorded:
+        return RemovalPlan(found, force, None, None, None, None, _notes_of_a_stranger(conn, found))
+    if not directory.spec.coordinator and found.node is None and not found.recorded:
         raise UsageError(
             f"That coordinator has never had {worker}, so it knows nothing of its shards; nothing was changed.",
             hint="Name the coordinator of these workers with --dsn.",
@@ -108,10 +110,17 @@ async def plan_removal(
     return RemovalPlan(found, force, service, setup, container, volume, (*notes, *more), knows_engine=not more)
 
 
-def _notes_of_a_stranger(found: Departure) -> tuple[str, ...]:
+def _notes_of_a_stranger(conn: Connection, found: Departure) -> tuple[str, ...]:
+    """Say how it is stopped where it runs: there the directory's own password opens the coordinator."""
     if found.silence:
         return ()
-    return (f"{found.address} runs on: stop it there, since it still answers with what it knew of the cluster.",)
+    seen = NodeAddress(conn.info.host, conn.info.port)
+    home = found.coordinator if found.coordinator and not found.coordinator.is_service else seen
+    dsn = ConnectionInfo(home.host, home.port, conn.info.user, conn.info.dbname, password="").dsn()
+    return (
+        f"{found.address} runs on, and still answers with what it knew of the cluster. On its server, in its "
+        f"directory, this stops it: citus-cluster nodes remove {found.address} --dsn {quote(dsn)}",
+    )
 
 
 def _plan_files(
@@ -120,9 +129,10 @@ def _plan_files(
     """Plan the files without the worker, and say what the user must change by hand."""
     root, spec = directory.root, directory.spec
     number = int(service.removeprefix("citus-worker"))
-    if not spec.coordinator and spec.worker_numbers == (number,):
+    lacking = {*known_workers(directory.manifest.identity)} - {*spec.worker_numbers, number}
+    if not spec.coordinator and {*spec.worker_numbers, *lacking} == {number}:
         return None, (f"It is the last worker in {root}: citus-cluster down takes the rest of it down.",)
-    values: dict[str, Any] = {"workers": without_worker(spec.workers, number)}
+    values: dict[str, Any] = {"workers": without_worker(with_workers(spec.workers, lacking), number)}
     if service in spec.settings.nodes:
         values[f"settings.nodes.{service}"] = None
     request = SetupRequest(root=root, values=values, leaving=frozenset({service}))
@@ -134,7 +144,16 @@ def _plan_files(
             hint="Move the edits into cluster.yaml (settings) or docker-compose.override.yml, or let "
             "setup_citus_cluster.py --force replace the files; then run the command again.",
         )
-    return plan, tuple(_overrides(root, service))
+    return plan, (*_returns(lacking), *_overrides(root, service))
+
+
+def _returns(numbers: Collection[int]) -> Iterable[str]:
+    for number in sorted(numbers):
+        service = f"citus-worker{number}"
+        yield (
+            f"cluster.yaml lacks {service} too, which has not left through this tool: it is named there again until "
+            f"citus-cluster nodes remove {service}"
+        )
 
 
 def _overrides(root: Path, service: str) -> list[str]:
@@ -180,7 +199,7 @@ async def remove(conn: Connection, plan: RemovalPlan, emit: Emit) -> None:
             emit(Event(f"files:{worker}", EventKind.DONE, message, {"files": written}))
     if plan.container:
         await _remove_container(plan.container, emit)
-    if plan.service:
+    if plan.setup:
         await leaving.release(conn, worker, is_gone=plan.knows_engine)
 
 

@@ -2,8 +2,10 @@
 
 import asyncio
 import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 
-from citus_cluster.errors import RoleError
+from citus_cluster.errors import CitusClusterError, RoleError
 from citus_cluster.model.events import Emit
 from citus_cluster.operations import role_cluster
 from citus_cluster.operations.role_cluster import Cluster, Done, count, look, refuse_names, refuse_torn
@@ -39,10 +41,16 @@ async def drop(
                 )
             refuse_torn(cluster, name)
             await _refuse_use(conn, cluster, name, reassign=reassign, disconnect=disconnect)
-            await _disconnect(conn, cluster, name, done)
-            if not reassign:
-                await _refuse_owner(conn, cluster, name)
-            await citus_roles.drop_role(conn, name, heir=home.coordinator.user if reassign else None)
+            # Nobody gets in any more: a session could make what dropping would take along.
+            await citus_roles.forbid_login(conn, name)
+            async with _said_to_be_locked_out(name):
+                await _disconnect(conn, cluster, name, done)
+                if not reassign:
+                    await _refuse_owner(conn, cluster, name)
+                given = await _owned(conn, cluster, name) if reassign else []
+                await citus_roles.drop_role(conn, name, heir=home.coordinator.user if reassign else None)
+                if given:
+                    done(f"{count(given, 'object')} given to {home.coordinator.user}: {', '.join(_some(given))}")
             done(f"role {name} dropped on {count(cluster.nodes, 'node')}")
         elif record is not None:
             await citus_roles.forget(conn, name)
@@ -59,6 +67,18 @@ async def drop(
             done(f"{secrets.role_password(name)} removed")
     done.end(f"there is no role {name}: nothing to do")
     return tuple(done.changed)
+
+
+@asynccontextmanager
+async def _said_to_be_locked_out(name: str) -> AsyncIterator[None]:
+    """Let every error say that the role may not log in any more, and how it may again."""
+    try:
+        async with translated(f"dropping role {name}"):
+            yield
+    except CitusClusterError as error:
+        again = f'The role may not log in any more; to let it again, on the coordinator: ALTER ROLE "{name}" LOGIN;'
+        error.hint = f"{error.hint} {again}" if error.hint else again
+        raise
 
 
 async def _refuse_use(conn: Connection, cluster: Cluster, name: str, *, reassign: bool, disconnect: bool) -> None:
@@ -81,38 +101,40 @@ async def _refuse_use(conn: Connection, cluster: Cluster, name: str, *, reassign
 
 async def _refuse_owner(conn: Connection, cluster: Cluster, name: str) -> None:
     """Dropping would drop what it owns, also what was made on one worker alone."""
-    owned: list[str] = []
-    for node in cluster.nodes:
-        here = await citus_roles.owned_objects(conn, node, name)
-        owned += [one if node.is_coordinator else f"{one} on {node.address}" for one in here]
-        if owned:
-            break  # the workers have most of the coordinator's again
-    if owned:
-        more = [f"and {len(owned) - _SHOWN} more"] if len(owned) > _SHOWN else []
+    if owned := await _owned(conn, cluster, name):
         raise RoleError(
             f"Role {name!r} owns {count(owned, 'object')}; it was not dropped.",
             hint=f"Drop them first; or give them to the superuser {conn.info.user!r}: "
             f"citus-cluster roles drop {name} --reassign.",
-            details=[*owned[:_SHOWN], *more],
+            details=_some(owned),
         )
 
 
+async def _owned(conn: Connection, cluster: Cluster, name: str) -> list[str]:
+    """What it owns on the first node where it owns something: the workers have most of the coordinator's again."""
+    for node in cluster.nodes:
+        if here := await citus_roles.owned_objects(conn, node, name):
+            return [one if node.is_coordinator else f"{one} on {node.address}" for one in here]
+    return []
+
+
+def _some(owned: list[str]) -> list[str]:
+    more = [f"and {len(owned) - _SHOWN} more"] if len(owned) > _SHOWN else []
+    return [*owned[:_SHOWN], *more]
+
+
 async def _disconnect(conn: Connection, cluster: Cluster, name: str, done: Done) -> None:
-    """Let nobody in any more, and wait until nobody is: a session could make what dropping would take along."""
-    await citus_roles.forbid_login(conn, name)
+    """End all sessions, and wait until none is left."""
     deadline = time.monotonic() + SESSIONS_TIMEOUT_S
     ended = 0
     for node in cluster.nodes:
-        here = await citus_roles.session_count(conn, node, name)
-        ended += here
-        while here:
-            await citus_roles.end_sessions(conn, node, name)
-            await asyncio.sleep(0.1)
-            here = await citus_roles.session_count(conn, node, name)
-            if here and time.monotonic() > deadline:
+        ended += await citus_roles.session_count(conn, node, name)
+        while await citus_roles.end_sessions(conn, node, name):
+            if time.monotonic() > deadline:
                 raise RoleError(
                     f"Sessions of role {name!r} on {node.address} do not end.",
                     hint="Restart that node, then run the command again.",
                 )
+            await asyncio.sleep(0.1)
     if ended:
         done(f"{ended} session{'' if ended == 1 else 's'} of role {name} ended")

@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from citus_cluster.errors import CitusClusterError, RoleError, UsageError, VerificationError
+from citus_cluster.errors import AuthenticationError, CitusClusterError, RoleError, UsageError, VerificationError
 from citus_cluster.model.events import Emit
 from citus_cluster.model.nodes import NodeAddress
 from citus_cluster.model.registration import RegisteredNode
@@ -22,6 +22,7 @@ from citus_cluster.model.roles import (
     excess_on_objects,
     merged,
     missing_on_objects,
+    narrowed,
     wanted_defaults,
 )
 from citus_cluster.operations import role_cluster
@@ -120,10 +121,17 @@ async def create(
             await _allow_connecting(conn, name, done)
             password = await right_password(conn, home, name, given)
             await keep_password(conn, home, name, password, done)
-        await _grant(conn, cluster, wish, record, done)
-        if role is not None and wish != record:
-            # Last: what is recorded tells a later run what to take back.
+        before = record
+        if record is not None and (narrower := narrowed(record, wish)) != record:
+            # Recorded last: what is recorded tells a later run what to take back.
+            await _grant(conn, cluster, narrower, record, done)
+            await citus_roles.keep_record(conn, narrower)
+            before = narrower
+        if role is not None and wish != before:
+            # Recorded first, for the same reason.
             await citus_roles.keep_record(conn, wish)
+        await _grant(conn, cluster, wish, before, done)
+        if role is not None and wish != record:
             done(f"role {name}: {wish.access} in {', '.join(wish.schemas)}")
         await give_rows(conn, cluster, name, done)
     await _verify(home.connection(name, password), cluster)
@@ -197,6 +205,7 @@ async def list_roles(conn: Connection, home: Home) -> RoleList:
                     missing_on=_missing_on(name, nodes, known) if name in roles else (),
                     ungranted=tuple(f"{one.schema}.{one.name}" for one in lacking),
                     password_file=home.password_file(name),
+                    forgotten=bool(record and home.root and not home.password_file(name)),
                 )
             )
         return RoleList(tuple(found), tuple(silent))
@@ -266,7 +275,15 @@ async def give_rows(conn: Connection, cluster: Cluster, name: str, done: Done) -
 
 async def _verify(info: ConnectionInfo, cluster: Cluster) -> None:
     """Connect as the role, and from the coordinator as the role to every worker."""
-    async with await connect(info, timeout_s=CONNECT_TIMEOUT_S) as conn:
+    try:
+        opened = await connect(info, timeout_s=CONNECT_TIMEOUT_S)
+    except AuthenticationError as error:
+        raise VerificationError(
+            error.message,
+            hint=f"Somebody may have changed it meanwhile. citus-cluster roles create {info.user} looks again; "
+            f"citus-cluster roles password {info.user} sets another password.",
+        ) from error
+    async with opened as conn:
         bad = []
         for node in cluster.workers:
             async with translated(f"connecting to {node.address} as role {info.user}"):

@@ -1,7 +1,9 @@
 """The set-up: from options and cluster.yaml to the generated directory, as a plan that is then applied."""
 
+import ipaddress
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
@@ -11,17 +13,19 @@ from citus_cluster.errors import ConsentNeededError, EditedFileError, SpecError
 from citus_cluster.model.changes import Action, FileChange, WantedFile
 from citus_cluster.model.effects import Effect, effects
 from citus_cluster.model.identity import identity_of, refuse_immutable, without_removed
+from citus_cluster.model.names import volume_name
 from citus_cluster.model.services import Service
 from citus_cluster.model.spec import ClusterSpec, Replication
 from citus_cluster.model.topology import Topology, resolve
 from citus_cluster.model.yaml_text import load_yaml
 from citus_cluster.operations.directory import compare_files
 from citus_cluster.operations.guards import has_password, refuse_lockout, refuse_return, refuse_smaller_ring
-from citus_cluster.operations.request import Machine, SetupRequest, merged_spec, pg_major, resolved_spec
+from citus_cluster.operations.request import Machine, SetupRequest, merged_spec, pg_major, resolved_spec, taken_numbers
 from citus_cluster.render.bundle import COMPOSE_FILE, CONFIG_FOLDER, SPEC_FILE
 from citus_cluster.render.spec_file import render_spec
 from citus_cluster.runtime import files, secrets
 from citus_cluster.runtime.engine import Engine
+from citus_cluster.runtime.ports import PortState, port_state
 from citus_cluster.runtime.secrets import Secrets
 
 _PREFERRED_BY_COMPOSE = ("compose.yaml", "compose.yml")
@@ -128,7 +132,7 @@ def plan_setup(request: SetupRequest, *, connect_engine: Callable[[], Engine] = 
         secrets=made,
         effects=_effects(changes, previous),
         warnings=(*warnings, *_warnings(request, spec, topology, previous)),
-        notes=tuple(_notes(machine)),
+        notes=(*_notes(machine), *_notes_of_request(request, spec, previous, machine)),
         identity=identity,
         previous=previous,
     )
@@ -256,6 +260,29 @@ def _warnings(
     if topology.coordinator and not topology.workers:
         found.append("No workers: the coordinator holds the shards itself.")
     return found
+
+
+def _notes_of_request(
+    request: SetupRequest, spec: ClusterSpec, previous: files.Manifest | None, machine: Machine
+) -> Iterator[str]:
+    """Say what may surprise in what was asked for just now."""
+    numbers = spec.worker_numbers
+    skipped = (
+        taken_numbers(previous, machine) - {*numbers} if "workers" in request.values and not request.leaving else ()
+    )
+    for number in sorted(number for number in skipped if number < max(numbers, default=0)):
+        service = f"citus-worker{number}"
+        volume = volume_name(spec.name, service)
+        exists = "exists" if machine.engine else "may exist, and no engine tells"
+        yield f"{service} stays unused, since it was removed and its volume {exists} ({volume})."
+    if "advertise" in request.values and spec.advertise and (machine.engine is None or machine.engine.is_local):
+        with suppress(ValueError):
+            address = str(ipaddress.ip_address(spec.advertise))
+            if port_state(address, 0) is PortState.NOT_HERE:
+                yield (
+                    f"{address} is not an address of this machine: right for files that are copied to the one that has "
+                    "it, or behind NAT; otherwise correct --advertise before the first start."
+                )
 
 
 def _notes(machine: Machine) -> list[str]:

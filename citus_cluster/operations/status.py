@@ -1,13 +1,15 @@
 """The state of a cluster: its services, its nodes, and where they differ from what is wanted."""
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from enum import StrEnum
+from functools import partial
 from typing import Any
 
 from citus_cluster.errors import CitusClusterError, EngineUnavailableError
+from citus_cluster.model.causes import probable_cause
 from citus_cluster.model.companion_status import CompanionStatus, Condition
 from citus_cluster.model.nodes import NodeAddress
 from citus_cluster.model.overview import NodeOverview, Overview
@@ -26,6 +28,9 @@ from citus_cluster.runtime.postgres import connect
 _CONNECT_TIMEOUT_S = 3.0
 _OVERVIEW_TIMEOUT_S = 20.0
 _COMPANIONS_TIMEOUT_S = 5.0
+_LOG_LINES = 20
+_STOPPED = {0, 130, 137, 143}
+"""Exit statuses of what was told to end, or killed, from outside: its log does not say why."""
 
 
 class State(StrEnum):
@@ -65,7 +70,7 @@ class ServiceStatus:
 
 @dataclass(frozen=True)
 class Status:
-    """Everything that could be learned. ``problems`` says in words what is not as it should be.
+    """Everything that could be learned. ``problems`` says in words what is not as it should be, ``advice`` what to do.
 
     ``ring`` is what nodetool says of Cassandra's nodes, None where it was not asked or said nothing.
     """
@@ -79,6 +84,7 @@ class Status:
     not_registered: tuple[NodeAddress, ...]
     not_desired: tuple[NodeAddress, ...]
     problems: tuple[str, ...]
+    advice: tuple[str, ...] = ()
 
     @property
     def ok(self) -> bool:
@@ -91,6 +97,7 @@ class Status:
             "cluster": self.cluster,
             "state": self.state.value,
             "problems": list(self.problems),
+            "advice": list(self.advice),
             "services": [service.as_dict() for service in self.services],
             "nodes": seen.get("nodes"),
             "tables": seen.get("tables"),
@@ -133,7 +140,24 @@ async def status(directory: Directory) -> Status:
         not_registered=missing,
         not_desired=extra,
         problems=tuple(dict.fromkeys(problems)),  # a node that is silent is a problem of a rebalance too
+        advice=tuple(advise(topology, services, seen)),
     )
+
+
+def advise(topology: Topology, services: Sequence[ServiceStatus], seen: Overview | None) -> Iterator[str]:
+    """Say what to do about services that do not run, and about nodes that do not answer."""
+    paused = [service.container for service in services if service.state == "paused"]
+    if paused:
+        yield f"What is paused goes on by: docker unpause {' '.join(paused)}"
+    if any(service.state in {"missing", "exited", "created"} for service in services):
+        yield "What does not run is started by: citus-cluster up"
+    here = {node.address: node.service for node in topology.nodes}
+    running = {service.service for service in services if service.state == "running"}
+    for node in seen.nodes if seen else ():
+        if node.reason and node.address not in here:
+            yield f"{node.address} is not of this directory. {node.address.silence_hint}"
+        elif node.reason and here[node.address] in running:
+            yield f"Why {node.address} does not answer is in its log: docker compose logs {here[node.address]}"
 
 
 def _silence(node: NodeOverview) -> str:
@@ -192,8 +216,18 @@ async def _service(engine: Engine, service: str, name: str, container: Container
         reason = None if probe.ok else probe.output or container.health_output
     elif container.state != "running":
         health = None
-        reason = f"exit status {container.exit_code}" if container.state in {"exited", "restarting"} else None
+        reason = await _end_of(engine, container) if container.state in {"exited", "restarting"} else None
     return ServiceStatus(service, container.name, container.state, health, reason)
+
+
+async def _end_of(engine: Engine, container: Container) -> str:
+    """Say how a container ended; where it did so by itself, also why, if its log shows that."""
+    said = f"exit status {container.exit_code}"
+    if container.exit_code in _STOPPED and not container.oom_killed:
+        return said
+    log = await in_thread(engine.logs, container, _LOG_LINES)
+    cause = probable_cause(log, exit_code=container.exit_code, oom_killed=container.oom_killed)
+    return f"{said}: {cause.text}. {cause.hint}" if cause else said
 
 
 def _words(service: ServiceStatus) -> str:
@@ -272,8 +306,9 @@ async def _overview(directory: Directory) -> tuple[Overview | None, str | None]:
         return None, None
     try:
         async with asyncio.timeout(_OVERVIEW_TIMEOUT_S):
-            async with await connect(directory.coordinator(), timeout_s=_CONNECT_TIMEOUT_S) as conn:
-                return await overview(conn), None
+            open_session = partial(connect, directory.coordinator(), timeout_s=_CONNECT_TIMEOUT_S)
+            async with await open_session() as conn:
+                return await overview(conn, open_session), None
     except TimeoutError:
         return None, f"the coordinator did not answer within {_OVERVIEW_TIMEOUT_S:g} s"
     except CitusClusterError as error:

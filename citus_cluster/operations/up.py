@@ -37,8 +37,10 @@ from citus_cluster.render.bundle import CONFIG_FOLDER
 from citus_cluster.runtime import secrets
 from citus_cluster.runtime.api_health import probe_api
 from citus_cluster.runtime.cassandra_ring import OPTIONS
+from citus_cluster.runtime.citus_nodes import read_registry
 from citus_cluster.runtime.compose import ComposeError
 from citus_cluster.runtime.engine import Container, Engine, HealthProbe, in_thread
+from citus_cluster.runtime.files import dated
 from citus_cluster.runtime.ports import answers
 from citus_cluster.runtime.postgres import Connection, connect, translated
 from citus_cluster.runtime.server_settings import reload_if_stale
@@ -114,7 +116,7 @@ async def up(
 
     started = time.monotonic()
     deadline = started + timeout_s
-    await _stop_unwanted(engine, found.containers, found.services, emit)
+    await _stop_unwanted(directory, engine, found.containers, found.services, emit)
     # Compose fails for all where one is paused; that one's own wait tells.
     paused = {container.service for container in found.containers if container.state == "paused"}
     at_once = sorted(found.services.keys() - late - paused) if late or paused else ()
@@ -156,7 +158,7 @@ async def _start_citus(
     told = tuple(name for name in directory.topology.service_names if name in reloaded and name not in changed)
     for service in told:
         emit(Event(f"reload:{service}", EventKind.DONE, f"{service} has read its changed settings"))
-    nodes = await _complete(directory, watch, emit, deadline=deadline, timeout_s=timeout_s)
+    nodes, drained = await _complete(directory, watch, emit, deadline=deadline, timeout_s=timeout_s)
     return UpResult(
         cluster=directory.topology.name,
         seconds=round(time.monotonic() - started, 2),
@@ -166,7 +168,7 @@ async def _start_citus(
         verified=directory.topology.coordinator is not None,
         companions=(),
         warnings=found.warnings,
-        access=access(directory),
+        access=access(directory, drained),
     )
 
 
@@ -223,8 +225,8 @@ async def _wait_for_companions(
 
 async def _complete(
     directory: Directory, watch: Watch, emit: Emit, *, deadline: float, timeout_s: float
-) -> tuple[NodeResult, ...]:
-    """Register and verify, and meanwhile wait for the admin API's own check."""
+) -> tuple[tuple[NodeResult, ...], tuple[str, ...]]:
+    """Register and verify, and meanwhile wait for the admin API's own check; give the drained workers by name too."""
     topology = directory.topology
     api = topology.admin_api
 
@@ -235,7 +237,7 @@ async def _complete(
 
     if topology.coordinator is None:
         await wait_for_api()
-        return ()
+        return (), ()
     async with await connect(directory.coordinator(), timeout_s=_KNOCK_TIMEOUT_S * 5) as conn:
         waiting = asyncio.create_task(wait_for_api())
         try:
@@ -244,11 +246,27 @@ async def _complete(
             emit(Event("verify", EventKind.STARTED, "verifying with a distributed write and read"))
             await verify(conn, expected, emit)
             emit(Event("verify", EventKind.DONE, "the cluster is verified"))
+            drained = await _tell_drained(directory, conn, emit)
             await waiting
         finally:
             waiting.cancel()
             await asyncio.gather(waiting, return_exceptions=True)
-    return nodes
+    return nodes, drained
+
+
+async def _tell_drained(directory: Directory, conn: Connection, emit: Emit) -> tuple[str, ...]:
+    """Say which workers get no shards, since somebody drained them; give what they are called."""
+    async with translated("reading the node list"):
+        nodes = (await read_registry(conn)).nodes
+    services = {worker.address: worker.service for worker in directory.topology.workers}
+    names = tuple(services.get(node.address, str(node.address)) for node in nodes if node.is_drained)
+    for name in names:
+        message = (
+            f"{name} was drained, and gets no shards: citus-cluster nodes remove {name} takes it out, "
+            f"citus-cluster nodes drain {name} --undo lets it hold shards again"
+        )
+        emit(Event(f"drained:{name}", EventKind.SKIPPED, message))
+    return names
 
 
 async def _register(
@@ -285,14 +303,27 @@ async def _register(
 
 
 async def _stop_unwanted(
-    engine: Engine, containers: Iterable[Container], services: Mapping[str, object], emit: Emit
+    directory: Directory,
+    engine: Engine,
+    containers: Iterable[Container],
+    services: Mapping[str, object],
+    emit: Emit,
 ) -> None:
     """Stop containers of ours whose service is no longer in the files; a user's own are his."""
     for container in containers:
-        if container.ours and container.service not in services and container.state in {"running", "restarting"}:
+        if not container.ours or container.service in services:
+            continue
+        step = f"stop:{container.service}"
+        if container.state in {"running", "restarting"}:
             await in_thread(engine.stop, container)
             message = f"{container.service} is stopped: it is no longer among the services"
-            emit(Event(f"stop:{container.service}", EventKind.DONE, message))
+            emit(Event(step, EventKind.DONE, message))
+        if container.service in directory.manifest.identity.get("removed", {}):
+            message = (
+                f"{container.service} has left the cluster, and its container is here still: "
+                f"citus-cluster nodes remove {container.service} finishes its removal"
+            )
+            emit(Event(step, EventKind.WARNING, message))
 
 
 async def _start(
@@ -399,7 +430,9 @@ async def _restart_on_changed_passwords(
         if not ran or container.state != "running" or container.service not in files:
             continue
         started = datetime.fromisoformat(container.started_at).timestamp()
-        if any(path.exists() and path.stat().st_mtime > started for path in files[container.service]):
+        changed = [dated(path).st_mtime for path in files[container.service] if path.exists()]
+        # Started in the future: the clock was put back since, and nothing can be told.
+        if started > time.time() or max(changed, default=0.0) > started:
             await in_thread(engine.restart, container)
             message = f"{container.service} is restarted: a password was changed"
             emit(Event(f"password:{container.service}", EventKind.DONE, message))
@@ -426,7 +459,7 @@ def _knock_at(directory: Directory, node: Node | Pg14Server, reloaded: list[str]
 
 def last_change(root: Path, config: str) -> datetime:
     """When the settings that a node mounts were last written, or put into their place by a rename."""
-    found = [(root / CONFIG_FOLDER / config / name).stat() for name in ("postgresql.conf", "pg_hba.conf")]
+    found = [dated(root / CONFIG_FOLDER / config / name) for name in ("postgresql.conf", "pg_hba.conf")]
     return datetime.fromtimestamp(max(max(stat.st_mtime, stat.st_ctime) for stat in found), UTC)
 
 

@@ -2,10 +2,12 @@
 
 import io
 import re
+from collections.abc import Iterator
 from typing import Any
 
 import yaml
 
+from citus_cluster.errors import SpecError
 from citus_cluster.model.spec import ClusterSpec
 from citus_cluster.model.yaml_text import load_yaml
 
@@ -57,10 +59,65 @@ def _changed(existing: str, data: dict[str, Any]) -> str:
     editor.preserve_quotes = True
     editor.width = 120
     document = editor.load(existing)
+    if (shorter := _without_removed(existing, document, data)) != existing:
+        document = editor.load(shorter)
     _update(document, data)
     out = io.StringIO()
     editor.dump(document, out)
     return out.getvalue()
+
+
+def _without_removed(text: str, document: Any, data: dict[str, Any]) -> str:
+    """Take out the lines of keys that are not in ``data``, each with the comment right above it.
+
+    ruamel.yaml hangs a comment on the key before it, and would leave that of the removed key to the next one.
+    """
+    lines = text.split("\n")
+    gone: set[int] = set()
+    for first, indent in _removed(document, data):
+        above = first
+        while above and lines[above - 1].startswith(f"{' ' * indent}#"):
+            above -= 1
+        # One at the very top is about the whole file.
+        gone.update(range(above or first, _end_of_value(lines, first, indent)))
+    shorter = "\n".join(line for number, line in enumerate(lines) if number not in gone)
+    try:
+        same = _common(load_yaml(shorter, ""), data) == _common(load_yaml(text, ""), data)
+    except SpecError:  # such as an alias of what is gone
+        same = False
+    return shorter if same else text
+
+
+def _removed(document: Any, data: dict[str, Any]) -> Iterator[tuple[int, int]]:
+    """Line and indentation of every key that is not in ``data``, where keys have lines of their own."""
+    if document.fa.flow_style():
+        return
+    for key, value in document.items():
+        if key not in data:
+            if key in document.lc.data:  # and not merged from elsewhere
+                yield document.lc.key(key)
+        elif isinstance(value, dict) and isinstance(data[key], dict):
+            yield from _removed(value, data[key])
+
+
+def _end_of_value(lines: list[str], first: int, indent: int) -> int:
+    """Number of the line after a key's value: the next that is indented no deeper, comments before it included."""
+    end = first + 1
+    for number, line in enumerate(lines[end:], end):
+        depth = len(line) - len(line.lstrip(" "))
+        if not line.strip():
+            continue
+        if depth <= indent and not line.startswith(f"{' ' * indent}- "):
+            break
+        end = number + 1
+    return end
+
+
+def _common(old: Any, data: Any) -> Any:
+    """The old values of the keys that stay; None for a mapping that has none."""
+    if not isinstance(old, dict) or not isinstance(data, dict):
+        return old
+    return {key: _common(value, data[key]) for key, value in old.items() if key in data} or None
 
 
 def _update(document: Any, data: dict[str, Any]) -> None:

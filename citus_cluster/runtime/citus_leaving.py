@@ -1,5 +1,6 @@
 """Workers that leave: what one still holds, taking it out of the node list, and the record of it."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from citus_cluster.model.nodes import NodeAddress
@@ -55,6 +56,17 @@ async def moves_off(conn: Connection, job_id: int, node_id: int) -> bool:
     return bool(row and row[0])
 
 
+async def unfinished_sources(conn: Connection, job_id: int) -> frozenset[int]:
+    """Ids of the nodes that shards were still to be moved off by a rebalance that has ended."""
+    async with bounded(conn, QUICK_S):
+        cursor = await conn.execute(
+            r"SELECT DISTINCT substring(command from 'citus_move_shard_placement\(\d+,\s*(\d+),')::int "
+            "FROM pg_dist_background_task WHERE job_id = %s AND status <> 'done'",
+            [job_id],
+        )
+        return frozenset(int(row[0]) for row in await cursor.fetchall() if row[0] is not None)
+
+
 async def is_in_work(conn: Connection, job_id: int, node_id: int) -> bool:
     """Say whether a rebalance has moves to or from a node that have not ended."""
     async with bounded(conn, QUICK_S):
@@ -68,11 +80,12 @@ async def is_in_work(conn: Connection, job_id: int, node_id: int) -> bool:
     return bool(row and row[0])
 
 
-async def set_should_have_shards(conn: Connection, worker: NodeAddress, value: bool) -> None:
-    """Say whether a node may hold shards; moves none."""
+async def set_should_have_shards(conn: Connection, workers: Iterable[NodeAddress], value: bool) -> None:
+    """Say of nodes, in one transaction, whether they may hold shards; moves none."""
     async with bounded(conn, CHANGE_TIMEOUT_S, lock_timeout_s=LOCK_TIMEOUT_S):
         await set_local(conn, IMPATIENT)
-        await citus_nodes.set_should_have_shards(conn, worker, value)
+        for worker in workers:
+            await citus_nodes.set_should_have_shards(conn, worker, value)
 
 
 async def clean_up(conn: Connection, group_id: int) -> int:
@@ -105,6 +118,7 @@ async def remove_worker(conn: Connection, node: RegisteredNode, *, answers: bool
         await conn.execute("SELECT citus_remove_node(%s, %s)", [host, port])
         # What was to be dropped there stays in its volume: nobody can drop it any more.
         await conn.execute("DELETE FROM pg_dist_cleanup WHERE node_group_id = %s", [node.group_id])
+        await citus_nodes.forget_departure(conn, node.address)
         await _record_departure(conn, node.address, identifier)
 
 
@@ -116,9 +130,7 @@ async def record_departure(conn: Connection, worker: NodeAddress, *, identifier:
 
 async def _record_departure(conn: Connection, worker: NodeAddress, identifier: str | None) -> None:
     await citus_nodes.prepare_schema(conn)
-    cursor = await conn.execute("SELECT to_regclass('citus_cluster.departed') IS NULL")
-    row = await cursor.fetchone()
-    if row and row[0]:
+    if not await citus_nodes.has_departures(conn):
         await conn.execute(
             """
             CREATE TABLE citus_cluster.departed (
@@ -135,10 +147,6 @@ async def _record_departure(conn: Connection, worker: NodeAddress, identifier: s
             "server. Once released, another server may be registered under the name; this one only when asked for.'"
         )
     await conn.execute(
-        "INSERT INTO citus_cluster.worker (nodename, nodeport) VALUES (%s, %s) ON CONFLICT DO NOTHING",
-        [worker.host, worker.port],
-    )
-    await conn.execute(
         """
         INSERT INTO citus_cluster.departed AS known (nodename, nodeport, system_identifier) VALUES (%s, %s, %s)
         ON CONFLICT (nodename, nodeport) DO UPDATE SET left_at = now(), released_at = NULL,
@@ -147,6 +155,12 @@ async def _record_departure(conn: Connection, worker: NodeAddress, identifier: s
                 WHERE its.nodename = known.nodename AND its.nodeport = known.nodeport) THEN known.system_identifier END)
         """,
         [worker.host, worker.port, identifier],
+    )
+    # So that the departure is later than the registration, whatever the clock says.
+    await conn.execute(
+        "INSERT INTO citus_cluster.worker (nodename, nodeport, registered_at) VALUES (%s, %s, '-infinity') "
+        "ON CONFLICT (nodename, nodeport) DO UPDATE SET registered_at = EXCLUDED.registered_at",
+        [worker.host, worker.port],
     )
 
 

@@ -40,6 +40,7 @@ async def read_registry(conn: Connection) -> Registry:
 
 
 async def _read_released(conn: Connection) -> Mapping[NodeAddress, str]:
+    # Earlier versions left the record of a departure where the worker was registered again.
     cursor = await conn.execute(
         "SELECT nodename, nodeport, system_identifier FROM citus_cluster.departed JOIN citus_cluster.worker "
         "USING (nodename, nodeport) WHERE released_at > registered_at AND system_identifier IS NOT NULL"
@@ -99,6 +100,22 @@ async def _record(conn: Connection, worker: NodeAddress) -> None:
         "ON CONFLICT (nodename, nodeport) DO UPDATE SET registered_at = now()",
         [worker.host, worker.port],
     )
+    await forget_departure(conn, worker)
+
+
+async def has_departures(conn: Connection) -> bool:
+    """Say, within the caller's transaction, whether the table of workers that have left is there yet."""
+    cursor = await conn.execute("SELECT to_regclass('citus_cluster.departed') IS NOT NULL")
+    row = await cursor.fetchone()
+    return bool(row and row[0])
+
+
+async def forget_departure(conn: Connection, worker: NodeAddress) -> None:
+    """Drop, within the caller's transaction, the record that a worker left: it is, or was, registered since."""
+    if await has_departures(conn):
+        await conn.execute(
+            "DELETE FROM citus_cluster.departed WHERE nodename = %s AND nodeport = %s", [worker.host, worker.port]
+        )
 
 
 async def set_coordinator_host(conn: Connection, coordinator: NodeAddress, *, holds_shards: bool | None) -> None:

@@ -94,24 +94,29 @@ async def ask_node(conn: Connection, node: RegisteredNode, question: str) -> Map
 
 
 async def silent_nodes(conn: Connection, nodes: Iterable[RegisteredNode]) -> tuple[str, ...]:
+    """As :func:`silence`, the lines alone."""
+    return tuple((await silence(conn, nodes)).values())
+
+
+async def silence(conn: Connection, nodes: Iterable[RegisteredNode]) -> Mapping[NodeAddress, str]:
     """Active nodes that do not answer now, one line with the reason for each.
 
     Asked before Citus is: its backend, once it waits for a node that hangs, can be neither stopped by a
     timeout nor cancelled, and keeps its locks (``ShutdownConnection`` sends a cancel request and waits).
     """
-    found = []
+    found: dict[NodeAddress, str] = {}
     for node in nodes:
         if not node.is_active:
             continue
         try:
             await ask_node(conn, node, "SELECT to_json(1)")
         except ProbeUnavailableError:
-            return ()
+            return {}
         except UnreachableError as error:
             if conn.closed:
                 raise
-            found.append(error.message)
-    return tuple(found)
+            found[node.address] = error.message
+    return found
 
 
 async def copy_role_passwords(conn: Connection, node: NodeAddress) -> int:

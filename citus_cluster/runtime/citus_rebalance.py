@@ -42,14 +42,21 @@ async def plan_moves(
             statement = "UPDATE pg_dist_node SET shouldhaveshards = false WHERE nodeid = ANY (%s)"
             await conn.execute(statement, [list(without)])
         cursor = await conn.execute(
-            "SELECT table_name::text, shardid, sourcename, sourceport, targetname, targetport "
-            "FROM get_rebalance_table_shards_plan(drain_only := %s, rebalance_strategy := %s::name)",
+            """
+            SELECT table_name::text, shardid, sourcename, sourceport, targetname, targetport, min(shardid) OVER (
+                PARTITION BY colocationid, shardminvalue, CASE WHEN colocationid = 0 THEN shardid END)
+            FROM get_rebalance_table_shards_plan(drain_only := %s, rebalance_strategy := %s::name) WITH ORDINALITY
+            LEFT JOIN pg_dist_shard USING (shardid) LEFT JOIN pg_dist_partition USING (logicalrelid)
+            ORDER BY ordinality
+            """,
             [options.drain_only, options.strategy],
         )
         rows = await cursor.fetchall()
     return tuple(
-        Move(bare_name(row[0]), row[1], sizes.get(row[1], 0), NodeAddress(row[2], row[3]), NodeAddress(row[4], row[5]))
-        for row in rows
+        Move(table, shard_id, sizes.get(shard_id, 0), NodeAddress(*source), NodeAddress(*target), group)
+        for table, shard_id, source, target, group in (
+            (bare_name(row[0]), row[1], row[2:4], row[4:6], row[6]) for row in rows
+        )
     )
 
 
@@ -96,8 +103,15 @@ async def tasks(conn: Connection, job_id: int) -> tuple[Task, ...]:
     """Tasks of a job, in the order in which they were scheduled."""
     async with bounded(conn, QUICK_S):
         cursor = await conn.execute(
-            "SELECT task_id, status::text, command, coalesce(retry_count, 0), message, not_before, pid "
-            "FROM pg_dist_background_task WHERE job_id = %s ORDER BY task_id",
+            r"""
+            SELECT task_id, status::text, command, coalesce(retry_count, 0), message, not_before, pid,
+                   target.nodename || ':' || target.nodeport, source.nodename || ':' || source.nodeport
+            FROM pg_dist_background_task
+            CROSS JOIN LATERAL regexp_match(command, 'citus_move_shard_placement\(\d+, *(\d+), *(\d+) *,') AS ids
+            LEFT JOIN pg_dist_node AS source ON source.nodeid = ids[1]::int
+            LEFT JOIN pg_dist_node AS target ON target.nodeid = ids[2]::int
+            WHERE job_id = %s ORDER BY task_id
+            """,
             [job_id],
         )
         return tuple(Task(*row) for row in await cursor.fetchall())

@@ -39,10 +39,12 @@ SELECT json_build_object('objects', (
       AND dbid IN (0, (SELECT oid FROM pg_database WHERE datname = current_database()))
       AND NOT (classid = 'pg_class'::regclass AND relation_is_a_known_shard(objid))))
 """
-# Connections between nodes belong to a session elsewhere, and end with it.
+# Connections between nodes belong to a session elsewhere, and end with it. A client may take any name, so that this is
+# for people; before a role is dropped, all of them are ended.
 _SESSIONS = """
 SELECT json_build_object('count', count(*)) FROM pg_stat_activity
-WHERE usename = {role} AND backend_type = 'client backend' AND NOT starts_with(application_name, 'citus_')
+WHERE usename = {role} AND backend_type = 'client backend'
+  AND application_name !~ '^citus_(internal|rebalancer|run_command) gpid='
 """
 _END_SESSIONS = """
 SELECT json_build_object('count', count(pg_terminate_backend(pid))) FROM pg_stat_activity
@@ -172,7 +174,12 @@ async def _silent(conn: Connection, role: str) -> AsyncIterator[None]:
     except psycopg.Error as error:
         state = f"{type(error).__name__}, SQLSTATE {error.sqlstate}"
     if state:
-        raise RoleError(f"PostgreSQL did not take role {role!r} or its password ({state}); nothing was changed.")
+        raise RoleError(
+            f"PostgreSQL did not take role {role!r} or its password ({state}); nothing was changed.",
+            hint="See whether every node is well and takes writes (citus-cluster status), then run the command again. "
+            "The server's own words are left out, here and in its log: they may hold the password. What the SQLSTATE "
+            "means: https://www.postgresql.org/docs/current/errcodes-appendix.html",
+        )
 
 
 def _hashed(conn: Connection, role: str, password: str) -> str:
@@ -222,9 +229,9 @@ async def session_count(conn: Connection, node: RegisteredNode, role: str) -> in
     return cast("int", (await ask_node(conn, node, _about(conn, _SESSIONS, role)))["count"])
 
 
-async def end_sessions(conn: Connection, node: RegisteredNode, role: str) -> None:
-    """End every session of a role on one node, those of other nodes included."""
-    await ask_node(conn, node, _about(conn, _END_SESSIONS, role))
+async def end_sessions(conn: Connection, node: RegisteredNode, role: str) -> int:
+    """End every session of a role on one node, those of other nodes included; the number of those that were open."""
+    return cast("int", (await ask_node(conn, node, _about(conn, _END_SESSIONS, role)))["count"])
 
 
 async def remove_row(conn: Connection, node: NodeAddress, role: str) -> bool:

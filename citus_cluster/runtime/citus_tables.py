@@ -25,6 +25,11 @@ class TableRow:
     distribution_column: str | None
     colocation_id: int
 
+    @property
+    def moves(self) -> bool:
+        """Whether its shards can move; of a reference table every node has a copy."""
+        return self.type in {"distributed", "schema"}
+
 
 @dataclass(frozen=True)
 class Placement:

@@ -86,9 +86,10 @@ async def _one_id_per_shard(conn: Connection, table: sql.Identifier, rows: int) 
 
 async def leftovers(conn: Connection, *, timeout_s: float) -> tuple[str, ...]:
     """What an earlier or this verification left on any node: tables, shards, metadata, planned clean-ups."""
+    # The nodes run it with a search path of their own: where all types are exact, no other function fits better.
     question = sql.SQL(
-        "SELECT (SELECT count(*) FROM pg_catalog.pg_class WHERE starts_with(relname::text, {0})) "
-        "+ (SELECT count(*) FROM pg_dist_cleanup WHERE strpos(object_name, {0}) > 0)"
+        "SELECT (SELECT count(*) FROM pg_catalog.pg_class WHERE starts_with(relname::text, {0}::text)) "
+        "+ (SELECT count(*) FROM pg_catalog.pg_dist_cleanup WHERE strpos(object_name, {0}::text) > 0)"
     ).format(PREFIX)
     async with bounded(conn, timeout_s, lock_timeout_s=QUICK_S):
         cursor = await conn.execute(

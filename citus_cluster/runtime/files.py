@@ -11,6 +11,7 @@ import fcntl
 import json
 import os
 import shutil
+import time
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
@@ -54,6 +55,20 @@ def read_files(root: Path, paths: Iterable[str]) -> dict[str, FoundFile]:
     """Read those of the files that exist."""
     found = {path: read_file(root, path) for path in paths}
     return {path: file for path, file in found.items() if file is not None}
+
+
+def dated(path: Path) -> os.stat_result:
+    """Give what ``stat`` says of a file that containers may have read before it was changed.
+
+    Times in the future are of a clock that was put back since: such a file counts as changed now, and gets that time,
+    so that it counts once.
+    """
+    found = path.stat()
+    if max(found.st_mtime, found.st_ctime) > time.time():
+        with contextlib.suppress(OSError):
+            os.utime(path)
+            found = path.stat()
+    return found
 
 
 def read_manifest(root: Path) -> Manifest | None:

@@ -1,4 +1,4 @@
-"""The generator killed at each of its steps on the disk: the real command, and a real SIGKILL."""
+"""The generator killed at each of its steps, run twice at once, and under a wrong clock: the real command."""
 
 import json
 import os
@@ -61,16 +61,36 @@ def killer(tmp_path: Path) -> Path:
     return folder
 
 
-def run(root: Path, *options: str, killer: Path | None = None, step: int = -1) -> "subprocess.CompletedProcess[str]":
-    """Run the generator, without an engine; with ``killer``, it is killed after ``step``."""
+def attempt(
+    root: Path, *options: str, before: Path | None = None, **variables: str
+) -> "subprocess.CompletedProcess[str]":
+    """Run the generator, without an engine; Python finds the modules in ``before`` first."""
     environment = {key: value for key, value in os.environ.items() if not key.startswith("CITUS_CLUSTER_")}
-    environment |= {"DOCKER_HOST": f"unix://{root}/none.sock", "PYTHONPATH": str(ROOT)}
-    if killer:
-        environment |= {"PYTHONPATH": f"{killer}:{ROOT}", "KILL_BELOW": str(root), "KILL_AFTER": str(step)}
+    environment |= {"DOCKER_HOST": f"unix://{root}/none.sock", **variables}
+    environment["PYTHONPATH"] = f"{before}:{ROOT}" if before else str(ROOT)
     command = [sys.executable, str(ROOT / "setup_citus_cluster.py"), f"--output-dir={root}", *options]
-    done = subprocess.run(command, env=environment, stdin=subprocess.DEVNULL, capture_output=True, text=True)
-    assert done.returncode == (0 if step < 0 else -signal.SIGKILL), done.stdout + done.stderr
+    return subprocess.run(command, env=environment, stdin=subprocess.DEVNULL, capture_output=True, text=True)
+
+
+def run(root: Path, *options: str, before: Path | None = None) -> "subprocess.CompletedProcess[str]":
+    """Run it to its end."""
+    done = attempt(root, *options, before=before)
+    assert done.returncode == 0, done.stdout + done.stderr
     return done
+
+
+def killed(root: Path, *options: str, killer: Path, step: int) -> None:
+    """Run it until it is killed, after ``step``."""
+    done = attempt(root, *options, before=killer, KILL_BELOW=str(root), KILL_AFTER=str(step))
+    assert done.returncode == -signal.SIGKILL, done.stdout + done.stderr
+
+
+def steps(root: Path, *options: str, killer: Path) -> int:
+    """Run it to its end, and count its steps."""
+    done = attempt(root, *options, before=killer, KILL_BELOW=str(root), KILL_AFTER="-1")
+    counted = re.search(r"^steps: (\d+)$", done.stderr, re.MULTILINE)
+    assert done.returncode == 0 and counted, done.stdout + done.stderr
+    return int(counted[1])
 
 
 def generated(root: Path) -> dict[str, tuple[bytes, int]]:
@@ -94,15 +114,15 @@ def test_a_regeneration_killed_after_every_step(tmp_path: Path, killer: Path) ->
     spec.write_text(spec.read_text() + "settings:  # mine\n  worker: {work_mem: 5MB, max_parallel_workers: 3}\n")
     before = contents(start)
     shutil.copytree(start, goal)
-    counted = re.search(r"^steps: (\d+)$", run(goal, *REGENERATION, killer=killer).stderr, re.MULTILINE)
+    counted = steps(goal, *REGENERATION, killer=killer)
     wanted, after = generated(goal), contents(goal)
-    assert counted and int(counted[1]) > 30
+    assert counted > 30
     assert any("redis" in path for path in before.keys() - wanted.keys())
 
     def check(step: int) -> None:
         root = tmp_path / f"killed-{step}"
         shutil.copytree(start, root)
-        run(root, *REGENERATION, killer=killer, step=step)
+        killed(root, *REGENERATION, killer=killer, step=step)
         check_half_way(root, before, after)
         again = run(root, *REGENERATION)
         assert generated(root) == wanted, f"after step {step}: the files of a whole run, and nothing beside them"
@@ -112,22 +132,21 @@ def test_a_regeneration_killed_after_every_step(tmp_path: Path, killer: Path) ->
         assert plan(root).nothing_to_do and not plan(root).unfinished
 
     with ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:
-        for _ in pool.map(check, range(1, int(counted[1]) + 1)):
+        for _ in pool.map(check, range(1, counted + 1)):
             pass
 
 
 def test_a_first_run_killed_after_some_steps(tmp_path: Path, killer: Path) -> None:
     """The password is made once: whichever of them reached its place is kept."""
     goal = tmp_path / "goal"
-    counted = re.search(r"^steps: (\d+)$", run(goal, *FIRST, killer=killer).stderr, re.MULTILINE)
-    assert counted
+    counted = steps(goal, *FIRST, killer=killer)
     wanted = generated(goal)
     secret = "generated/secrets/superuser_password"
 
     def check(step: int) -> None:
         root = tmp_path / f"first-{step}"
         root.mkdir()
-        run(root, *FIRST, killer=killer, step=step)
+        killed(root, *FIRST, killer=killer, step=step)
         kept = root / secret
         password = kept.read_bytes() if kept.exists() else None
         run(root, *FIRST, "--yes")
@@ -137,5 +156,69 @@ def test_a_first_run_killed_after_some_steps(tmp_path: Path, killer: Path) -> No
         assert plan(root).nothing_to_do and not plan(root).unfinished
 
     with ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:
-        for _ in pool.map(check, range(1, int(counted[1]) + 1, 7)):
+        for _ in pool.map(check, range(1, counted + 1, 7)):
             pass
+
+
+def test_two_runs_at_once(tmp_path: Path) -> None:
+    """One of them is refused, or finds everything done; the files are those of one run."""
+    start, goal, root = tmp_path / "start", tmp_path / "goal", tmp_path / "root"
+    run(start, *FIRST)
+    shutil.copytree(start, goal)
+    run(goal, *REGENERATION)
+    for _ in range(3):
+        shutil.rmtree(root, ignore_errors=True)
+        shutil.copytree(start, root)
+        with ThreadPoolExecutor(max_workers=3) as pool:
+            ended = list(pool.map(lambda _: attempt(root, *REGENERATION), range(3)))
+        assert 0 in {done.returncode for done in ended}
+        for done in ended:
+            assert done.returncode == 0 or "Another run (process" in done.stderr
+            assert "Traceback" not in done.stderr
+        assert generated(root) == generated(goal)
+        run(root, *REGENERATION)
+        assert generated(root) == generated(goal)
+
+
+# Python imports this at its start: the clock was put back by a day, for whatever asks Python.
+CLOCK = """
+import datetime, time
+
+BACK = 86400
+real = time.time
+
+def put_back():
+    return real() - BACK
+
+class PutBack(datetime.datetime):
+    @classmethod
+    def now(cls, tz=None):
+        return cls.fromtimestamp(put_back(), tz)
+
+time.time = put_back
+time.time_ns = lambda: int(put_back() * 10**9)
+datetime.datetime = PutBack
+"""
+
+
+def test_a_clock_that_was_put_back(tmp_path: Path) -> None:
+    """Files and journal are of the future then: nothing differs but the journal's own times."""
+    start, goal = tmp_path / "start", tmp_path / "goal"
+    clock = tmp_path / "clock"
+    clock.mkdir()
+    (clock / "sitecustomize.py").write_text(CLOCK)
+    run(start, *FIRST)
+    shutil.copytree(start, goal)
+    run(goal, *REGENERATION)
+    assert NOTHING in run(start, *FIRST, before=clock).stdout
+    journal = (start / JOURNAL_FILE).read_bytes()
+    run(start, *REGENERATION, before=clock)
+    assert generated(start) == generated(goal)
+    assert (start / JOURNAL_FILE).read_bytes().startswith(journal)
+    times = [json.loads(line)["time"] for line in (start / JOURNAL_FILE).read_text().splitlines()]
+    assert times == sorted(times, reverse=True)
+    assert len(times) == 2
+    before = snapshot(start)
+    assert NOTHING in run(start, *REGENERATION, before=clock).stdout
+    assert NOTHING in run(start, *REGENERATION).stdout
+    assert snapshot(start) == before

@@ -13,9 +13,10 @@ from citus_cluster.model.leaving import Departure
 from citus_cluster.model.nodes import NodeAddress, Outcome
 from citus_cluster.model.rebalance import JobState, RebalanceOptions, TransferMode
 from citus_cluster.operations import drain, leaving, rebalance
-from citus_cluster.operations.drain import Drained
+from citus_cluster.operations.drain import Drained, DrainPlan
 from citus_cluster.operations.nodes import add_worker, reconcile
 from citus_cluster.operations.verify import verify
+from citus_cluster.runtime.citus import writer_lock
 from citus_cluster.runtime.postgres import Connection
 
 pytestmark = pytest.mark.cluster
@@ -55,6 +56,10 @@ def run_drain(cluster: Servers, *workers: NodeAddress, emit: Emit = ignore, wait
     return on(cluster, lambda conn: drain.drain(conn, named(*workers), emit, mode=TransferMode.AUTO, wait=wait))
 
 
+def run_plan(cluster: Servers, *workers: NodeAddress, mode: TransferMode = TransferMode.AUTO) -> DrainPlan:
+    return on(cluster, lambda conn: drain.plan(conn, named(*workers), mode=mode))
+
+
 def deregister(cluster: Servers, worker: NodeAddress, *, force: bool = False, emit: Emit = ignore) -> None:
     async def body(conn: Connection) -> None:
         await leaving.deregister(conn, await leaving.look(conn, worker.host, worker), emit, force=force)
@@ -73,9 +78,10 @@ def test_a_drained_worker_holds_nothing_and_no_row_is_lost(cluster: Servers, rec
     register(cluster)
     distribute(cluster)
     before = checksum(cluster)
-    preview = on(cluster, lambda conn: drain.plan(conn, named(THIRD)))
-    assert {move.source for move in preview.moves} == {THIRD}
-    assert preview.bytes_after[THIRD] == 0
+    preview = run_plan(cluster, THIRD)
+    assert preview.refusal is None
+    assert {move.source for move in preview.moves.moves} == {THIRD}
+    assert preview.moves.bytes_after[THIRD] == 0
     assert cluster.sql(COORDINATOR.host, MARKS)[2] == ("citus-worker3", True), "a preview changes nothing"
 
     result = run_drain(cluster, THIRD, emit=recorder)
@@ -107,6 +113,11 @@ def test_a_drain_that_is_refused_changes_nothing(cluster: Servers) -> None:
     with pytest.raises(RebalanceError, match="lines, orders") as caught:
         run_drain(cluster, THIRD)
     assert "ALTER TABLE orders REPLICA IDENTITY FULL;" in caught.value.details
+    preview = run_plan(cluster, THIRD)
+    assert str(preview.refusal) == caught.value.message, "the preview says it too"
+    assert preview.moves.moves
+    assert run_plan(cluster, THIRD, mode=TransferMode.BLOCK_WRITES).refusal is None
+    assert run_plan(cluster, THIRD, mode=TransferMode.FORCE_LOGICAL).warnings
     with pytest.raises(InUseError, match="no node is left that may hold shards") as last:
         run_drain(cluster, *WORKERS)
     assert "'citus-coordinator', 5432, 'shouldhaveshards', true" in str(last.value.hint)
@@ -136,8 +147,14 @@ def test_a_worker_that_hangs_is_named_in_time(cluster: Servers) -> None:
         started = time.monotonic()
         with cluster.paused(paused.host), pytest.raises((InUseError, RebalanceError), match=told) as caught:
             run_drain(cluster, THIRD)
-        assert str(paused) in caught.value.message
+        assert caught.value.message.count(str(paused)) == 1
         assert time.monotonic() - started < 20
+    with (
+        cluster.paused(THIRD.host),
+        pytest.raises(InUseError, match="so Citus cannot let it hold shards again") as undone,
+    ):
+        on(cluster, lambda conn: drain.undo(conn, named(THIRD), ignore))
+    assert "unpause citus-worker3" in str(undone.value.hint)
     assert cluster.sql(COORDINATOR.host, MARKS)[2] == ("citus-worker3", True)
 
 
@@ -188,6 +205,52 @@ def test_a_drain_is_stopped_undone_and_begun_again(cluster: Servers) -> None:
     on(cluster, lambda conn: drain.undo(conn, named(THIRD), events))
     assert events.events[-1].kind is EventKind.SKIPPED
     assert run_drain(cluster, THIRD).done
+
+
+@pytest.mark.usefixtures("only_newest")
+def test_a_drain_that_stops_with_the_undoing_of_another_is_named(cluster: Servers, recorder: Recorder) -> None:
+    register(cluster)
+    distribute(cluster, rows=100)
+
+    async def body(conn: Connection) -> Drained:
+        async with await cluster.connect() as client, client.transaction(force_rollback=True):
+            # Until it ends no move does.
+            await client.execute("INSERT INTO orders SELECT generate_series(-500, -1)")
+            await drain.drain(conn, named(SECOND, THIRD), ignore, mode=TransferMode.AUTO, wait=False)
+            return await drain.undo(conn, named(THIRD), recorder)
+
+    on(cluster, body)
+    assert [mark for _, mark in cluster.sql(COORDINATOR.host, MARKS)] == [True, False, True]
+    told = [event.message for event in recorder.events if event.kind is EventKind.WARNING]
+    assert told == [
+        "the drain of citus-worker2 was stopped with it: citus-cluster nodes drain citus-worker2 --wait goes on"
+    ]
+    assert run_drain(cluster, SECOND).done
+
+
+@pytest.mark.usefixtures("only_newest")
+def test_two_drains_at_once_leave_a_node_that_may_hold_shards(cluster: Servers) -> None:
+    register(cluster, FIRST, SECOND)
+    distribute(cluster, rows=100)
+
+    async def one(worker: NodeAddress) -> Drained:
+        async with await cluster.connect() as conn:
+            return await drain.drain(conn, named(worker), ignore, mode=TransferMode.AUTO, wait=True)
+
+    async def both(conn: Connection) -> tuple[Drained | BaseException, ...]:
+        waiting = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted"
+        async with asyncio.timeout(60):
+            async with writer_lock(conn, wait_s=5):
+                drains = asyncio.gather(one(FIRST), one(SECOND), return_exceptions=True)
+                while await (await conn.execute(waiting)).fetchone() != (2,):  # noqa: ASYNC110 # other sessions
+                    await asyncio.sleep(0.1)
+            return await drains
+
+    results = on(cluster, both)
+    (refused,) = [result for result in results if isinstance(result, BaseException)]
+    assert isinstance(refused, InUseError), refused
+    assert "no node is left that may hold shards" in refused.message
+    assert {mark for _, mark in cluster.sql(COORDINATOR.host, MARKS)} == {False, True}
 
 
 @pytest.mark.usefixtures("only_newest")
@@ -325,10 +388,22 @@ def test_another_server_gets_a_name_that_was_released_and_the_old_one_does_not(c
         cluster.wait(FOURTH.host)
         assert outcome() is Outcome.WITHDRAWN, "cluster.yaml still named it when it was made anew"
         release()
+        # The clock was put back in between.
+        cluster.sql(
+            COORDINATOR.host, "UPDATE citus_cluster.departed SET left_at = '2000-1-1', released_at = '2000-1-1'"
+        )
         assert outcome() is Outcome.ADDED
+        assert cluster.sql(COORDINATOR.host, "SELECT count(*) FROM citus_cluster.departed") == [(0,)]
+        release()
         assert outcome() is Outcome.ALREADY
         cluster.sql(COORDINATOR.host, "SELECT citus_remove_node('citus-worker4', 5432)")
         assert outcome() is Outcome.WITHDRAWN, "what was released before its registration is of the past"
+        kept_by_an_earlier_version = "VALUES ('citus-worker4', 5432, 'old', '2000-1-1', '2000-1-1')"
+        cluster.sql(COORDINATOR.host, f"INSERT INTO citus_cluster.departed {kept_by_an_earlier_version}")
+        assert outcome() is Outcome.WITHDRAWN
+        deregister(cluster, FOURTH)
+        release()
+        assert outcome() is Outcome.WITHDRAWN, "it is the server that left"
     finally:
         cluster.take_apart()
         cluster.stop(FOURTH.host)

@@ -2,8 +2,10 @@
 
 import asyncio
 import time
+from typing import LiteralString
 
 import pytest
+from psycopg.errors import QueryCanceled
 from sql_servers import COORDINATOR, FOURTH, WORKERS, Recorder, Servers, on, register
 
 from citus_cluster.errors import RebalanceError, UnreachableError, UsageError, VerificationError
@@ -13,7 +15,7 @@ from citus_cluster.operations import rebalance
 from citus_cluster.operations.nodes import add_worker, reconcile
 from citus_cluster.operations.overview import overview
 from citus_cluster.operations.verify import verify
-from citus_cluster.runtime.postgres import Connection, bounded, translated
+from citus_cluster.runtime.postgres import Connection, bounded, bounded_rows, translated
 
 pytestmark = pytest.mark.cluster
 
@@ -98,6 +100,24 @@ def test_a_coordinator_that_hangs_does_not_hang_us(cluster: Servers) -> None:
     assert time.monotonic() - started < 5
 
 
+@pytest.mark.usefixtures("only_newest")
+def test_a_query_in_one_round_trip_is_bounded_too_and_leaves_no_setting_behind(cluster: Servers) -> None:
+    settings: LiteralString = (
+        "SELECT current_setting('statement_timeout'), current_setting('lock_timeout'), current_setting('search_path')"
+    )
+
+    async def body(conn: Connection) -> None:
+        before = await (await conn.execute(settings)).fetchone()
+        # More often than the driver runs a statement before it prepares it.
+        for _ in range(7):
+            assert await bounded_rows(conn, settings, 4) == [("4s", "4s", "pg_catalog")]
+        with pytest.raises(QueryCanceled):
+            await bounded_rows(conn, "SELECT pg_sleep(30)", 0.2)
+        assert await (await conn.execute(settings)).fetchone() == before != ("4s", "4s", "pg_catalog")
+
+    on(cluster, body)
+
+
 def test_coordinator_restarted_still_queries_and_verifies(cluster: Servers) -> None:
     register(cluster)
     distribute(cluster)
@@ -121,6 +141,7 @@ def test_a_fourth_worker_gets_its_share_and_no_row_is_lost(cluster: Servers, rec
         async def body(conn: Connection) -> RebalanceStatus:
             preview = await rebalance.plan(conn, RebalanceOptions())
             assert {move.target for move in preview.moves} == {FOURTH}
+            assert len(preview.moves) == 2 * len({move.group for move in preview.moves}) == 4, "orders, with its lines"
             assert preview.bytes_before[FOURTH] == 0
             assert preview.bytes_after[FOURTH] == preview.size_bytes > 0
             assert sum(preview.bytes_after.values()) == sum(preview.bytes_before.values())
@@ -144,6 +165,8 @@ def test_a_fourth_worker_gets_its_share_and_no_row_is_lost(cluster: Servers, rec
         assert checksum(cluster) == before
         on_fourth = "SELECT count(*) FROM citus_shards WHERE nodename = 'citus-worker4'"
         assert cluster.sql(COORDINATOR.host, on_fourth) == [(4,)]
+        # Its first vacuum, by autovacuum at any time, gives a table one page more (8,192 bytes): the visibility map.
+        cluster.sql(COORDINATOR.host, "VACUUM orders, lines")
         look = on(cluster, overview)
         node = next(node for node in look.nodes if node.address == FOURTH)
         assert node.shard_count == 4
@@ -212,6 +235,32 @@ def test_unknown_strategy_is_a_usage_error(cluster: Servers) -> None:
         on(cluster, lambda conn: rebalance.plan(conn, RebalanceOptions(strategy="no_such_strategy")))
 
 
+@pytest.mark.usefixtures("only_newest")
+def test_a_strategy_that_names_no_schema_is_told_how_to(cluster: Servers) -> None:
+    two_of_three(cluster)
+    cost = "citus_cluster_test_cost(bigint)"
+    cluster.sql(
+        COORDINATOR.host,
+        "CREATE TABLE costs AS SELECT 1::real AS cost",
+        "CREATE FUNCTION citus_cluster_test_cost(bigint) RETURNS real LANGUAGE sql AS 'SELECT cost FROM costs'",
+        "SELECT citus_add_rebalance_strategy('own', 'citus_cluster_test_cost', 'citus_node_capacity_1', "
+        "'citus_shard_allowed_on_node_true', 0)",
+    )
+    try:
+        with pytest.raises(RebalanceError, match='relation "costs" does not exist') as caught:
+            on(cluster, lambda conn: rebalance.plan(conn, RebalanceOptions(strategy="own")))
+        assert "SET search_path" in str(caught.value.hint)
+        cluster.sql(COORDINATOR.host, f"ALTER FUNCTION {cost} SET search_path = public, pg_catalog")
+        assert on(cluster, lambda conn: rebalance.plan(conn, RebalanceOptions(strategy="own"))).moves
+    finally:
+        cluster.sql(
+            COORDINATOR.host,
+            "DELETE FROM pg_dist_rebalance_strategy WHERE name = 'own'",
+            f"DROP FUNCTION {cost}",
+            "DROP TABLE costs",
+        )
+
+
 def test_parallel_flags_are_used_where_the_server_has_them(cluster: Servers) -> None:
     two_of_three(cluster)
     options = RebalanceOptions(parallel_transfer_reference_tables=True, parallel_transfer_colocated_shards=True)
@@ -271,6 +320,52 @@ def test_a_move_that_is_retried_is_shown_at_once(cluster: Servers) -> None:
         read_only("off")
     warnings = [event.message for event in events.events if event.kind is EventKind.WARNING]
     assert any("is retried" in message and "orders" in message for message in warnings), warnings
+
+
+@pytest.mark.usefixtures("only_newest")
+@pytest.mark.parametrize("begun", [False, True], ids=["before the first move", "in a move"])
+def test_a_paused_node_is_named_at_once_and_all_is_told_when_it_is_back(cluster: Servers, begun: bool) -> None:
+    two_of_three(cluster)
+    events = Recorder()
+    is_silent = "citus-worker3:5432 does not answer the coordinator"
+    named = asyncio.Event()
+
+    def watch(event: Event) -> None:
+        events(event)
+        if is_silent in event.message:
+            named.set()
+
+    async def begin(conn: Connection) -> None:
+        async with asyncio.timeout(60):
+            while not (await rebalance.status(conn)).tasks.get("running"):  # noqa: ASYNC110 # in another process
+                await asyncio.sleep(0.2)
+
+    async def body(conn: Connection) -> RebalanceStatus:
+        async with await cluster.connect() as other, asyncio.TaskGroup() as group:
+            async with other.transaction(force_rollback=True):
+                # The first move cannot end before this does.
+                await other.execute("INSERT INTO orders SELECT -id, '' FROM generate_series(1, 100) AS id")
+                await rebalance.start(conn, RebalanceOptions(), ignore)
+                if begun:
+                    await begin(conn)
+                with cluster.paused(THIRD.host):
+                    following = group.create_task(rebalance.wait(conn, watch))
+                    async with asyncio.timeout(15), await cluster.connect() as third:
+                        await named.wait()
+                        look = await rebalance.status(third)
+                        assert [is_silent in problem for problem in look.problems] == [True]
+                        # Where it is followed, more looks say nothing new.
+                        await asyncio.sleep(1)
+            return await following
+
+    found = on(cluster, body)
+    assert (found.state, found.bytes_done) == (JobState.FINISHED, found.bytes_total)
+    told = [event.message for event in events.events]
+    assert sum(is_silent in message for message in told) == 1, told
+    assert "citus-worker3:5432 answers again" in told
+    assert not any("background workers" in message for message in told), told
+    later = [event.data for event in events.events[told.index("citus-worker3:5432 answers again") :]]
+    assert any(entry.get("time_left_s") for entry in later), told
 
 
 # --- overview ---

@@ -17,16 +17,18 @@ from citus_cluster.errors import (
     LockedError,
     RoleError,
     UsageError,
+    VerificationError,
     WorkerUnreachableError,
 )
 from citus_cluster.model.events import Emit, Event, ignore
 from citus_cluster.model.rebalance import RebalanceOptions
-from citus_cluster.model.roles import Access, RoleStatus
+from citus_cluster.model.roles import Access, RoleRecord, RoleStatus
 from citus_cluster.operations import rebalance, role_cluster, role_drop, roles
 from citus_cluster.operations.overview import overview
 from citus_cluster.operations.role_passwords import Home
 from citus_cluster.operations.roles import RoleResult
 from citus_cluster.operations.verify import verify
+from citus_cluster.runtime import citus_roles
 from citus_cluster.runtime.citus import writer_lock
 from citus_cluster.runtime.postgres import Connection
 
@@ -336,6 +338,24 @@ def test_stopped_while_it_is_narrowed_the_same_command_ends_it(cluster: Servers,
     assert steps > 1
 
 
+@pytest.mark.usefixtures("only_newest")
+def test_stopped_while_it_is_widened_what_it_got_is_recorded(cluster: Servers, home: Home) -> None:
+    create(cluster, home, access=Access.READ)
+
+    def killed(event: Event) -> None:
+        if "granted on" in event.message:
+            raise Killed
+
+    with pytest.raises(Killed):
+        create(cluster, home, emit=killed, access=Access.WRITE)
+    record = listed(cluster, home)["app"].record
+    assert record
+    assert record.access is Access.WRITE
+    create(cluster, home, access=Access.READ)
+    with pytest.raises(psycopg.errors.InsufficientPrivilege):
+        ask(cluster, home, "DELETE FROM items")
+
+
 def test_stopped_after_any_step_the_same_command_ends_it(cluster: Servers, home: Home) -> None:
     def stops_before_its_end(steps: int) -> bool:
         try:
@@ -395,11 +415,11 @@ def test_another_run_at_work_is_named(cluster: Servers, home: Home, monkeypatch:
         ("postgres", "superuser of this cluster"),
         ("pg_app", "reserved"),
         ("public", "reserved"),
-        ("App", "capital letters"),
-        ("a b", "not usable"),
-        ("../x", "not usable"),
-        ("", "not usable"),
-        ("a" * 64, "not usable"),
+        ("App", "small letters"),
+        ("a b", "small letters"),
+        ("../x", "small letters"),
+        ("", "small letters"),
+        ("a" * 64, "small letters"),
     ],
 )
 def test_names_that_cannot_be(cluster: Servers, home: Home, name: str, told: str) -> None:
@@ -451,6 +471,21 @@ def test_passwords_are_kept_and_changed_only_when_asked(cluster: Servers, home: 
     with pytest.raises(UsageError, match="no place to keep"):
         create(cluster, nowhere, "report")
     assert create(cluster, nowhere, "report", given=SECRET).password_file is None
+
+
+@pytest.mark.usefixtures("only_newest")
+def test_a_password_that_is_refused_afterwards_is_told_with_what_sets_another(cluster: Servers, home: Home) -> None:
+    def changed_by_another(event: Event) -> None:
+        if event.message.startswith("role app made"):
+            cluster.sql(COORDINATOR.host, "SET log_statement = 'none'", "ALTER ROLE app PASSWORD 'by another'")
+
+    with pytest.raises(VerificationError, match="refused the password of role 'app'") as caught:
+        create(cluster, home, emit=changed_by_another)
+    assert "citus-cluster roles password app" in str(caught.value.hint)
+    record = RoleRecord("app", Access.WRITE, ("public",))
+    with pytest.raises(RoleError, match="DuplicateObject") as refused:
+        on(cluster, lambda conn: citus_roles.create_role(conn, record, SECRET))
+    assert "run the command again" in str(refused.value.hint)
 
 
 def test_a_role_that_may_not_log_in_stays_so(cluster: Servers, home: Home) -> None:
@@ -509,6 +544,31 @@ def test_a_role_is_dropped_only_when_nothing_is_lost(cluster: Servers, home: Hom
         ]
     finally:
         cluster.sql(SECOND.host, "DROP TABLE lonely")
+
+
+@pytest.mark.usefixtures("only_newest")
+def test_no_session_hides_behind_a_name_of_citus(cluster: Servers, home: Home) -> None:
+    create(cluster, home)
+    with session(cluster, FIRST.host, "app", password_file(home).read_text()) as opened:
+        opened.execute("SET application_name = 'citus_of_mine'")
+        with pytest.raises(RoleError, match="sessions are open: 1 on citus-worker1:5432"):
+            drop(cluster, home)
+        opened.execute("SET application_name = 'citus_internal gpid=10000000001'")
+        drop(cluster, home)
+        with pytest.raises(psycopg.OperationalError):
+            opened.execute("SELECT 1")
+
+
+@pytest.mark.usefixtures("only_newest")
+def test_a_drop_that_fails_late_says_that_nobody_gets_in(cluster: Servers, home: Home) -> None:
+    create(cluster, home)
+    with session(cluster, COORDINATOR.host, "postgres", NASTY_PASSWORD) as other, other.transaction():
+        other.execute("SELECT FROM citus_cluster.role FOR UPDATE")
+        with pytest.raises(LockedError, match="while dropping role app") as caught:
+            drop(cluster, home)
+    assert 'ALTER ROLE "app" LOGIN' in str(caught.value.hint)
+    assert "NOLOGIN" in listed(cluster, home)["app"].problems[0]
+    assert drop(cluster, home) != ()
 
 
 def test_a_role_that_was_dropped_by_sql_is_cleaned_up_or_made_again(cluster: Servers, home: Home) -> None:

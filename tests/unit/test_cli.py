@@ -419,3 +419,73 @@ def test_an_interruption_says_what_to_do(monkeypatch: pytest.MonkeyPatch, capsys
         cli.run(app)
     assert ended.value.code == 130
     assert "Interrupted. Nothing is lost; run the command again" in capsys.readouterr().err
+
+
+@pytest.fixture
+def program(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Run:
+    """Run ``citus-cluster`` in this process, in an empty directory."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(cli, "_PROGRAM", "citus-cluster")
+
+    def execute(*arguments: str) -> Result:
+        monkeypatch.setattr(sys, "argv", ["citus-cluster", *arguments])
+        with pytest.raises(SystemExit) as ended:
+            cli.main()
+        printed = capsys.readouterr()
+        return Result(int(ended.value.code or 0), printed.out, printed.err)
+
+    return execute
+
+
+@pytest.mark.parametrize(
+    ("arguments", "complaint", "place"),
+    [
+        (["nodes", "drain"], "Missing argument 'NAME'", "nodes drain"),
+        (["nodes", "drain", "x", "--nope"], "No such option: --nope", "nodes drain"),
+        (["nodes", "drain", "x", "--mode=foo"], "--mode: 'foo' is not one of 'auto', 'force_logical'", "nodes drain"),
+        (["roles", "list", "--format", "foo"], "--format: 'foo' is not one of 'text', 'json'.", "roles list"),
+        (["completion", "tcsh"], "SHELL: 'tcsh' is not one of 'bash', 'zsh', 'fish'.", "completion"),
+        (["setup", "--workers=foo"], "--workers: 'foo' is not a whole number.", "setup"),
+        (["status", "--watch", "abc"], "--watch: 'abc' is not a number.", "status"),
+        (["status", "--watch", "0"], "--watch: 0 is too small: the least is 0.1.", "status"),
+        (["up", "--timeout=1e9"], "is too large: the most is 86400", "up"),
+    ],
+)
+def test_a_complaint_is_in_plain_words_and_names_the_commands_own_help(
+    program: Run, arguments: list[str], complaint: str, place: str
+) -> None:
+    refused = program(*arguments)
+    assert refused.status == 2
+    assert complaint in refused.err
+    assert f"citus-cluster {place} --help" in refused.err
+
+
+def test_a_value_from_the_environment_is_blamed_on_its_variable(program: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CITUS_CLUSTER_WORKERS", "many")
+    assert "CITUS_CLUSTER_WORKERS: 'many' is not a whole number." in program("setup").err
+
+
+@pytest.mark.parametrize(
+    "command", [["setup"], ["nodes", "drain"], ["nodes", "remove"], ["roles", "create"], ["status"]]
+)
+def test_the_help_names_values_and_no_types(program: Run, command: list[str]) -> None:
+    shown = program(*command, "--help").out
+    assert "<" not in shown.replace("<=", "")
+    assert "--format text|json" in shown
+
+
+def test_one_worker_is_removed_at_a_time(program: Run) -> None:
+    refused = program("nodes", "remove", "citus-worker3", "citus-worker4", "--yes")
+    assert refused.status == 2
+    assert "citus-cluster nodes remove citus-worker3; citus-cluster nodes remove citus-worker4" in refused.err
+
+
+def test_a_missing_cluster_is_made_where_it_is_missing(program: Run, tmp_path: Path) -> None:
+    assert "python setup_citus_cluster.py --workers=3. Or name" in program("status").err
+    assert f"--workers=3 --output-dir {tmp_path / 'there'}." in program("status", "--dir", str(tmp_path / "there")).err
+
+
+def test_an_advertised_address_of_another_machine_is_noted(run: Run) -> None:
+    worker = ("--no-coordinator", "--workers=1", "--dry-run", *SIZE)
+    assert "203.0.113.9 is not an address of this machine" in run("--advertise=203.0.113.9", *worker).err
+    assert "is not an address of this machine" not in run("--advertise=db2.example.com", *worker).err

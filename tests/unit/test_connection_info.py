@@ -58,6 +58,8 @@ def test_a_bad_dsn_is_refused_without_repeating_it(text: str) -> None:
         ('FATAL:  database "shop" does not exist', UnreachableError, "database"),
         ("FATAL:  sorry, too many clients already", UnreachableError, "max_connections"),
         ("[Errno -2] Name or service not known", UnreachableError, "name"),
+        ('FATAL:  role "app" is not permitted to log in', UnreachableError, "ALTER ROLE ... LOGIN"),
+        ('FATAL:  permission denied for database "shop"', UnreachableError, "GRANT CONNECT"),
     ],
 )
 def test_refusals_are_explained(text: str, kind: type[UnreachableError], hint: str) -> None:

@@ -1,9 +1,12 @@
 import json
 import multiprocessing
 import os
+import resource
 import shutil
+import signal
 import subprocess
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -84,6 +87,57 @@ def test_a_full_disk_leaves_the_old_files_intact(small_disk: Path) -> None:
     filler.unlink()
     set_up(root, GROWN)
     assert set_up(root, GROWN).nothing_to_do
+
+
+def test_a_disk_that_fills_at_any_point(small_disk: Path) -> None:
+    """Whatever room is left: the old files intact and one clear error, or all of the new ones."""
+    root, filler = small_disk / "cluster", small_disk / "filler"
+    set_up(root, CITUS_ONLY)
+    before = snapshot(root)
+    page = os.statvfs(small_disk).f_frsize
+    refused = 0
+    while True:
+        filler.write_bytes(b"x" * (page * (os.statvfs(small_disk).f_bavail - refused)))
+        try:
+            set_up(root, GROWN)
+            break
+        except WriteError as error:
+            assert "No space left on device; the files that were there are intact" in error.message
+        filler.unlink()
+        assert snapshot(root) == before
+        assert leftovers(root) == []
+        refused += 1
+    assert refused > 10
+    assert set_up(root, GROWN).nothing_to_do
+
+
+def test_a_disk_that_takes_no_more_of_a_file(cluster: Path) -> None:
+    """The same without a file system of our own: a limit on the size of files, which any user may set."""
+    before = snapshot(cluster)
+    old = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (2048, limits[1]))
+    try:
+        with pytest.raises(WriteError, match="File too large; the files that were there are intact"):
+            set_up(cluster, GROWN)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        signal.signal(signal.SIGXFSZ, old)
+    assert snapshot(cluster) == before
+    assert leftovers(cluster) == []
+    set_up(cluster, GROWN)
+
+
+def test_a_file_of_the_future_counts_as_changed_now_and_once(tmp_path: Path) -> None:
+    file = tmp_path / "file"
+    file.write_text("x")
+    os.utime(file, (1, 1))
+    assert files.dated(file).st_mtime == 1
+    tomorrow = time.time() + 86400
+    os.utime(file, (tomorrow, tomorrow))
+    at = files.dated(file).st_mtime
+    assert at <= time.time()
+    assert files.dated(file).st_mtime == file.stat().st_mtime == at
 
 
 def test_a_rename_that_fails_half_way_is_told_and_gone_on_with(cluster: Path) -> None:

@@ -1,5 +1,6 @@
 """What is made of observed facts: preflight findings, the condition of containers, the state of a cluster."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from citus_cluster.operations.preflight import (
     refusal,
 )
 from citus_cluster.operations.readiness import condition
-from citus_cluster.operations.status import ServiceStatus, State, differences, overall
+from citus_cluster.operations.status import ServiceStatus, State, advise, differences, overall
 from citus_cluster.runtime.engine import Container
 
 
@@ -150,6 +151,23 @@ def test_the_state_sums_up_services_and_coordinator() -> None:
     assert overall(topology(), well, seen, has_problems=True) is State.DEGRADED
     assert overall(topology(), ill, seen, has_problems=False) is State.DEGRADED
     assert overall(topology(), ill, None, has_problems=True) is State.DOWN
+
+
+def test_there_is_something_to_do_about_what_does_not_run_or_answer() -> None:
+    silent = replace(_node("citus-worker1"), reason="timeout")
+    far = replace(_node("10.0.0.9"), reason="timeout")
+    seen = Overview((_node("citus-coordinator"), silent, far), (), NO_REBALANCE)
+    paused = ServiceStatus("citus-worker2", "shop-worker2", "paused", "healthy", None)
+    assert list(advise(topology(), [_service("citus-coordinator"), _service("citus-worker1")], None)) == []
+    assert list(advise(topology(), [_service("citus-worker1", ok=False), paused], None)) == [
+        "What is paused goes on by: docker unpause shop-worker2",
+        "What does not run is started by: citus-cluster up",
+    ]
+    assert list(advise(topology(), [_service("citus-worker1")], seen)) == [
+        "Why citus-worker1:5432 does not answer is in its log: docker compose logs citus-worker1",
+        "10.0.0.9:5432 is not of this directory. See its log: docker compose logs, on 10.0.0.9. "
+        "If it is paused: docker compose unpause, on 10.0.0.9.",
+    ]
 
 
 def test_without_a_coordinator_the_workers_decide() -> None:

@@ -7,21 +7,22 @@ import pytest
 
 from citus_cluster.errors import CitusClusterError, InUseError, UsageError
 from citus_cluster.model.blockers import Session, describe_blocker, global_pid, split_global_pid
-from citus_cluster.model.capacity import DiskSpace, missing_space
+from citus_cluster.model.capacity import DiskSpace, missing_space, scarce_space
 from citus_cluster.model.leaving import (
     Departure,
     HeldTable,
     find_heirs,
-    refuse_change,
     refuse_drain,
     refuse_removal,
+    refuse_undo,
     resolve_name,
 )
 from citus_cluster.model.nodes import NodeAddress, Outcome
+from citus_cluster.model.rebalance import Move, RebalancePlan
 from citus_cluster.model.registration import RegisteredNode, Registry, Wish, reconsider
 
 HOME = NodeAddress("citus-coordinator")
-W1, W2 = NodeAddress("citus-worker1"), NodeAddress("citus-worker2")
+W1, W2, W3, W4 = (NodeAddress(f"citus-worker{number}") for number in range(1, 5))
 FAR, FAR_TOO, SIX = NodeAddress("10.0.0.12", 5435), NodeAddress("10.0.0.12", 5436), NodeAddress("fd00::1", 5440)
 
 
@@ -72,6 +73,22 @@ def test_a_name_of_nobody_or_of_several_is_refused(name: str, told: str) -> None
         resolve_name(name, {}, REGISTRY)
 
 
+@pytest.mark.parametrize("name", ["shop-worker2", "worker2", "2", "citus-worker-2", "citus-wroker2", "Citus-worker2"])
+def test_what_was_meant_is_guessed(name: str) -> None:
+    own = {"citus-worker2": W2, "citus-worker7": FAR}
+    with pytest.raises(UsageError) as caught:
+        resolve_name(name, own, REGISTRY)
+    assert "Did you mean citus-worker2?" in str(caught.value.hint)
+    assert "citus-worker7, 10.0.0.12:5436" in caught.value.message, "by service where it is one of this directory"
+
+
+@pytest.mark.parametrize("name", ["shop-worker9", "nobody", "10.0.0.99"])
+def test_nothing_is_guessed_at_random(name: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        resolve_name(name, {"citus-worker2": W2}, REGISTRY)
+    assert "Did you mean" not in str(caught.value.hint)
+
+
 def test_the_coordinator_is_not_meant_where_a_worker_has_its_host() -> None:
     home, worker = NodeAddress("10.0.0.10", 5434), NodeAddress("10.0.0.10", 5435)
     known = Registry((node(0, home), node(1, worker)), None)
@@ -101,8 +118,8 @@ REFUSED_REMOVALS = [
     (
         replace(HOLDING, silence="it is away."),
         InUseError,
-        "3 shards that are nowhere else would be lost",
-        "DROP TABLE orders;",
+        "it is away; with it 3 shards that are nowhere else would be lost",
+        "see A worker that is lost, in docs/operations.md",
     ),
     (replace(HOLDING, held=HOLDING.held[1:]), InUseError, "2 shards of which other nodes have copies", "--force"),
     (replace(EMPTY, heirs=()), InUseError, "no node is left that may hold shards", "'citus-coordinator', 5432"),
@@ -158,19 +175,59 @@ def test_copies_may_be_let_go_and_nothing_else() -> None:
     [
         (replace(EMPTY, node=None), "not in the node list", "status"),
         (replace(EMPTY, node=node(1, W1, is_active=False)), "is disabled", "add_worker.py --host citus-worker1"),
-        (replace(EMPTY, silence="away."), "does not answer", "nodes remove citus-worker1"),
-        (replace(HOLDING, silence="away."), "does not answer", "docker compose start citus-worker1"),
+        (replace(EMPTY, silence="It is away."), "^It is away; so no shard", "nodes remove citus-worker1"),
+        (
+            replace(HOLDING, silence="It is away."),
+            "^It is away; so no",
+            "paused: docker compose unpause citus-worker1;",
+        ),
         (replace(HOLDING, heirs=()), "no node is left", "--workers=N"),
+        (replace(HOLDING, heirs=(), drained=(W2, FAR)), "no node", "nodes drain citus-worker2 10.0.0.12:5435 --undo"),
     ],
 )
 def test_what_cannot_be_drained(found: Departure, told: str, way: str) -> None:
     with pytest.raises(CitusClusterError, match=told) as caught:
-        refuse_drain(found)
+        refuse_drain([found])
     assert way in str(caught.value.hint)
 
 
+def test_all_that_leave_together_are_named() -> None:
+    both = [replace(HOLDING, heirs=()), replace(EMPTY, address=W2, node=NODES[2], heirs=())]
+    with pytest.raises(InUseError, match=r"^Without citus-worker1:5432 and citus-worker2:5432 no node is left"):
+        refuse_drain(both)
+
+
+def test_nothing_is_dropped_for_a_worker_that_may_only_be_paused() -> None:
+    with pytest.raises(InUseError) as caught:
+        refuse_drain([replace(HOLDING, silence="It is away.")])
+    paused, lost = str(caught.value.hint).splitlines()
+    assert paused.startswith("If it is paused: docker compose unpause citus-worker1; else: ")
+    assert lost.startswith("If its data are lost for good, see")
+
+
+@pytest.mark.parametrize(
+    ("found", "told", "way"),
+    [
+        (replace(EMPTY, node=None), "not in the node list", "status"),
+        (replace(EMPTY, node=node(1, W1, is_active=False)), "is disabled: it can hold no new", "add_worker.py"),
+        (
+            replace(HOLDING, silence="It is away."),
+            "^It is away; so Citus cannot let it hold",
+            "docker compose unpause citus-wor",
+        ),
+        (replace(HOLDING, silence="It is away."), "hold shards again", "rebalance stop ends the moves"),
+        (replace(HOLDING, others_silent=("W2 is away.",)), "hold shards again.*: W2 is away", "what is named"),
+    ],
+)
+def test_what_cannot_be_undone_yet(found: Departure, told: str, way: str) -> None:
+    with pytest.raises(CitusClusterError, match=told) as caught:
+        refuse_undo(found)
+    assert way in str(caught.value.hint)
+    assert "moved off" not in caught.value.message
+
+
 def test_the_last_one_can_be_let_hold_shards_again() -> None:
-    refuse_change(replace(HOLDING, heirs=()))
+    refuse_undo(replace(HOLDING, heirs=()))
 
 
 @pytest.mark.parametrize(
@@ -193,11 +250,24 @@ def test_only_another_server_gets_a_released_name(
 def test_room_is_counted_without_what_stays_free() -> None:
     disks = [DiskSpace(W1, 100 * 2**20, 40 * 2**20), DiskSpace(W2, 10, 40)]
     assert missing_space({W1: 60 * 2**20}, disks) == ()
-    assert missing_space({W1: 61 * 2**20, W2: 0}, disks) == (
-        "citus-worker1:5432: would get 61.0 MiB, and has room for 60.0 MiB "
-        "(40.0 MiB stay free: citus.desired_percent_disk_available_after_move)",
+    assert missing_space({W1: 61 * 2**20}, disks) == (
+        "citus-worker1:5432: would get 61.0 MB in one move, and has room for 60.0 MB "
+        "(40.0 MB stay free: citus.desired_percent_disk_available_after_move)",
     )
-    assert "has room for 0.0 MiB" in missing_space({W2: 1}, disks)[0]
+    assert "has room for 0 B" in missing_space({W2: 0}, disks)[0], "Citus moves nothing to a full disk"
+
+
+def test_nodes_on_one_disk_are_warned_and_not_refused() -> None:
+    """1 TB, of which 120 GB are free and 100 GB stay so: 25 GB for a fourth worker come from the other three."""
+    gib = 2**30
+    moves = tuple(
+        Move("items", shard, gib // 2, (W1, W2, W3)[shard % 3], W4, group=shard // 2 * 2) for shard in range(50)
+    )
+    plan = RebalancePlan(moves, {W1: 34 * gib, W2: 33 * gib, W3: 33 * gib})
+    disks = [DiskSpace(W4, 120 * gib, 100 * gib)]
+    assert missing_space(plan.largest_moves, disks) == ()
+    assert "would get 25.0 GB in all, and has room for 20.0 GB" in scarce_space(plan.growth, disks)[0]
+    assert scarce_space({W4: 20 * gib}, disks) == scarce_space({W4: -1}, [DiskSpace(W4, 0, 1)]) == ()
 
 
 def test_a_session_that_holds_a_move_up_is_told_without_what_it_runs() -> None:

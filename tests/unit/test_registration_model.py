@@ -9,7 +9,9 @@ from citus_cluster.model.registration import (
     NodeIdentity,
     RegisteredNode,
     Registry,
+    Wish,
     decide,
+    decide_again,
     foreign_coordinator,
     mismatch,
     possible_twin,
@@ -47,6 +49,31 @@ def test_without_our_table_nothing_was_withdrawn() -> None:
 
 def test_registered_by_hand_is_to_be_recorded() -> None:
     assert unrecorded(Registry((node(0, HOME), node(1, W1)), frozenset()), [W1, W2]) == (W1,)
+
+
+def test_registered_by_hand_under_a_released_name_is_to_be_recorded_too() -> None:
+    registry = Registry((node(0, HOME), node(1, W1)), frozenset({W1, W2}), {W1: "222", W2: "333"})
+    assert unrecorded(registry, [W1, W2]) == (W1,)
+
+
+@pytest.mark.parametrize(
+    ("now", "outcome"),
+    [
+        (Registry((), frozenset({W1}), {W1: "222"}), None),
+        (Registry((), frozenset({W1}), {W1: "333"}), Outcome.WITHDRAWN),
+        (Registry((), frozenset({W1})), Outcome.WITHDRAWN),
+        (Registry((node(1, W1, active=False),), frozenset({W1}), {W1: "222"}), Outcome.WITHDRAWN),
+        (Registry((node(1, W1),), frozenset({W1})), Outcome.ALREADY),
+    ],
+)
+def test_another_server_is_registered_only_while_its_name_is_free(now: Registry, outcome: Outcome | None) -> None:
+    before = Registry((), frozenset({W1}), {W1: "222"})
+    assert decide_again(Wish(W1, None, another_server=True), before, now).outcome is outcome
+
+
+def test_what_was_withdrawn_meanwhile_is_not_registered() -> None:
+    now = Registry((), frozenset({W1}), {W1: "222"})
+    assert decide_again(Wish(W1, None), Registry((), frozenset()), now).outcome is Outcome.WITHDRAWN
 
 
 @pytest.mark.parametrize(

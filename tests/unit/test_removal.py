@@ -9,7 +9,8 @@ import pytest
 import yaml
 from setup_support import a_request, contents, no_engine, plan, set_up
 
-from citus_cluster.errors import ImmutableError
+from citus_cluster import cli, console
+from citus_cluster.errors import ImmutableError, UsageError
 from citus_cluster.model.effects import EffectKind
 from citus_cluster.model.nodes import NodeAddress
 from citus_cluster.operations.directory import load
@@ -90,11 +91,39 @@ def test_a_cluster_yaml_that_lacks_it_already_is_taken_by_the_removal_alone(root
     (root / "cluster.yaml").write_text(text.replace("workers: 4", "workers: 3"))
     with pytest.raises(ImmutableError):
         load(root)
-    for name in ("citus-worker4", "citus-worker4:5432"):
-        directory = load(root, leaving=[name])
-        assert workers_of(directory)["citus-worker4"] == NodeAddress("citus-worker4")
+    directory = load(root, may_lack_workers=True)
+    assert workers_of(directory)["citus-worker4"] == NodeAddress("citus-worker4")
     leave(root, 4, 3)
     assert load(root).topology.workers[-1].number == 3
+
+
+def test_a_cluster_yaml_that_lacks_several_says_how_they_leave_and_is_taken_by_each_removal(root: Path) -> None:
+    text = (root / "cluster.yaml").read_text()
+    (root / "cluster.yaml").write_text(text.replace("workers: 4", "workers: 2"))
+    with pytest.raises(ImmutableError) as caught:
+        load(root)
+    assert "nodes drain citus-worker3 citus-worker4 --wait; " in str(caught.value.hint)
+    assert str(caught.value.hint).endswith("nodes remove citus-worker3; citus-cluster nodes remove citus-worker4")
+    assert {"citus-worker3", "citus-worker4"} < set(workers_of(load(root, may_lack_workers=True)))
+
+
+def test_a_coordinator_does_not_leave(tmp_path: Path) -> None:
+    root = tmp_path / "near"
+    set_up(root, {"services": ["citus"], "advertise": "db1"})
+    text = (root / "cluster.yaml").read_text()
+    (root / "cluster.yaml").write_text(text.replace("coordinator: true", "coordinator: false"))
+    with pytest.raises(ImmutableError, match="citus-coordinator") as caught:
+        load(root, may_lack_workers=True)
+    assert "keeps its coordinator" in str(caught.value.hint)
+
+
+def test_a_directory_without_citus_is_not_one_of_workers_alone(root: Path, tmp_path: Path) -> None:
+    set_up(root, {"services": ["redis"]})
+    with pytest.raises(UsageError, match="Citus is not among the services"):
+        load(root).coordinator()
+    set_up(tmp_path / "far", {"services": ["citus"], "workers": 1, "coordinator": False, "advertise": "db2"})
+    with pytest.raises(UsageError, match="no coordinator"):
+        load(tmp_path / "far").coordinator()
 
 
 def test_a_number_waits_for_its_volume(root: Path) -> None:
@@ -105,6 +134,24 @@ def test_a_number_waits_for_its_volume(root: Path) -> None:
     assert plan_with_volumes(root, {"workers": 4}, 1, 2).spec.workers == 4
     assert plan(root, {"workers": 4}).spec.workers == [1, 2, 5, 6], "without an engine nobody can tell"
     assert plan_with_volumes(root, {"workers": 2}, 1, 2, 3, 4).nothing_to_do
+
+
+def test_why_a_number_is_left_out_is_said(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    console.print_plan(leave(root, 3, [1, 2, 4]), diffs=False, later=True)
+    printed = capsys.readouterr().out
+    assert "  at the next citus-cluster up:\n    restart   citus-coordinator" in printed
+    assert "stop" not in printed, "its container is stopped now"
+
+    def about_three(made: SetupPlan) -> list[str]:
+        return [note for note in made.notes if "citus-worker3" in note]
+
+    volume = "citus_citus-worker3-data"
+    assert about_three(plan_with_volumes(root, {"workers": 4}, 3)) == [
+        f"citus-worker3 stays unused, since it was removed and its volume exists ({volume})."
+    ]
+    assert "may exist, and no engine tells" in about_three(plan(root, {"workers": 4}))[0]
+    assert about_three(plan_with_volumes(root, {"workers": 4})) == []
+    assert about_three(plan_with_volumes(root, {"ports.citus": 5434}, 3)) == []
 
 
 def test_one_that_was_removed_does_not_come_back_with_its_data(root: Path) -> None:
@@ -153,7 +200,7 @@ def test_a_removal_that_was_killed_anywhere_is_finished_by_the_next(root: Path, 
     with pytest.raises(Killed):
         leave(root, 4, 3)
     kill_at[0] = 1000
-    assert load(root, leaving=["citus-worker4"])
+    assert load(root, may_lack_workers=True)
     if point:
         load(root)  # from the first rename on every command goes on
     leave(root, 4, 3)
@@ -169,3 +216,21 @@ def test_the_last_worker_leaves_the_coordinator_alone(tmp_path: Path) -> None:
     leave(root, 1, 0)
     assert workers_in(root) == 0
     assert plan_setup(a_request(root), connect_engine=no_engine).nothing_to_do
+
+
+def test_variables_of_other_commands_agree_to_no_removal_and_contradict_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root = tmp_path / "cluster"
+    set_up(root, {"services": ["citus"], "ports.citus": 1})  # nobody listens there
+    monkeypatch.setenv("CITUS_CLUSTER_YES", "1")
+    monkeypatch.setenv("CITUS_CLUSTER_WAIT", "1")
+    for given, told in ((["--undo"], "Cannot connect"), (["--undo", "--wait"], "neither waits nor previews")):
+        monkeypatch.setattr("sys.argv", ["citus-cluster", "nodes", "drain", "citus-worker4", *given, f"--dir={root}"])
+        with pytest.raises(SystemExit):
+            cli.main()
+        assert told in capsys.readouterr().err
+    monkeypatch.setattr("sys.argv", ["citus-cluster", "nodes", "remove", "--help"])
+    with pytest.raises(SystemExit):
+        cli.main()
+    assert "CITUS_CLUSTER_REMOVE_YES" in capsys.readouterr().out

@@ -13,6 +13,7 @@ from citus_cluster.model.roles import (
     excess_on_objects,
     merged,
     missing_on_objects,
+    narrowed,
     role_problem,
     schema_problem,
     wanted_defaults,
@@ -35,6 +36,20 @@ def test_each_access_holds_what_the_ones_before_it_hold() -> None:
         [True, True, False],
         [True, True, True],
     ]
+
+
+@pytest.mark.parametrize(
+    ("access", "schemas", "told"),
+    [
+        (Access.CREATE, ("public", "shop"), APP),
+        (Access.WRITE, ("public", "shop"), APP),
+        (Access.READ, ("public", "shop"), RoleRecord("app", Access.READ, ("public",))),
+    ],
+)
+def test_what_is_taken_back_comes_before_what_is_given(
+    access: Access, schemas: tuple[str, ...], told: RoleRecord
+) -> None:
+    assert narrowed(APP, RoleRecord("app", access, schemas)) == told
 
 
 def test_what_is_missing_and_what_is_too_much() -> None:
@@ -86,6 +101,11 @@ def test_names_that_are_not(name: str) -> None:
     assert role_problem(name, "postgres")
 
 
+@pytest.mark.parametrize("name", ["App", "2app", "a/b", "a" * 64])
+def test_what_a_name_may_hold_is_said_at_once(name: str) -> None:
+    assert "small letters, digits" in str(role_problem(name, "postgres"))
+
+
 @pytest.mark.parametrize("name", ["pg_catalog", "information_schema", "citus_cluster", "citus", "pg_toast_1", ""])
 def test_schemas_that_are_not_for_tables(name: str) -> None:
     assert schema_problem(name)
@@ -108,3 +128,4 @@ def test_problems_in_words() -> None:
         "its credentials are missing on w1:5432, w2:5432",
     )
     assert problems(ungranted=tuple("abcde")) == ("it lacks privileges on a, b, c and 2 more",)
+    assert problems(forgotten=True) == ("its password file is missing: citus-cluster roles create app writes it again",)

@@ -7,7 +7,15 @@ import pytest
 
 from citus_cluster.errors import SpecError
 from citus_cluster.model.services import Service
-from citus_cluster.model.spec import API_VERSION, ClusterSpec, grown_workers, json_schema, parse_spec, without_worker
+from citus_cluster.model.spec import (
+    API_VERSION,
+    ClusterSpec,
+    grown_workers,
+    json_schema,
+    parse_spec,
+    with_workers,
+    without_worker,
+)
 from citus_cluster.model.yaml_text import load_yaml
 from citus_cluster.render.spec_file import render_spec
 
@@ -178,6 +186,14 @@ def test_a_worker_less(current: int | list[int], number: int, expected: int | li
 
 
 @pytest.mark.parametrize(
+    ("current", "numbers", "expected"),
+    [(2, {3, 4}, 4), (2, {4}, [1, 2, 4]), (2, (), 2), ([1, 2], {3}, [1, 2, 3]), ([3, 1], {3}, [3, 1]), (0, {1}, 1)],
+)
+def test_workers_that_were_edited_out(current: int | list[int], numbers: set[int], expected: int | list[int]) -> None:
+    assert with_workers(current, numbers) == expected
+
+
+@pytest.mark.parametrize(
     ("text", "expected"),
     [
         ("a: 1\na: 2\n", "cluster.yaml, line 2: the key 'a' stands here a second time"),
@@ -230,6 +246,26 @@ def test_comments_order_and_style_of_the_user_stay() -> None:
     assert "ports: {citus: 6000, admin_api: 8000}\n" in changed
     assert parse_spec(load_yaml(changed, "cluster.yaml")).as_data() == spec.as_data()
     assert render_spec(spec, changed) == changed
+
+
+def test_comments_stay_with_their_keys_where_others_go() -> None:
+    text = (
+        "apiVersion: citus-cluster/v1\nworkers: [1, 2, 3, 4]\nsettings:\n  nodes:\n"
+        "    # one\n    citus-worker1: {work_mem: 1MB} # end of one\n\n"
+        "    # three\n    citus-worker3:\n      # inside three\n      work_mem: 3MB\n"
+        "    # four\n    citus-worker4: {work_mem: 4MB}\n# all\nname: shop\n"
+    )
+    data = load_yaml(text, "cluster.yaml")
+    for number, lost in ((1, ["one", "end of one"]), (3, ["three", "inside three"]), (4, ["four"])):
+        kept = {name: value for name, value in data["settings"]["nodes"].items() if name != f"citus-worker{number}"}
+        spec = parse_spec(data | {"settings": {"nodes": kept}})
+        changed = render_spec(spec, text)
+        assert load_yaml(changed, "cluster.yaml") == spec.as_data()
+        assert not [word for word in lost if f"# {word}\n" in changed]
+        for other in {1, 3, 4} - {number}:
+            name = {1: "one", 3: "three", 4: "four"}[other]
+            assert f"    # {name}\n    citus-worker{other}:" in changed
+        assert "# all\nname: shop\n" in changed
 
 
 CONFIG = Path(__file__).parents[2] / "config"

@@ -7,6 +7,7 @@ import select
 import signal
 import subprocess
 import sys
+import termios
 import time
 from pathlib import Path
 
@@ -25,6 +26,7 @@ from citus_cluster.cli_options import completed
         (["status", "--watch", "5", "--dir", "x"], ["status", "--watch", "5", "--dir", "x"]),
         (["status", "--watch", "0.5"], ["status", "--watch", "0.5"]),
         (["status", "--watch", "-1"], ["status", "--watch", "-1"]),
+        (["status", "--watch", "abc"], ["status", "--watch", "abc"]),
         (["status", "--watch=3"], ["status", "--watch=3"]),
     ],
 )
@@ -36,6 +38,7 @@ def test_the_seconds_may_be_left_out(given: list[str], made: list[str]) -> None:
 def test_it_is_shown_in_place_and_the_cursor_comes_back(tmp_path: Path, sent: signal.Signals, status: int) -> None:
     set_up(tmp_path, {"workers": 1, "services": ["citus"], "ports.citus": 1})
     terminal, other_end = pty.openpty()
+    termios.tcsetwinsize(other_end, (9, 80))
     child = subprocess.Popen(
         [sys.executable, "-m", "citus_cluster", "status", "--watch", "0.1"],
         cwd=tmp_path,
@@ -62,6 +65,7 @@ def test_it_is_shown_in_place_and_the_cursor_comes_back(tmp_path: Path, sent: si
     assert child.wait(timeout=30) == status, seen
     text = seen.decode()
     assert re.search(r"Cluster citus: .*down", text)
+    assert "Connection refused" in text, "problems are not cut off where the terminal is too small for everything"
     assert "\x1b[1A" in text, "the second round is written over the first"
     assert text.rindex("\x1b[?25h") > text.rindex("\x1b[?25l"), "the cursor is shown again"
     assert "Traceback" not in text

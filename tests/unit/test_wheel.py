@@ -41,7 +41,7 @@ def test_the_wheel_holds_what_it_needs_and_no_tests(installed: Path) -> None:
     assert {"citus_cluster/data/constraints.txt", "admin_api/Dockerfile"} <= names
     assert not [name for name in names if name.startswith(("tests", "bench", "docs"))]
     (entry_points,) = installed.glob("*.dist-info/entry_points.txt")
-    assert "citus-cluster = citus_cluster.cli:main" in entry_points.read_text()
+    assert "citus-cluster = citus_cluster.__main__:main" in entry_points.read_text()
 
 
 def test_the_wheel_writes_what_the_checkout_writes(installed: Path, tmp_path: Path) -> None:
