@@ -254,7 +254,7 @@ def test_two_drains_at_once_leave_a_node_that_may_hold_shards(cluster: Servers) 
 
 
 @pytest.mark.usefixtures("only_newest")
-def test_a_rebalance_that_runs_is_followed_first(cluster: Servers) -> None:
+def test_a_rebalance_that_runs_is_followed_first(cluster: Servers, recorder: Recorder) -> None:
     register(cluster, FIRST, SECOND)
     distribute(cluster)
     register(cluster, THIRD)
@@ -263,7 +263,9 @@ def test_a_rebalance_that_runs_is_followed_first(cluster: Servers) -> None:
         job_id = await rebalance.start(conn, RebalanceOptions(), ignore)
         with pytest.raises(RebalanceError, match=f"running already, as job {job_id}"):
             await drain.drain(conn, named(FIRST), ignore, mode=TransferMode.AUTO, wait=False)
-        return await drain.drain(conn, named(FIRST), ignore, mode=TransferMode.AUTO, wait=True)
+        done = await drain.drain(conn, named(FIRST), recorder, mode=TransferMode.AUTO, wait=True)
+        assert f"a rebalance is running already, as job {job_id}: following it first" in recorder.events[0].message
+        return done
 
     assert on(cluster, body).done
     assert look(cluster, FIRST).shards == 0
