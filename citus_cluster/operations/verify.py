@@ -14,7 +14,7 @@ from citus_cluster.runtime.citus_rebalance import running_job_id
 from citus_cluster.runtime.postgres import Connection, describe, translated
 
 HEALTH_TIMEOUT_S = 20.0
-# Citus tries one connection after the other, each node to every node; one took 13 ms on an idle machine.
+# Citus tries one connection after the other, each node to every node; 289 of them took 3.7 s on two busy cores.
 CONNECTION_S = 0.05
 ROUND_TRIP_TIMEOUT_S = 30.0
 LOCK_TIMEOUT_S = 5.0
