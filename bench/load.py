@@ -1,8 +1,8 @@
 """Requests at a constant rate, or one after another, over many connections, in a process of its own.
 
 At a constant rate, a latency counts from the moment in which the request was due, so one that waits for a free
-connection, or for a client that is late, is not made to look fast. The HTTP client is a bare one: httpx would need more
-processor time for a request than the server does.
+connection, or for a client that is late, is not made to look fast. The HTTP client is a bare one, so that it takes
+little from a server on the same cores.
 """
 
 import asyncio
