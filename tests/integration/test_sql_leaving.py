@@ -148,7 +148,7 @@ def test_a_worker_that_hangs_is_named_in_time(cluster: Servers) -> None:
         with cluster.paused(paused.host), pytest.raises((InUseError, RebalanceError), match=told) as caught:
             run_drain(cluster, THIRD)
         assert caught.value.message.count(str(paused)) == 1
-        assert time.monotonic() - started < 20
+        assert time.monotonic() - started < 45
     with (
         cluster.paused(THIRD.host),
         pytest.raises(InUseError, match="so Citus cannot let it hold shards again") as undone,
