@@ -271,21 +271,21 @@ def test_ordinary_role_queries_from_a_new_worker_and_its_password_is_in_no_log(c
     cluster.sql(
         COORDINATOR.host,
         "SET log_statement = 'none'",
-        "DROP ROLE IF EXISTS app",
-        r"CREATE ROLE app LOGIN PASSWORD 'app''s \secret'",
-        r"INSERT INTO pg_dist_authinfo VALUES (0, 'app', 'password=''app\''s \\secret''')",
+        "DROP ROLE IF EXISTS by_hand",
+        r"CREATE ROLE by_hand LOGIN PASSWORD 'app''s \secret'",
+        r"INSERT INTO pg_dist_authinfo VALUES (0, 'by_hand', 'password=''app\''s \\secret''')",
         "CREATE TABLE shared (id int PRIMARY KEY)",
         "SELECT create_distributed_table('shared', 'id')",
         "INSERT INTO shared SELECT generate_series(1, 100)",
-        "GRANT SELECT ON shared TO app",
+        "GRANT SELECT ON shared TO by_hand",
     )
     try:
         on(cluster, lambda conn: add_worker(conn, None, SECOND, ignore, timeout_s=10))
-        assert cluster.sql(SECOND.host, "SET ROLE app", "SELECT count(*) FROM shared") == [(100,)]
+        assert cluster.sql(SECOND.host, "SET ROLE by_hand", "SELECT count(*) FROM shared") == [(100,)]
         assert "secret" not in cluster.logs(SECOND.host)
     finally:
         for node in (COORDINATOR, SECOND):
-            cluster.sql(node.host, "DELETE FROM pg_dist_authinfo WHERE rolename = 'app'")
+            cluster.sql(node.host, "DELETE FROM pg_dist_authinfo WHERE rolename = 'by_hand'")
 
 
 def test_the_superuser_password_is_in_no_log(cluster: Servers) -> None:
