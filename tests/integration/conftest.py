@@ -40,6 +40,8 @@ def servers(request: pytest.FixtureRequest) -> Iterator[Servers]:
 
 @pytest.fixture
 def cluster(servers: Servers) -> Servers:
+    for address in (COORDINATOR, *WORKERS):
+        servers.wait(address.host)  # one may still be recovering from what the test before did to it
     servers.take_apart()
     return servers
 
