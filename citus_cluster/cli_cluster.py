@@ -31,7 +31,7 @@ from citus_cluster.model.names import host_problem
 from citus_cluster.model.nodes import NodeAddress, NodeResult, Outcome
 from citus_cluster.model.rebalance import JobState, RebalanceOptions, RebalanceStatus, TransferMode
 from citus_cluster.model.topology import Role, service_name
-from citus_cluster.operations import nodes, rebalance
+from citus_cluster.operations import nodes, rebalance, rebalance_watch
 from citus_cluster.operations.directory import Directory, load
 from citus_cluster.runtime import files, journal
 from citus_cluster.runtime.postgres import Connection, ConnectionInfo, connect
@@ -83,7 +83,7 @@ def following(follow: str = _FOLLOW, stop: str = "citus-cluster rebalance stop")
         with progress:
             yield progress
     except KeyboardInterrupt:
-        if not progress.is_under_way(rebalance.STEP):
+        if not progress.is_under_way(rebalance_watch.STEP):
             raise
         console.err.print(
             f"Interrupted. The rebalance goes on by itself. To follow it: {follow}\nTo stop it: {stop}", markup=False
@@ -288,8 +288,8 @@ async def _start_and_show(
     if job_id is None:
         return None
     if wait:
-        return await rebalance.wait(conn, progress.emit, job_id=job_id)
-    found = await rebalance.status(conn, job_id)
+        return await rebalance_watch.wait(conn, progress.emit, job_id=job_id)
+    found = await rebalance_watch.status(conn, job_id)
     console.err.print(f"It goes on by itself; watch it with: {_FOLLOW}")
     return found
 
@@ -346,7 +346,7 @@ def rebalance_status(
 ) -> None:
     """Show the running or the last rebalance: progress, rate, time left, and what is in its way."""
     choose_format(format_)
-    _print_status(_on_coordinator(directory, dsn, None, rebalance.status), format_)
+    _print_status(_on_coordinator(directory, dsn, None, rebalance_watch.status), format_)
 
 
 def rebalance_stop(
@@ -371,7 +371,7 @@ def rebalance_wait(
     choose_format(format_)
 
     with following() as progress:
-        found = _on_coordinator(directory, dsn, None, lambda conn: rebalance.wait(conn, progress.emit))
+        found = _on_coordinator(directory, dsn, None, lambda conn: rebalance_watch.wait(conn, progress.emit))
     if format_ is Format.JSON:
         console.print_json(found.as_dict())
     elif found.state is JobState.NONE:

@@ -11,7 +11,7 @@ from rich.markup import escape
 from citus_cluster.console import out, pasteable, table
 from citus_cluster.model.rebalance import JobState, RebalancePlan, RebalanceStatus
 from citus_cluster.model.units import size
-from citus_cluster.operations.rebalance import progress_line
+from citus_cluster.operations.rebalance_watch import progress_line
 from citus_cluster.operations.status import State, Status
 from citus_cluster.operations.up import UpResult
 

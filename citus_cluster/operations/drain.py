@@ -10,7 +10,7 @@ from citus_cluster.model.leaving import Departure, called, count, refuse_drain, 
 from citus_cluster.model.nodes import NodeAddress
 from citus_cluster.model.rebalance import RebalanceOptions, RebalancePlan, RebalanceStatus, TransferMode
 from citus_cluster.model.registration import RegisteredNode
-from citus_cluster.operations import rebalance
+from citus_cluster.operations import rebalance, rebalance_watch
 from citus_cluster.operations.leaving import WAIT_FOR_LOCK_S, look
 from citus_cluster.runtime import citus_leaving, citus_nodes
 from citus_cluster.runtime.citus import writer_lock
@@ -96,11 +96,11 @@ async def drain(
         elif not wait:
             await _refuse_other_job(conn, found, job_id)
         elif await _is_ours(conn, found, job_id):
-            emit(Event(rebalance.STEP, EventKind.STARTED, f"rebalance {job_id} is at it already: following it"))
+            emit(Event(rebalance_watch.STEP, EventKind.STARTED, f"rebalance {job_id} is at it already: following it"))
         else:
-            rebalance.tell_followed(job_id, emit)
+            rebalance_watch.tell_followed(job_id, emit)
         if job_id is not None and not wait:
-            return Drained(found, await rebalance.status(conn, job_id))
+            return Drained(found, await rebalance_watch.status(conn, job_id))
         if job_id is not None:
             status = await _follow(conn, found, job_id, emit)
 
@@ -152,7 +152,7 @@ async def _refuse_other_job(conn: Connection, found: Sequence[Departure], job_id
 
 async def _follow(conn: Connection, found: Sequence[Departure], job_id: int, emit: Emit) -> RebalanceStatus:
     try:
-        return await rebalance.wait(conn, emit, job_id=job_id)
+        return await rebalance_watch.wait(conn, emit, job_id=job_id)
     except RebalanceError as error:
         raise with_hint(
             error,

@@ -10,7 +10,7 @@ import psycopg
 from citus_cluster.errors import CitusClusterError
 from citus_cluster.model.overview import NodeOverview, Overview, TableOverview
 from citus_cluster.model.registration import RegisteredNode
-from citus_cluster.operations import rebalance
+from citus_cluster.operations import rebalance_watch
 from citus_cluster.runtime import citus_nodes, citus_tables
 from citus_cluster.runtime.citus_tables import NodeAnswer, Placement
 from citus_cluster.runtime.postgres import Connection, describe, translated
@@ -54,7 +54,7 @@ async def overview(conn: Connection, connect_again: Callable[[], Awaitable[Conne
         for answer in answers.values():
             known |= answer.sizes if isinstance(answer, NodeAnswer) else {}
         silent = [node.reason for node in nodes if node.reason and node.is_active]
-        return Overview(nodes, tables, await rebalance.status(conn, sizes=known, silent=silent))
+        return Overview(nodes, tables, await rebalance_watch.status(conn, sizes=known, silent=silent))
 
 
 async def _ask_all(

@@ -9,6 +9,8 @@ from typing import cast
 
 import psycopg
 
+from citus_cluster.errors import CitusClusterError
+from citus_cluster.model.nodes import NodeAddress
 from citus_cluster.model.registration import RegisteredNode
 from citus_cluster.runtime import citus_probe
 from citus_cluster.runtime.citus import QUICK_S
@@ -106,3 +108,18 @@ async def ask_node(conn: Connection, node: RegisteredNode, placements: Sequence[
         citus_version=None if version is None else str(version),
         sizes={int(shard_id): size or 0 for shard_id, size in sizes.items()},
     )
+
+
+async def shard_sizes(conn: Connection, nodes: Sequence[RegisteredNode]) -> Mapping[NodeAddress, Mapping[int, int]]:
+    """Bytes by shard id of the distributed tables on each node; a node that does not answer is left out."""
+    distributed = {row.oid for row in await read_tables(conn) if row.moves}
+    placements = [p for p in await read_placements(conn) if p.table_oid in distributed]
+    found: dict[NodeAddress, Mapping[int, int]] = {}
+    for node in nodes:
+        here = [placement for placement in placements if placement.group_id == node.group_id]
+        try:
+            found[node.address] = (await ask_node(conn, node, here)).sizes
+        except CitusClusterError:
+            if conn.closed:
+                raise
+    return found

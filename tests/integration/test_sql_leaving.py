@@ -12,7 +12,7 @@ from citus_cluster.model.events import Emit, EventKind, ignore
 from citus_cluster.model.leaving import Departure
 from citus_cluster.model.nodes import NodeAddress, Outcome
 from citus_cluster.model.rebalance import JobState, RebalanceOptions, TransferMode
-from citus_cluster.operations import drain, leaving, rebalance
+from citus_cluster.operations import drain, leaving, rebalance, rebalance_watch
 from citus_cluster.operations.drain import Drained, DrainPlan
 from citus_cluster.operations.nodes import add_worker, reconcile
 from citus_cluster.operations.verify import verify
@@ -201,7 +201,7 @@ def test_a_drain_is_stopped_undone_and_begun_again(cluster: Servers) -> None:
     events = Recorder()
     on(cluster, lambda conn: drain.undo(conn, named(THIRD), events))
     assert cluster.sql(COORDINATOR.host, MARKS)[2] == ("citus-worker3", True)
-    assert on(cluster, rebalance.status).state.is_final
+    assert on(cluster, rebalance_watch.status).state.is_final
     on(cluster, lambda conn: drain.undo(conn, named(THIRD), events))
     assert events.events[-1].kind is EventKind.SKIPPED
     assert run_drain(cluster, THIRD).done

@@ -11,7 +11,7 @@ from sql_servers import COORDINATOR, FOURTH, WORKERS, Recorder, Servers, on, reg
 from citus_cluster.errors import RebalanceError, UnreachableError, UsageError, VerificationError
 from citus_cluster.model.events import Emit, Event, EventKind, ignore
 from citus_cluster.model.rebalance import JobState, RebalanceOptions, RebalanceStatus, TransferMode
-from citus_cluster.operations import rebalance
+from citus_cluster.operations import rebalance, rebalance_watch
 from citus_cluster.operations.nodes import add_worker, reconcile
 from citus_cluster.operations.overview import overview
 from citus_cluster.operations.verify import verify
@@ -149,7 +149,7 @@ def test_a_fourth_worker_gets_its_share_and_no_row_is_lost(cluster: Servers, rec
             with pytest.raises(RebalanceError, match=f"running already, as job {job_id}"):
                 await rebalance.start(conn, RebalanceOptions(), ignore)
             await verify(conn, [*WORKERS, FOURTH], recorder)
-            found = await rebalance.wait(conn, recorder, poll_s=0.1)
+            found = await rebalance_watch.wait(conn, recorder, poll_s=0.1)
             assert found.job_id == job_id
             assert await rebalance.start(conn, RebalanceOptions(), recorder) is None
             return found
@@ -195,8 +195,8 @@ def test_stopped_rebalance_says_so(cluster: Servers) -> None:
         await rebalance.start(conn, RebalanceOptions(), ignore)
         await rebalance.stop(conn)
         with pytest.raises(RebalanceError, match=r"was stopped after 0 of \d+ shards"):
-            await rebalance.wait(conn, ignore, poll_s=0.1)
-        return await rebalance.status(conn)
+            await rebalance_watch.wait(conn, ignore, poll_s=0.1)
+        return await rebalance_watch.status(conn)
 
     assert on(cluster, body).state is JobState.CANCELLED
 
@@ -211,7 +211,7 @@ def test_tables_without_identity_are_named_with_what_mends_them(cluster: Servers
         for statement in caught.value.details:
             await conn.execute(statement.encode())
         await rebalance.start(conn, RebalanceOptions(), recorder)
-        await rebalance.wait(conn, recorder, poll_s=0.1)
+        await rebalance_watch.wait(conn, recorder, poll_s=0.1)
 
     on(cluster, body)
     assert cluster.sql(COORDINATOR.host, "SELECT count(*) FROM citus_shards WHERE nodename = 'citus-worker3'") != [(0,)]
@@ -224,7 +224,7 @@ def test_blocked_writes_need_no_identity(cluster: Servers) -> None:
 
     async def body(conn: Connection) -> RebalanceStatus:
         await rebalance.start(conn, options, ignore)
-        return await rebalance.wait(conn, ignore, poll_s=0.1)
+        return await rebalance_watch.wait(conn, ignore, poll_s=0.1)
 
     assert on(cluster, body).state is JobState.FINISHED
 
@@ -267,7 +267,7 @@ def test_parallel_flags_are_used_where_the_server_has_them(cluster: Servers) -> 
 
     async def body(conn: Connection) -> RebalanceStatus:
         await rebalance.start(conn, options, ignore)
-        return await rebalance.wait(conn, ignore, poll_s=0.1)
+        return await rebalance_watch.wait(conn, ignore, poll_s=0.1)
 
     assert on(cluster, body).state is JobState.FINISHED
 
@@ -287,7 +287,7 @@ def test_wal_level_replica_is_refused_before_the_start(cluster: Servers) -> None
 
 async def expect_stop(conn: Connection, emit: Emit) -> None:
     with pytest.raises(RebalanceError, match="was stopped"):
-        await rebalance.wait(conn, emit, poll_s=0.2)
+        await rebalance_watch.wait(conn, emit, poll_s=0.2)
 
 
 @pytest.mark.usefixtures("only_newest")
@@ -337,7 +337,7 @@ def test_a_paused_node_is_named_at_once_and_all_is_told_when_it_is_back(cluster:
 
     async def begin(conn: Connection) -> None:
         async with asyncio.timeout(60):
-            while not (await rebalance.status(conn)).tasks.get("running"):  # noqa: ASYNC110 # in another process
+            while not (await rebalance_watch.status(conn)).tasks.get("running"):  # noqa: ASYNC110 # in another process
                 await asyncio.sleep(0.2)
 
     async def body(conn: Connection) -> RebalanceStatus:
@@ -349,10 +349,10 @@ def test_a_paused_node_is_named_at_once_and_all_is_told_when_it_is_back(cluster:
                 if begun:
                     await begin(conn)
                 with cluster.paused(THIRD.host):
-                    following = group.create_task(rebalance.wait(conn, watch))
+                    following = group.create_task(rebalance_watch.wait(conn, watch))
                     async with asyncio.timeout(15), await cluster.connect() as third:
                         await named.wait()
-                        look = await rebalance.status(third)
+                        look = await rebalance_watch.status(third)
                         assert [is_silent in problem for problem in look.problems] == [True]
                         # Where it is followed, more looks say nothing new.
                         await asyncio.sleep(1)

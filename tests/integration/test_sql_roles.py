@@ -23,7 +23,7 @@ from citus_cluster.errors import (
 from citus_cluster.model.events import Emit, Event, ignore
 from citus_cluster.model.rebalance import RebalanceOptions
 from citus_cluster.model.roles import Access, RoleRecord, RoleStatus
-from citus_cluster.operations import rebalance, role_cluster, role_drop, roles
+from citus_cluster.operations import rebalance, rebalance_watch, role_cluster, role_drop, roles
 from citus_cluster.operations.overview import overview
 from citus_cluster.operations.role_passwords import Home
 from citus_cluster.operations.roles import RoleResult
@@ -654,6 +654,6 @@ def test_a_role_that_may_create_cannot_trick_the_superuser(cluster: Servers, hom
     assert [table.name for table in seen.tables] == ["items", "kinds"]
     register(cluster, FIRST, SECOND, THIRD)
     on(cluster, lambda conn: rebalance.start(conn, RebalanceOptions(), ignore))
-    on(cluster, lambda conn: rebalance.wait(conn, ignore, poll_s=0.2))
+    on(cluster, lambda conn: rebalance_watch.wait(conn, ignore, poll_s=0.2))
     with pytest.raises(RoleError, match="owns"):
         drop(cluster, home)

@@ -12,7 +12,7 @@ from setup_support import ROOT, set_up
 
 from citus_cluster.cli_cluster import following
 from citus_cluster.model.events import Event, EventKind
-from citus_cluster.operations.rebalance import STEP
+from citus_cluster.operations.rebalance_watch import STEP
 
 ENVIRONMENT = {"PATH": "/nonexistent", "PYTHONPATH": str(ROOT), "DOCKER_HOST": "unix:///nowhere.sock"}
 

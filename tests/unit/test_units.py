@@ -7,7 +7,7 @@ from citus_cluster.model.leaving import HeldTable
 from citus_cluster.model.nodes import NodeAddress
 from citus_cluster.model.rebalance import JobState, RebalanceStatus
 from citus_cluster.model.units import size
-from citus_cluster.operations.rebalance import progress_line
+from citus_cluster.operations.rebalance_watch import progress_line
 
 
 @pytest.mark.parametrize(
