@@ -1,6 +1,9 @@
 import signal
+import subprocess
 
 import pytest
+
+_ENGINE_TIMEOUT_S = 60
 
 # A shell without job control starts what runs in the background with SIGINT ignored, and programs inherit that: those
 # that tests start and interrupt would never notice.
@@ -9,3 +12,16 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--update-golden", action="store_true", help="Write tests/golden/expected anew.")
+
+
+@pytest.hookimpl(trylast=True)  # once the report is counted
+def pytest_runtest_logreport(report: pytest.TestReport) -> None:
+    """End the run where a test has failed since the engine locked up: every other would wait for minutes, and fail."""
+    if not report.failed or "cluster" not in report.keywords:
+        return
+    try:
+        subprocess.run(["docker", "network", "ls"], capture_output=True, timeout=_ENGINE_TIMEOUT_S)
+    except subprocess.TimeoutExpired:
+        pytest.exit(f"the Docker engine has not answered for {_ENGINE_TIMEOUT_S} s (docker network ls)")
+    except FileNotFoundError:
+        pass

@@ -93,6 +93,16 @@ class PrivateEngine:
         self._daemon.send_signal(how)
         self._daemon.wait(timeout=_STOP_TIMEOUT_S)
 
+    @contextmanager
+    def hanging(self) -> Iterator[None]:
+        """Let the daemon accept connections meanwhile, and do nothing else; its containers go on."""
+        assert self._daemon is not None
+        self._daemon.send_signal(signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            self._daemon.send_signal(signal.SIGCONT)
+
     def lose_power(self) -> None:
         """End the daemon and everything that it runs at once, and forget what a machine forgets without power."""
         containers = self.docker("ps", "--quiet").stdout.split()

@@ -1,13 +1,18 @@
 """Taking a cluster down. Its data stays, unless its volumes are to go too."""
 
+import asyncio
+
+from citus_cluster.errors import EngineUnavailableError
 from citus_cluster.model.events import Emit, Event, EventKind
 from citus_cluster.operations.directory import Directory
 from citus_cluster.operations.preflight import compose_of, project_findings, refusal
 from citus_cluster.runtime import compose
 from citus_cluster.runtime.compose import ComposeError
-from citus_cluster.runtime.engine import Engine, in_thread
+from citus_cluster.runtime.engine import Engine, hung_engine_hint, in_thread
 
 _STAYS = "the containers are removed; the network stays, and the next start uses it"
+# A server gets two minutes to stop; one after the other where the engine is slow.
+_TIMEOUT_S = 600.0
 
 
 async def down(directory: Directory, emit: Emit, *, volumes: bool = False) -> None:
@@ -31,9 +36,13 @@ async def down(directory: Directory, emit: Emit, *, volumes: bool = False) -> No
             await in_thread(engine.remove, container)
     emit(Event("down", EventKind.STARTED, "stopping and removing the containers"))
     try:
-        await compose_of(directory).down(
-            lambda line: emit(Event("down", EventKind.PROGRESS, f"removing: {line}")), volumes=volumes
-        )
+        async with asyncio.timeout(_TIMEOUT_S):
+            await compose_of(directory).down(
+                lambda line: emit(Event("down", EventKind.PROGRESS, f"removing: {line}")), volumes=volumes
+            )
+    except TimeoutError:
+        message = f"docker compose down did not come back within {_TIMEOUT_S:.0f} s."
+        raise EngineUnavailableError(message, hint=hung_engine_hint()) from None
     except ComposeError as error:
         # Seen with Docker 20.10: an endpoint that belongs to no container any more holds the network.
         alive = await in_thread(engine.project_containers, project)

@@ -39,7 +39,7 @@ from citus_cluster.runtime.api_health import probe_api
 from citus_cluster.runtime.cassandra_ring import OPTIONS
 from citus_cluster.runtime.citus_nodes import read_registry
 from citus_cluster.runtime.compose import ComposeError
-from citus_cluster.runtime.engine import Container, Engine, HealthProbe, in_thread
+from citus_cluster.runtime.engine import Container, Engine, HealthProbe, hung_engine_hint, in_thread
 from citus_cluster.runtime.files import dated
 from citus_cluster.runtime.ports import answers
 from citus_cluster.runtime.postgres import Connection, connect, translated
@@ -347,7 +347,8 @@ async def _start(
     except TimeoutError:
         raise ServiceFailedError(
             f"docker compose up did not come back within {timeout_s:.0f} s.",
-            hint="What it waits for shows with: docker compose ps -a. Then run citus-cluster up again.",
+            hint="What it waits for shows with: docker compose ps -a. Then run citus-cluster up again. "
+            + hung_engine_hint(),
         ) from None
     except ComposeError as error:
         emit(Event("start", EventKind.FAILED, error.message))

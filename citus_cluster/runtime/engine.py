@@ -425,6 +425,9 @@ def _translated(doing: str) -> Iterator[None]:
         reason = str(error.explanation or error).strip()
         raise CitusClusterError(f"The Docker engine refused, while {doing}: {reason}") from error
     except (docker.errors.DockerException, requests.RequestException) as error:
+        if "timed out" in str(error):
+            message = f"The Docker engine does not answer, while {doing}."
+            raise EngineUnavailableError(message, hint=hung_engine_hint()) from error
         raise EngineUnavailableError(
             f"The Docker engine went away, while {doing}: {error}", hint="Is it still running? docker info"
         ) from error
@@ -435,6 +438,18 @@ def _knock(path: str, timeout_s: float) -> None:
     with socket.socket(socket.AF_UNIX) as probe:
         probe.settimeout(timeout_s)
         probe.connect(path)
+
+
+def hung_engine_hint() -> str:
+    """What to do about an engine that runs and does not answer.
+
+    Engines before 23.0 can lock up for good: https://github.com/moby/moby/issues/46661.
+    """
+    way = "sudo systemctl restart docker" if platform.system() == "Linux" else "Docker Desktop, Troubleshoot, Restart"
+    return (
+        f"If docker network ls hangs too, restart the engine ({way}), then run the command again; the data stays. "
+        "Engines before 23.0 can lock up when several containers stop at once: docker version, and update it."
+    )
 
 
 def _unavailable(host: str, error: Exception) -> EngineUnavailableError:
@@ -457,5 +472,5 @@ def _unavailable(host: str, error: Exception) -> EngineUnavailableError:
     if "Connection refused" in text or "ConnectionRefusedError" in text:
         return EngineUnavailableError(f"The Docker engine{where} is not running: connection refused.", hint=way)
     if "timed out" in text or "Timeout" in text:
-        return EngineUnavailableError(f"The Docker engine{where} does not answer.", hint=way)
+        return EngineUnavailableError(f"The Docker engine{where} does not answer.", hint=hung_engine_hint())
     return EngineUnavailableError(f"The Docker engine{where} cannot be reached: {text}", hint=way)

@@ -1,4 +1,4 @@
-"""The Docker engine is stopped, killed, and the whole machine with it, under a cluster and a writer.
+"""The Docker engine hangs, is stopped, killed, and the whole machine with it, under a cluster and a writer.
 
 The engine is one of the test's own; the tests build on each other, and each ends with an equal checksum.
 """
@@ -63,13 +63,13 @@ def facts(cluster: GeneratedCluster) -> list[Any]:
     return [cluster.sql(CHECKSUM), cluster.sql(nodes), sorted(containers)]
 
 
-def says_that_no_engine_answers(cluster: GeneratedCluster, engine: PrivateEngine, why: str) -> None:
+def says_that_no_engine_answers(cluster: GeneratedCluster, engine: PrivateEngine, why: str, state: str) -> None:
     up = cluster.cli("up", check=False)
     assert (up.status, up.out) == (3, "")
     assert f"Docker engine at {engine.host}" in up.err and why in up.err
     assert "nothing was started" in up.err
     found = cluster.cli("status", "--format=json", check=False).json()
-    assert found["state"] == "down"
+    assert found["state"] == state
     assert any(f"Docker engine at {engine.host}" in problem and why in problem for problem in found["problems"])
     assert {service["state"] for service in found["services"]} == {"unknown"}
 
@@ -78,12 +78,25 @@ def is_ok(cluster: GeneratedCluster) -> bool:
     return bool(cluster.cli("status", "--format=json", check=False).json()["state"] == "ok")
 
 
+def test_an_engine_that_hangs(cluster: GeneratedCluster, engine: PrivateEngine, before: list[Any]) -> None:
+    with CountingWriter(cluster) as writer:
+        with engine.hanging():
+            says_that_no_engine_answers(cluster, engine, "does not answer", "degraded")
+            down = cluster.cli("down", check=False)
+            assert down.status == 3
+            assert "restart the engine" in down.err
+        writer.goes_on()
+    writer.check([1, 2])
+    assert is_ok(cluster)
+    assert facts(cluster) == before
+
+
 def test_an_engine_that_is_restarted(cluster: GeneratedCluster, engine: PrivateEngine, before: list[Any]) -> None:
     with CountingWriter(cluster) as writer:
         writer.goes_on()
         engine.end(signal.SIGTERM)
         writer.fails()
-        says_that_no_engine_answers(cluster, engine, "its socket does not exist")
+        says_that_no_engine_answers(cluster, engine, "its socket does not exist", "down")
         engine.start()
         writer.goes_on()
         eventually(lambda: is_ok(cluster), "the cluster is as it was")
@@ -100,7 +113,7 @@ def test_an_engine_that_is_killed(cluster: GeneratedCluster, engine: PrivateEngi
         writer.goes_on()
         engine.end(signal.SIGKILL)
         writer.fails()
-        says_that_no_engine_answers(cluster, engine, "connection refused")
+        says_that_no_engine_answers(cluster, engine, "connection refused", "down")
         engine.start()
         found = cluster.cli("status", "--format=json", check=False).json()
         if found["state"] != "ok":

@@ -2,8 +2,11 @@ import gc
 import hashlib
 import json
 import socket
+import socketserver
+import threading
 import warnings
 from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 
 import pytest
@@ -46,8 +49,50 @@ def test_an_engine_that_is_silent_is_given_up(tmp_path: Path, monkeypatch: pytes
         silent.bind(str(path))
         silent.listen()
         monkeypatch.setenv("DOCKER_HOST", f"unix://{path}")
-        with pytest.raises(EngineUnavailableError, match="does not answer"):
+        with pytest.raises(EngineUnavailableError, match="does not answer") as caught:
             Engine.connect(timeout_s=0.2)
+    assert caught.value.hint and "restart the engine" in caught.value.hint
+
+
+def test_an_engine_that_locks_up_is_told_from_one_that_went_away(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One that is locked up still tells its version."""
+    path = tmp_path / "locked.sock"
+
+    class Locked(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            if not self.path.endswith("/version"):
+                ended.wait(10)
+                return
+            body = json.dumps({"ApiVersion": "1.41", "Version": "20.10.24"}).encode()
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def address_string(self) -> str:
+            return "test"  # a Unix socket has no address
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    ended = threading.Event()
+    monkeypatch.setenv("DOCKER_HOST", f"unix://{path}")
+    monkeypatch.setattr("citus_cluster.runtime.engine._CALL_TIMEOUT_S", 0.2)
+    with socketserver.ThreadingUnixStreamServer(str(path), Locked) as server:
+        serving = threading.Thread(target=server.serve_forever)
+        serving.start()
+        try:
+            engine = Engine.connect()
+            with pytest.raises(EngineUnavailableError, match="does not answer, while listing volumes") as caught:
+                engine.project_volumes("citus")
+            engine.close()
+        finally:
+            ended.set()
+            server.shutdown()
+            serving.join()
+    assert caught.value.hint and "restart the engine" in caught.value.hint
 
 
 def test_nonsense_in_docker_host_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
