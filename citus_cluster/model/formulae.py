@@ -303,6 +303,8 @@ def _citus(facts: Facts) -> Iterator[Line]:
         most = max(facts.workers, 1) * _worker_connections(facts) // SHARD_COUNT
         formula = "below 100 GB of data; N worker_connections / shard_count queries may each use all shards at once"
         yield Line("citus.shard_count", SHARD_COUNT, group, formula, CITUS_MANAGEMENT, f"{most} here")
+        formula = "a rebalance begins within so long; with Citus' 5s the wait is felt each time"
+        yield Line("citus.background_task_queue_interval", "1s", group, formula, f"{CITUS_GUC}; {TRIED}")
     yield Line("citus.max_cached_conns_per_worker", 1, group, "for each session, after its transaction", CITUS_TUNING)
     per_node, executors = budget.MOVES_PER_NODE, budget.TASK_EXECUTORS
     yield Line(
