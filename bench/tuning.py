@@ -7,6 +7,7 @@ configurations of one generated cluster take turns instead (see ``_Setup``).
 
 import contextlib
 import fcntl
+import json
 import os
 import shutil
 import subprocess
@@ -91,6 +92,7 @@ class _Setup:
     ``settings`` ("name=value name=value", BENCH_SETTINGS) compares the generated cluster with itself plus these
     settings on every node. ``lock`` (BENCH_LOCK) is a file that is locked for the length of each single run, where
     other measurements use the machine too. ``keep`` (BENCH_DIR) keeps the clusters in that folder for a next time.
+    ``disk`` ("/dev/sda 30mb 750", BENCH_DISK) limits what each node writes there, in bytes and writes a second.
     """
 
     rounds: int = field(default_factory=lambda: _number("BENCH_ROUNDS", 3))
@@ -103,6 +105,7 @@ class _Setup:
     settings: str = field(default_factory=lambda: os.environ.get("BENCH_SETTINGS", ""))
     lock: str = field(default_factory=lambda: os.environ.get("BENCH_LOCK", ""))
     keep: str = field(default_factory=lambda: os.environ.get("BENCH_DIR", ""))
+    disk: str = field(default_factory=lambda: os.environ.get("BENCH_DISK", ""))
 
 
 @dataclass(frozen=True)
@@ -251,8 +254,8 @@ def _create(side: _Side, setup: _Setup) -> None:
         return
     options = [f"--workers={_WORKERS}", f"--memory={_MEMORY}", "--services=citus", f"--name={side.name}"]
     run([*SETUP, *options, f"--port={side.port}", f"--output-dir={side.root}"])
-    if side.label == "stock":
-        (side.root / "docker-compose.override.yml").write_text(_stock_override())
+    if override := _override(side, setup):
+        (side.root / "docker-compose.override.yml").write_text(json.dumps(override))
     run([*CLUSTER, "up", f"--dir={side.root}"])
     with side.connect() as conn:
         for statement in _TABLES:
@@ -271,14 +274,23 @@ def _create(side: _Side, setup: _Setup) -> None:
     side.stop()
 
 
-def _stock_override() -> str:
-    """The image's own settings; shards move by logical replication, so that level stays."""
-    services = "".join(
-        f"  {service}:\n    command: [postgres, -c, wal_level=logical]\n"
-        "    environment:\n      POSTGRES_INITDB_ARGS: ''\n"
-        for service in (_COORDINATOR, *(f"citus-worker{number}" for number in range(1, _WORKERS + 1)))
-    )
-    return f"services:\n{services}"
+def _override(side: _Side, setup: _Setup) -> dict[str, Any]:
+    """What both sides do not share: the image's own settings; and the limits of the disk, which they do share.
+
+    Shards move by logical replication, so that level stays.
+    """
+    service: dict[str, Any] = {}
+    if side.label == "stock":
+        service["command"] = ["postgres", "-c", "wal_level=logical"]
+        service["environment"] = {"POSTGRES_INITDB_ARGS": ""}
+    if setup.disk:
+        path, rate, count = setup.disk.split()
+        service["blkio_config"] = {
+            "device_write_bps": [{"path": path, "rate": rate}],
+            "device_write_iops": [{"path": path, "rate": int(count)}],
+        }
+    nodes = (_COORDINATOR, *(f"citus-worker{number}" for number in range(1, _WORKERS + 1)))
+    return {"services": dict.fromkeys(nodes, service)} if service else {}
 
 
 def _chosen(setup: _Setup) -> list[_Workload]:
