@@ -2,7 +2,7 @@
 
 import asyncio
 
-from citus_cluster.errors import EngineUnavailableError
+from citus_cluster.errors import ServiceFailedError
 from citus_cluster.model.events import Emit, Event, EventKind
 from citus_cluster.operations.directory import Directory
 from citus_cluster.operations.preflight import compose_of, project_findings, refusal
@@ -20,7 +20,7 @@ async def down(directory: Directory, emit: Emit, *, volumes: bool = False) -> No
 
     ``volumes`` also removes every named volume of the project, and with them all data; asking the user
     is the caller's task. Idempotent. Raises EngineUnavailableError, PreflightError for a project of the
-    same name from another directory, ComposeError.
+    same name from another directory, ComposeError, ServiceFailedError where Compose does not come back.
     """
     project = directory.topology.name
     engine = await in_thread(Engine.connect)
@@ -42,7 +42,7 @@ async def down(directory: Directory, emit: Emit, *, volumes: bool = False) -> No
             )
     except TimeoutError:
         message = f"docker compose down did not come back within {_TIMEOUT_S:.0f} s."
-        raise EngineUnavailableError(message, hint=hung_engine_hint()) from None
+        raise ServiceFailedError(message, hint=hung_engine_hint()) from None
     except ComposeError as error:
         # Seen with Docker 20.10: an endpoint that belongs to no container any more holds the network.
         alive = await in_thread(engine.project_containers, project)

@@ -24,7 +24,7 @@ from citus_cluster.runtime import citus_blockers, citus_nodes, citus_probe, citu
 from citus_cluster.runtime.postgres import Connection, translated
 
 STEP = "rebalance"
-# Citus' maintenance daemon looks at the queue every 5 s; after three rounds something is wrong.
+# Citus' maintenance daemon looks at the queue every 5 s unless it is set; after three rounds something is wrong.
 _UNSERVED_S = 20.0
 _HUNG_S = 30.0
 # Without any progress for so long, that is two looks, all nodes are asked whether they answer; and again after as long.

@@ -228,12 +228,13 @@ class Engine:
         What it wrote before has other reasons. Nothing where its log cannot be read.
         """
         import docker.errors
+        import requests
 
         try:
             since = datetime.fromisoformat(container.started_at).timestamp()
             text: bytes = self._api.logs(container.id, tail=tail, since=max(since, 1.0))
-        except docker.errors.APIError:
-            return ""  # a logging driver without reading, or the container is gone
+        except (docker.errors.DockerException, requests.RequestException):
+            return ""  # a logging driver without reading, or the container or the engine is gone
         return text.decode(errors="replace").strip()
 
     def run_health_check(self, container: Container, timeout_s: float = _PROBE_TIMEOUT_S) -> HealthProbe:
