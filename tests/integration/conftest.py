@@ -7,10 +7,14 @@ that every test begins with servers that know nothing of each other.
 import os
 import secrets
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from cluster_support import citus_images, require_engine, skip_or_fail
-from sql_servers import COORDINATOR, WORKERS, Recorder, Servers
+from sql_role_support import FIRST, SECOND, forget_roles
+from sql_servers import COORDINATOR, WORKERS, Recorder, Servers, register
+
+from citus_cluster.operations.role_passwords import Home
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
@@ -54,3 +58,25 @@ def recorder() -> Recorder:
 @pytest.fixture
 def only_newest() -> None:
     """For tests of our own behaviour, where one image tells as much as all: see ``pytest_generate_tests``."""
+
+
+@pytest.fixture
+def home(cluster: Servers, tmp_path: Path) -> Iterator[Home]:
+    """Two registered workers, a distributed, a reference and a local table, and no role."""
+    register(cluster, FIRST, SECOND)
+    cluster.sql(
+        COORDINATOR.host,
+        "CREATE TABLE items (id bigserial PRIMARY KEY, n int)",
+        "SELECT create_distributed_table('items', 'id', shard_count => 4)",
+        "CREATE TABLE kinds (id int PRIMARY KEY)",
+        "SELECT create_reference_table('kinds')",
+        "CREATE TABLE notes (id int)",
+        "INSERT INTO items (n) SELECT generate_series(1, 100)",
+        "INSERT INTO kinds SELECT generate_series(1, 10)",
+    )
+    try:
+        yield Home(cluster.info(COORDINATOR.host), tmp_path)
+    finally:
+        cluster.take_apart()
+        cluster.sql(COORDINATOR.host, "DROP TABLE IF EXISTS notes")
+        forget_roles(cluster)

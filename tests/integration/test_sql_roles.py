@@ -3,14 +3,26 @@
 import asyncio
 import re
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import psycopg
 import pytest
-from sql_servers import COORDINATOR, NASTY_PASSWORD, WORKERS, Recorder, Servers, on, register
+from sql_role_support import (
+    FIRST,
+    ROWS,
+    SECOND,
+    THIRD,
+    ask,
+    create,
+    drop,
+    forget_roles,
+    listed,
+    password_file,
+    session,
+    works,
+)
+from sql_servers import COORDINATOR, NASTY_PASSWORD, Recorder, Servers, on, register
 
 from citus_cluster.errors import (
     ImmutableError,
@@ -22,7 +34,7 @@ from citus_cluster.errors import (
 )
 from citus_cluster.model.events import Emit, Event, ignore
 from citus_cluster.model.rebalance import RebalanceOptions
-from citus_cluster.model.roles import Access, RoleRecord, RoleStatus
+from citus_cluster.model.roles import Access, RoleRecord
 from citus_cluster.operations import rebalance, rebalance_watch, role_cluster, role_drop, roles
 from citus_cluster.operations.overview import overview
 from citus_cluster.operations.role_passwords import Home
@@ -34,89 +46,7 @@ from citus_cluster.runtime.postgres import Connection
 
 pytestmark = pytest.mark.cluster
 
-FIRST, SECOND, THIRD = WORKERS
-EVERYWHERE = (COORDINATOR, *WORKERS)
-NAMES = ("app", "report", "by_hand")
 SECRET = NASTY_PASSWORD[::-1]
-ROWS = "SELECT rolename FROM pg_dist_authinfo WHERE rolename <> current_user ORDER BY 1"
-
-
-def forget_roles(servers: Servers) -> None:
-    for node in EVERYWHERE:
-        found = servers.sql(node.host, "SELECT rolname::text FROM pg_roles WHERE NOT rolsuper AND rolname !~ '^pg_'")
-        servers.sql(
-            node.host,
-            "SET citus.enable_ddl_propagation = off",
-            "DELETE FROM pg_dist_authinfo WHERE rolename <> current_user",
-            *[word.format(name) for (name,) in found for word in ("DROP OWNED BY {} CASCADE", "DROP ROLE {}")],
-        )
-
-
-@pytest.fixture
-def home(cluster: Servers, tmp_path: Path) -> Iterator[Home]:
-    """Two registered workers, a distributed, a reference and a local table, and no role."""
-    register(cluster, FIRST, SECOND)
-    cluster.sql(
-        COORDINATOR.host,
-        "CREATE TABLE items (id bigserial PRIMARY KEY, n int)",
-        "SELECT create_distributed_table('items', 'id', shard_count => 4)",
-        "CREATE TABLE kinds (id int PRIMARY KEY)",
-        "SELECT create_reference_table('kinds')",
-        "CREATE TABLE notes (id int)",
-        "INSERT INTO items (n) SELECT generate_series(1, 100)",
-        "INSERT INTO kinds SELECT generate_series(1, 10)",
-    )
-    try:
-        yield Home(cluster.info(COORDINATOR.host), tmp_path)
-    finally:
-        cluster.take_apart()
-        cluster.sql(COORDINATOR.host, "DROP TABLE IF EXISTS notes")
-        forget_roles(cluster)
-
-
-def create(cluster: Servers, home: Home, name: str = "app", emit: Emit = ignore, **options: Any) -> RoleResult:
-    return on(cluster, lambda conn: roles.create(conn, home, name, emit, **options))
-
-
-def drop(cluster: Servers, home: Home, name: str = "app", **options: bool) -> tuple[str, ...]:
-    return on(cluster, lambda conn: role_drop.drop(conn, home, name, ignore, **options))
-
-
-def listed(cluster: Servers, home: Home) -> dict[str, RoleStatus]:
-    return {one.name: one for one in on(cluster, lambda conn: roles.list_roles(conn, home)).roles}
-
-
-def password_file(home: Home, name: str = "app") -> Path:
-    assert home.root
-    return home.root / f"generated/secrets/roles/{name}_password"
-
-
-@contextmanager
-def session(cluster: Servers, node: str, user: str, password: str) -> Iterator[psycopg.Connection[Any]]:
-    info = cluster.info(node)
-    with psycopg.connect(
-        host=info.host, port=info.port, user=user, password=password, dbname=info.database, autocommit=True
-    ) as conn:
-        yield conn
-
-
-def ask(cluster: Servers, home: Home, *statements: str, user: str = "app", node: str = COORDINATOR.host) -> list[Any]:
-    """Run statements as the role, with the password that is kept; rows of the last."""
-    with session(cluster, node, user, password_file(home, user).read_text()) as conn:
-        rows: list[Any] = []
-        for statement in statements:
-            cursor = conn.execute(statement.encode())
-            rows = cursor.fetchall() if cursor.description else []
-        return rows
-
-
-def works(cluster: Servers, home: Home) -> None:
-    """Read and write over all shards, from the coordinator and from a worker."""
-    for node in (COORDINATOR.host, FIRST.host):
-        assert ask(cluster, home, "SELECT count(*), sum(n) FROM items", node=node) == [(100, 5050)]
-        assert ask(cluster, home, "SELECT count(*) FROM items JOIN kinds USING (id)", node=node) == [(10,)]
-        ask(cluster, home, "INSERT INTO items VALUES (-1, 1), (-2, 1), (-3, 1), (-4, 1)", node=node)
-        ask(cluster, home, "UPDATE items SET n = 2 WHERE id < 0", "DELETE FROM items WHERE id < 0", node=node)
 
 
 def test_a_role_works_on_every_node_and_the_second_run_does_nothing(cluster: Servers, home: Home) -> None:
@@ -500,89 +430,6 @@ def test_a_role_that_may_not_log_in_stays_so(cluster: Servers, home: Home) -> No
             create(cluster, home)
     finally:
         cluster.sql(COORDINATOR.host, "ALTER ROLE app NOSUPERUSER")
-
-
-def test_a_role_is_dropped_only_when_nothing_is_lost(cluster: Servers, home: Home) -> None:
-    create(cluster, home, access=Access.CREATE)
-    ask(
-        cluster,
-        home,
-        "CREATE TABLE mine (id bigserial PRIMARY KEY)",
-        "SELECT create_distributed_table('mine', 'id', shard_count => 4)",
-    )
-    ask(cluster, home, "INSERT INTO mine SELECT generate_series(1, 50)", "CREATE VIEW few AS SELECT * FROM mine")
-    with pytest.raises(RoleError, match="owns 3 objects") as caught:
-        drop(cluster, home)
-    assert set(caught.value.details) == {
-        "table public.mine",
-        "sequence public.mine_id_seq",
-        "view public.few",
-    }
-    works(cluster, home)
-    with session(cluster, SECOND.host, "app", password_file(home).read_text()) as opened:
-        with pytest.raises(RoleError, match="sessions are open: 1 on citus-worker2:5432"):
-            drop(cluster, home, reassign=True)
-        works(cluster, home)
-        drop(cluster, home, reassign=True, disconnect=True)
-        with pytest.raises(psycopg.OperationalError):
-            opened.execute("SELECT 1")
-    assert cluster.sql(COORDINATOR.host, "SELECT count(*) FROM mine JOIN few USING (id)") == [(50,)]
-    for node in (COORDINATOR, FIRST, SECOND):
-        assert cluster.sql(node.host, "SELECT FROM pg_roles WHERE rolname = 'app'") == []
-        assert cluster.sql(node.host, ROWS) == []
-    assert not password_file(home).exists()
-    # A table that a role made on one worker alone, which no other node knows.
-    create(cluster, home)
-    cluster.sql(SECOND.host, "CREATE TABLE lonely (id int)", "ALTER TABLE lonely OWNER TO app")
-    try:
-        with pytest.raises(RoleError, match="owns 1 object") as caught:
-            drop(cluster, home)
-        assert caught.value.details == ("table public.lonely on citus-worker2:5432",)
-        drop(cluster, home, reassign=True)
-        assert cluster.sql(SECOND.host, "SELECT tableowner::text FROM pg_tables WHERE tablename = 'lonely'") == [
-            ("postgres",)
-        ]
-    finally:
-        cluster.sql(SECOND.host, "DROP TABLE lonely")
-
-
-@pytest.mark.usefixtures("only_newest")
-def test_no_session_hides_behind_a_name_of_citus(cluster: Servers, home: Home) -> None:
-    create(cluster, home)
-    with session(cluster, FIRST.host, "app", password_file(home).read_text()) as opened:
-        opened.execute("SET application_name = 'citus_of_mine'")
-        with pytest.raises(RoleError, match="sessions are open: 1 on citus-worker1:5432"):
-            drop(cluster, home)
-        opened.execute("SET application_name = 'citus_internal gpid=10000000001'")
-        drop(cluster, home)
-        with pytest.raises(psycopg.OperationalError):
-            opened.execute("SELECT 1")
-
-
-@pytest.mark.usefixtures("only_newest")
-def test_a_drop_that_fails_late_says_that_nobody_gets_in(cluster: Servers, home: Home) -> None:
-    create(cluster, home)
-    with session(cluster, COORDINATOR.host, "postgres", NASTY_PASSWORD) as other, other.transaction():
-        other.execute("SELECT FROM citus_cluster.role FOR UPDATE")
-        with pytest.raises(LockedError, match="while dropping role app") as caught:
-            drop(cluster, home)
-    assert 'ALTER ROLE "app" LOGIN' in str(caught.value.hint)
-    assert "NOLOGIN" in listed(cluster, home)["app"].problems[0]
-    assert drop(cluster, home) != ()
-
-
-def test_a_role_that_was_dropped_by_sql_is_cleaned_up_or_made_again(cluster: Servers, home: Home) -> None:
-    create(cluster, home)
-    cluster.sql(COORDINATOR.host, "DROP OWNED BY app", "DROP ROLE app")
-    assert listed(cluster, home)["app"].problems == ("it is recorded, but the role is gone",)
-    password = password_file(home).read_text()
-    assert create(cluster, home).connection.password == password
-    works(cluster, home)
-    cluster.sql(COORDINATOR.host, "DROP OWNED BY app", "DROP ROLE app")
-    assert drop(cluster, home) != ()
-    assert listed(cluster, home) == {}
-    for node in (COORDINATOR, FIRST, SECOND):
-        assert cluster.sql(node.host, ROWS) == []
 
 
 def test_a_coordinator_alone(cluster: Servers, tmp_path: Path) -> None:

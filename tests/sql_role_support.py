@@ -1,0 +1,75 @@
+"""What the tests of ordinary roles on real servers share."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import psycopg
+from sql_servers import COORDINATOR, WORKERS, Servers, on
+
+from citus_cluster.model.events import Emit, ignore
+from citus_cluster.model.roles import RoleStatus
+from citus_cluster.operations import role_drop, roles
+from citus_cluster.operations.role_passwords import Home
+from citus_cluster.operations.roles import RoleResult
+
+FIRST, SECOND, THIRD = WORKERS
+EVERYWHERE = (COORDINATOR, *WORKERS)
+ROWS = "SELECT rolename FROM pg_dist_authinfo WHERE rolename <> current_user ORDER BY 1"
+
+
+def forget_roles(servers: Servers) -> None:
+    for node in EVERYWHERE:
+        found = servers.sql(node.host, "SELECT rolname::text FROM pg_roles WHERE NOT rolsuper AND rolname !~ '^pg_'")
+        servers.sql(
+            node.host,
+            "SET citus.enable_ddl_propagation = off",
+            "DELETE FROM pg_dist_authinfo WHERE rolename <> current_user",
+            *[word.format(name) for (name,) in found for word in ("DROP OWNED BY {} CASCADE", "DROP ROLE {}")],
+        )
+
+
+def create(cluster: Servers, home: Home, name: str = "app", emit: Emit = ignore, **options: Any) -> RoleResult:
+    return on(cluster, lambda conn: roles.create(conn, home, name, emit, **options))
+
+
+def drop(cluster: Servers, home: Home, name: str = "app", **options: bool) -> tuple[str, ...]:
+    return on(cluster, lambda conn: role_drop.drop(conn, home, name, ignore, **options))
+
+
+def listed(cluster: Servers, home: Home) -> dict[str, RoleStatus]:
+    return {one.name: one for one in on(cluster, lambda conn: roles.list_roles(conn, home)).roles}
+
+
+def password_file(home: Home, name: str = "app") -> Path:
+    assert home.root
+    return home.root / f"generated/secrets/roles/{name}_password"
+
+
+@contextmanager
+def session(cluster: Servers, node: str, user: str, password: str) -> Iterator[psycopg.Connection[Any]]:
+    info = cluster.info(node)
+    with psycopg.connect(
+        host=info.host, port=info.port, user=user, password=password, dbname=info.database, autocommit=True
+    ) as conn:
+        yield conn
+
+
+def ask(cluster: Servers, home: Home, *statements: str, user: str = "app", node: str = COORDINATOR.host) -> list[Any]:
+    """Run statements as the role, with the password that is kept; rows of the last."""
+    with session(cluster, node, user, password_file(home, user).read_text()) as conn:
+        rows: list[Any] = []
+        for statement in statements:
+            cursor = conn.execute(statement.encode())
+            rows = cursor.fetchall() if cursor.description else []
+        return rows
+
+
+def works(cluster: Servers, home: Home) -> None:
+    """Read and write over all shards, from the coordinator and from a worker."""
+    for node in (COORDINATOR.host, FIRST.host):
+        assert ask(cluster, home, "SELECT count(*), sum(n) FROM items", node=node) == [(100, 5050)]
+        assert ask(cluster, home, "SELECT count(*) FROM items JOIN kinds USING (id)", node=node) == [(10,)]
+        ask(cluster, home, "INSERT INTO items VALUES (-1, 1), (-2, 1), (-3, 1), (-4, 1)", node=node)
+        ask(cluster, home, "UPDATE items SET n = 2 WHERE id < 0", "DELETE FROM items WHERE id < 0", node=node)
