@@ -20,6 +20,7 @@ from citus_cluster.cli_options import (
     FormatOption,
     ShowSecretsOption,
     TimeoutOption,
+    WatchOption,
     choose_format,
     option,
     redacted,
@@ -150,16 +151,7 @@ def down(
 
 
 def status(
-    watch_s: Annotated[
-        float | None,
-        option(
-            "--watch",
-            help="Show it again and again until Ctrl-C, with so many seconds between (2 if left out).",
-            metavar="[SECONDS]",
-            min=0.1,
-            max=86400,
-        ),
-    ] = None,
+    watch_s: WatchOption = None,
     directory: DirectoryOption = Path(),
     format_: FormatOption = Format.TEXT,
 ) -> None:

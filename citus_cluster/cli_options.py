@@ -10,6 +10,7 @@ import typer
 
 PREFIX = "CITUS_CLUSTER_"
 _SECRET_FLAGS = frozenset({"--pass", "--dsn"})
+# For every command alike: an option of this name takes a value wherever it stands.
 _LEFT_OUT = {"--watch": "2"}
 VALUE_MAY_BE_LEFT_OUT = frozenset(_LEFT_OUT)
 _VALUE = re.compile(r"-?[0-9.]+|[^-].*")
@@ -31,6 +32,16 @@ def option(*names: str, help: str, variable: str | None = None, **more: Any) -> 
 FormatOption = Annotated[Format, option("--format", help="How the result is printed.")]
 DirectoryOption = Annotated[Path, option("--dir", help="The cluster's generated directory.", show_default="here")]
 TimeoutOption = Annotated[float, option("--timeout", help="Seconds to wait.", min=1, max=86400)]
+WatchOption = Annotated[
+    float | None,
+    option(
+        "--watch",
+        help="Show it again and again until Ctrl-C, with so many seconds between (2 if left out).",
+        metavar="[SECONDS]",
+        min=0.1,
+        max=86400,
+    ),
+]
 # Taken from the arguments before they are parsed (see run); declared so that --help shows it.
 DebugOption = Annotated[bool, option("--debug", help="Show tracebacks.")]
 ShowSecretsOption = Annotated[bool, option("--show-secrets", help="Print passwords instead of masking them.")]

@@ -13,7 +13,16 @@ import typer
 
 from citus_cluster import console, console_pg14
 from citus_cluster.cli_cluster import recorded
-from citus_cluster.cli_options import DirectoryOption, Format, FormatOption, TimeoutOption, choose_format, option
+from citus_cluster.cli_options import (
+    DirectoryOption,
+    Format,
+    FormatOption,
+    TimeoutOption,
+    WatchOption,
+    choose_format,
+    option,
+)
+from citus_cluster.entry import INTERRUPTED
 from citus_cluster.errors import ConsentNeededError
 from citus_cluster.model.replication import PairStatus
 from citus_cluster.operations import pg14_promotion, pg14_rebuild, pg14_status
@@ -38,21 +47,24 @@ def status(directory: DirectoryOption = Path(), format_: FormatOption = Format.T
 
 
 def lag(
-    watch: Annotated[bool, option("--watch", help="Again and again, until Ctrl-C.")] = False,
-    interval: Annotated[float, option("--interval", help="Seconds between two looks.", min=0.1, max=3600)] = 1,
+    watch_s: WatchOption = None,
     directory: DirectoryOption = Path(),
     format_: FormatOption = Format.TEXT,
 ) -> None:
     """Show how far the replica is behind: bytes of the log, and seconds. Exit 1 where it cannot be told."""
     choose_format(format_)
     loaded = load(directory.absolute())
-    while True:
-        started = time.monotonic()
+    if watch_s is None:
         found = asyncio.run(pg14_status.status(loaded))
         _print_lag(found, format_)
-        if not watch:
-            raise typer.Exit(0 if found.lag.bytes is not None else 1)
-        time.sleep(max(0.0, started + interval - time.monotonic()))
+        raise typer.Exit(0 if found.lag.bytes is not None else 1)
+    try:
+        while True:
+            started = time.monotonic()
+            _print_lag(asyncio.run(pg14_status.status(loaded)), format_)
+            time.sleep(max(0.0, started + watch_s - time.monotonic()))
+    except KeyboardInterrupt:
+        sys.exit(INTERRUPTED)
 
 
 def _print_lag(found: PairStatus, format_: Format) -> None:

@@ -1,5 +1,6 @@
 """The PostgreSQL 14 pair on real servers: replication, kills at the worst moments, promotion and rebuild."""
 
+import json
 import os
 import signal
 import subprocess
@@ -146,11 +147,21 @@ def lost(pair: Pair, service: str, acknowledged: list[int]) -> set[int]:
     return set(acknowledged) - {row[0] for row in pair.sql(service, "SELECT id FROM t WHERE v = 'w'")}
 
 
+def started(cluster: GeneratedCluster, *arguments: str) -> subprocess.Popen[str]:
+    """A command that runs meanwhile."""
+    return subprocess.Popen(
+        [sys.executable, "-m", "citus_cluster", *arguments],
+        cwd=cluster.root,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
 def interrupt(cluster: GeneratedCluster, line: str, *arguments: str) -> None:
     """Start a command, and kill it as soon as it has said ``line``."""
-    command = [sys.executable, "-m", "citus_cluster", *arguments]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    with subprocess.Popen(command, cwd=cluster.root, env=environment, stderr=subprocess.PIPE, text=True) as process:
+    with started(cluster, *arguments) as process:
         assert process.stderr is not None
         said = next((said for said in process.stderr if line in said), None)
         process.send_signal(signal.SIGKILL)
@@ -177,6 +188,11 @@ def test_a_plain_compose_up_replicates(cluster: GeneratedCluster) -> None:
         pair.sql(REPLICA, "CREATE TABLE x ()")
     pair.inside(REPLICA, 'pg_isready -h 127.0.0.1 && ls "$PGDATA/standby.signal"')
     assert "pg14-replica: 0 bytes behind, 0.000 s" in cluster.cli("pg14", "lag").out
+    with started(cluster, "pg14", "lag", "--watch", "0.1", "--format", "json") as watch:
+        assert watch.stdout is not None
+        assert [json.loads(watch.stdout.readline())["bytes"] for _ in range(2)] == [0, 0]
+        watch.send_signal(signal.SIGINT)
+        assert watch.wait(timeout=30) == 130
 
 
 def test_roles_are_narrow(pair: Pair) -> None:

@@ -3,6 +3,7 @@
 import io
 import json
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -59,6 +60,23 @@ def test_without_an_engine_the_servers_are_asked_all_the_same(run: Run) -> None:
     assert all("does not answer" in problem for problem in found["problems"])
     status, out, _ = run("pg14", "lag")
     assert (status, out) == (1, "the replica: the lag cannot be told\n")
+
+
+def test_the_lag_is_shown_again_and_again_until_ctrl_c(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    make(run, "pg14")
+    waits = []
+
+    def wait(seconds: float) -> None:
+        waits.append(seconds)
+        if len(waits) == 2:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(time, "sleep", wait)
+    for arguments, most in ((("--watch",), 2.0), (("--watch", "0.5", "--format=json"), 0.5)):
+        waits.clear()
+        status, out, said = run("pg14", "lag", *arguments)
+        assert (status, len(out.splitlines()), said) == (130, 2, "")
+        assert all(wait <= most for wait in waits)
 
 
 @pytest.mark.parametrize("command", ["promote", "rebuild-replica"])

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import typer
+from parser_support import parser_of
 from setup_support import ROOT
 
 from citus_cluster import cli, cli_completion
@@ -23,11 +23,7 @@ from citus_cluster.cli_completion import Shell
 @pytest.fixture(scope="module")
 def app() -> Any:
     """The whole program's parser."""
-    made: list[typer.Typer] = []
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(cli, "run", made.append)
-        cli.main()
-    return typer.main.get_command(made[0])
+    return parser_of(cli.main)
 
 
 @pytest.fixture(scope="module")
