@@ -1,20 +1,21 @@
 """An existing generated directory, loaded: what every operation after the set-up starts from."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from shlex import quote
 from typing import TYPE_CHECKING
 
-from citus_cluster.errors import UsageError
-from citus_cluster.model.changes import FileChange, plan_files
+from citus_cluster.errors import SpecError, UsageError
+from citus_cluster.model.changes import Action, FileChange, plan_files
 from citus_cluster.model.companions import PG14_DATABASE, PG14_USER, Pg14Server
+from citus_cluster.model.compose_drift import drift
 from citus_cluster.model.identity import identity_of, refuse_immutable
 from citus_cluster.model.images import known_pg_major
 from citus_cluster.model.spec import ClusterSpec, parse_spec
 from citus_cluster.model.topology import Node, Topology, resolve
 from citus_cluster.model.yaml_text import load_yaml
-from citus_cluster.render.bundle import GITIGNORE_FILE, SPEC_FILE, render_bundle
+from citus_cluster.render.bundle import COMPOSE_FILE, GITIGNORE_FILE, SPEC_FILE, render_bundle
 from citus_cluster.runtime import secrets
 from citus_cluster.runtime.files import Manifest, read_file, read_files, read_manifest
 from citus_cluster.runtime.resources import load_sources
@@ -118,7 +119,11 @@ def compare_files(
     *,
     replace_edited: bool = False,
 ) -> tuple[FileChange, ...]:
-    """Compare the files of ``topology`` with those in ``root``; arguments as in plan_files."""
+    """Compare the files of ``topology`` with those in ``root``; arguments as in plan_files.
+
+    A docker-compose.yml that was edited, or restored from an older copy, is kept only while it has everything that
+    ``topology`` needs: what it lacks, Compose would not start.
+    """
     ignore = read_file(root, GITIGNORE_FILE)
     wanted = render_bundle(
         topology,
@@ -128,4 +133,21 @@ def compare_files(
         # Whatever encoding the user's own lines have, they are written back as they were.
         gitignore=ignore.content.decode(errors="surrogateescape") if ignore else None,
     )
-    return plan_files(wanted, read_files(root, {*wanted, *recorded}), recorded, replace_edited=replace_edited)
+    changes = plan_files(wanted, read_files(root, {*wanted, *recorded}), recorded, replace_edited=replace_edited)
+    return tuple(
+        replace(change, action=Action.UPDATE)
+        if change.path == COMPOSE_FILE and change.action is Action.KEEP and compose_drift(change)
+        else change
+        for change in changes
+    )
+
+
+def compose_drift(change: FileChange) -> tuple[str, ...]:
+    """Say what a docker-compose.yml lacks of the wanted one, or has changed in it; see :func:`drift`."""
+    if change.old is None or change.wanted is None or change.old == change.wanted.content:
+        return ()
+    try:
+        found = load_yaml(change.old.decode(), COMPOSE_FILE)
+    except (SpecError, UnicodeDecodeError) as error:
+        return (error.message if isinstance(error, SpecError) else f"{COMPOSE_FILE} is not UTF-8 text",)
+    return drift(load_yaml(change.wanted.content.decode(), COMPOSE_FILE), found)

@@ -9,8 +9,8 @@ from shutil import disk_usage
 from typing import Any
 
 from citus_cluster.errors import CitusClusterError, EngineUnavailableError, PreflightError
-from citus_cluster.operations.directory import Directory, compare_files
-from citus_cluster.render.bundle import CONFIG_FOLDER
+from citus_cluster.operations.directory import Directory, compare_files, compose_drift
+from citus_cluster.render.bundle import COMPOSE_FILE, CONFIG_FOLDER
 from citus_cluster.runtime import compose, files, host, secrets
 from citus_cluster.runtime.compose import Compose, ComposeError, parse_version
 from citus_cluster.runtime.engine import Container, Engine, EngineInfo, in_thread
@@ -103,6 +103,8 @@ async def preflight(directory: Directory) -> Preflight:
         _find_compose(directory),
     )
     findings = [*about_engine, *about_compose, *about_files]
+    if services and not any(finding.id == "compose-conflict" for finding in about_files):
+        findings += service_findings(directory.topology.service_names, services)
     if engine is None:
         return Preflight(tuple(findings), None, (), services)
     try:
@@ -331,18 +333,40 @@ def _stale_findings(directory: Directory) -> Iterator[Finding]:
     root, topology = directory.root, directory.topology
     made = secrets.prepare(root, given_password=None, services=directory.spec.wanted)
     changes = compare_files(root, topology, made, directory.manifest.files)
-    stale = [change.path for change in changes if change.changes and change.old is not None]
+    stale = [change for change in changes if change.changes and change.old is not None]
+    edited = next((change for change in stale if change.path == COMPOSE_FILE and change.edited), None)
+    if edited and (lines := compose_drift(edited)):
+        stale.remove(edited)
+        yield _error(
+            "compose-conflict",
+            f"{COMPOSE_FILE} does not match cluster.yaml, and setup did not write it: {_some(lines, '; ')}.",
+            "Was an older copy restored, or was it edited? Show the difference: python setup_citus_cluster.py --force "
+            "--dry-run. Then write it again with --force, which keeps the old file as .bak. Put your own services and "
+            "values into docker-compose.override.yml.",
+        )
     if stale:
         yield _warning(
             "files-differ",
-            f"Generated files are not what cluster.yaml asks for: {_some(stale)}.",
+            f"Generated files are not what cluster.yaml asks for: {_some([change.path for change in stale])}.",
             "Look at it with setup_citus_cluster.py --dry-run, then write them with --yes.",
         )
 
 
-def _some(paths: Sequence[str]) -> str:
+def service_findings(wanted: Sequence[str], services: Mapping[str, Mapping[str, Any]]) -> Iterator[Finding]:
+    """Refuse Compose files that lack a wanted service: ``up`` would wait for it, or stop it."""
+    missing = [name for name in wanted if name not in services]
+    if missing:
+        yield _error(
+            "service-missing",
+            f"cluster.yaml names {_some(missing)}, and the Compose files do not define it with an active profile.",
+            "Write them: python setup_citus_cluster.py --yes. A docker-compose.override.yml must not change the "
+            "profiles of these services.",
+        )
+
+
+def _some(parts: Sequence[str], separator: str = ", ") -> str:
     """Name the first few, and count the others."""
-    return ", ".join(paths[:3]) + (f" and {len(paths) - 3} more" if len(paths) > 3 else "")
+    return separator.join(parts[:3]) + (f" and {len(parts) - 3} more" if len(parts) > 3 else "")
 
 
 def _of_error(finding_id: str, error: CitusClusterError) -> Finding:

@@ -20,6 +20,7 @@ from citus_cluster.model.causes import probable_cause
 from citus_cluster.model.companions import Pg14Server, RedisServer
 from citus_cluster.model.events import Emit, Event, EventKind
 from citus_cluster.model.nodes import NodeResult, Outcome
+from citus_cluster.model.registration import RegisteredNode
 from citus_cluster.model.topology import Node
 from citus_cluster.operations.access import Access, access
 from citus_cluster.operations.directory import Directory
@@ -32,6 +33,7 @@ from citus_cluster.operations.preflight import (
     preflight,
 )
 from citus_cluster.operations.readiness import Knock, Watch, wait_until_ready
+from citus_cluster.operations.unwanted import stop_departed, stop_unwanted
 from citus_cluster.operations.verify import verify
 from citus_cluster.render.bundle import CONFIG_FOLDER
 from citus_cluster.runtime import secrets
@@ -116,7 +118,7 @@ async def up(
 
     started = time.monotonic()
     deadline = started + timeout_s
-    await _stop_unwanted(directory, engine, found.containers, found.services, emit)
+    await stop_unwanted(directory, engine, found.containers, found.services, emit)
     # Compose fails for all where one is paused; that one's own wait tells.
     paused = {container.service for container in found.containers if container.state == "paused"}
     at_once = sorted(found.services.keys() - late - paused) if late or paused else ()
@@ -246,7 +248,10 @@ async def _complete(
             emit(Event("verify", EventKind.STARTED, "verifying with a distributed write and read"))
             await verify(conn, expected, emit)
             emit(Event("verify", EventKind.DONE, "the cluster is verified"))
-            drained = await _tell_drained(directory, conn, emit)
+            async with translated("reading the node list"):
+                registered = (await read_registry(conn)).nodes
+            drained = _tell_drained(directory, registered, emit)
+            await stop_departed(directory, watch.engine, registered, emit)
             await waiting
         finally:
             waiting.cancel()
@@ -254,10 +259,8 @@ async def _complete(
     return nodes, drained
 
 
-async def _tell_drained(directory: Directory, conn: Connection, emit: Emit) -> tuple[str, ...]:
+def _tell_drained(directory: Directory, nodes: Sequence[RegisteredNode], emit: Emit) -> tuple[str, ...]:
     """Say which workers get no shards, since somebody drained them; give what they are called."""
-    async with translated("reading the node list"):
-        nodes = (await read_registry(conn)).nodes
     services = {worker.address: worker.service for worker in directory.topology.workers}
     names = tuple(services.get(node.address, str(node.address)) for node in nodes if node.is_drained)
     for name in names:
@@ -300,30 +303,6 @@ async def _register(
             )
             emit(Event(f"register:{result.address}", EventKind.WARNING, message))
     return results
-
-
-async def _stop_unwanted(
-    directory: Directory,
-    engine: Engine,
-    containers: Iterable[Container],
-    services: Mapping[str, object],
-    emit: Emit,
-) -> None:
-    """Stop containers of ours whose service is no longer in the files; a user's own are his."""
-    for container in containers:
-        if not container.ours or container.service in services:
-            continue
-        step = f"stop:{container.service}"
-        if container.state in {"running", "restarting"}:
-            await in_thread(engine.stop, container)
-            message = f"{container.service} is stopped: it is no longer among the services"
-            emit(Event(step, EventKind.DONE, message))
-        if container.service in directory.manifest.identity.get("removed", {}):
-            message = (
-                f"{container.service} has left the cluster, and its container is here still: "
-                f"citus-cluster nodes remove {container.service} finishes its removal"
-            )
-            emit(Event(step, EventKind.WARNING, message))
 
 
 async def _start(

@@ -7,19 +7,23 @@ import os
 import socket
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import yaml
 from cluster_support import citus_images, require_engine, skip_or_fail
 from generated_cluster import GeneratedCluster
 
 from citus_cluster.errors import ExitStatus, PreflightError, ServiceFailedError
 from citus_cluster.model.events import Event, EventKind
-from citus_cluster.model.nodes import Outcome
+from citus_cluster.model.nodes import NodeAddress, Outcome
+from citus_cluster.model.registration import RegisteredNode
 from citus_cluster.operations.directory import load
 from citus_cluster.operations.down import down
 from citus_cluster.operations.preflight import preflight
 from citus_cluster.operations.status import State, Status, status
+from citus_cluster.operations.unwanted import stop_departed, stop_unwanted
 from citus_cluster.operations.up import UpResult, up
 from citus_cluster.runtime.engine import Engine
 
@@ -139,6 +143,58 @@ def test_a_container_of_an_override_file_is_started_and_left_alone(shared: Gener
     finally:
         (shared.root / "docker-compose.override.yml").unlink(missing_ok=True)
         shared.docker("rm", "-f", f"{shared.name}-mine-1")
+
+
+def test_an_older_compose_file_is_refused_and_no_worker_is_stopped(shared: GeneratedCluster) -> None:
+    path = shared.root / "docker-compose.yml"
+    current = path.read_text()
+    older = yaml.safe_load(current)
+    del older["services"]["citus-worker2"]
+    path.write_text(yaml.safe_dump(older, sort_keys=False))
+    with pytest.raises(PreflightError) as caught:
+        _up(shared)
+    (finding,) = caught.value.details
+    assert "services.citus-worker2 is missing" in finding and "--force" in finding
+    refused = shared.setup("--yes", check=False)
+    assert refused.status != 0 and "--force" in refused.err
+    assert _states(shared) == {"running"}
+    shared.setup("--force")
+    assert path.read_text() == current
+    assert _up(shared).changed == ()
+
+    older["services"]["citus-worker2"] = yaml.safe_load(current)["services"]["citus-worker2"]
+    older["services"]["citus-worker2"]["labels"]["mine"] = "added"
+    path.write_text(yaml.safe_dump(older, sort_keys=False))
+    try:
+        assert _up(shared).changed == ("citus-worker2",)
+    finally:
+        shared.setup("--force")
+        _up(shared)
+
+
+def test_nodes_of_cluster_yaml_run_on_whatever_is_wanted(shared: GeneratedCluster) -> None:
+    directory, engine, events = load(shared.root), Engine.connect(), Events()
+    asyncio.run(stop_unwanted(directory, engine, engine.project_containers(shared.name), {}, events.append))
+    assert _states(shared) == {"running"}
+    assert events.of("stop:citus-worker1") == [EventKind.WARNING]
+
+    # Removed from cluster.yaml, but a member again by plain SQL.
+    manifest = replace(
+        directory.manifest, identity={**directory.manifest.identity, "removed": {"citus-worker2": "citus-worker2:5432"}}
+    )
+    directory = replace(directory, manifest=manifest)
+    listed = RegisteredNode(3, 2, NodeAddress("citus-worker2"), True, "primary", True)
+    events = Events()
+    asyncio.run(stop_departed(directory, engine, [listed], events.append))
+    assert _states(shared) == {"running"}
+    assert events.of("stop:citus-worker2") == [EventKind.WARNING]
+    asyncio.run(stop_departed(directory, engine, [], events.append))
+    assert _states(shared) == {"running", "exited"}
+    _up(shared)
+
+
+def _states(cluster: GeneratedCluster) -> set[str]:
+    return {container.state for container in Engine.connect().project_containers(cluster.name)}
 
 
 def test_a_killed_worker_shows_in_the_status_and_up_repairs_it(shared: GeneratedCluster) -> None:

@@ -1,0 +1,57 @@
+"""What sets a docker-compose.yml on the disk apart from the one that cluster.yaml describes, beyond additions."""
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+_OURS = "io.citus-cluster.cluster"
+"""The label that marks a service as this tool's own."""
+
+
+def drift(wanted: Any, found: Any) -> tuple[str, ...]:
+    """Compare two parsed Compose files: one line for each part of ``wanted`` that ``found`` lacks or changes.
+
+    Additions are no drift: another service, volume or network, one more label, variable, port or option. A service
+    of this tool's own that is not wanted is: an older file names a worker that has left since.
+    """
+    lines = list(_differences(wanted, found, ""))
+    here, there = _services(found), _services(wanted)
+    lines += [
+        f"services.{name} is not in cluster.yaml"
+        for name, service in here.items()
+        if name not in there and isinstance(service, Mapping) and _OURS in (service.get("labels") or {})
+    ]
+    return tuple(lines)
+
+
+def missing_services(wanted: Any, found: Any) -> tuple[str, ...]:
+    """Services that are wanted and not in the file."""
+    here = _services(found)
+    return tuple(name for name in _services(wanted) if name not in here)
+
+
+def _services(document: Any) -> Mapping[str, Any]:
+    services = document.get("services") if isinstance(document, Mapping) else None
+    return services if isinstance(services, Mapping) else {}
+
+
+def _differences(wanted: Any, found: Any, path: str) -> Iterator[str]:
+    if isinstance(wanted, Mapping) and isinstance(found, Mapping):
+        for key, value in wanted.items():
+            where = f"{path}.{key}" if path else str(key)
+            if key in found:
+                yield from _differences(value, found[key], where)
+            else:
+                yield f"{where} is missing"
+    elif isinstance(wanted, list) and isinstance(found, list):
+        left = list(found)
+        for item in wanted:
+            same = next((other for other in left if not any(_differences(item, other, path))), None)
+            if same is None and not (item is None and None in left):
+                yield f"{path} lacks {item}"
+            else:
+                left.remove(same)
+    elif wanted is None and isinstance(found, Mapping):
+        return  # ``volumes: {data: }`` with options of the user's own
+    elif wanted != found:
+        simple = isinstance(wanted, str | int | float) and isinstance(found, str | int | float)
+        yield f"{path} is {found} instead of {wanted}" if simple else f"{path} differs"
