@@ -5,7 +5,6 @@ roles it reads in the directory where the Tab is pressed.
 """
 
 import re
-import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from enum import StrEnum
@@ -14,6 +13,7 @@ from typing import Annotated, Any
 
 import typer
 
+from citus_cluster import console
 from citus_cluster.cli_options import VALUE_MAY_BE_LEFT_OUT
 from citus_cluster.model.services import Service
 
@@ -109,8 +109,8 @@ def completion(
     fish: mkdir -p ~/.config/fish/completions
           citus-cluster completion fish > ~/.config/fish/completions/citus-cluster.fish
     """
-    write = {Shell.BASH: bash, Shell.ZSH: zsh, Shell.FISH: fish}[shell]
-    sys.stdout.write(write(list(read_commands(context.find_root().command))))
+    script = {Shell.BASH: bash, Shell.ZSH: zsh, Shell.FISH: fish}[shell]
+    console.write(script(list(read_commands(context.find_root().command))))
 
 
 def read_commands(command: Any, path: tuple[str, ...] = (), above: typer.Context | None = None) -> Iterator[Command]:

@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -69,8 +68,7 @@ def lag(
 
 def _print_lag(found: PairStatus, format_: Format) -> None:
     if format_ is Format.JSON:
-        sys.stdout.write(json.dumps(found.lag.as_dict()) + "\n")
-        sys.stdout.flush()
+        console.write(json.dumps(found.lag.as_dict()) + "\n")
         return
     replica = found.replica
     console.out.print(f"{replica.service if replica else 'the replica'}: {console_pg14.lag_line(found.lag)}")

@@ -88,12 +88,11 @@ def _print(found: Status | CitusClusterError, format_: Format) -> None:
         document = (
             {"error": found.code, "message": found.message} if isinstance(found, CitusClusterError) else found.as_dict()
         )
-        sys.stdout.write(json.dumps({"time": now, **document}, ensure_ascii=False, default=str) + "\n")
+        console.write(json.dumps({"time": now, **document}, ensure_ascii=False, default=str) + "\n")
     else:
         console.out.print(f"{now}")
         _print_text(found, console.out)
         console.out.print()
-    sys.stdout.flush()
 
 
 def _print_text(found: Status | CitusClusterError, out: Console, *, problems_first: bool = False) -> None:

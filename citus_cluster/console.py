@@ -8,10 +8,11 @@ import json
 import shlex
 import shutil
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Any, ClassVar, Self
 
 from rich.console import Console
 from rich.live import Live
@@ -37,9 +38,18 @@ _SIGNS = {
 }
 _UNFINISHED = {EventKind.STARTED, EventKind.PROGRESS}
 
+
+class _Results(Console):
+    """stdout. Progress, which is drawn on stderr, most often shares its terminal, and steps aside for each result."""
+
+    def print(self, *objects: Any, **options: Any) -> None:
+        with Progress.undisturbed():
+            super().print(*objects, **options)
+
+
 # In a pipe lines are as long as they need to be, instead of folded at 80 columns.
 _WIDTH = None if sys.stdout.isatty() else 240
-out = Console(highlight=False, soft_wrap=True, width=_WIDTH)
+out: Console = _Results(highlight=False, soft_wrap=True, width=_WIDTH)
 err = Console(stderr=True, highlight=False, soft_wrap=True)
 
 
@@ -50,7 +60,14 @@ def interactive() -> bool:
 
 def print_json(data: object) -> None:
     """Print one JSON document on stdout, without colours."""
-    sys.stdout.write(json.dumps(data, indent=2, ensure_ascii=False, default=str) + "\n")
+    write(json.dumps(data, indent=2, ensure_ascii=False, default=str) + "\n")
+
+
+def write(text: str) -> None:
+    """Write a text to stdout as it is, at once."""
+    with Progress.undisturbed():
+        sys.stdout.write(text)
+        sys.stdout.flush()
 
 
 def print_error(error: CitusClusterError) -> None:
@@ -73,7 +90,8 @@ def print_notes(notes: Iterable[str]) -> None:
 
 
 def confirm(question: str) -> bool:
-    return Confirm.ask(question, default=False, console=err)
+    with Progress.undisturbed():
+        return Confirm.ask(question, default=False, console=err)
 
 
 def pasteable(command: str, root: Path) -> str:
@@ -110,23 +128,60 @@ def _short(path: Path) -> str:
 class Progress:
     """Shows events: a line for each step that runs on a terminal, plain lines elsewhere."""
 
+    _shown: ClassVar[Self | None] = None
+    """The one that is on the terminal now."""
+
     def __init__(self) -> None:
         self._running: dict[str, Event] = {}
         self._last: dict[str, tuple[EventKind, str]] = {}
         self._begun: set[str] = set()
-        self._live = Live(console=err, refresh_per_second=8, transient=True) if err.is_terminal else None
+        self._animated = err.is_terminal and not err.is_dumb_terminal
+        self._live: Live | None = None
 
     def __enter__(self) -> Self:
-        if self._live:
-            self._live.start()
+        self._show()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self._running.clear()
+        self._hide()
+
+    @classmethod
+    @contextmanager
+    def undisturbed(cls) -> Iterator[None]:
+        """Take what is shown off the terminal, for the length of a block."""
+        shown = cls._shown
+        if shown is None:
+            yield
+            return
+        shown._hide()
+        try:
+            yield
+        finally:
+            shown._show()
+
+    def _show(self) -> None:
+        if not self._animated:
+            return
+        Progress._shown = self
+        # A new one each time: an old one erases as many lines as it once had, which are no longer its own.
+        self._live = Live(self._table(), console=err, refresh_per_second=8, transient=True, redirect_stdout=False)
+        self._live.start(refresh=True)
+
+    def _hide(self) -> None:
+        Progress._shown = None
         if self._live:
             self._live.update("")
             self._live.stop()
+            self._live = None
+
+    def _table(self) -> Table:
+        table = Table.grid(padding=(0, 1))
+        for running in self._running.values():
+            table.add_row(Spinner("dots"), escape(running.message))
+        return table
 
     def is_under_way(self, step: str) -> bool:
         """Tell whether a step has begun, and not ended."""
@@ -137,7 +192,7 @@ class Progress:
             self._begun.add(event.step)
         elif event.kind is not EventKind.WARNING:
             self._begun.discard(event.step)
-        if event.kind in _UNFINISHED and self._live:
+        if event.kind in _UNFINISHED and self._animated:
             self._running[event.step] = event
         else:
             self._running.pop(event.step, None)
@@ -145,10 +200,7 @@ class Progress:
                 err.print(f"{_SIGNS[event.kind]} {escape(event.message)}")
         self._last[event.step] = (event.kind, event.message)
         if self._live:
-            table = Table.grid(padding=(0, 1))
-            for running in self._running.values():
-                table.add_row(Spinner("dots"), escape(running.message))
-            self._live.update(table)
+            self._live.update(self._table())
 
 
 def print_plan(plan: SetupPlan, *, diffs: bool, later: bool = False) -> None:

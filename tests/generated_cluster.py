@@ -67,13 +67,17 @@ class GeneratedCluster:
     def secret(self, name: str) -> str:
         return (self.root / "generated/secrets" / name).read_bytes().decode()
 
+    def environment(self) -> dict[str, str]:
+        """The environment in which this cluster's commands run."""
+        kept = {key: value for key, value in os.environ.items() if not key.startswith(("CITUS_CLUSTER_", "PG"))}
+        return kept | {"PYTHONPATH": str(ROOT)} | self.variables
+
     def run(self, *command: str, check: bool = True, timeout_s: float = 300) -> Result:
         """Run a command in the directory, without a terminal."""
-        environment = {key: value for key, value in os.environ.items() if not key.startswith(("CITUS_CLUSTER_", "PG"))}
         done = subprocess.run(
             command,
             cwd=self.root,
-            env=environment | {"PYTHONPATH": str(ROOT)} | self.variables,
+            env=self.environment(),
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,

@@ -4,7 +4,9 @@ import asyncio
 import ipaddress
 import json
 import os
+import re
 import socket
+import sys
 import time
 from collections.abc import Iterator
 from dataclasses import replace
@@ -14,11 +16,13 @@ import pytest
 import yaml
 from cluster_support import citus_images, require_engine, skip_or_fail
 from generated_cluster import GeneratedCluster
+from terminal import on_terminal
 
 from citus_cluster.errors import ExitStatus, PreflightError, ServiceFailedError
 from citus_cluster.model.events import Event, EventKind
 from citus_cluster.model.nodes import NodeAddress, Outcome
 from citus_cluster.model.registration import RegisteredNode
+from citus_cluster.operations.access import access
 from citus_cluster.operations.directory import load
 from citus_cluster.operations.down import down
 from citus_cluster.operations.preflight import preflight
@@ -195,6 +199,26 @@ def test_nodes_of_cluster_yaml_run_on_whatever_is_wanted(shared: GeneratedCluste
 
 def _states(cluster: GeneratedCluster) -> set[str]:
     return {container.state for container in Engine.connect().project_containers(cluster.name)}
+
+
+@pytest.mark.parametrize("columns", [40, 80, 120])
+def test_what_to_paste_is_whole_on_the_terminal(shared: GeneratedCluster, columns: int) -> None:
+    screen = on_terminal(
+        [sys.executable, "-m", "citus_cluster", "up"],
+        columns=columns,
+        cwd=shared.root,
+        environment=shared.environment() | {"TERM": "xterm-256color"},
+    )
+    assert screen.status == 0, screen.text
+    found = access(load(shared.root))
+    # Which program it is depends on where the command is pasted.
+    commands = [re.sub(r"^(python setup_citus_cluster.py|citus-cluster)", "", text) for text in found.next_commands]
+    secret = "$(cat generated/secrets/superuser_password)"
+    wanted = [found.psql_in_container or "", secret, found.dsn() or "", *commands]
+    above, _, block = screen.text.partition(f"Cluster {shared.name} runs, 2 workers registered and verified")
+    assert above.splitlines()[-1] == "✓ the cluster is verified"
+    assert not [text for text in wanted if text not in block], screen.text
+    assert block.splitlines()[-1].endswith("citus-cluster down"), screen.text
 
 
 def test_a_killed_worker_shows_in_the_status_and_up_repairs_it(shared: GeneratedCluster) -> None:

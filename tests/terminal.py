@@ -1,0 +1,96 @@
+"""A command on a real pseudo-terminal, and the screen as a person sees it in the end."""
+
+import fcntl
+import os
+import pty
+import select
+import struct
+import subprocess
+import termios
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import pyte
+
+_LINES = 400
+"""Enough that nothing scrolls away."""
+
+
+@dataclass(frozen=True)
+class Screen:
+    """What a command left on the screen. ``rows`` are without the spaces at their ends."""
+
+    status: int
+    columns: int
+    rows: tuple[str, ...]
+
+    @property
+    def text(self) -> str:
+        """All rows, with those joined again that the terminal has wrapped."""
+        joined = ""
+        for row in self.rows:
+            joined += row if len(row) == self.columns else f"{row}\n"
+        return joined
+
+
+def on_terminal(
+    command: Sequence[str],
+    *,
+    columns: int,
+    cwd: Path,
+    environment: Mapping[str, str],
+    typed: Sequence[tuple[str, str]] = (),
+    timeout_s: float = 120,
+) -> Screen:
+    """Run ``command`` on a terminal of this width.
+
+    Of ``typed``, each text is sent once the words before it have appeared after the last ones.
+    """
+    terminal, other_end = pty.openpty()
+    fcntl.ioctl(other_end, termios.TIOCSWINSZ, struct.pack("HHHH", _LINES, columns, 0, 0))
+    child = subprocess.Popen(
+        command,
+        cwd=cwd,
+        env=dict(environment),
+        stdin=other_end,
+        stdout=other_end,
+        stderr=other_end,
+        start_new_session=True,
+        # Programs such as psql read from the terminal that controls them.
+        preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),
+    )
+    os.close(other_end)
+    screen = pyte.Screen(columns, _LINES)
+    stream = pyte.ByteStream(screen)
+    seen, answered, waiting = "", 0, list(typed)
+    deadline = time.monotonic() + timeout_s
+    try:
+        while time.monotonic() < deadline:
+            if not select.select([terminal], [], [], 1)[0]:
+                continue
+            try:
+                data = os.read(terminal, 65536)
+            except OSError:  # Linux says so when the other end has gone
+                break
+            if not data:
+                break
+            stream.feed(data)
+            seen += data.decode(errors="replace")
+            if waiting and waiting[0][0] in seen[answered:]:
+                answered = len(seen)
+                os.write(terminal, waiting.pop(0)[1].encode())
+        else:
+            raise AssertionError(f"did not end within {timeout_s:g} s: {seen}")
+        status = child.wait(timeout=30)
+    finally:
+        os.close(terminal)
+        if child.poll() is None:
+            child.kill()
+            child.wait()
+    assert not waiting, f"never saw {waiting[0][0]!r}: {seen}"
+    rows = [row.rstrip() for row in screen.display]
+    while rows and not rows[-1]:
+        rows.pop()
+    return Screen(status, columns, tuple(rows))

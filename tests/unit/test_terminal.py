@@ -1,0 +1,73 @@
+"""What is on a person's screen in the end: progress steps aside for results, at every width."""
+
+import os
+import sys
+from pathlib import Path
+
+import pytest
+from setup_support import ROOT
+from terminal import Screen, on_terminal
+
+BLOCK = (
+    "Cluster citus runs, 3 workers registered and verified (12.3 s).",
+    "  psql       docker exec -it citus-coordinator psql -U postgres -d postgres",
+    '  or         PGPASSWORD="$(cat generated/secrets/superuser_password)" psql -h 127.0.0.1 -p 5434 -U postgres',
+    "Next:",
+    "  citus-cluster status",
+    "  citus-cluster down",
+)
+# What `up` does: companions are still waited for when the block comes, and end after it.
+PROGRAM = f"""
+import sys, termios
+from citus_cluster import console
+from citus_cluster.model.events import Event, EventKind
+
+silent = termios.tcgetattr(0)
+silent[3] &= ~termios.ECHO
+termios.tcsetattr(0, termios.TCSANOW, silent)
+
+def tell(step, kind, message):
+    progress.emit(Event(step, kind, message))
+
+with console.Progress() as progress:
+    tell("redis", EventKind.STARTED, "waiting for redis, whose health check has not said yes in the last while")
+    tell("cassandra", EventKind.STARTED, "waiting for cassandra")
+    tell("verify", EventKind.DONE, "the cluster is verified")
+    sys.stdin.readline()  # until the progress is on the screen
+    for line in {BLOCK!r}:
+        console.out.print(line, markup=False)
+    tell("cassandra", EventKind.PROGRESS, "waiting for cassandra: not yet")
+    tell("redis", EventKind.DONE, "redis is ready")
+    console.print_json({{"a": 1}})
+    tell("cassandra", EventKind.DONE, "cassandra is ready")
+console.out.print("the end")
+"""
+ENVIRONMENT = {"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT), "TERM": "xterm-256color", "LANG": "C.UTF-8"}
+
+
+def shown(tmp_path: Path, columns: int, **more: str) -> Screen:
+    return on_terminal(
+        [sys.executable, "-c", PROGRAM],
+        columns=columns,
+        cwd=tmp_path,
+        environment=ENVIRONMENT | more,
+        typed=[("waiting for cassandra", "\n")],
+        timeout_s=60,
+    )
+
+
+@pytest.mark.parametrize(("columns", "more"), [(40, {}), (80, {}), (120, {}), (80, {"NO_COLOR": "1"})])
+def test_a_result_that_comes_while_progress_is_shown_stays_whole(
+    tmp_path: Path, columns: int, more: dict[str, str]
+) -> None:
+    screen = shown(tmp_path, columns, **more)
+    assert screen.status == 0, screen.text
+    told = ("✓ the cluster is verified", *BLOCK, "✓ redis is ready", "{", '  "a": 1', "}", "✓ cassandra is ready")
+    assert screen.text.splitlines() == [*told, "the end"]
+
+
+def test_a_terminal_that_cannot_move_its_cursor_gets_plain_lines(tmp_path: Path) -> None:
+    lines = shown(tmp_path, 80, TERM="dumb").text.splitlines()
+    assert "· waiting for cassandra" in lines
+    assert "· waiting for cassandra: not yet" in lines
+    assert [line for line in lines if line in BLOCK] == list(BLOCK)
