@@ -3,12 +3,14 @@
 Every option has an environment variable CITUS_CLUSTER_…; an option wins over it.
 """
 
+import errno
 import os
 import sys
 import traceback
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, NoReturn
 
 import typer
 from pydantic import ValidationError
@@ -29,8 +31,26 @@ def _version(wanted: bool) -> None:
         raise typer.Exit
 
 
-def run(app: typer.Typer) -> None:
+def run(app: typer.Typer) -> NoReturn:
     """Run a command, print its error at the edge, and exit with the documented status."""
+    try:
+        try:
+            status = _status_of(app)
+        except SystemExit as ended:
+            # The parser makes a status of its own of a reader that has gone.
+            if isinstance(ended.__context__, BrokenPipeError):
+                raise ended.__context__ from None
+            status = ended.code if isinstance(ended.code, int) else ExitStatus.DONE
+        sys.stdout.flush()
+        sys.stderr.flush()
+    except OSError as error:
+        if not _is_lost_output(error):
+            raise
+        status = _give_up_output(error)
+    sys.exit(status)
+
+
+def _status_of(app: typer.Typer) -> int:
     arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]
     for variable in _MISLEADING:
         os.environ.pop(variable, None)
@@ -45,9 +65,9 @@ def run(app: typer.Typer) -> None:
         status = command(args=completed(arguments), prog_name=_PROGRAM, standalone_mode=False)
         if status == INTERRUPTED:  # so the parser tells of Ctrl-C, without a word
             raise KeyboardInterrupt
-        sys.exit(status if isinstance(status, int) else ExitStatus.DONE)
+        return status if isinstance(status, int) else ExitStatus.DONE
     except Exit as ended:
-        sys.exit(ended.exit_code)
+        return ended.exit_code
     except TyperException as error:
         # The parser's own complaint; a program that was called without any command shows its help.
         text = error.format_message()
@@ -57,19 +77,15 @@ def run(app: typer.Typer) -> None:
             context = getattr(error, "ctx", None)
             place = context.command_path if context else _PROGRAM
             _print_failure(UsageError(_complaint(error), hint=f"{place} --help shows what it takes."))
-        sys.exit(ExitStatus.USAGE)
+        return ExitStatus.USAGE
     except (Abort, KeyboardInterrupt):
         console.err.print("Interrupted. Nothing is lost; run the command again to go on.")
-        sys.exit(INTERRUPTED)
-    except BrokenPipeError:
-        # The reader of our output has gone; Python would complain again at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(ExitStatus.FAILED)
+        return INTERRUPTED
     except CitusClusterError as error:
         _print_failure(error)
-        sys.exit(error.exit_status)
+        return error.exit_status
     except Exception as error:  # a defect of ours: told in one line, in full with --debug
-        if os.environ.get(f"{PREFIX}DEBUG"):
+        if os.environ.get(f"{PREFIX}DEBUG") or _is_lost_output(error):
             raise
         place = traceback.extract_tb(error.__traceback__)[-1]
         console.err.print(
@@ -77,7 +93,31 @@ def run(app: typer.Typer) -> None:
             f"({Path(place.filename).name}:{place.lineno}). Please report it with the output of --debug.",
             markup=False,
         )
-        sys.exit(ExitStatus.FAILED)
+        return ExitStatus.FAILED
+
+
+_OUTPUT_LOST = 141
+"""The status of a program that SIGPIPE ends; also where the output has no room. No command gives it otherwise."""
+_UNWRITABLE = {errno.EPIPE, errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EBADF}
+
+
+def _is_lost_output(error: BaseException) -> bool:
+    """Tell whether stdout or stderr refused what was printed; errors of files have a name, or are errors of ours."""
+    return isinstance(error, OSError) and error.errno in _UNWRITABLE and error.filename is None
+
+
+def _give_up_output(error: OSError) -> int:
+    """Have nothing more written to a stream that refuses it, as Python would at exit; say why where that can be."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except OSError:
+            os.dup2(nowhere, stream.fileno())
+    if not isinstance(error, BrokenPipeError):
+        with suppress(OSError):
+            console.err.print(f"[red]Error:[/] The output cannot be written: {error.strerror}.")
+    return _OUTPUT_LOST
 
 
 def _complaint(error: TyperException) -> str:

@@ -39,7 +39,14 @@ _SIGNS = {
 _UNFINISHED = {EventKind.STARTED, EventKind.PROGRESS}
 
 
-class _Results(Console):
+class _Screen(Console):
+    """Leaves a reader that has gone to whoever ends the program."""
+
+    def on_broken_pipe(self) -> None:
+        raise  # it is called while that error is handled
+
+
+class _Results(_Screen):
     """stdout. Progress, which is drawn on stderr, most often shares its terminal, and steps aside for each result."""
 
     def print(self, *objects: Any, **options: Any) -> None:
@@ -50,7 +57,7 @@ class _Results(Console):
 # In a pipe lines are as long as they need to be, instead of folded at 80 columns.
 _WIDTH = None if sys.stdout.isatty() else 240
 out: Console = _Results(highlight=False, soft_wrap=True, width=_WIDTH)
-err = Console(stderr=True, highlight=False, soft_wrap=True)
+err: Console = _Screen(stderr=True, highlight=False, soft_wrap=True)
 
 
 def interactive() -> bool:
