@@ -5,6 +5,7 @@ import logging.config
 import uvicorn
 
 from admin_api.settings import HTTP_HOST, HTTP_PORT, SHUTDOWN_TIMEOUT_S
+from citus_cluster.runtime.environment import drop_libpq_variables
 
 LOGGING = {
     "version": 1,
@@ -20,6 +21,7 @@ LOGGING = {
 def main() -> None:
     """Serve until SIGTERM; requests then have a few seconds to end."""
     logging.config.dictConfig(LOGGING)
+    drop_libpq_variables()
     uvicorn.run(
         "admin_api.app:create_app",
         factory=True,

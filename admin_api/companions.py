@@ -9,8 +9,10 @@ from admin_api.configuration import Configuration
 from admin_api.settings import Settings
 from citus_cluster.model.api_config import CompanionAddresses
 from citus_cluster.model.companion_status import CompanionStatus, Condition
+from citus_cluster.model.nodes import NodeAddress
 from citus_cluster.model.services import Service
 from citus_cluster.operations.companions import Companions, Places
+from citus_cluster.runtime.own_network import is_own
 
 _STALE_INTERVALS = 6
 """An answer so many intervals old is no longer shown in place of the one that does not come."""
@@ -29,7 +31,7 @@ class CompanionWatch:
         self._settings = settings
         self._configuration = configuration
         self._addresses = CompanionAddresses()
-        self._companions = Companions(_places(self._addresses), configuration.password_of)
+        self._companions = self._made(self._addresses)
         self._since = time.monotonic()
         self._answer: _Answer | None = None
         self._asking: asyncio.Task[None] | None = None
@@ -62,9 +64,12 @@ class CompanionWatch:
             return
         before, asking = self._companions, self._asking
         # All of it before the first await: another request may come in between.
-        self._companions = Companions(_places(addresses), self._configuration.password_of)
+        self._companions = self._made(addresses)
         self._addresses, self._since, self._answer, self._asking = addresses, time.monotonic(), None, None
         await _close(before, asking)
+
+    def _made(self, addresses: CompanionAddresses) -> Companions:
+        return Companions(_places(addresses), self._configuration.password_of, doubt=_doubt)
 
     async def _ask(self) -> None:
         companions = self._companions
@@ -100,6 +105,13 @@ async def _close(companions: Companions, asking: asyncio.Task[None] | None) -> N
         asking.cancel()
         await asyncio.wait({asking})
     await companions.close()
+
+
+async def _doubt(address: NodeAddress) -> str | None:
+    """A service whose container runs is in the API's own network; its name may mean something elsewhere too."""
+    if await asyncio.to_thread(is_own, address.host):
+        return None
+    return f"not asked: {address.host} is not in the cluster's network, so its container does not run"
 
 
 def _unknown(service: Service, within_s: float) -> CompanionStatus:

@@ -21,6 +21,7 @@ from citus_cluster.cli_options import PREFIX, DebugOption, Format, choose_format
 from citus_cluster.cli_setup import setup
 from citus_cluster.entry import INTERRUPTED, release
 from citus_cluster.errors import CitusClusterError, ExitStatus, UsageError
+from citus_cluster.runtime.environment import drop_libpq_variables
 
 _PROGRAM = {"__main__.py": "citus-cluster"}.get(Path(sys.argv[0]).name, Path(sys.argv[0]).name)
 
@@ -52,8 +53,7 @@ def run(app: typer.Typer) -> NoReturn:
 
 def _status_of(app: typer.Typer) -> int:
     arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]
-    for variable in _MISLEADING:
-        os.environ.pop(variable, None)
+    drop_libpq_variables()
     if len(arguments) != len(sys.argv) - 1:
         os.environ[f"{PREFIX}DEBUG"] = "1"
     if "--format=json" in arguments or "--format json" in " ".join(arguments):
@@ -173,9 +173,6 @@ def _print_failure(error: CitusClusterError) -> None:
         console.print_json({"error": error.as_dict()})
     console.print_error(error)
 
-
-# libpq would read them, and connect elsewhere or otherwise than the cluster's own files say.
-_MISLEADING = ("PGSERVICE", "PGSERVICEFILE", "PGHOSTADDR", "PGOPTIONS", "PGTARGETSESSIONATTRS")
 
 _typer = partial(
     typer.Typer,

@@ -149,6 +149,12 @@ class AuthenticationError(UnreachableError):
     code = "authentication-failed"
 
 
+class UnprovenServerError(AuthenticationError):
+    """A server asked for the password in a way that gives it away, so it was not sent."""
+
+    code = "untrusted-server"
+
+
 class MismatchError(CitusClusterError):
     """A worker cannot join, since it does not run what the coordinator runs."""
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import ssl
 import time
 from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass, field
@@ -22,6 +23,8 @@ from citus_cluster.runtime.postgres import Connection, ConnectionInfo, connect
 
 INIT_SCRIPT = Path(__file__).parents[1] / "initdb" / "10-citus-cluster.sql"
 NASTY_PASSWORD = """it's a "pass" $HOME ${x} #1 \\'back\\\\ %41%s @:/?&= ;-- `id` ñ€😀 """
+NODE_ENVIRONMENT = {"PGREQUIREAUTH": "!password,!md5"}
+"""What the template of a node sets beside the password (a golden file shows it)."""
 T = TypeVar("T")
 
 COORDINATOR = NodeAddress("citus-coordinator")
@@ -40,6 +43,18 @@ SETTINGS = {
     "fsync": "off",
     "log_statement": "all",
 }
+
+
+def encryption_of(container: Container, folder: Path) -> ssl.SSLContext:
+    """Encrypt as a node does, with its own certificate: who demands no more than encryption is content."""
+    status, output = container.exec_run(["sh", "-c", "cat $PGDATA/server.key $PGDATA/server.crt"])
+    assert status == 0, output
+    assert isinstance(output, bytes)
+    file = folder / "server.pem"
+    file.write_bytes(output)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(file)
+    return context
 
 
 @dataclass
@@ -67,7 +82,7 @@ class Servers:
             image or self.image,
             command,
             name=f"{self.network.name}-{name}",
-            environment={"POSTGRES_PASSWORD": password},
+            environment={"POSTGRES_PASSWORD": password, **NODE_ENVIRONMENT},
             volumes={str(INIT_SCRIPT): {"bind": f"/docker-entrypoint-initdb.d/{INIT_SCRIPT.name}", "mode": "ro"}},
             ports={"5432/tcp": ("127.0.0.1", 0)},
             shm_size="256m",
@@ -79,6 +94,12 @@ class Servers:
     def stop(self, name: str) -> None:
         container = self.containers.pop(name)
         container.remove(force=True, v=True)
+
+    @property
+    def gateway(self) -> str:
+        """Address at which the servers reach this machine, and what a test listens with."""
+        self.network.reload()
+        return str(self.network.attrs["IPAM"]["Config"][0]["Gateway"])
 
     def logs(self, name: str) -> str:
         return self.containers[name].logs().decode()

@@ -24,6 +24,8 @@ _GRACE_S = 0.5
 
 Ask = Callable[[float], Awaitable[CompanionStatus]]
 PasswordOf = Callable[[Service], str]
+Doubt = Callable[[NodeAddress], Awaitable[str | None]]
+"""Why what listens at an address may not be ours, and is sent no password; None where it is ours."""
 
 
 @dataclass(frozen=True)
@@ -39,13 +41,16 @@ class Places:
 class Companions:
     """Asks the companions for as long as it is open; each driver keeps one client, which ``close`` closes."""
 
-    def __init__(self, places: Places, password_of: PasswordOf, *, ask_pg14: Ask | None = None) -> None:
+    def __init__(self, places: Places, password_of: PasswordOf, *, doubt: Doubt, ask_pg14: Ask | None = None) -> None:
         """Connect to nothing yet. ``password_of`` may raise CitusClusterError: that companion is then down.
 
-        ``ask_pg14`` takes the place of asking the two servers alone, for who can look at their containers too.
+        Redis and Cassandra take passwords in clear alone, so ``doubt`` is asked before each question. (PostgreSQL's
+        servers prove who they are.) ``ask_pg14`` takes the place of asking the two servers alone, for who can look at
+        their containers too.
         """
         self._places = places
         self._password_of = password_of
+        self._doubt = doubt
         self._pg14 = ask_pg14 or self._ask_pg14
         self._redis: RedisClient | None = None
         self._cassandra: CassandraClient | None = None
@@ -89,14 +94,19 @@ class Companions:
 
     async def _ask_redis(self, timeout_s: float) -> CompanionStatus:
         assert self._places.redis is not None, "only wanted companions are asked"  # noqa: S101
+        if reason := await self._doubt(self._places.redis):
+            return CompanionStatus(Service.REDIS, Condition.DOWN, reason, {})
         if self._redis is None:
             self._redis = RedisClient(self._places.redis, self._password_of(Service.REDIS))
         return await self._redis.ask(timeout_s)
 
     async def _ask_cassandra(self, timeout_s: float) -> CompanionStatus:
+        doubts = {address: await self._doubt(address) for address in self._places.cassandra}
+        if all(doubts.values()):
+            return CompanionStatus(Service.CASSANDRA, Condition.DOWN, next(iter(doubts.values())), {})
         if self._cassandra is None:
             self._cassandra = CassandraClient(self._places.cassandra, self._password_of(Service.CASSANDRA))
-        return await self._cassandra.ask(timeout_s)
+        return await self._cassandra.ask(timeout_s, not_ours={address for address in doubts if doubts[address]})
 
 
 async def _asked(service: Service, ask: Ask, timeout_s: float) -> CompanionStatus:

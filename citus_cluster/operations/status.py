@@ -18,6 +18,7 @@ from citus_cluster.model.topology import Topology
 from citus_cluster.operations import pg14_status
 from citus_cluster.operations.companions import Companions, Places
 from citus_cluster.operations.directory import Directory
+from citus_cluster.operations.listeners import Listeners
 from citus_cluster.operations.overview import overview
 from citus_cluster.operations.preflight import project_findings
 from citus_cluster.runtime import secrets
@@ -255,7 +256,12 @@ async def _companions(directory: Directory) -> tuple[CompanionStatus, ...]:
     async def ask_pg14(timeout_s: float) -> CompanionStatus:
         return (await pg14_status.status(directory)).companion_status()
 
-    companions = Companions(places, lambda service: directory.secret(passwords[service]), ask_pg14=ask_pg14)
+    companions = Companions(
+        places,
+        lambda service: directory.secret(passwords[service]),
+        doubt=Listeners(directory).doubt,
+        ask_pg14=ask_pg14,
+    )
     try:
         return await companions.ask_all(_COMPANIONS_TIMEOUT_S)
     finally:

@@ -8,7 +8,7 @@ import asyncio
 import logging
 import re
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -70,12 +70,16 @@ class CassandraClient:
         self._turn = threading.Lock()
         self._closed = False
 
-    async def ask(self, timeout_s: float) -> CompanionStatus:
-        """Ask every node whether CQL answers, and log in to one. Never raises because it is down; ends in time."""
+    async def ask(self, timeout_s: float, not_ours: Set[NodeAddress] = frozenset()) -> CompanionStatus:
+        """Ask every node whether CQL answers, and log in to one. Never raises because it is down; ends in time.
+
+        What listens at an address of ``not_ours`` is no node: nothing of it counts.
+        """
         answering = await asyncio.gather(
             *(in_thread(answers, one.host, one.port, OPTIONS, timeout_s=timeout_s / 3) for one in self._addresses)
         )
-        up = [address for address, ok in zip(self._addresses, answering, strict=True) if ok]
+        found = zip(self._addresses, answering, strict=True)
+        up = [address for address, ok in found if ok and address not in not_ours]
         silent = [str(address) for address in self._addresses if address not in up]
         if not up:
             return _down(f"CQL does not answer on {', '.join(silent)}")

@@ -12,13 +12,22 @@ from typing import cast
 import psycopg
 from psycopg.conninfo import make_conninfo
 
-from citus_cluster.errors import AuthenticationError, CitusClusterError, UnreachableError, WorkerUnreachableError
+from citus_cluster.errors import (
+    AuthenticationError,
+    CitusClusterError,
+    UnprovenServerError,
+    UnreachableError,
+    WorkerUnreachableError,
+)
 from citus_cluster.model.nodes import NodeAddress
 from citus_cluster.model.registration import NodeIdentity, RegisteredNode
-from citus_cluster.runtime.postgres import Connection, bounded, describe, set_local, tidy
+from citus_cluster.runtime.libpq import PROVEN
+from citus_cluster.runtime.postgres import Connection, bounded, describe, gives_password_away, set_local, tidy
 
 CONNECT_TIMEOUT_S = 3
 """For libpq; from PostgreSQL 16 on, dblink ignores it, and the time of the answer is what bounds."""
+REQUIRE_AUTH_SINCE = 160000
+"""PostgreSQL whose libpq can be told how a server must log us in."""
 ANSWER_TIMEOUT_S = 4.0
 REACH_TIMEOUT_S = 8.0
 
@@ -171,7 +180,10 @@ async def coordinator_reaches(conn: Connection, node: NodeAddress) -> bool:
 
 def _target(conn: Connection, node: NodeAddress, answer_s: float, **settings: str) -> str:
     options = {"statement_timeout": str(round(answer_s * 1000)), "search_path": "pg_catalog", **settings}
+    # An older library refuses a parameter that it does not know; no server has one that is older than itself.
+    proven = {"require_auth": PROVEN} if conn.info.server_version >= REQUIRE_AUTH_SINCE else {}
     return make_conninfo(
+        **proven,
         host=node.host,
         port=node.port,
         dbname=conn.info.dbname,
@@ -219,6 +231,12 @@ def _silent(node: NodeAddress, reason: str) -> WorkerUnreachableError:
 
 def _refused(conn: Connection, node: NodeAddress, text: str) -> WorkerUnreachableError | AuthenticationError:
     reason = tidy(text)
+    if gives_password_away(text):
+        return UnprovenServerError(
+            f"{node} is not a node of this cluster, and was not sent the password: {reason}.",
+            hint="Is this its host and port? A worker is a PostgreSQL server with the coordinator's password, whose "
+            "pg_hba.conf says scram-sha-256 for the coordinator.",
+        )
     if "password authentication failed" in text or "no password supplied" in text or "fe_sendauth" in text:
         return AuthenticationError(
             f"{node} refused the coordinator's password of role {conn.info.user!r}: {reason}.",

@@ -70,7 +70,8 @@ class Container:
     """One container, as found a moment ago.
 
     ``state`` is Docker's word (created, running, paused, restarting, exited, dead), ``health`` too
-    (starting, healthy, unhealthy; None without a health check), ``ports`` the published (address, port).
+    (starting, healthy, unhealthy; None without a health check), ``ports`` the (address, port) that it publishes while
+    it runs, ``open_ports`` those that the engine listens on for it now.
     """
 
     id: str
@@ -89,6 +90,7 @@ class Container:
     working_dir: str | None
     ours: bool
     ports: tuple[tuple[str, int], ...]
+    open_ports: tuple[tuple[str, int], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -385,7 +387,7 @@ def _container(facts: Mapping[str, Any]) -> Container:
     labels = config.get("Labels") or {}
     health = state.get("Health") or {}
     log = health.get("Log") or []
-    bindings = [binding for group in (host.get("PortBindings") or {}).values() for binding in group or []]
+    network = facts.get("NetworkSettings") or {}
     return Container(
         id=str(facts["Id"]),
         name=_name(facts["Name"]),
@@ -402,11 +404,17 @@ def _container(facts: Mapping[str, Any]) -> Container:
         restart_count=int(facts.get("RestartCount", 0)),
         working_dir=labels.get("com.docker.compose.project.working_dir"),
         ours=CLUSTER_LABEL in labels,
-        ports=tuple(
-            (str(binding.get("HostIp") or "0.0.0.0"), int(binding["HostPort"]))  # noqa: S104 - as Docker means it
-            for binding in bindings
-            if str(binding.get("HostPort", "")).isdigit()
-        ),
+        ports=_bindings(host.get("PortBindings")),
+        open_ports=_bindings(network.get("Ports")),
+    )
+
+
+def _bindings(ports: Mapping[str, Any] | None) -> tuple[tuple[str, int], ...]:
+    return tuple(
+        (str(binding.get("HostIp") or "0.0.0.0"), int(binding["HostPort"]))  # noqa: S104 - as Docker means it
+        for group in (ports or {}).values()
+        for binding in group or []
+        if str(binding.get("HostPort", "")).isdigit()
     )
 
 

@@ -18,35 +18,55 @@ import psycopg
 from psycopg.conninfo import conninfo_to_dict
 from psycopg.rows import TupleRow
 
-from citus_cluster.errors import AuthenticationError, CitusClusterError, LockedError, UnreachableError, UsageError
+from citus_cluster.errors import (
+    AuthenticationError,
+    CitusClusterError,
+    LockedError,
+    UnprovenServerError,
+    UnreachableError,
+    UsageError,
+)
+from citus_cluster.runtime import libpq
 
 Connection = psycopg.AsyncConnection[TupleRow]
 
 MASK = "****"
 _HARMLESS_KEYS = frozenset({"application_name", "connect_timeout"})
-_TAKEN_KEYS = frozenset({"host", "port", "user", "dbname", "password", "sslmode"})
+_PLACE_KEYS = frozenset({"host", "port", "user", "dbname", "password"})
+_SECURITY_KEYS = frozenset(
+    {
+        *("sslmode", "sslrootcert", "sslcert", "sslkey", "sslcrl", "sslsni", "sslnegotiation"),
+        *("ssl_min_protocol_version", "ssl_max_protocol_version", "channel_binding", "require_auth", "passfile"),
+    }
+)
 # A server that is stopped while it works on a query never answers; the client then gives up by itself.
 _CLIENT_GRACE_S = 10.0
 
 
 @dataclass(frozen=True)
 class ConnectionInfo:
-    """Where a database is and who asks. The password never shows in a repr."""
+    """Where a database is and who asks. The password never shows in a repr.
+
+    ``options`` are libpq's parameters of encryption and authentication that a DSN has, by name. Without
+    ``require_auth`` among them, ``require_auth`` counts: a server of ours proves that it knows the password.
+    """
 
     host: str
     port: int
     user: str
     database: str
     password: str = field(repr=False)
-    sslmode: str | None = None
+    options: tuple[tuple[str, str], ...] = ()
+    require_auth: str = field(default=libpq.PROVEN, compare=False)
 
     def dsn(self, masked: bool = True) -> str:
         """URI for people and psql. ``masked`` puts asterisks in place of the password."""
         host = f"[{self.host}]" if ":" in self.host else quote(self.host, safe="")
         secret = MASK if masked else quote(self.password, safe="")
         credentials = quote(self.user, safe="") + (f":{secret}" if self.password else "")
-        query = f"?sslmode={quote(self.sslmode, safe='')}" if self.sslmode else ""
-        return f"postgresql://{credentials}@{host}:{self.port}/{quote(self.database, safe='')}{query}"
+        query = "&".join(f"{name}={quote(value, safe='')}" for name, value in self.options)
+        place = f"{host}:{self.port}/{quote(self.database, safe='')}"
+        return f"postgresql://{credentials}@{place}" + (f"?{query}" if query else "")
 
     def __str__(self) -> str:
         return self.dsn()
@@ -66,7 +86,8 @@ class ConnectionInfo:
             user=user,
             database=values.get("dbname") or user,
             password=values.get("password") or "",
-            sslmode=values.get("sslmode"),
+            options=tuple(sorted((name, value) for name, value in values.items() if name in _SECURITY_KEYS)),
+            require_auth=libpq.NOT_IN_CLEAR,
         )
 
 
@@ -79,7 +100,7 @@ def _parse_dsn(text: str) -> dict[str, str]:
             hint="Write postgresql://USER:PASSWORD@HOST:PORT/DATABASE, with characters such as @ : / # % of the "
             "password percent-encoded (%40 for @).",
         ) from None
-    unknown = sorted(set(values) - _TAKEN_KEYS - _HARMLESS_KEYS)
+    unknown = sorted(set(values) - _PLACE_KEYS - _SECURITY_KEYS - _HARMLESS_KEYS)
     if unknown:
         raise UsageError(f"The DSN has settings that are not supported here: {', '.join(unknown)}.")
     if "," in values.get("host", ""):
@@ -94,26 +115,28 @@ def _parse_port(text: str) -> int:
 
 
 async def connect(info: ConnectionInfo, *, timeout_s: float, application_name: str = "citus-cluster") -> Connection:
-    """Open a connection in autocommit mode.
+    """Open a connection in autocommit mode, as ``info`` says and nothing else (see ``libpq``).
 
-    Raises AuthenticationError for a refused role or password, UnreachableError for everything else that
-    keeps it from opening (refused, unknown name, starting up, too many clients, no answer in time).
+    Raises AuthenticationError for a refused role or password, UnprovenServerError (one of those) for a server that
+    asks for the password in a way that gives it away, UnreachableError for everything else that keeps it from opening
+    (refused, unknown name, starting up, too many clients, no answer in time).
     """
-    ssl: dict[str, Any] = {"sslmode": info.sslmode} if info.sslmode else {}
+    given = {
+        "host": info.host,
+        "port": str(info.port),
+        "user": info.user,
+        "dbname": info.database,
+        "application_name": application_name,
+        # libpq counts whole seconds, and takes 2 for 1; the block around keeps the exact time.
+        "connect_timeout": str(max(2, math.ceil(timeout_s))),
+        "require_auth": info.require_auth,
+        **({"password": info.password} if info.password else {}),
+        **dict(info.options),
+    }
+    parameters: dict[str, Any] = libpq.explicit(given)
     try:
         async with asyncio.timeout(timeout_s):
-            return await psycopg.AsyncConnection.connect(
-                host=info.host,
-                port=info.port,
-                user=info.user,
-                password=info.password or None,
-                dbname=info.database,
-                application_name=application_name,
-                # libpq counts whole seconds, and takes 2 for 1; the block around keeps the exact time.
-                connect_timeout=max(2, math.ceil(timeout_s)),
-                autocommit=True,
-                **ssl,
-            )
+            return await psycopg.AsyncConnection.connect(autocommit=True, **parameters)
     except TimeoutError:
         raise UnreachableError(
             f"{info.dsn()} did not answer within {timeout_s:g} s.",
@@ -126,6 +149,13 @@ async def connect(info: ConnectionInfo, *, timeout_s: float, application_name: s
 def explain_refusal(info: ConnectionInfo, text: str) -> UnreachableError:
     """Turn what libpq says when a connection does not open into an error with the next thing to do."""
     reason = tidy(text)
+    if gives_password_away(text):
+        return UnprovenServerError(
+            f"{info.dsn()} is not trusted, and was not sent the password: {reason}",
+            hint=f"Does another program listen on port {info.port} (sudo ss -ltnp; docker compose ps)? Or was "
+            "pg_hba.conf changed? Its method must be scram-sha-256."
+            + ("" if info.require_auth == libpq.PROVEN else " To accept another method, add ?require_auth=… to --dsn."),
+        )
     if re.search(r"password authentication failed|no password supplied|SCRAM|role .* does not exist", text):
         return AuthenticationError(
             f"{info.dsn()} refused the password of role {info.user!r}: {reason}",
@@ -133,6 +163,11 @@ def explain_refusal(info: ConnectionInfo, text: str) -> UnreachableError:
             "of the directory that created the cluster (superuser_password, pg14_password for the PostgreSQL 14 pair).",
         )
     return UnreachableError(f"Cannot connect to {info.dsn()}: {reason}", hint=_hint_for(text))
+
+
+def gives_password_away(text: str) -> bool:
+    """Tell whether libpq broke off because of how the server wanted the client to log in (``require_auth``)."""
+    return "authentication method requirement" in text
 
 
 def _hint_for(text: str) -> str:

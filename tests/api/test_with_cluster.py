@@ -17,7 +17,8 @@ from api_support import Api, ApiFiles, serve
 from cluster_support import citus_images, require_engine, skip_or_fail
 from docker.models.containers import Container
 from docker.models.networks import Network
-from sql_servers import INIT_SCRIPT, SETTINGS
+from fake_servers import fake_postgres
+from sql_servers import INIT_SCRIPT, SETTINGS, encryption_of
 
 from admin_api.app import create_app
 from admin_api.configuration import Configuration
@@ -245,6 +246,18 @@ def test_workers_that_cannot_join_are_refused(cluster: Cluster, api: Api) -> Non
     address = twin.attrs["NetworkSettings"]["Networks"][cluster.network.name]["IPAddress"]
     response = api.client.post("/api/v1/nodes", headers=api.admin, json={"host": address})
     assert (response.status_code, response.json()["code"]) == (409, "version-mismatch"), response.text
+
+
+def test_a_server_that_wants_the_password_in_clear_does_not_get_it(cluster: Cluster, api: Api, tmp_path: Path) -> None:
+    cluster.network.reload()
+    gateway = cluster.network.attrs["IPAM"]["Config"][0]["Gateway"]
+    with fake_postgres(host=gateway, encryption=encryption_of(cluster.containers[COORDINATOR.host], tmp_path)) as thief:
+        body = {"host": thief.host, "port": thief.port}
+        response = api.client.post("/api/v1/nodes", headers=api.admin, json=body)
+    assert (response.status_code, response.json()["code"]) == (503, "untrusted-server"), response.text
+    assert "was not sent the password" in response.json()["detail"]
+    assert thief.greetings
+    assert thief.loot == b""
 
 
 def test_what_an_operator_removed_stays_removed_until_it_is_added(cluster: Cluster, api: Api) -> None:

@@ -94,6 +94,10 @@ def test_a_silent_redis_is_down_in_time(silent: NodeAddress) -> None:
     assert found.reason == f"{silent} did not answer within 0.3 s"
 
 
+async def no_doubt(address: NodeAddress) -> str | None:
+    return None
+
+
 def ask_all(places: Places, ask_pg14: Ask, password: str | None = "secret") -> dict[Service, CompanionStatus]:
     def password_of(service: Service) -> str:
         if password is None:
@@ -101,7 +105,7 @@ def ask_all(places: Places, ask_pg14: Ask, password: str | None = "secret") -> d
         return password
 
     async def ask() -> tuple[CompanionStatus, ...]:
-        companions = Companions(places, password_of, ask_pg14=ask_pg14)
+        companions = Companions(places, password_of, doubt=no_doubt, ask_pg14=ask_pg14)
         try:
             return await companions.ask_all(0.3)
         finally:

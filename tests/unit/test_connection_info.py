@@ -13,7 +13,7 @@ NASTY = string.punctuation + " %41 \\' ñ€😀 x"
 
 @pytest.mark.parametrize("host", ["localhost", "10.0.0.1", "fd00::1", "citus-coordinator"])
 def test_every_printable_character_survives_the_uri(host: str) -> None:
-    info = ConnectionInfo(host, 5434, NASTY, "my db/ñ?", NASTY, "require")
+    info = ConnectionInfo(host, 5434, NASTY, "my db/ñ?", NASTY, (("sslmode", "require"), ("sslrootcert", NASTY)))
     assert ConnectionInfo.from_dsn(info.dsn(masked=False)) == info
     values = conninfo_to_dict(info.dsn(masked=False))
     assert (values["password"], values["user"], values["dbname"], values["host"]) == (NASTY, NASTY, "my db/ñ?", host)
