@@ -157,6 +157,13 @@ def test_every_service_is_complete(services: dict[str, Any]) -> None:
         assert service["cap_drop"] == ["ALL"]
 
 
+def test_all_nodes_stop_at_once(services: dict[str, Any]) -> None:
+    """One that ends after the others sends cancel requests to addresses that are gone, and waits for them."""
+    for name, service in services.items():
+        assert "depends_on" not in service
+        assert ("sysctls" in service) == name.startswith("citus-")
+
+
 def test_the_compose_file_is_flat_and_interpolates_nothing(bundle: dict[str, str]) -> None:
     text = bundle["docker-compose.yml"]
     tokens = {type(token).__name__ for token in yaml.scan(text, Loader=yaml.CSafeLoader)}

@@ -250,6 +250,13 @@ def test_a_paused_worker_is_named_with_the_way_out(shared: GeneratedCluster) -> 
         shared.docker("unpause", worker)
 
 
+def test_every_node_gives_up_an_address_that_is_gone(shared: GeneratedCluster) -> None:
+    """Citus connects without a time limit when it cancels a query; the kernel's default is six tries, 70 s and more."""
+    for service in ("citus-coordinator", "citus-worker1", "citus-worker2"):
+        tries = shared.docker("exec", shared.container(service), "cat", "/proc/sys/net/ipv4/tcp_syn_retries").out
+        assert tries.strip() == "2"
+
+
 def test_a_stopped_coordinator_is_a_cluster_that_is_down(shared: GeneratedCluster) -> None:
     shared.docker("kill", shared.container("citus-coordinator"))
     found = _status(shared)
