@@ -34,10 +34,18 @@ LEAST_SHARED_BUFFERS_MB = 128
 AUTOVACUUM_WORKERS = 3
 LOCKS_PER_TRANSACTION = 256
 LOCK_BYTES = 270
+PREPARED_PER_CONNECTION = 2
 TASK_EXECUTORS = 4
 MOVES_PER_NODE = 1
 TABLE_OWNERS = 1
 SPARE_PROCESSES = 3
+OWN_SESSIONS = 12
+"""Sessions of this tool on a Citus node at once (A): 4 of the admin API's pool, 1 of its reconciler, 4 of ``status``,
+1 of a command that waits (a rebalance, a drain), and 2 health checks. Citus counts them among the clients."""
+PAIR_SESSIONS = 7
+"""The same on a PostgreSQL 14 server: the admin API, 2 health checks, ``status``, ``lag --watch``, ``up``, 1 spare."""
+SUPERUSER_RESERVED = 3
+"""PostgreSQL's own default of superuser_reserved_connections, which no other role gets."""
 _MB = 1024 * 1024
 
 
@@ -94,6 +102,10 @@ class Load:
     ``clients`` is the number of clients of the whole cluster (C), ``queries`` how many of this server's
     connections work at the same time (Q), ``processes`` its background processes without spare ones.
     ``holds_shards`` is true for a coordinator that has no workers.
+
+    ``own_slots`` are those among ``max_connections`` that get no memory for work: clients can take the slots of this
+    tool's sessions while those are away, and the sessions must find others then. They are idle or ask for little
+    (2 MB each were measured), so the margin among the other connections pays for them.
     """
 
     server: Server
@@ -102,6 +114,12 @@ class Load:
     queries: int
     processes: int
     holds_shards: bool = False
+    own_slots: int = 0
+
+    @property
+    def backends(self) -> int:
+        """Connections that get memory for work."""
+        return self.max_connections - self.own_slots
 
     @property
     def max_worker_processes(self) -> int:
@@ -109,20 +127,25 @@ class Load:
 
     @property
     def max_prepared_transactions(self) -> int:
-        return 2 * self.max_connections
+        return PREPARED_PER_CONNECTION * self.max_connections
 
 
 def load_of(server: Server, *, clients: int, workers: int, cpus: int) -> Load:
     """Give the load of a server in a cluster of so many clients and workers."""
-    coordinator_connections = clients + 10 + 4 * workers + 10
+    backends = clients + 10 + 4 * workers + 10
     processes = max(16, cpus + logical_replication_workers() + 1 + 1 + 1 + TASK_EXECUTORS)
     if server is Server.PG14:
-        return Load(server, clients, clients + 10, clients, processes)
+        connections = clients + 2 * PAIR_SESSIONS
+        return Load(server, clients, connections, clients, processes, own_slots=connections - (clients + 10))
     if server is Server.COORDINATOR and workers:
-        return Load(server, clients, coordinator_connections, clients, processes)
+        connections = clients + 2 * OWN_SESSIONS + 4 * workers + SUPERUSER_RESERVED
+        return Load(server, clients, connections, clients, processes, own_slots=connections - backends)
     # Each shard task is a connection of its own, so on a server with shards all connections may work.
-    connections = _a_fifth_more(coordinator_connections)
-    return Load(server, clients, connections, connections, processes, holds_shards=server is Server.COORDINATOR)
+    working = _a_fifth_more(backends)
+    holds_shards = server is Server.COORDINATOR
+    connections = _a_fifth_more(backends + OWN_SESSIONS) if holds_shards else working
+    own_slots = connections - working
+    return Load(server, clients, connections, working, processes, holds_shards=holds_shards, own_slots=own_slots)
 
 
 def logical_replication_workers() -> int:
@@ -140,10 +163,10 @@ def autovacuum_work_mem_mb(memory_mb: float) -> float:
 
 def committed_mb(load: Load, memory_mb: float, buffers_mb: float) -> float:
     """Memory that is spoken for before any query gets its work_mem."""
-    locks = LOCKS_PER_TRANSACTION * (load.max_connections + load.max_prepared_transactions)
+    locks = LOCKS_PER_TRANSACTION * (1 + PREPARED_PER_CONNECTION) * load.backends
     return (
         buffers_mb
-        + load.max_connections * BACKEND_MB[load.server]
+        + load.backends * BACKEND_MB[load.server]
         + AUTOVACUUM_WORKERS * autovacuum_work_mem_mb(memory_mb)
         + locks * LOCK_BYTES / _MB
     )

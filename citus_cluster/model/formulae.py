@@ -149,14 +149,21 @@ def _connections(facts: Facts) -> Iterator[Line]:
     yield Line("unix_socket_directories", "/var/run/postgresql", group, "where the image's scripts expect it", DOCKER)
     match load.server:
         case Server.PG14:
-            formula, inputs, source = "C + 10", c, JUDGEMENT
+            formula = "C + 2 A: A sessions of this tool beside the clients, and A slots that only superusers get"
+            inputs, source = f"{c}, A={budget.PAIR_SESSIONS}", JUDGEMENT
         case Server.COORDINATOR if not load.holds_shards:
-            formula, inputs, source = "C + 10 + 4 N + 10", f"{c}, {n}", f"{CITUS_GUC}; margins: {JUDGEMENT}"
+            formula = "C + 2 A + 4 N + 3: A sessions of this tool, also where clients took A more, and superuser slots"
+            inputs, source = f"{c}, A={budget.OWN_SESSIONS}, {n}", f"{CITUS_GUC}; 4 N: {JUDGEMENT}"
         case Server.COORDINATOR:
-            formula, inputs, source = "1.2 (C + 20), up to the next 10: it holds the shards too", c, JUDGEMENT
+            formula = "1.2 (C + A + 20), up to the next 10: it holds the shards too"
+            inputs, source = f"{c}, A={budget.OWN_SESSIONS}", JUDGEMENT
         case _:
             formula, inputs, source = "1.2 (C + 10 + 4 N + 10), up to the next 10", f"{c}, {n}", CITUS_GUC
     yield Line("max_connections", load.max_connections, group, formula, source, inputs)
+    if load.server is Server.PG14:
+        formula = "A: status, health checks and a promotion get in when clients have taken the rest"
+        inputs = f"A={budget.PAIR_SESSIONS}"
+        yield Line("superuser_reserved_connections", budget.PAIR_SESSIONS, group, formula, JUDGEMENT, inputs)
     yield Line("password_encryption", "scram-sha-256", group, "pg_hba.conf asks for it", PG_DOCS)
 
 
@@ -228,6 +235,7 @@ def _wal(facts: Facts) -> Iterator[Line]:
 def _replication(facts: Facts) -> Iterator[Line]:
     group, load = Group.REPLICATION, facts.load
     inputs = f"M={budget.MOVES_PER_NODE}, O={budget.TABLE_OWNERS}"
+    largest, _ = _WAL_GB[facts.workload]
     if facts.citus:
         moves = 4 * budget.MOVES_PER_NODE * budget.TABLE_OWNERS
         slots = max(20, moves + 4)
@@ -242,7 +250,6 @@ def _replication(facts: Facts) -> Iterator[Line]:
             formula = "S: PostgreSQL 18 no longer counts the origins of subscriptions as slots"
             yield Line("max_active_replication_origins", slots, group, formula, PG_DOCS, f"S={slots}")
     else:
-        largest, _ = _WAL_GB[facts.workload]
         yield Line("max_replication_slots", 10, group, "one standby, and room", PG_DOCS)
         yield Line("max_wal_senders", 10, group, "one standby, a base backup, and room", PG_DOCS)
         yield Line("wal_keep_size", "64MB", group, "the standby's slot keeps what it needs beyond", PG_DOCS)
@@ -338,16 +345,19 @@ def _pools(facts: Facts) -> Iterator[Line]:
     group, load = Group.CITUS, facts.load
     worker_connections = _worker_connections(facts)
     reserve = pool_reserve(worker_connections)
-    clients = load.clients if facts.takes_clients else DIRECT_CLIENTS
-    formula = "C: the rest is for other nodes" if facts.takes_clients else "clients that come past the coordinator"
+    clients = load.clients + budget.OWN_SESSIONS if facts.takes_clients else DIRECT_CLIENTS
+    formula, inputs = "at most so many past the coordinator, this tool's sessions among them; none is reserved", ""
+    if facts.takes_clients:
+        formula = "C + A: Citus counts superusers' sessions too, those of this tool among them"
+        inputs = f"C={load.clients}, A={budget.OWN_SESSIONS}"
     source = f"{CITUS_CODE}, shared_connection_stats.c" if facts.takes_clients else JUDGEMENT
-    yield Line("citus.max_client_connections", clients, group, formula, source, f"C={clients}" * facts.takes_clients)
+    yield Line("citus.max_client_connections", clients, group, formula, source, inputs)
     own = load.holds_shards
     pool = worker_connections - reserve - (clients if own else 0)
-    formula = "max_connections - C - H" if own else "worker_connections - H"
+    formula = "max_connections - C - A - H" if own else "worker_connections - H"
     inputs = f"worker_connections={worker_connections}, H={reserve}"
     if own:
-        inputs = f"max_connections={worker_connections}, C={clients}, H={reserve}"
+        inputs = f"max_connections={worker_connections}, C={load.clients}, A={budget.OWN_SESSIONS}, H={reserve}"
     formula += ", H = 8 + max(10, 10%)"
     source = f"{CITUS_TUNING}; H: {JUDGEMENT}"
     yield Line("citus.max_shared_pool_size", pool, group, formula, source, inputs)

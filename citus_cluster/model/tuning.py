@@ -69,11 +69,13 @@ class Tuning:
     """What every service gets; None where it is not wanted.
 
     ``connections`` is the number of clients on the coordinator, or of the PostgreSQL 14 servers where
-    there is no Citus; 0 where there is neither. ``cassandra_mb`` is for each Cassandra node. ``fits`` is
+    there is no Citus; 0 where there is neither. ``pair_connections`` is that of the PostgreSQL 14 servers, 0 without
+    them. ``cassandra_mb`` is for each Cassandra node. ``fits`` is
     false where the machine is too small: the settings are sound, but the limits exceed its memory.
     """
 
     connections: int
+    pair_connections: int
     coordinator: NodeTuning | None
     worker: NodeTuning | None
     pg14: NodeTuning | None
@@ -101,6 +103,7 @@ def tune(given: TuningInput) -> Tuning:
     citus_first = [count or budget.CLIENTS_LEAST for _, count in clients.items()]
     return Tuning(
         connections=citus_first[0] if citus_first else 0,
+        pair_connections=citus_first[-1] if Server.PG14 in tuned else 0,
         coordinator=tuned.get(Server.COORDINATOR),
         worker=tuned.get(Server.WORKER),
         pg14=tuned.get(Server.PG14),

@@ -17,7 +17,7 @@ from citus_cluster.runtime.postgres import Connection, describe, translated
 
 BUDGET_S = 15.0
 """After this long no further node is asked; those left are unknown."""
-_AT_ONCE = 4
+AT_ONCE = 4
 """Nodes that are asked at the same time, each over a session of its own: sizes of thousands of shards take time."""
 
 
@@ -80,7 +80,7 @@ async def _ask_all(
         async with session:
             await ask(session)
 
-    beside = [connect_again] * (min(_AT_ONCE, len(nodes)) - 1) if connect_again else []
+    beside = [connect_again] * (min(AT_ONCE, len(nodes)) - 1) if connect_again else []
     asking = [ask(conn), *(ask_beside(open_session) for open_session in beside)]
     tasks = [asyncio.create_task(one) for one in asking]
     try:

@@ -123,8 +123,7 @@ def _pair(tuned: Tuning) -> str:
     if not tuned.pg14:
         return "-"
     settings = _by_name(tuned.pg14)
-    limit, connections = f"{tuned.pg14.memory_mb:,} MB", settings["max_connections"].value
-    return f"{limit}, {connections} connections, {settings['work_mem'].value}"
+    return f"{tuned.pg14.memory_mb:,} MB, {tuned.pair_connections} clients, {settings['work_mem'].value}"
 
 
 def _by_name(node: NodeTuning | None) -> dict[str, Setting]:

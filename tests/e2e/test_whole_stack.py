@@ -1,19 +1,25 @@
 """The default stack, all of it at once, as ``make up`` starts it; the tests build on each other."""
 
 import json
+import re
 import subprocess
 import sys
+import threading
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
+import psycopg
 import pytest
 from cluster_support import require_images
 from faults_support import eventually
 from generated_cluster import ROOT, GeneratedCluster
+
+from citus_cluster.operations.directory import load
 
 pytestmark = pytest.mark.cluster
 
@@ -71,6 +77,82 @@ def test_status_and_the_api_see_all_of_it(stack: GeneratedCluster) -> None:
 
     # What the API says of them may be some seconds old, from before Cassandra was ready.
     eventually(all_is_well, "the API sees every companion", timeout_s=30)
+
+
+@contextmanager
+def everything_else_runs(stack: GeneratedCluster) -> Iterator[Callable[[], None]]:
+    """Have status and the API asked without a pause; gives what waits until each has answered once more, and well."""
+    answers = dict.fromkeys(("status", "pg14 status", "/health", "/api/v1/services", "/api/v1/nodes/active"), 0)
+    refused: list[str] = []
+    done = threading.Event()
+
+    def ask(what: str) -> None:
+        while not done.is_set():
+            if what.startswith("/"):
+                text = json.dumps(get(stack, what)[1])
+            else:
+                text = stack.cli(*what.split(), "--format=json", check=False).text
+            if any(reason in text for reason in ("connection slots", "too many clients")):
+                refused.append(f"{what}: {text}")
+            answers[what] += 1
+
+    def once_more() -> None:
+        # The next answer to come may be to a question from before.
+        wanted = {what: count + 2 for what, count in answers.items()}
+        eventually(lambda: all(answers[what] >= count for what, count in wanted.items()), "all answered", timeout_s=120)
+        assert not refused
+
+    threads = [threading.Thread(target=ask, args=[what]) for what in answers]
+    threads += [threading.Thread(target=ask, args=[what]) for what in answers if what.startswith("/")]
+    for thread in threads:
+        thread.start()
+    try:
+        yield once_more
+    finally:
+        done.set()
+        for thread in threads:
+            thread.join()
+
+
+def test_clients_find_as_many_connections_as_promised_while_everything_else_runs_and_the_reverse(
+    stack: GeneratedCluster,
+) -> None:
+    tuning = load(stack.root).topology.tuning
+    sides = {
+        "coordinator": (stack.base_port, stack.database, stack.password, tuning.connections),
+        "pg14": (stack.pg14_port, "testdb", stack.secret("pg14_password"), tuning.pair_connections),
+    }
+
+    def connect(side: str, **values: Any) -> psycopg.Connection[tuple[Any, ...]]:
+        port, database, _, _ = sides[side]
+        return psycopg.connect(
+            host="127.0.0.1", port=port, dbname=database, autocommit=True, connect_timeout=30, **values
+        )
+
+    def as_client(side: str) -> psycopg.Connection[tuple[Any, ...]]:
+        connection = connect(side, user="client", password="of a client")
+        assert connection.execute("SELECT 1").fetchone() == (1,)
+        return connection
+
+    for side, (_, _, password, promised) in sides.items():
+        settings = (stack.root / f"generated/config/{side}/postgresql.conf").read_text()
+        assert re.search(rf"C={promised}\b", settings)
+        with connect(side, user="postgres", password=password) as administrator:
+            administrator.execute("CREATE ROLE client LOGIN PASSWORD 'of a client'")
+    with ExitStack() as clients, everything_else_runs(stack) as once_more:
+        once_more()
+        for side, (_, _, _, promised) in sides.items():
+            for _ in range(promised):
+                clients.enter_context(as_client(side))
+        once_more()
+        for side, (_, _, _, promised) in sides.items():
+            with pytest.raises(psycopg.OperationalError, match="connection slots"):
+                for _ in range(promised):
+                    clients.enter_context(as_client(side))
+        once_more()
+    for side, (_, _, password, _) in sides.items():
+        with connect(side, user="postgres", password=password) as administrator:
+            administrator.execute("DROP ROLE client")
 
 
 def test_nothing_is_killed_for_memory_under_pgbench_on_both_sides(stack: GeneratedCluster) -> None:

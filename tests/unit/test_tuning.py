@@ -6,8 +6,10 @@ from typing import Any
 
 import pytest
 
+from admin_api.settings import POOL_MAX_SIZE
 from citus_cluster.errors import DoesNotFitError
 from citus_cluster.model import parameter_names
+from citus_cluster.model.budget import OWN_SESSIONS, PAIR_SESSIONS, SUPERUSER_RESERVED, Server, load_of
 from citus_cluster.model.parameters import check_user_settings, needs_restart
 from citus_cluster.model.services import Service
 from citus_cluster.model.tuning import (
@@ -20,6 +22,7 @@ from citus_cluster.model.tuning import (
     tune,
     with_user_settings,
 )
+from citus_cluster.operations.overview import AT_ONCE
 
 ALL = frozenset(Service)
 SMALL = frozenset({Service.CITUS, Service.ADMIN_API})
@@ -43,12 +46,12 @@ def size_mb(value: str) -> float:
 @pytest.mark.parametrize(
     ("total_mb", "services", "clients", "limit_mb", "connections", "work_mem_mb", "pair"),
     [
-        (3_900, SMALL, 9, 830, ("41", "50"), (1.2, 2.7), None),
-        (7_840, ALL, 27, 1_091, ("59", "80"), (1.2, 2.3), (546, "33", 1.0)),
-        (7_840, SMALL, 43, 1_716, ("75", "90"), (7.1, 4.0), None),
-        (15_900, ALL, 84, 2_542, ("116", "140"), (5.5, 4.0), (1_271, "72", 4.0)),
-        (24_100, ALL, 100, 4_018, ("132", "160"), (8.6, 5.7), (2_009, "110", 4.3)),
-        (64_000, ALL, 100, 11_200, ("132", "160"), (23.9, 15.8), (5_600, "110", 12.0)),
+        (3_900, SMALL, 9, 830, ("48", "50"), (1.2, 2.7), None),
+        (7_840, ALL, 27, 1_091, ("66", "80"), (1.2, 2.3), (546, "37", 1.0)),
+        (7_840, SMALL, 43, 1_716, ("82", "90"), (7.1, 4.0), None),
+        (15_900, ALL, 84, 2_542, ("123", "140"), (5.5, 4.0), (1_271, "76", 4.0)),
+        (24_100, ALL, 100, 4_018, ("139", "160"), (8.6, 5.7), (2_009, "114", 4.3)),
+        (64_000, ALL, 100, 11_200, ("139", "160"), (23.9, 15.8), (5_600, "114", 12.0)),
     ],
 )
 def test_reference_figures_of_three_workers(
@@ -130,7 +133,33 @@ def test_connections_that_cannot_fit_are_refused_with_the_most_that_fit(memory_g
 def test_given_connections_are_taken_above_and_below_the_workloads() -> None:
     assert tuned(64_000, connections=250).connections == 250
     assert tuned(64_000, connections=7).connections == 7
-    assert values(tuned(64_000, connections=7).coordinator)["citus.max_client_connections"] == "7"
+    assert values(tuned(64_000, connections=7).coordinator)["citus.max_client_connections"] == str(7 + OWN_SESSIONS)
+
+
+@pytest.mark.parametrize("workers", [0, 1, 3, 40])
+@pytest.mark.parametrize("connections", [5, 27, 100, 400])
+def test_clients_find_their_number_beside_the_tools_own_sessions_and_the_reverse(
+    workers: int, connections: int
+) -> None:
+    """Citus counts superusers' sessions among the clients, and lets superusers in all the same."""
+    own = values(tuned(1_000_000, workers=workers, connections=connections).coordinator)
+    ordinary = int(own["citus.max_client_connections"])
+    assert ordinary == connections + OWN_SESSIONS
+    of_other_nodes = 4 * workers if workers else int(own["citus.max_shared_pool_size"])
+    assert int(own["max_connections"]) >= ordinary + OWN_SESSIONS + SUPERUSER_RESERVED + of_other_nodes
+
+
+def test_clients_of_the_pair_find_their_number_beside_the_tools_own_sessions_and_the_reverse() -> None:
+    result = tuned(7_840, services=ALL)
+    pair = {name: int(value) for name, value in values(result.pg14).items() if value.isdigit()}
+    assert pair["max_connections"] - pair["superuser_reserved_connections"] >= result.pair_connections + PAIR_SESSIONS
+    assert pair["superuser_reserved_connections"] >= PAIR_SESSIONS
+    assert tuned(7_840).pair_connections == 0
+
+
+def test_the_admin_apis_sessions_are_counted() -> None:
+    the_reconciler, status, a_waiting_command, health_checks = 1, AT_ONCE, 1, 2
+    assert POOL_MAX_SIZE + the_reconciler + status + a_waiting_command + health_checks <= OWN_SESSIONS
 
 
 @pytest.mark.parametrize(
@@ -145,7 +174,7 @@ def test_a_thousand_workers_are_tuned_at_once_even_where_they_do_not_fit() -> No
     result = tuned(24_000, workers=1000)
     assert time.perf_counter() - started < 0.5
     assert not result.fits
-    assert values(result.coordinator)["max_connections"] == str(5 + 10 + 4000 + 10)
+    assert values(result.coordinator)["max_connections"] == str(5 + 2 * OWN_SESSIONS + 4000 + 3)
 
 
 def test_a_coordinator_without_workers_holds_the_shards() -> None:
@@ -172,7 +201,7 @@ def test_a_set_without_citus() -> None:
     result = tuned(7_840, services=frozenset({Service.PG14, Service.REDIS}), workers=0)
     assert (result.coordinator, result.worker) == (None, None)
     assert result.connections == 100
-    assert values(result.pg14)["max_connections"] == "110"
+    assert values(result.pg14)["max_connections"] == "114"
     assert tuned(7_840, services=frozenset({Service.REDIS})).connections == 0
 
 
@@ -200,8 +229,9 @@ def test_what_must_always_hold(workers: int, total_mb: int, workload: Workload, 
         assert size_mb(values(node)["work_mem"]) >= 1
         assert size_mb(values(node)["shared_buffers"]) <= node.memory_mb / 2
         committed = size_mb(values(node)["shared_buffers"]) + 3 * size_mb(values(node)["autovacuum_work_mem"])
-        backend_mb = 8 if node is result.coordinator else 4
-        assert committed + own["max_connections"] * backend_mb <= 0.9 * node.memory_mb
+        server = Server.COORDINATOR if node is result.coordinator else Server.WORKER
+        load = load_of(server, clients=result.connections, workers=workers, cpus=cpus)
+        assert committed + load.backends * (8 if node is result.coordinator else 4) <= 0.9 * node.memory_mb
     if result.worker and result.coordinator:
         pool = int(values(result.coordinator)["citus.max_shared_pool_size"])
         assert pool < int(values(result.worker)["max_connections"]) - 3
