@@ -10,6 +10,7 @@ import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from shutil import disk_usage
 
 import psycopg
 
@@ -18,10 +19,12 @@ from admin_api.coordinator import connection_info
 from admin_api.settings import APPLICATION_NAME, Settings
 from citus_cluster.errors import CitusClusterError
 from citus_cluster.model.api_config import ApiConfig
+from citus_cluster.model.disks import Disk
 from citus_cluster.model.events import ignore
 from citus_cluster.model.nodes import NodeAddress, NodeResult, Outcome
 from citus_cluster.operations.nodes import reconcile
-from citus_cluster.runtime.postgres import connect
+from citus_cluster.runtime.citus_disks import read_disks
+from citus_cluster.runtime.postgres import Connection, connect
 
 REGISTERED = frozenset({Outcome.ADDED, Outcome.ACTIVATED, Outcome.ALREADY})
 logger = logging.getLogger(__name__)
@@ -55,6 +58,9 @@ class Reconciler:
         self._desired: ApiConfig | None = None
         self._looks = 0
         self.registration = Registration({})
+        self.disks: tuple[Disk, ...] = ()
+        """Those below the nodes that answered at the last look; not the disk below this container."""
+        self._measure_at = 0.0
 
     def wake(self) -> None:
         """Look again now, since something was changed through the API."""
@@ -86,6 +92,7 @@ class Reconciler:
                     timeout_s=self._settings.reconcile_timeout_s,
                     wait_for_lock_s=self._settings.lock_timeout_s,
                 )
+                await self._measure_disks(connection)
         except CitusClusterError as error:
             return error.message
         except (psycopg.Error, OSError, TimeoutError) as error:
@@ -98,6 +105,14 @@ class Reconciler:
             return reason
         self._keep(results)
         return None
+
+    async def _measure_disks(self, connection: Connection) -> None:
+        if time.monotonic() < self._measure_at:
+            return
+        self._measure_at = time.monotonic() + self._settings.disk_interval_s
+        # Registration does not depend on it; a connection that is lost shows at the next look.
+        with suppress(CitusClusterError, psycopg.Error, OSError, TimeoutError):
+            self.disks = await read_disks(connection, measured_bytes=disk_usage("/").total)
 
     def _in_turn(self, workers: Sequence[NodeAddress]) -> Sequence[NodeAddress]:
         """Begin with another worker at each look: one that never answers must not use up the others' time."""

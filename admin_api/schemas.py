@@ -148,6 +148,9 @@ class Health(BaseModel):
 
     status: HealthStatus
     reason: str | None = Field(description="In one line, why the status is not ok.")
+    warnings: list[str] = Field(
+        description="What will become a problem: disks that are 85 % full. The status is ok still."
+    )
     version: str
     cluster: str | None
     coordinator: CoordinatorHealth

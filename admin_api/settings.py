@@ -49,6 +49,8 @@ class Settings:
     busy_interval_s: float = 1
     """Between two looks while a desired worker is missing."""
     idle_interval_s: float = 10
+    disk_interval_s: float = 60
+    """Between two looks at how full the disks of the nodes are."""
 
     companion_timeout_s: float = 3
     """How long a service beside Citus may take to say how it is."""

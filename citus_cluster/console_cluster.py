@@ -53,7 +53,7 @@ def print_companions_block(result: UpResult, root: Path) -> None:
 
 
 def print_status(found: Status, out: Console = out, *, problems_first: bool = False) -> None:
-    """Print services, nodes, tables and the services beside Citus, the rebalance, and last every problem.
+    """Print services, nodes, tables and the services beside Citus, the rebalance, and last every problem and warning.
 
     With ``problems_first`` the last two come first, for a terminal that shows no more than the beginning.
     """
@@ -95,8 +95,8 @@ def print_status(found: Status, out: Console = out, *, problems_first: bool = Fa
 def _print_news(found: Status, out: Console) -> None:
     if found.overview and found.overview.rebalance.state is not JobState.NONE:
         _print_progress(found.overview.rebalance, out)
-    for problem in found.problems:
-        out.print(f"[yellow]![/] {escape(problem)}")
+    for line in (*found.problems, *found.warnings):
+        out.print(f"[yellow]![/] {escape(line)}")
     for advice in found.advice:
         out.print(escape(advice))
 

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
+from shutil import disk_usage
 
 from fastapi import APIRouter, Response
 
@@ -13,6 +14,7 @@ from citus_cluster import __version__
 from citus_cluster.errors import CitusClusterError
 from citus_cluster.model.api_config import ApiConfig
 from citus_cluster.model.companion_status import CompanionStatus, Condition
+from citus_cluster.model.disks import Disk, disk_alerts
 from citus_cluster.model.nodes import NodeResult
 
 router = APIRouter(tags=["health"])
@@ -59,9 +61,12 @@ async def health(parts: PartsOf, response: Response) -> Health:
     if citus.reason:
         response.status_code = 503
         response.headers["Retry-After"] = "5"
+    disks = disk_alerts([*parts.reconciler.disks, own_disk()])
+    status = _status(citus, companions, parts.was_well)
     return Health(
-        status=_status(citus, companions, parts.was_well),
-        reason="; ".join(_reasons(citus, companions)) or None,
+        status=HealthStatus.DEGRADED if disks.alarms and status is HealthStatus.OK else status,
+        reason="; ".join([*_reasons(citus, companions), *disks.alarms]) or None,
+        warnings=list(disks.warnings),
         version=__version__,
         cluster=citus.cluster.cluster if citus.cluster else None,
         coordinator=citus.coordinator,
@@ -71,6 +76,12 @@ async def health(parts: PartsOf, response: Response) -> Health:
             CompanionHealth(service=one.service, condition=one.condition, reason=one.reason) for one in companions
         ],
     )
+
+
+def own_disk() -> Disk:
+    """The disk below this container, which is the engine's, and so that of the volumes beside it."""
+    usage = disk_usage("/")
+    return Disk("admin-api", usage.total, usage.free)
 
 
 async def look_at_citus(parts: Parts) -> CitusSeen:

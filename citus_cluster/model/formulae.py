@@ -249,6 +249,8 @@ def _replication(facts: Facts) -> Iterator[Line]:
         if facts.pg_major >= 18:
             formula = "S: PostgreSQL 18 no longer counts the origins of subscriptions as slots"
             yield Line("max_active_replication_origins", slots, group, formula, PG_DOCS, f"S={slots}")
+        formula = "2 max_wal_size: a move that hangs cannot fill the disk; a slower one must be begun anew"
+        yield Line("max_slot_wal_keep_size", f"{2 * largest}GB", group, formula, JUDGEMENT, f"max_wal_size={largest}GB")
     else:
         yield Line("max_replication_slots", 10, group, "one standby, and room", PG_DOCS)
         yield Line("max_wal_senders", 10, group, "one standby, a base backup, and room", PG_DOCS)

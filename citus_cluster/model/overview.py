@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from citus_cluster.model.disks import Disk
 from citus_cluster.model.nodes import NodeAddress
 from citus_cluster.model.rebalance import RebalanceStatus
 
@@ -25,6 +26,7 @@ class NodeOverview:
     shard_bytes: int | None
     reason: str | None = None
     reference_count: int = 0
+    disk: Disk | None = None
 
     @property
     def distributed_count(self) -> int:

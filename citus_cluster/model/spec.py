@@ -158,6 +158,27 @@ class Cassandra(_Model):
     nodes: Annotated[StrictInt, Field(ge=1, le=MAX_CASSANDRA_NODES)] = Field(1, description="Nodes of the ring.")
 
 
+class LogDriver(StrEnum):
+    """Docker's logging driver for every container; ``engine`` leaves it to what the engine is set to."""
+
+    JSON_FILE = "json-file"
+    LOCAL = "local"
+    ENGINE = "engine"
+
+
+class Logging(_Model):
+    """What containers print, as ``docker compose logs`` shows it."""
+
+    driver: LogDriver = Field(
+        LogDriver.JSON_FILE,
+        description="json-file, local, or engine: what the Docker engine is set to, without limits.",
+    )
+    max_size_mb: Annotated[StrictInt, Field(ge=1, le=100_000)] = Field(
+        20, description="Size of a log file in MB at which a new one begins."
+    )
+    max_files: Annotated[StrictInt, Field(ge=1, le=1000)] = Field(5, description="Log files kept for each container.")
+
+
 class NodeSettings(_Model):
     """PostgreSQL settings of the user's own; they win over the computed ones."""
 
@@ -195,6 +216,7 @@ class ClusterSpec(_Model):
     pg14: Pg14 = Field(default_factory=lambda: Pg14.model_validate({}))
     redis: Redis = Field(default_factory=lambda: Redis.model_validate({}))
     cassandra: Cassandra = Field(default_factory=lambda: Cassandra.model_validate({}))
+    logging: Logging = Field(default_factory=lambda: Logging.model_validate({}))
     settings: NodeSettings = Field(default_factory=lambda: NodeSettings.model_validate({}))
 
     @property

@@ -24,7 +24,7 @@ from citus_cluster.model.names import container_name
 from citus_cluster.model.nodes import NodeAddress
 from citus_cluster.model.parameters import check_pair_settings, check_user_settings
 from citus_cluster.model.services import Service
-from citus_cluster.model.spec import ClusterSpec, Replication, Scalar
+from citus_cluster.model.spec import ClusterSpec, LogDriver, Logging, Replication, Scalar
 from citus_cluster.model.tuning import Setting, Tuning, TuningInput, tune, with_user_settings
 
 POSTGRES_PORT = 5432
@@ -92,6 +92,8 @@ class Topology:
     cassandra: tuple[CassandraNode, ...]
     admin_api: AdminApi | None
     tuning: Tuning
+    logging: Logging | None
+    """Limits of every container's log; None where the engine's own configuration is to decide."""
 
     @property
     def nodes(self) -> tuple[Node, ...]:
@@ -181,6 +183,7 @@ def _topology(spec: ClusterSpec, tuning: Tuning, image: images.Image) -> Topolog
         if Service.ADMIN_API in spec.wanted
         else None,
         tuning=tuning,
+        logging=None if spec.logging.driver is LogDriver.ENGINE else spec.logging,
     )
 
 

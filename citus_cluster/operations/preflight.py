@@ -9,6 +9,9 @@ from shutil import disk_usage
 from typing import Any
 
 from citus_cluster.errors import CitusClusterError, EngineUnavailableError, PreflightError
+from citus_cluster.model.log_space import LogSpace, describe, log_space, needed_mb
+from citus_cluster.model.topology import Topology
+from citus_cluster.model.units import size
 from citus_cluster.operations.directory import Directory, compare_files, compose_drift
 from citus_cluster.render.bundle import COMPOSE_FILE, CONFIG_FOLDER
 from citus_cluster.runtime import compose, files, host, secrets
@@ -21,8 +24,6 @@ MINIMUM_ENGINE = (20, 10)
 # A fresh data directory with its first WAL segments takes 60 MB; with the verification's tables, the
 # server's logs and a margin (judgement).
 _LEAST_FREE_MB_PER_NODE = 256
-# WAL grows to max_wal_size (4 GB by default) before a checkpoint is forced; half of that on average (judgement).
-_GOOD_FREE_MB_PER_NODE = 2048
 _MB = 1024 * 1024
 _PORT_FLAGS = {
     "admin-api": "--admin-port",
@@ -149,7 +150,7 @@ def _engine_findings(
         *project_findings(directory.root, containers),
         *name_findings(project, engine.containers_named(names)),
         *memory_findings(directory, info),
-        *_disk_findings(info, len(directory.topology.members), len(missing)),
+        *_disk_findings(info, directory.topology, len(missing)),
         *_image_findings(missing, services),
         *_platform_findings(directory, info),
     ]
@@ -220,26 +221,32 @@ def memory_findings(directory: Directory, info: EngineInfo) -> Iterator[Finding]
         yield _warning("memory-overcommitted", message + " Under load the kernel will kill servers.", hint)
 
 
-def _disk_findings(info: EngineInfo, nodes: int, missing_images: int) -> Iterator[Finding]:
+def _disk_findings(info: EngineInfo, topology: Topology, missing_images: int) -> Iterator[Finding]:
     if info.storage_root is None:
         return
     try:
         free_mb = disk_usage(info.storage_root).free // _MB
     except OSError:
         return  # not ours to see; the engine itself will say when it is full
-    yield from disk_findings(free_mb, info.storage_root, nodes, missing_images)
+    logs = [log_space(node.service, node.settings) for node in topology.nodes]
+    logs += [log_space(server.service, server.settings) for server in topology.pg14]
+    yield from disk_findings(free_mb, info.storage_root, len(topology.members), logs, missing_images)
 
 
-def disk_findings(free_mb: int, root: Path, nodes: int, missing_images: int) -> Iterator[Finding]:
+def disk_findings(
+    free_mb: int, root: Path, services: int, logs: Sequence[LogSpace], missing_images: int
+) -> Iterator[Finding]:
     """Judge the free space on the engine's disk; a Citus image takes about 1 GB."""
-    least_mb = nodes * _LEAST_FREE_MB_PER_NODE + missing_images * 1024
-    good_mb = nodes * _GOOD_FREE_MB_PER_NODE
-    message = f"Only {free_mb} MB are free on the disk of the Docker engine ({root})"
+    least_mb = services * _LEAST_FREE_MB_PER_NODE + missing_images * 1024
+    good_mb = max(least_mb, needed_mb(logs))
+    message = f"Only {size(free_mb * _MB)} are free on the disk of the Docker engine ({root})"
     hint = "Free some: docker system df shows what takes space, docker image prune removes unused images."
     if free_mb < least_mb:
-        yield _error("disk-low", f"{message}; {least_mb} MB are needed for {nodes} services.", hint)
+        yield _error("disk-low", f"{message}; {size(least_mb * _MB)} are needed for {services} services.", hint)
     elif free_mb < good_mb:
-        yield _warning("disk-low", f"{message}; WAL alone can grow to {good_mb} MB and more on {nodes} services.", hint)
+        grows = f"; the write-ahead logs can grow to {size(good_mb * _MB)} together ({describe(logs)})."
+        smaller = "Smaller logs: max_wal_size and max_slot_wal_keep_size below settings in cluster.yaml."
+        yield _warning("disk-low", f"{message}{grows if logs else '.'}", f"{hint} {smaller}")
 
 
 def _platform_findings(directory: Directory, info: EngineInfo) -> Iterator[Finding]:

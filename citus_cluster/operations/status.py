@@ -11,6 +11,7 @@ from typing import Any
 from citus_cluster.errors import CitusClusterError, EngineUnavailableError
 from citus_cluster.model.causes import probable_cause
 from citus_cluster.model.companion_status import CompanionStatus, Condition
+from citus_cluster.model.disks import Disk, disk_alerts
 from citus_cluster.model.nodes import NodeAddress
 from citus_cluster.model.overview import NodeOverview, Overview
 from citus_cluster.model.services import Service
@@ -18,6 +19,7 @@ from citus_cluster.model.topology import Topology
 from citus_cluster.operations import pg14_status
 from citus_cluster.operations.companions import Companions, Places
 from citus_cluster.operations.directory import Directory
+from citus_cluster.operations.disks import local_disks
 from citus_cluster.operations.listeners import Listeners
 from citus_cluster.operations.overview import overview
 from citus_cluster.operations.preflight import project_findings
@@ -73,6 +75,8 @@ class ServiceStatus:
 class Status:
     """Everything that could be learned. ``problems`` says in words what is not as it should be, ``advice`` what to do.
 
+    ``warnings`` say what will become a problem; with them alone the cluster is ok.
+
     ``ring`` is what nodetool says of Cassandra's nodes, None where it was not asked or said nothing.
     """
 
@@ -86,6 +90,8 @@ class Status:
     not_desired: tuple[NodeAddress, ...]
     problems: tuple[str, ...]
     advice: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
+    disks: tuple[Disk, ...] = ()
 
     @property
     def ok(self) -> bool:
@@ -98,12 +104,14 @@ class Status:
             "cluster": self.cluster,
             "state": self.state.value,
             "problems": list(self.problems),
+            "warnings": list(self.warnings),
             "advice": list(self.advice),
             "services": [service.as_dict() for service in self.services],
             "nodes": seen.get("nodes"),
             "tables": seen.get("tables"),
             "rebalance": seen.get("rebalance"),
             "companions": [companion.as_dict() for companion in self.companions],
+            "disks": [disk.as_dict() for disk in self.disks],
             "cassandra_ring": [node.as_dict() for node in self.ring] if self.ring is not None else None,
             "not_registered": [str(address) for address in self.not_registered],
             "not_desired": [str(address) for address in self.not_desired],
@@ -113,8 +121,8 @@ class Status:
 async def status(directory: Directory) -> Status:
     """Look at everything at once. Never fails because something is down: it says so."""
     topology = directory.topology
-    (services, service_problems), (seen, overview_problem), asked, ring = await asyncio.gather(
-        _services(directory), _overview(directory), _companions(directory), _ring(directory)
+    (services, service_problems), (seen, overview_problem), asked, ring, measured = await asyncio.gather(
+        _services(directory), _overview(directory), _companions(directory), _ring(directory), local_disks(directory)
     )
     companions = tuple(with_containers(topology, companion, services) for companion in asked)
     missing, extra = differences(topology, seen)
@@ -131,6 +139,9 @@ async def status(directory: Directory) -> Status:
         for before, after in zip(asked, companions, strict=True)
         if before == after and before.reason
     ]
+    disks = _disks(topology, measured, seen)
+    filling = disk_alerts(disks)
+    problems += filling.alarms
     return Status(
         cluster=topology.name,
         state=overall(topology, services, seen, bool(problems)),
@@ -142,7 +153,16 @@ async def status(directory: Directory) -> Status:
         not_desired=extra,
         problems=tuple(dict.fromkeys(problems)),  # a node that is silent is a problem of a rebalance too
         advice=tuple(advise(topology, services, seen)),
+        warnings=filling.warnings,
+        disks=disks,
     )
+
+
+def _disks(topology: Topology, measured: Mapping[str, Disk], seen: Overview | None) -> tuple[Disk, ...]:
+    """Those that were measured here, and those that other nodes tell of, less exactly."""
+    here = {node.address for node in topology.nodes if node.service in measured}
+    told = [node.disk for node in seen.nodes if node.disk and node.address not in here] if seen else []
+    return (*measured.values(), *told)
 
 
 def advise(topology: Topology, services: Sequence[ServiceStatus], seen: Overview | None) -> Iterator[str]:

@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import docker
 import psycopg
@@ -20,11 +21,14 @@ from docker.models.networks import Network
 from fake_servers import fake_postgres
 from sql_servers import INIT_SCRIPT, SETTINGS, encryption_of
 
+from admin_api import reconciler
 from admin_api.app import create_app
 from admin_api.configuration import Configuration
 from admin_api.coordinator import Coordinator, Shared
+from admin_api.routes import health
 from admin_api.settings import APPLICATION_NAME
 from citus_cluster.model.api_config import ApiConfig
+from citus_cluster.model.disks import Disk
 from citus_cluster.model.nodes import NodeAddress
 from citus_cluster.runtime.postgres import Connection
 
@@ -128,6 +132,33 @@ def test_desired_workers_are_registered_by_themselves(cluster: Cluster, api: Api
     assert (body["status"], body["reason"]) == ("ok", None)
     assert body["workers"] == {"desired": 2, "registered": 2, "pending": [], "withdrawn": []}
     assert active(api) == [(FIRST.host, 5432), (SECOND.host, 5432)]
+
+
+def test_health_tells_of_disks_that_fill_up(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(health, "own_disk", lambda: Disk("admin-api", 10**12, 10**11))
+    response = api.client.get("/health")
+    body = response.json()
+    assert (response.status_code, body["status"]) == (200, "ok")
+    assert any("admin-api is 90 % full" in warning for warning in body["warnings"])
+
+    monkeypatch.setattr(health, "own_disk", lambda: Disk("admin-api", 10**12, 4 * 10**10))
+    response = api.client.get("/health")
+    body = response.json()
+    assert (response.status_code, body["status"]) == (200, "degraded")
+    assert "admin-api is 96 % full" in body["reason"]
+
+
+def test_every_node_is_asked_for_its_disk(cluster: Cluster, api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nodes on this machine's own disk are left out, which is measured more exactly: here another size is its."""
+    monkeypatch.setattr(reconciler, "disk_usage", lambda path: SimpleNamespace(total=1))
+    eventually(healthy(api))
+    app = create_app(cluster.files.settings(disk_interval_s=0))
+    with serve(app):
+        parts = app.state.parts
+        wanted = {str(node) for node in (COORDINATOR, FIRST, SECOND)}
+        eventually(lambda: wanted <= {disk.holder for disk in parts.reconciler.disks})
+        for disk in parts.reconciler.disks:
+            assert 0 < disk.available_bytes < disk.total_bytes
 
 
 def test_active_nodes_are_the_rows_of_the_function(cluster: Cluster, api: Api) -> None:

@@ -164,6 +164,22 @@ def test_all_nodes_stop_at_once(services: dict[str, Any]) -> None:
         assert ("sysctls" in service) == name.startswith("citus-")
 
 
+def test_every_log_is_bounded(services: dict[str, Any]) -> None:
+    for service in services.values():
+        assert service["logging"]["driver"] == "json-file"
+        assert re.fullmatch(r"\d+m", service["logging"]["options"]["max-size"])
+        assert int(service["logging"]["options"]["max-file"]) > 1
+
+
+def test_logs_are_left_to_the_engine_or_another_driver_where_asked() -> None:
+    data = {"apiVersion": API_VERSION, **CASES["default"]}
+    bundle = bundle_of(data | {"logging": {"driver": "engine"}})
+    assert "logging" not in bundle["docker-compose.yml"]
+    bundle = bundle_of(data | {"logging": {"driver": "local", "max_size_mb": 3}})
+    found = [service["logging"] for service in load_yaml(bundle["docker-compose.yml"], "")["services"].values()]
+    assert found == [{"driver": "local", "options": {"max-size": "3m", "max-file": "5"}}] * len(found)
+
+
 def test_the_compose_file_is_flat_and_interpolates_nothing(bundle: dict[str, str]) -> None:
     text = bundle["docker-compose.yml"]
     tokens = {type(token).__name__ for token in yaml.scan(text, Loader=yaml.CSafeLoader)}

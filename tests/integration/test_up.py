@@ -257,6 +257,21 @@ def test_every_node_gives_up_an_address_that_is_gone(shared: GeneratedCluster) -
         assert tries.strip() == "2"
 
 
+def test_every_log_is_bounded_and_every_disk_measured(shared: GeneratedCluster) -> None:
+    for service in ("citus-coordinator", "citus-worker1"):
+        log = shared.docker("inspect", "-f", "{{json .HostConfig.LogConfig}}", shared.container(service)).json()
+        assert log == {"Type": "json-file", "Config": {"max-file": "5", "max-size": "20m"}}
+    found = _status(shared)
+    assert found.overview
+    for service in ("citus-coordinator", "citus-worker1", "citus-worker2"):
+        (measured,) = [disk for disk in found.disks if disk.holder == service]
+        command = ("df", "--block-size=1", "--output=size", "/var/lib/postgresql/data")
+        df = shared.docker("exec", shared.container(service), *command).out.split()
+        assert measured.total_bytes == int(df[-1])
+        (told,) = [node.disk for node in found.overview.nodes if node.address.host == service]
+        assert told and told.total_bytes == measured.total_bytes
+
+
 def test_a_stopped_coordinator_is_a_cluster_that_is_down(shared: GeneratedCluster) -> None:
     shared.docker("kill", shared.container("citus-coordinator"))
     found = _status(shared)

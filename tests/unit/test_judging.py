@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from citus_cluster.errors import ExitStatus
+from citus_cluster.model.log_space import LogSpace
 from citus_cluster.model.nodes import NodeAddress
 from citus_cluster.model.overview import NodeOverview, Overview
 from citus_cluster.model.rebalance import NO_REBALANCE
@@ -81,13 +82,28 @@ def test_a_name_that_another_project_holds_is_refused() -> None:
 
 @pytest.mark.parametrize(
     ("free_mb", "missing_images", "severity"),
-    [(100_000, 0, None), (5000, 0, Severity.WARNING), (700, 0, Severity.ERROR), (1500, 1, Severity.ERROR)],
+    [
+        (100_000, 0, None),
+        (3 * 4096 + 8192, 0, None),
+        (3 * 4096 + 8191, 0, Severity.WARNING),
+        (700, 0, Severity.ERROR),
+        (1500, 1, Severity.ERROR),
+    ],
 )
-def test_disk_space_is_judged_by_nodes_and_missing_images(
+def test_disk_space_is_judged_by_the_logs_settings_and_missing_images(
     free_mb: int, missing_images: int, severity: Severity | None
 ) -> None:
-    found = [finding.severity for finding in disk_findings(free_mb, Path("/var/lib/docker"), 3, missing_images)]
-    assert found == ([severity] if severity else [])
+    logs = [LogSpace(f"citus-worker{number}", 4096, 8192) for number in (1, 2, 3)]
+    found = [*disk_findings(free_mb, Path("/var/lib/docker"), 3, logs, missing_images)]
+    assert [finding.severity for finding in found] == ([severity] if severity else [])
+    if severity is Severity.WARNING:
+        assert "20.0 GB together (citus-worker1, citus-worker2, citus-worker3: 4.0 GB each, up to 8.0 GB more" in str(
+            found[0]
+        )
+
+
+def test_services_without_a_log_need_no_room_for_one() -> None:
+    assert not [*disk_findings(600, Path("/var/lib/docker"), 2, [], 0)]
 
 
 def test_every_finding_is_told_at_once() -> None:

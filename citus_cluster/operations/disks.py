@@ -1,0 +1,53 @@
+"""The disks below the servers of this directory, measured in their containers."""
+
+import asyncio
+from collections.abc import Mapping
+
+from citus_cluster.errors import CitusClusterError
+from citus_cluster.model.companions import CassandraNode, RedisServer
+from citus_cluster.model.disks import Disk
+from citus_cluster.model.topology import AdminApi, Member, Node, Topology
+from citus_cluster.operations.directory import Directory
+from citus_cluster.runtime.engine import Container, Engine, in_thread
+
+_TIMEOUT_S = 4.0
+
+
+async def local_disks(directory: Directory) -> Mapping[str, Disk]:
+    """Ask each running container for the file system of its data; by service. One that does not answer is left out."""
+    topology = directory.topology
+    folders = {
+        member.service: _folder(topology, member) for member in topology.members if not isinstance(member, AdminApi)
+    }
+    try:
+        engine = await in_thread(Engine.connect)
+        containers = await in_thread(engine.project_containers, topology.name)
+    except CitusClusterError:
+        return {}  # what is wrong with the engine is said with the services
+    running = [one for one in containers if one.state == "running" and one.service in folders]
+    found = await asyncio.gather(*(_disk(engine, one, folders[one.service or ""]) for one in running))
+    return {disk.holder: disk for disk in found if disk}
+
+
+def _folder(topology: Topology, member: Member) -> str:
+    """Where the member's volume is mounted."""
+    match member:
+        case Node():
+            return topology.citus_image.data_mount
+        case RedisServer():
+            return "/data"
+        case CassandraNode():
+            return "/var/lib/cassandra"
+        case _:
+            return "/var/lib/postgresql/data"
+
+
+async def _disk(engine: Engine, container: Container, folder: str) -> Disk | None:
+    # Blocks in all, blocks available to others than root, and the size of one.
+    command = ["stat", "-f", "-c", "%b %a %S", folder]
+    try:
+        probe = await in_thread(engine.execute, container, command, timeout_s=_TIMEOUT_S)
+        blocks, available, size_bytes = (int(part) for part in probe.output.split())
+    except (CitusClusterError, ValueError):
+        return None
+    return Disk(container.service or container.name, blocks * size_bytes, available * size_bytes)
