@@ -1,6 +1,9 @@
 """What people do with a cluster once it runs: the kinds of tables and queries, as another superuser and database."""
 
+import random
+import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 import psycopg
 import pytest
@@ -89,6 +92,37 @@ def test_a_transaction_over_two_shards_is_undone_as_one(users: GeneratedCluster)
         connection.execute("INSERT INTO users SELECT i, 'x', 'x', now() FROM generate_series(100, 120) i")
         raise ZeroDivisionError
     assert users.sql("SELECT count(*) FROM users") == [(2,)]
+
+
+def test_a_locked_table_is_read_as_of_one_moment(app: GeneratedCluster) -> None:
+    """Citus has no snapshot across shards; what the documents give in its place holds, whoever writes from where."""
+    app.sql("CREATE TABLE accounts (id bigint PRIMARY KEY, balance bigint NOT NULL)")
+    app.sql("SELECT create_distributed_table('accounts', 'id', shard_count => 4)")
+    app.sql("INSERT INTO accounts SELECT i, 1000 FROM generate_series(1, 40) i")
+    enough = threading.Event()
+
+    def transfer(number: int) -> int:
+        done, chance = 0, random.Random(number)
+        with app.connect(number % 2) as connection:
+            while not enough.is_set():
+                # In one order, so that two transfers never wait for each other.
+                payer, payee = sorted(chance.sample(range(1, 41), 2))
+                with connection.transaction():
+                    connection.execute("UPDATE accounts SET balance = balance - 7 WHERE id = %s", [payer])
+                    connection.execute("UPDATE accounts SET balance = balance + 7 WHERE id = %s", [payee])
+                done += 1
+        return done
+
+    with ThreadPoolExecutor(max_workers=3) as pool, app.connect() as connection:
+        writers = [pool.submit(transfer, number) for number in range(3)]
+        try:
+            for _ in range(25):
+                with connection.transaction():
+                    connection.execute("LOCK TABLE accounts IN SHARE MODE")
+                    assert connection.execute("SELECT sum(balance) FROM accounts").fetchall() == [(40_000,)]
+        finally:
+            enough.set()
+        assert all(writer.result() > 0 for writer in writers)
 
 
 def test_a_second_superuser_password_does_not_open_it(app: GeneratedCluster) -> None:
