@@ -1,5 +1,8 @@
 """Running a set-up in a test: without an engine, on a machine of a fixed size."""
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -53,3 +56,14 @@ def snapshot(root: Path) -> dict[str, tuple[bytes, int, int]]:
 def contents(root: Path) -> dict[str, bytes]:
     """Content of every file, but for the lock."""
     return {path: content for path, (content, _, _) in snapshot(root).items()}
+
+
+def attempt(
+    root: Path, *options: str, before: Path | None = None, **variables: str
+) -> "subprocess.CompletedProcess[str]":
+    """Run the generator, without an engine; Python finds the modules in ``before`` first."""
+    environment = {key: value for key, value in os.environ.items() if not key.startswith("CITUS_CLUSTER_")}
+    environment |= {"DOCKER_HOST": f"unix://{root}/none.sock", **variables}
+    environment["PYTHONPATH"] = f"{before}:{ROOT}" if before else str(ROOT)
+    command = [sys.executable, str(ROOT / "setup_citus_cluster.py"), f"--output-dir={root}", *options]
+    return subprocess.run(command, env=environment, stdin=subprocess.DEVNULL, capture_output=True, text=True)

@@ -6,12 +6,11 @@ import re
 import shutil
 import signal
 import subprocess
-import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from setup_support import ROOT, contents, plan, snapshot
+from setup_support import attempt, contents, plan, snapshot
 
 from citus_cluster.render.bundle import MANIFEST_FILE
 from citus_cluster.runtime.journal import JOURNAL_FILE
@@ -59,17 +58,6 @@ def killer(tmp_path: Path) -> Path:
     folder.mkdir()
     (folder / "sitecustomize.py").write_text(KILLER)
     return folder
-
-
-def attempt(
-    root: Path, *options: str, before: Path | None = None, **variables: str
-) -> "subprocess.CompletedProcess[str]":
-    """Run the generator, without an engine; Python finds the modules in ``before`` first."""
-    environment = {key: value for key, value in os.environ.items() if not key.startswith("CITUS_CLUSTER_")}
-    environment |= {"DOCKER_HOST": f"unix://{root}/none.sock", **variables}
-    environment["PYTHONPATH"] = f"{before}:{ROOT}" if before else str(ROOT)
-    command = [sys.executable, str(ROOT / "setup_citus_cluster.py"), f"--output-dir={root}", *options]
-    return subprocess.run(command, env=environment, stdin=subprocess.DEVNULL, capture_output=True, text=True)
 
 
 def run(root: Path, *options: str, before: Path | None = None) -> "subprocess.CompletedProcess[str]":
@@ -160,17 +148,17 @@ def test_a_first_run_killed_after_some_steps(tmp_path: Path, killer: Path) -> No
             pass
 
 
-def test_two_runs_at_once(tmp_path: Path) -> None:
+def test_runs_at_once(tmp_path: Path) -> None:
     """One of them is refused, or finds everything done; the files are those of one run."""
     start, goal, root = tmp_path / "start", tmp_path / "goal", tmp_path / "root"
     run(start, *FIRST)
     shutil.copytree(start, goal)
     run(goal, *REGENERATION)
-    for _ in range(3):
+    for runs in (2, 3, 12):
         shutil.rmtree(root, ignore_errors=True)
         shutil.copytree(start, root)
-        with ThreadPoolExecutor(max_workers=3) as pool:
-            ended = list(pool.map(lambda _: attempt(root, *REGENERATION), range(3)))
+        with ThreadPoolExecutor(max_workers=runs) as pool:
+            ended = list(pool.map(lambda _: attempt(root, *REGENERATION), range(runs)))
         assert 0 in {done.returncode for done in ended}
         for done in ended:
             assert done.returncode == 0 or "Another run (process" in done.stderr
