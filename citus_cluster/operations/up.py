@@ -398,7 +398,7 @@ async def _restart_on_replaced_folders(
 async def _restart_on_changed_passwords(
     directory: Directory, engine: Engine, before: Iterable[Container], emit: Emit
 ) -> None:
-    """Restart what reads a password at its start only, and ran before the password was changed."""
+    """Restart what reads a password, or rights, at its start only, and ran before these were changed."""
     root, topology = directory.root, directory.topology
     files: dict[str, list[Path]] = {}
     if topology.redis:
@@ -414,7 +414,9 @@ async def _restart_on_changed_passwords(
         # Started in the future: the clock was put back since, and nothing can be told.
         if started > time.time() or max(changed, default=0.0) > started:
             await in_thread(engine.restart, container)
-            message = f"{container.service} is restarted: a password was changed"
+            of_redis = topology.redis is not None and container.service == topology.redis.service
+            what = "its password, or what its user may do," if of_redis else "a password"
+            message = f"{container.service} is restarted: {what} was changed"
             emit(Event(f"password:{container.service}", EventKind.DONE, message))
 
 

@@ -1,5 +1,6 @@
 """Redis as the generator makes it, started by plain Docker Compose; the tests build on each other."""
 
+import hashlib
 import os
 import socket
 import threading
@@ -95,6 +96,50 @@ def test_no_client_can_harm_the_server(one: GeneratedCluster) -> None:
     assert (
         inspect(one, "{{.HostConfig.CapDrop}} {{.HostConfig.CapAdd}} {{.HostConfig.ReadonlyRootfs}}") == "[ALL] [] true"
     )
+
+
+def test_no_client_can_give_itself_more_rights(one: GeneratedCluster) -> None:
+    """Neither by ACL itself, nor through a script, a function, a transaction or a setting; also after a restart."""
+    grant = ("ACL", "SETUSER", "default", "+@all")
+    called = "redis.call('ACL', 'SETUSER', 'default', '+@all')"
+    library = f"#!lua name=rights\nredis.register_function('rights', function() return {called} end)"
+    refused = (
+        grant,
+        ("ACL", "SETUSER", "another", "on", "nopass", "~*", "&*", "+@all"),
+        ("ACL", "DELUSER", "default"),
+        ("ACL", "LOAD"),
+        ("ACL", "SAVE"),
+        ("EVAL", f"return {called}", "0"),
+        ("EVAL", "return redis.call('REPLICAOF', '10.0.0.1', '6379')", "0"),
+        ("FCALL", "rights", "0"),
+        ("MODULE", "LOADEX", "/tmp/module.so"),
+        ("CONFIG", "SET", "aclfile", "/data/users.acl"),
+        ("CONFIG", "SET", "enable-module-command", "yes"),
+        ("CONFIG", "SET", "enable-debug-command", "yes"),
+        ("CONFIG", "SET", "enable-protected-configs", "yes"),
+        ("CONFIG", "SET", "replicaof", "10.0.0.1 6379"),
+        ("CONFIG", "SET", "user", "default on nopass ~* &* +@all"),
+        ("REPLICAOF", "10.0.0.1", "6379"),
+        ("FAILOVER",),
+    )
+    for restarted in (False, True):
+        if restarted:
+            one.docker("restart", one.container("redis"))
+            wait_until_it_answers(one)
+        with session(one) as client:
+            client.execute_command("FUNCTION", "LOAD", "REPLACE", library)
+            before = client.execute_command("ACL", "LIST")
+            for command in refused:
+                with pytest.raises(redis.exceptions.ResponseError):
+                    client.execute_command(*command)
+            transaction = client.pipeline(transaction=True)
+            transaction.execute_command(*grant)
+            with pytest.raises(redis.exceptions.RedisError):
+                transaction.execute()
+            assert client.execute_command("ACL", "WHOAMI") == b"default"
+            assert client.execute_command("ACL", "LIST") == before
+            assert len(before) == 1
+            client.function_flush()
 
 
 def test_status_tells_its_figures(one: GeneratedCluster) -> None:
@@ -217,10 +262,29 @@ def test_a_changed_password_is_taken_by_the_next_start(one: GeneratedCluster) ->
     path = one.root / "generated/secrets/redis_password"
     path.write_text("another 'one'")
     done = one.setup("--yes", "--up")
-    assert "redis is restarted: a password was changed" in done.err
+    assert "redis is restarted: its password, or what its user may do, was changed" in done.err
     assert redis_cli(one, "ping", password="another 'one'").out.strip() == "PONG"
     assert "WRONGPASS" in redis_cli(one, "ping", password=before).text
     assert "is restarted" not in one.cli("up").err
+
+
+def test_the_rights_of_an_earlier_version_are_taken_back_and_its_password_stays(one: GeneratedCluster) -> None:
+    acl, manifest = one.root / "generated/config/redis/users.acl", one.root / "generated/manifest.json"
+    now = acl.read_bytes()
+    earlier = now.split(b" -acl")[0] + b"\n"
+    acl.write_bytes(earlier)
+    digests = [hashlib.sha256(content).hexdigest() for content in (now, earlier)]
+    manifest.write_text(manifest.read_text().replace(digests[0], digests[1]))
+    one.docker("restart", one.container("redis"))
+    wait_until_it_answers(one)
+    with session(one) as client:
+        client.execute_command("ACL", "SETUSER", "default", "+replicaof")
+    assert "redis is restarted: its password, or what" in one.setup("--yes", "--up").err
+    with session(one) as client:
+        assert client.ping()
+        for refused in (("ACL", "SETUSER", "default", "+replicaof"), ("REPLICAOF", "10.0.0.1", "6379")):
+            with pytest.raises(redis.exceptions.NoPermissionError):
+                client.execute_command(*refused)
 
 
 def test_a_changed_policy_restarts_it_and_nothing_is_lost(one: GeneratedCluster) -> None:
