@@ -111,14 +111,20 @@ def promote(
 def rebuild_replica(
     server: ServerArgument = None,
     yes: YesOption = False,
+    discard: Annotated[
+        bool, option("--discard", help="Remove its data even where they hold rows that the primary lacks.")
+    ] = False,
     timeout: TimeoutOption = 3600,
     directory: DirectoryOption = Path(),
     format_: FormatOption = Format.TEXT,
 ) -> None:
-    """Make SERVER (by default the one that is not the primary) a fresh replica; its own data are removed."""
+    """Make SERVER (by default the one that is not the primary) a fresh replica.
+
+    Its own data are removed, or kept under another name where they hold rows that the primary lacks.
+    """
     choose_format(format_)
     with _changing(directory) as (loaded, engine):
-        plan = asyncio.run(pg14_rebuild.plan_rebuild(loaded, server, engine))
+        plan = asyncio.run(pg14_rebuild.plan_rebuild(loaded, server, engine, discard=discard))
         if plan.losses:
             _agree(f"Make {plan.target} a fresh replica of {plan.primary}?", plan.losses, yes=yes)
         with console.Progress() as progress:
@@ -128,9 +134,9 @@ def rebuild_replica(
                 lambda: asyncio.run(pg14_rebuild.rebuild(loaded, plan, engine, progress.emit, timeout_s=timeout)),
             )
     if format_ is Format.JSON:
-        console.print_json(found.as_dict())
+        console.print_json({**found.as_dict(), "kept_as": plan.keep_as})
     else:
-        console.out.print(f"{plan.target} is a replica of {plan.primary}: {found.summary}.")
+        console_pg14.print_rebuild(plan, found)
 
 
 @contextmanager
@@ -142,8 +148,9 @@ def _changing(directory: Path) -> Iterator[tuple[Directory, Engine]]:
 
 
 def _agree(question: str, consequences: Sequence[str], *, yes: bool) -> None:
-    """Ask, on a terminal. Raises ConsentNeededError where nobody has agreed."""
+    """Say what follows, and ask, on a terminal. Raises ConsentNeededError where nobody has agreed."""
     if yes:
+        console_pg14.print_consequences(consequences)
         return
     if not console.interactive():
         raise ConsentNeededError(

@@ -9,6 +9,7 @@ from citus_cluster.console import err, out, pasteable, table
 from citus_cluster.model.replication import Lag, PairStatus, SeenServer
 from citus_cluster.model.units import size
 from citus_cluster.operations.pg14_promotion import Promotion
+from citus_cluster.operations.pg14_rebuild import Rebuild
 
 
 def print_status(found: PairStatus, ports: Mapping[str, int]) -> None:
@@ -52,6 +53,15 @@ def print_promotion(done: Promotion, root: Path) -> None:
         out.print("Its commits wait until it has a replica, because replication is sync.")
     command = escape(pasteable("citus-cluster pg14 rebuild-replica", root))
     out.print(f"Next:\n  {command}   # makes {done.old} its replica")
+
+
+def print_rebuild(done: Rebuild, found: PairStatus) -> None:
+    """Print how the new replica follows, and where its old data are."""
+    out.print(f"{done.target} is a replica of {done.primary}: {found.summary}.")
+    if done.keep_as:
+        out.print(
+            f"Its old data are in its volume, as {done.keep_as}: docs/replication.md says how to read and remove them."
+        )
 
 
 def print_consequences(lines: Sequence[str]) -> None:

@@ -4,6 +4,7 @@
 # the replica; a replica serves reads also while its primary is away. What is missing is printed, for
 # `docker inspect`.
 state=/run/citus-cluster.state
+roles=/var/lib/citus-cluster
 if [ -s $state ]; then
     # Its first line is a word, its second a sentence. "fenced" means: nothing helps but a decision.
     said="$1 $(sed -n 2p $state)"
@@ -21,12 +22,15 @@ PGPASSWORD=$(cat /run/secrets/pg14_password) || exit 1
 export PGPASSWORD PGCONNECT_TIMEOUT=4 PGOPTIONS='-c statement_timeout=3s -c search_path=pg_catalog'
 # It must end before the engine's time-out: an orphan would become the server's child, and its failure would look
 # like a crash to the server, which then restarts.
-standby=$(timeout 8 psql -X -h 127.0.0.1 -U "$POSTGRES_USER" -d "$POSTGRES_DB" -Atq <<'SQL'
-SELECT pg_is_in_recovery();
+answer=$(timeout 8 psql -X -h 127.0.0.1 -U "$POSTGRES_USER" -d "$POSTGRES_DB" -Atq <<'SQL'
+SELECT pg_is_in_recovery(),
+       current_setting('synchronous_standby_names') <> '' AND current_setting('synchronous_commit') NOT IN ('off', 'local');
 SQL
 ) || exit 1
-[ "$standby" = t ] && exit 0
-primary=$(cat /var/lib/citus-cluster/primary)
+# For a promotion after a crash: were commits waiting for the standby when this server was last seen?
+if [ "$answer" = 'f|t' ]; then touch "$roles/synchronous-$1"; else rm -f "$roles/synchronous-$1"; fi
+[ "${answer%|*}" = t ] && exit 0
+primary=$(cat $roles/primary)
 [ "$primary" = "$1" ] && exit 0
 echo "$1 takes writes, but $primary was chosen as the primary: stop one of them" \
     "(citus-cluster pg14 promote, or rebuild-replica)"

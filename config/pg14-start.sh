@@ -34,7 +34,7 @@ volume=$(dirname "$data")
 partial=$data.partial
 roles=/var/lib/citus-cluster
 fenced=$volume/fenced # these data were an old primary's when somebody last looked
-rebuild=$roles/rebuild-$service # asks for a new copy of the primary's data
+rebuild=$roles/rebuild-$service # asks for a new copy of the primary's data; holds the name to keep its own under, if any
 state_file=/run/citus-cluster.state # for the health check: a word, then a sentence; absent once the server starts
 output=/run/citus-cluster.output
 passfile=/var/lib/postgresql/.replicator.pgpass
@@ -101,9 +101,12 @@ replication_command() {
     attend gosu postgres timeout 90 psql -X -w -Atq -d "$conninfo $copier replication=true" -c "$1" >"$output" 2>&1
 }
 
+# Why the last command failed: libpq may say after that where it had the password from.
+reason() { grep -m 1 -E 'FATAL|ERROR|error:' "$output" || tail -n 1 "$output"; }
+
 primary_answers() {
     replication_command IDENTIFY_SYSTEM && return
-    report waiting "waits for the primary $peer: $(tail -n 1 "$output")"
+    report waiting "waits for the primary $peer: $(reason)"
     return 1
 }
 
@@ -157,7 +160,7 @@ copy() {
     local make="CREATE_REPLICATION_SLOT $slot PHYSICAL RESERVE_WAL"
     if ! replication_command "$make" &&
         ! { replication_command "DROP_REPLICATION_SLOT $slot WAIT" && replication_command "$make"; }; then
-        say "could not make its slot on $peer: $(tail -n 1 "$output")"
+        say "could not make its slot on $peer: $(reason)"
         return 1
     fi
     attend gosu postgres pg_basebackup -w -d "$conninfo $copier" -D "$partial" -X stream -S "$slot" -c fast -P \
@@ -275,10 +278,17 @@ while :; do
     peer:discarded)
         # Not before there is a primary to copy from.
         if primary_answers; then
-            say "removes its old data, as rebuild-replica asked"
-            mv -T "$data" "$volume/discarded.partial"
-            sync "$volume"
-            rm -rf "$volume/discarded.partial"
+            keep_as=$(<"$rebuild")
+            if [[ $keep_as == pgdata.kept-* && ! -e $volume/$keep_as ]]; then
+                say "keeps its old data as $keep_as, as rebuild-replica asked"
+                mv -T "$data" "$volume/$keep_as"
+                sync "$volume"
+            else
+                say "removes its old data, as rebuild-replica asked"
+                mv -T "$data" "$volume/discarded.partial"
+                sync "$volume"
+                rm -rf "$volume/discarded.partial"
+            fi
             continue
         fi
         ;;

@@ -3,13 +3,13 @@
 Pure: what was asked of servers and containers goes in, a judgement comes out.
 """
 
-import struct
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
 from citus_cluster.model.companion_status import CompanionStatus, Condition
+from citus_cluster.model.pg14_log import position
 from citus_cluster.model.services import Service
 
 
@@ -38,9 +38,6 @@ class Phase(StrEnum):
 
 UNDECIDED = frozenset({Phase.FENCED, Phase.LOST, Phase.CONFUSED})
 """Phases that end only by a decision."""
-_CONTROL_VERSION, _VERSION_AT, _CHECKPOINT_AT, _SHUT_DOWN = 1300, 8, 32, 1
-_PAGE_BYTES, _PAGE_HEADER_BYTES = 8192, 24
-_FILE_BYTES, _FILE_HEADER_BYTES = 16 * 1024 * 1024, 40
 _AWAY = frozenset({ServerRole.FENCED, ServerRole.STARTING, ServerRole.DOWN})
 
 
@@ -244,35 +241,6 @@ class PairStatus:
             "waiting_sessions": self.waiting_sessions,
             "problems": list(self.problems),
         }
-
-
-def position(lsn: str) -> int:
-    """Read a position in the log, ``1/6B3740``, as bytes since its beginning."""
-    high, low = lsn.split("/")
-    return (int(high, 16) << 32) + int(low, 16)
-
-
-def missing_bytes(replayed: int, end: int) -> int:
-    """Bytes of the log between what a standby has replayed and a record that begins at ``end``.
-
-    Where a page or a file of the log begins, its header comes before the record (src/include/access/xlog_internal.h).
-    """
-    if replayed % _PAGE_BYTES == 0:
-        replayed += _FILE_HEADER_BYTES if replayed % _FILE_BYTES == 0 else _PAGE_HEADER_BYTES
-    return max(0, end - replayed)
-
-
-def clean_end(control_file: bytes) -> int | None:
-    """Position in the log at which a server ended in good order; None where it did not.
-
-    There its last checkpoint begins, which adds nothing to what came before. Its control file tells
-    (src/include/catalog/pg_control.h, version 1300).
-    """
-    if len(control_file) < _CHECKPOINT_AT + 8:
-        return None
-    version, _, state = struct.unpack_from("<III", control_file, _VERSION_AT)
-    (checkpoint,) = struct.unpack_from("<Q", control_file, _CHECKPOINT_AT)
-    return int(checkpoint) if (version, state) == (_CONTROL_VERSION, _SHUT_DOWN) else None
 
 
 def parse_report(text: str) -> StartReport:

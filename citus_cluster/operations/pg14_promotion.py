@@ -7,8 +7,8 @@ before it is done, so that an interrupted promotion is completed by running it a
 
 import asyncio
 import time
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 from citus_cluster.errors import CitusClusterError, ReplicationError, UnreachableError
@@ -20,11 +20,10 @@ from citus_cluster.model.replication import (
     SeenServer,
     ServerRole,
     default_target,
-    missing_bytes,
-    position,
     refusal_to_promote,
 )
 from citus_cluster.operations.directory import Directory
+from citus_cluster.operations.pg14_losses import HARMLESS, Proof, loss_by_proof, losses, notes, prove_at_rest
 from citus_cluster.operations.pg14_pair import ask
 from citus_cluster.operations.pg14_status import find_container, require_server, status
 from citus_cluster.runtime import pg14
@@ -35,8 +34,6 @@ _POLL_S = 0.3
 _CONNECT_TIMEOUT_S = 3.0
 _CATCH_UP_S = 30.0
 _RUNNING = frozenset({"running", "restarting", "paused"})
-# No server runs in these, and none starts while the choice is as it is.
-_HARMLESS = UNDECIDED | {Phase.WAITING, Phase.COPYING}
 
 
 @dataclass(frozen=True)
@@ -44,7 +41,8 @@ class Promotion:
     """What a promotion will do, or has done.
 
     ``old`` is the other server. ``notes`` say what a person should know first; ``losses`` what the new primary will
-    lack of what was committed, as far as that can be told.
+    lack of what was committed, as far as that can be told. ``synchronous`` is what the new primary itself says, where
+    it could be asked.
     """
 
     target: str
@@ -77,17 +75,29 @@ async def plan_promotion(directory: Directory, service: str | None, engine: Engi
     target = require_server(directory, service) if service else await _default_target(directory, found, engine)
     server = next(server for server in directory.topology.pg14 if server.service == target)
     seen, old = found.server(target), found.server(server.peer)
-    end = await _clean_end(directory, engine, old)
+    proof = await prove_at_rest(
+        directory,
+        engine,
+        old,
+        seen,
+        lambda: ask(directory.connection(server), SeenServer(target)),
+        within_s=_CATCH_UP_S,
+    )
     return Promotion(
         target=target,
         old=old.service,
         already=seen.role is ServerRole.PRIMARY and found.chosen == target and old.role is not ServerRole.PRIMARY,
-        synchronous=found.synchronous,
-        notes=tuple(_notes(found, seen, old, end)),
-        losses=tuple(_losses(found, seen, old, end)),
+        synchronous=_waits_for_a_replica(seen, found.synchronous),
+        notes=tuple(notes(seen, old, proof)),
+        losses=tuple(losses(found, seen, old, proof)),
         port=server.host_port,
         connection=directory.connection(server),
     )
+
+
+def _waits_for_a_replica(seen: SeenServer, wanted: bool) -> bool:
+    """Whether commits on a server wait for a standby: what its settings are, not what they shall be."""
+    return bool(seen.facts.synchronous_standby_names) if seen.facts else wanted
 
 
 async def _default_target(directory: Directory, found: PairStatus, engine: Engine) -> str:
@@ -108,51 +118,6 @@ async def _default_target(directory: Directory, found: PairStatus, engine: Engin
     )
 
 
-def _notes(found: PairStatus, seen: SeenServer, old: SeenServer, end: int | None) -> Iterator[str]:
-    if seen.role is ServerRole.DOWN:
-        yield f"{seen.service} is started first."
-    if old.role is ServerRole.PRIMARY:
-        yield f"{old.service} is stopped in good order, and what it has written reaches {seen.service} first."
-    elif old.phase not in _HARMLESS and end is None:
-        yield f"{old.service} does not answer, and has not ended in good order: " + (
-            f"each commit that it acknowledged is on {seen.service}, as replication is sync."
-            if found.synchronous
-            else f"what it committed in its last moments may be missing on {seen.service}, as replication is async."
-        )
-    yield f"{old.service} then stays out of service until citus-cluster pg14 rebuild-replica makes it a replica."
-
-
-def _losses(found: PairStatus, seen: SeenServer, old: SeenServer, end: int | None) -> Iterator[str]:
-    """Say what the new primary will lack. ``end`` is where the other server ended in good order, if it did."""
-    if seen.phase in UNDECIDED and old.role is ServerRole.REPLICA and found.chosen == old.service:
-        yield (
-            f"A promotion of {old.service} was interrupted, and {seen.service} may lack nothing; but it is fenced. "
-            f"Complete that one: citus-cluster pg14 promote {old.service}."
-        )
-    elif seen.phase in UNDECIDED:
-        yield f"{seen.service} has old data: it lacks all that {old.service} has written since it became the primary."
-    elif old.role is ServerRole.PRIMARY and seen.role is ServerRole.PRIMARY:
-        yield f"Both take writes now, so {seen.service} lacks what was written on {old.service} since they parted."
-    elif old.role is ServerRole.PRIMARY and not found.streams and seen.role is not ServerRole.DOWN:
-        size = f" ({found.lag.bytes:,} bytes)" if found.lag.bytes else ""
-        yield f"{seen.service} does not follow {old.service}, and lacks what was written since{size}."
-    elif end is not None and (missing := _missing_bytes(seen, end)):
-        yield f"{old.service} has ended in good order, and {seen.service} lacks the last {missing:,} bytes of its log."
-
-
-def _missing_bytes(seen: SeenServer, end: int) -> int:
-    """What a replica lacks of a log that ended in good order; 0 for a server that is none."""
-    return missing_bytes(position(seen.facts.lsn), end) if seen.facts and seen.facts.in_recovery else 0
-
-
-async def _clean_end(directory: Directory, engine: Engine, old: SeenServer) -> int | None:
-    """Where a server ended in good order; None while it runs, and where it crashed."""
-    if old.facts or (old.container_state == "running" and old.phase not in UNDECIDED):
-        return None
-    container = await find_container(directory, engine, old.service)
-    return await in_thread(pg14.read_clean_end, engine, container) if container else None
-
-
 async def promote(
     directory: Directory, plan: Promotion, engine: Engine, emit: Emit, *, accept_loss: bool, timeout_s: float
 ) -> Promotion:
@@ -167,15 +132,16 @@ async def promote(
     if plan.losses and not accept_loss:
         raise _would_lose(plan, plan.losses)
     target = await _start_target(directory, plan, engine, emit, timeout_s=timeout_s)
-    await _fence(directory, plan, engine, target, emit, accept_loss=accept_loss)
-    await _take_over(plan, emit, timeout_s=timeout_s)
-    return plan
+    lost = await _fence(directory, plan, engine, target, emit, accept_loss=accept_loss)
+    seen = await _take_over(plan, emit, timeout_s=timeout_s)
+    known = tuple(dict.fromkeys((*plan.losses, *lost)))
+    return replace(plan, losses=known, synchronous=_waits_for_a_replica(seen, plan.synchronous))
 
 
-def _would_lose(plan: Promotion, losses: tuple[str, ...] | list[str]) -> ReplicationError:
+def _would_lose(plan: Promotion, lost: Sequence[str]) -> ReplicationError:
     return ReplicationError(
         f"{plan.target} is not promoted: committed rows would be lost. Nothing was changed.",
-        details=losses,
+        details=lost,
         hint=f"Have {plan.target} follow {plan.old} first (citus-cluster pg14 status says what is wrong; citus-cluster "
         f"pg14 rebuild-replica copies anew). To go on without those rows: citus-cluster pg14 promote {plan.target} "
         "--accept-loss",
@@ -220,21 +186,25 @@ async def _start_target(
 
 async def _fence(
     directory: Directory, plan: Promotion, engine: Engine, target: Container, emit: Emit, *, accept_loss: bool
-) -> None:
-    """Stop the other server, see that nothing is lost, and write the choice down."""
+) -> Sequence[str]:
+    """Stop the other server, see that nothing is lost, or what, and write the choice down."""
     found = await status(directory, engine)
     old = found.server(plan.old)
     if old.role is ServerRole.PRIMARY and not accept_loss:
         found = await _wait_until_it_follows(directory, plan, engine, found)
     stopped = await _stop_old(directory, plan, engine, old, emit)
     try:
-        if not accept_loss:
-            await _have_everything(directory, plan, engine, old, emit)
+        lost = await _missing(directory, plan, engine, old, emit, wait_s=0 if accept_loss else _CATCH_UP_S)
+        if lost and not accept_loss:
+            raise _would_lose(plan, lost)
     except BaseException:
         if stopped and found.chosen == plan.old:
             emit(Event("promote:stop", EventKind.WARNING, f"starting {plan.old} again: nothing was changed"))
             await asyncio.shield(in_thread(engine.start, stopped))
         raise
+    for loss in lost:
+        if loss not in plan.losses:
+            emit(Event("promote:loss", EventKind.WARNING, f"as --accept-loss allows: {loss}"))
     # From here on there is no way back: an interruption in the middle could not tell whether it was written.
     choice = asyncio.ensure_future(in_thread(pg14.choose_primary, engine, target, plan.target))
     try:
@@ -248,6 +218,7 @@ async def _fence(
     # Whoever started it between the stop and the choice has a second primary.
     again = (await status(directory, engine)).server(plan.old)
     await _stop_old(directory, plan, engine, again, emit)
+    return lost
 
 
 async def _wait_until_it_follows(
@@ -259,8 +230,8 @@ async def _wait_until_it_follows(
         seen = found.server(plan.target)
         # Old data never follow; a machine that was too busy may have hidden what they are from the plan.
         if seen.phase in UNDECIDED or time.monotonic() > deadline:
-            losses = tuple(_losses(found, seen, found.server(plan.old), None))
-            raise _would_lose(plan, losses or found.problems)
+            lost = tuple(losses(found, seen, found.server(plan.old), Proof()))
+            raise _would_lose(plan, lost or found.problems)
         await asyncio.sleep(_POLL_S)
         found = await status(directory, engine)
     return found
@@ -271,7 +242,7 @@ async def _stop_old(
 ) -> Container | None:
     """Stop a server that takes writes, or might. Raises ReplicationError where it goes on."""
     container = await find_container(directory, engine, plan.old)
-    harmless = old.role is ServerRole.REPLICA or old.phase in _HARMLESS
+    harmless = old.role is ServerRole.REPLICA or old.phase in HARMLESS
     if container is None or container.state not in _RUNNING or harmless:
         stopped = None
     else:
@@ -295,28 +266,39 @@ async def _stop_old(
     return stopped
 
 
-async def _have_everything(directory: Directory, plan: Promotion, engine: Engine, old: SeenServer, emit: Emit) -> None:
-    """Wait until the replica has all that a primary which ended in good order has written."""
-    container = await find_container(directory, engine, plan.old)
-    end = await in_thread(pg14.read_clean_end, engine, container) if container else None
-    seen = await _ask_target(plan)
-    if seen.facts and not seen.facts.in_recovery:
-        return
-    if end is None:
-        if old.role is ServerRole.PRIMARY:
-            raise _would_lose(plan, [f"{plan.old} was stopped, but did not end in good order in time."])
-        return
-    deadline = time.monotonic() + _CATCH_UP_S
-    while seen.facts is None or _missing_bytes(seen, end):
-        if time.monotonic() > deadline:
-            missing = f"{_missing_bytes(seen, end):,}" if seen.facts else "unknown number of"
-            raise _would_lose(plan, [f"{plan.target} lacks the last {missing} bytes of {plan.old}'s log."])
+async def _missing(
+    directory: Directory, plan: Promotion, engine: Engine, old: SeenServer, emit: Emit, *, wait_s: float
+) -> Sequence[str]:
+    """Say what the target lacks of what the other server, which is stopped, has written. Empty if nothing is known.
+
+    A target that is still replaying what it has, or receiving what a server sends that shuts down, gets ``wait_s``.
+    """
+    deadline = time.monotonic() + wait_s
+    while True:
+        found = await status(directory, engine)
+        seen, stopped = found.server(plan.target), found.server(plan.old)
+        if seen.facts and not seen.facts.in_recovery:
+            return ()
+        if seen.phase in UNDECIDED:
+            return tuple(losses(found, seen, stopped, Proof()))
+        proof = await prove_at_rest(
+            directory, engine, stopped, seen, lambda: _ask_target(plan), within_s=max(0.0, deadline - time.monotonic())
+        )
+        if proof.nothing_lost:
+            emit(Event("promote:complete", EventKind.DONE, f"{plan.target} has everything that {plan.old} has written"))
+            return ()
+        # The end of a log that was shut down in good order is on its way, or the target is starting.
+        if not (proof.clean or seen.facts is None) or time.monotonic() > deadline:
+            break
         await asyncio.sleep(_POLL_S)
-        seen = await _ask_target(plan)
-    emit(Event("promote:complete", EventKind.DONE, f"{plan.target} has everything that {plan.old} has written"))
+    if proof.lossy:
+        return (loss_by_proof(plan.target, plan.old, proof),)
+    if old.role is ServerRole.PRIMARY:
+        return (f"{plan.old} was stopped, but did not end in good order in time.",)
+    return ()
 
 
-async def _take_over(plan: Promotion, emit: Emit, *, timeout_s: float) -> None:
+async def _take_over(plan: Promotion, emit: Emit, *, timeout_s: float) -> SeenServer:
     """End the recovery, once all that was received is replayed, and see that it takes writes."""
     deadline = time.monotonic() + timeout_s
     emit(Event("promote", EventKind.STARTED, f"promoting {plan.target}"))
@@ -325,8 +307,9 @@ async def _take_over(plan: Promotion, emit: Emit, *, timeout_s: float) -> None:
     if seen.role is ServerRole.REPLICA:
         async with await connect(plan.connection, timeout_s=_CONNECT_TIMEOUT_S) as conn:
             await pg14.promote(conn, timeout_s=max(1.0, deadline - time.monotonic()))
-        await _wait_for(plan, deadline, roles={ServerRole.PRIMARY})
+        seen = await _wait_for(plan, deadline, roles={ServerRole.PRIMARY})
     emit(Event("promote", EventKind.DONE, f"{plan.target} is the primary"))
+    return seen
 
 
 async def _ask_target(plan: Promotion) -> SeenServer:

@@ -6,13 +6,16 @@ and copies the primary's. So it goes on wherever it is interrupted.
 
 import asyncio
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import UTC, datetime
 
 from citus_cluster.errors import ReplicationError, ServiceFailedError, UsageError
 from citus_cluster.model.events import Emit, Event, EventKind
-from citus_cluster.model.replication import PairStatus, Phase, SeenServer, ServerRole, position
+from citus_cluster.model.pg14_log import position
+from citus_cluster.model.replication import PairStatus, Phase, SeenServer, ServerRole
 from citus_cluster.operations.directory import Directory
+from citus_cluster.operations.pg14_losses import prove_for_rebuild, what_is_beyond
 from citus_cluster.operations.pg14_status import find_container, require_server, status
 from citus_cluster.runtime import pg14
 from citus_cluster.runtime.engine import Container, Engine, in_thread
@@ -23,18 +26,29 @@ _BUSY = frozenset({Phase.COPYING, Phase.WAITING})
 
 @dataclass(frozen=True)
 class Rebuild:
-    """What a rebuild will do: ``target`` becomes a replica of ``primary``; ``losses`` say what is removed for it."""
+    """What a rebuild will do: ``target`` becomes a replica of ``primary``; ``losses`` say what is removed for it.
+
+    ``keep_as`` is the name that its old data get in its volume; None where they are removed.
+    """
 
     target: str
     primary: str
     losses: tuple[str, ...]
+    keep_as: str | None
 
     def as_dict(self) -> Mapping[str, object]:
-        return {"replica": self.target, "primary": self.primary, "losses": list(self.losses)}
+        return {
+            "replica": self.target,
+            "primary": self.primary,
+            "losses": list(self.losses),
+            "kept_as": self.keep_as,
+        }
 
 
-async def plan_rebuild(directory: Directory, service: str | None, engine: Engine) -> Rebuild:
+async def plan_rebuild(directory: Directory, service: str | None, engine: Engine, *, discard: bool) -> Rebuild:
     """Find out what rebuilding ``service`` (the one that is not the primary, if None) means. Changes nothing.
+
+    Data that hold what the primary may lack are kept, unless ``discard``.
 
     Raises UsageError for the current primary, ReplicationError where there is no primary to copy from.
     """
@@ -48,7 +62,32 @@ async def plan_rebuild(directory: Directory, service: str | None, engine: Engine
             hint=f"To rebuild the other: citus-cluster pg14 rebuild-replica {other}. To change roles first: "
             f"citus-cluster pg14 promote {other}",
         )
-    return Rebuild(target, primary.service, tuple(_losses(found.server(target), primary.service)))
+    return await _weigh(directory, engine, found.server(target), primary, discard=discard)
+
+
+async def _weigh(
+    directory: Directory, engine: Engine, seen: SeenServer, primary: SeenServer, *, discard: bool
+) -> Rebuild:
+    """Find out what the data of a server are worth."""
+    target, source = seen.service, primary.service
+    if seen.phase in _BUSY or seen.phase is Phase.LOST:
+        return Rebuild(target, source, (), None)
+    if seen.role is ServerRole.REPLICA:
+        loss = f"{target} runs as a replica; it serves no reads until its copy is made anew."
+        return Rebuild(target, source, (loss,), None)
+    container = await find_container(directory, engine, target)
+    if container is None or await in_thread(pg14.is_standby, engine, container):
+        return Rebuild(target, source, (f"The data of {target}, a replica that does not run, are removed.",), None)
+    beyond = await prove_for_rebuild(directory, engine, seen, primary)
+    if beyond and beyond.nothing:
+        loss = f"The data of {target} are removed; {source} has everything that {target} had committed."
+        return Rebuild(target, source, (loss,), None)
+    worth = f"{target} has the last copy of {what_is_beyond(beyond)} that {source} lacks."
+    if discard:
+        return Rebuild(target, source, (worth, f"The data of {target} are removed, and with them that copy."), None)
+    keep_as = datetime.now(UTC).strftime("pgdata.kept-%Y%m%dT%H%M%SZ")
+    kept = f"The data of {target} are kept in its volume, renamed to {keep_as}; --discard removes them instead."
+    return Rebuild(target, source, (worth, kept), keep_as)
 
 
 def _require_primary(found: PairStatus) -> SeenServer:
@@ -63,17 +102,8 @@ def _require_primary(found: PairStatus) -> SeenServer:
     return primary
 
 
-def _losses(seen: SeenServer, primary: str) -> Iterator[str]:
-    if seen.phase in _BUSY or seen.phase is Phase.LOST:
-        return
-    if seen.role is ServerRole.REPLICA:
-        yield f"{seen.service} runs as a replica; it serves no reads until its copy is made anew."
-    else:
-        yield f"The data of {seen.service} are removed; what it had committed and {primary} lacks is lost."
-
-
 async def rebuild(directory: Directory, plan: Rebuild, engine: Engine, emit: Emit, *, timeout_s: float) -> PairStatus:
-    """Remove the data of ``plan.target``, copy the primary's, and wait until it follows. Idempotent.
+    """Remove or rename the data of ``plan.target``, copy the primary's, and wait until it follows. Idempotent.
 
     Raises ReplicationError where nothing could be done, ServiceFailedError where it is not done in time: it goes
     on by itself then.
@@ -90,7 +120,7 @@ async def rebuild(directory: Directory, plan: Rebuild, engine: Engine, emit: Emi
     if seen.phase in _BUSY:
         emit(Event("rebuild", EventKind.STARTED, f"{plan.target} copies already"))
     else:
-        await in_thread(pg14.ask_for_rebuild, engine, source, plan.target)
+        await in_thread(pg14.ask_for_rebuild, engine, source, plan.target, plan.keep_as)
         emit(Event("rebuild", EventKind.STARTED, f"restarting {plan.target}, which then copies {plan.primary}"))
         await in_thread(engine.restart, container)
     return await _wait_until_it_follows(directory, plan, engine, source, emit, timeout_s=timeout_s)

@@ -91,6 +91,7 @@ class Container:
     ours: bool
     ports: tuple[tuple[str, int], ...]
     open_ports: tuple[tuple[str, int], ...] = ()
+    finished_at: str = ""
 
 
 @dataclass(frozen=True)
@@ -401,6 +402,7 @@ def _container(facts: Mapping[str, Any]) -> Container:
         oom_killed=bool(state.get("OOMKilled")),
         error=str(state.get("Error") or ""),
         started_at=str(state.get("StartedAt", "")),
+        finished_at=str(state.get("FinishedAt", "")),
         restart_count=int(facts.get("RestartCount", 0)),
         working_dir=labels.get("com.docker.compose.project.working_dir"),
         ours=CLUSTER_LABEL in labels,

@@ -7,12 +7,20 @@ from collections.abc import Sequence
 from contextlib import AbstractAsyncContextManager
 
 from citus_cluster.errors import CitusClusterError
+from citus_cluster.model.pg14_log import (
+    ControlFile,
+    LogTail,
+    file_name,
+    fork_position,
+    history_name,
+    parse_control_file,
+    read_tail,
+)
 from citus_cluster.model.replication import (
     Link,
     ServerFacts,
     Slot,
     StartReport,
-    clean_end,
     parse_report,
     slot_name,
 )
@@ -25,6 +33,8 @@ _STATE_FILE = "/run/citus-cluster.state"
 _DATA = "/var/lib/postgresql/data/pgdata"
 _IN_CONTAINER_S = 15.0
 _QUERY_TIMEOUT_S = 5.0
+# 128 MB: who lacks more is told that it is at least so much.
+_MOST_LOG_FILES = 8
 
 _FACTS = """
 SELECT pg_is_in_recovery(),
@@ -93,10 +103,14 @@ def choose_primary(engine: Engine, container: Container, service: str) -> None:
     _execute(engine, container, script, service, _ROLE_FILE, _ROLES)
 
 
-def ask_for_rebuild(engine: Engine, container: Container, service: str) -> None:
-    """Note, in a running container of either, that ``service`` copies the primary's data anew when it next starts."""
-    script = 'set -e; : >"$2/rebuild-$1"; sync "$2/rebuild-$1" "$2"'
-    _execute(engine, container, script, service, _ROLES)
+def ask_for_rebuild(engine: Engine, container: Container, service: str, keep_as: str | None) -> None:
+    """Note, in a running container of either, that ``service`` copies the primary's data anew when it next starts.
+
+    Its own data are then renamed to ``keep_as``, beside their place, or removed.
+    """
+    script = 'set -e; printf "%s" "$3" >"$2/rebuild-$1.new"; sync "$2/rebuild-$1.new"'
+    script += '; mv -T "$2/rebuild-$1.new" "$2/rebuild-$1"; sync "$2"'
+    _execute(engine, container, script, service, _ROLES, keep_as or "")
 
 
 def rebuild_is_wanted(engine: Engine, container: Container, service: str) -> bool:
@@ -108,10 +122,40 @@ def is_standby(engine: Engine, container: Container) -> bool:
     return engine.read_file(container, f"{_DATA}/standby.signal") is not None
 
 
-def read_clean_end(engine: Engine, container: Container) -> int | None:
-    """Where in the log a server ended in good order, by the data of its container; as ``clean_end``."""
+def read_control_file(engine: Engine, container: Container) -> ControlFile | None:
+    """Control file of the data of a container, running or not; None where there are no data of PostgreSQL 14."""
     content = engine.read_file(container, f"{_DATA}/global/pg_control")
-    return clean_end(content) if content else None
+    return parse_control_file(content) if content else None
+
+
+def read_log_tail(engine: Engine, container: Container, timeline: int, start: int, had: int) -> LogTail:
+    """Read the log of a container whose server does not run; as ``read_tail``. Takes about 0.3 s for each 16 MB.
+
+    ``timeline`` is that of the last checkpoint, or a later one; the newest is read.
+    """
+    while engine.read_file(container, f"{_DATA}/pg_wal/{history_name(timeline + 1)}") is not None:
+        timeline += 1
+
+    def read(at: int) -> bytes | None:
+        return engine.read_file(container, f"{_DATA}/pg_wal/{file_name(timeline, at)}")
+
+    return read_tail(read, start, had, _MOST_LOG_FILES)
+
+
+def read_fork(engine: Engine, container: Container, timeline: int, older: int) -> int | None:
+    """Where a server that is on ``timeline`` left the ``older`` one; None if it never did."""
+    content = engine.read_file(container, f"{_DATA}/pg_wal/{history_name(timeline)}")
+    return fork_position(content.decode(errors="replace"), older) if content else None
+
+
+def last_seen_synchronous(engine: Engine, container: Container, service: str) -> float | None:
+    """When the health check of ``service`` last found its commits waiting for a standby, in seconds since 1970.
+
+    Read in a running container of either.
+    """
+    script = 'stat -c %Y "$2/synchronous-$1"'
+    said = _execute(engine, container, script, service, _ROLES, may_fail=True)
+    return float(said) if said.isdigit() else None
 
 
 def _execute(engine: Engine, container: Container, script: str, *arguments: str, may_fail: bool = False) -> str:

@@ -16,13 +16,10 @@ from citus_cluster.model.replication import (
     ServerRole,
     Slot,
     StartReport,
-    clean_end,
     default_target,
     judge,
     lag,
-    missing_bytes,
     parse_report,
-    position,
     refusal_to_promote,
     slot_name,
 )
@@ -80,11 +77,6 @@ def test_a_pair_that_streams_is_well() -> None:
     assert pair(primary(), replica(), chosen=None).ok, "without an engine nobody knows who was chosen"
 
 
-def test_positions_in_the_log() -> None:
-    assert position("0/0") == 0
-    assert position("1/6B3740") == 0x1_006B_3740
-
-
 @pytest.mark.parametrize(
     ("ahead", "behind", "expected"),
     [
@@ -105,21 +97,6 @@ def test_positions_in_the_log() -> None:
 )
 def test_lag(ahead: SeenServer | None, behind: SeenServer | None, expected: Lag) -> None:
     assert lag(ahead, behind) == expected
-
-
-@pytest.mark.parametrize(
-    ("replayed", "end", "missing"),
-    [
-        (0x3000060, 0x3000060, 0),
-        (0x3000100, 0x3000060, 0),
-        (0x3000060, 0x3000100, 160),
-        (0x3002000, 0x3002018, 0),  # the header of a page
-        (0x4000000, 0x4000028, 0),  # the header of a file
-        (0x4000000, 0x4000060, 56),
-    ],
-)
-def test_bytes_that_a_standby_lacks_of_a_log_that_has_ended(replayed: int, end: int, missing: int) -> None:
-    assert missing_bytes(replayed, end) == missing
 
 
 def test_a_slot_is_named_as_postgresql_allows() -> None:
@@ -238,21 +215,3 @@ def test_why_the_start_of_one_ends_is_known(health: str, hint: str) -> None:
 )
 def test_reading_what_the_start_of_a_container_says(text: str, expected: StartReport) -> None:
     assert parse_report(text) == expected
-
-
-def control_file(version: int, state: int, checkpoint: int) -> bytes:
-    head = (7).to_bytes(8, "little") + version.to_bytes(4, "little") + bytes(4) + state.to_bytes(4, "little")
-    return head.ljust(32, b"\0") + checkpoint.to_bytes(8, "little") + bytes(200)
-
-
-@pytest.mark.parametrize(
-    ("content", "end"),
-    [
-        (control_file(1300, 1, 0x3000060), 0x3000060),
-        (control_file(1300, 6, 0x3000060), None),  # in production: it was killed
-        (control_file(1700, 1, 0x3000060), None),  # of another major
-        (b"", None),
-    ],
-)
-def test_only_a_server_that_ended_in_good_order_has_an_end(content: bytes, end: int | None) -> None:
-    assert clean_end(content) == end
