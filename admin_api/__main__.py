@@ -13,8 +13,6 @@ LOGGING = {
     "formatters": {"line": {"format": "%(asctime)s %(levelname)s %(name)s: %(message)s"}},
     "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "line"}},
     "root": {"handlers": ["stderr"], "level": "INFO"},
-    # The pool reports every failed attempt; the reconciler says the same once.
-    "loggers": {"psycopg.pool": {"level": "ERROR"}},
 }
 
 

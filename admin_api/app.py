@@ -76,7 +76,6 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
         active_workers=Shared(coordinator, nodes.read_active, timeout_s=settings.request_timeout_s),
         rebalance_status=Shared(coordinator, rebalance_status, timeout_s=settings.request_timeout_s),
     )
-    await coordinator.open()
     loop = asyncio.create_task(reconciler.run(), name="reconciler") if settings.reconciler else None
     try:
         yield

@@ -1,19 +1,20 @@
-"""The API's connections to the coordinator: a pool that waits for it, and requests that end in time."""
+"""What the API asks the coordinator: so many questions at once, each ended in time, and health asked once for all."""
 
 import asyncio
-import select
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, Generic, TypeVar
 
 import psycopg
-from psycopg.rows import TupleRow
-from psycopg_pool import AsyncConnectionPool, PoolTimeout
 
 from admin_api.configuration import Configuration
-from admin_api.settings import APPLICATION_NAME, POOL_MAX_SIZE, POOL_MAX_WAITING, POOL_MIN_SIZE, Settings
+from admin_api.connections import Connections
+from admin_api.recent import Recent
+from admin_api.settings import APPLICATION_NAME, MAX_CHANGES, MAX_CONNECTIONS, MAX_REQUESTS, Settings
 from citus_cluster.errors import CitusClusterError, UnreachableError
 from citus_cluster.model.api_config import ApiConfig
 from citus_cluster.runtime.postgres import Connection, ConnectionInfo, connect
+
+_CANCEL_GRACE_S = 1.0
 
 T = TypeVar("T")
 Work = Callable[[Connection], Awaitable[T]]
@@ -30,102 +31,104 @@ def connection_info(cluster: ApiConfig, configuration: Configuration) -> Connect
     )
 
 
-class _Dialled(psycopg.AsyncConnection[TupleRow]):
-    """Lets the pool connect as everybody else does, with the same errors and what the files say now."""
+class BusyError(CitusClusterError):
+    """Too many requests at once."""
 
-    @classmethod
-    async def connect(  # type: ignore[override]  # the pool alone calls it
-        cls, conninfo: str = "", *, dial: Callable[[], Awaitable[Connection]]
-    ) -> Connection:
-        return await dial()
+    code = "busy"
+    http_status = 503
 
 
 class Coordinator:
-    """Runs work on pooled connections; the pool is open between ``open`` and ``close``."""
+    """Runs work on a few connections that requests share, until ``close``."""
 
     def __init__(self, settings: Settings, configuration: Configuration) -> None:
         self._settings = settings
         self._configuration = configuration
-        self._refusal: CitusClusterError | None = None
-        # One connection is always left for /health.
-        self._turns = asyncio.Semaphore(POOL_MAX_SIZE - 1)
+        self._connections = Connections(self._dial)
+        # One connection is always left for /health, and one more for requests that only read.
+        self._turns = asyncio.Semaphore(MAX_CONNECTIONS - 1)
+        self._changes = asyncio.Semaphore(MAX_CHANGES)
         self._tasks: set[asyncio.Task[Any]] = set()
-        self._pool: AsyncConnectionPool[Any] = AsyncConnectionPool(
-            connection_class=_Dialled,
-            kwargs={"dial": self._dial},
-            min_size=POOL_MIN_SIZE,
-            max_size=POOL_MAX_SIZE,
-            max_waiting=POOL_MAX_WAITING,
-            open=False,
-            check=_check,
-            timeout=settings.connect_timeout_s,
-            # The default goes on for five minutes at growing intervals, and so finds the coordinator late;
-            # given up early, the next request tries at once.
-            reconnect_timeout=settings.connect_timeout_s,
-            name="coordinator",
+        self._sign_of_life = Recent(
+            self._ask_for_life,
+            lambda refusal: settings.health_life_s if refusal is None else settings.refusal_life_s,
         )
-
-    async def open(self) -> None:
-        """Begin to connect; never waits for the coordinator."""
-        await self._pool.open(wait=False)
 
     async def close(self) -> None:
         """End what still runs, and close all connections."""
         for task in self._tasks:
             task.cancel()
-        await self._pool.close(timeout=1)
+        await self._connections.close()
 
     async def run(self, work: Work[T], *, timeout_s: float) -> T:
-        """Run a request's work on a connection; raise TimeoutError after ``timeout_s``.
+        """Run the work of a request that only reads; raise TimeoutError after ``timeout_s``, with all its waiting.
 
-        Raises UnreachableError, or what the coordinator's refusal means, if there is no connection in time.
+        Raises UnreachableError, or what the coordinator's refusal means, if no connection opens in time, and
+        BusyError if too many requests wait already.
         """
+        self._refuse_crowd()
         return await self._bounded(self._in_turn(work), timeout_s)
 
+    async def change(self, work: Work[T], *, timeout_s: float) -> T:
+        """Run the work of a request that changes the cluster, and may take long, as :meth:`run` does."""
+        self._refuse_crowd()
+        return await self._bounded(self._change_in_turn(work), timeout_s)
+
     async def check(self) -> CitusClusterError | None:
-        """Ask the coordinator for a sign of life; return why there is none."""
+        """Tell why the coordinator gives no sign of life, if it does not; it is asked about once a second at most."""
+        return await self._sign_of_life.answer()
+
+    async def _ask_for_life(self) -> CitusClusterError | None:
         try:
-            await self._bounded(
-                self._on_connection(AsyncConnectionPool.check_connection), self._settings.health_timeout_s
-            )
+            await self._bounded(self._on_connection(_ask_nothing), self._settings.health_timeout_s)
         except CitusClusterError as error:
             return error
         except (psycopg.OperationalError, TimeoutError):
-            return self._refusal or self._silence(self._settings.health_timeout_s)
+            timeout_s = self._settings.health_timeout_s
+            return UnreachableError(
+                f"The coordinator did not answer within {timeout_s:g} s.",
+                hint="Is it running? docker compose ps; docker compose logs citus-coordinator",
+            )
         return None
+
+    def _refuse_crowd(self) -> None:
+        if len(self._tasks) >= MAX_REQUESTS:
+            raise BusyError(hint="Try again in some seconds.")
+
+    async def _change_in_turn(self, work: Work[T]) -> T:
+        async with self._changes:
+            return await self._in_turn(work)
 
     async def _in_turn(self, work: Work[T]) -> T:
         async with self._turns:
             return await self._on_connection(work)
 
     async def _on_connection(self, work: Work[T]) -> T:
-        try:
-            connection = await self._pool.getconn()
-        except PoolTimeout:
-            raise self._refusal or self._silence(self._settings.connect_timeout_s) from None
-        try:
+        async with self._connections.lent() as connection:
             return await work(connection)
-        finally:
-            await self._pool.putconn(connection)
 
-    async def _bounded(self, work: Awaitable[T], timeout_s: float) -> T:
-        """Wait for work no longer than this, even if it cannot be cancelled.
+    async def _bounded(self, work: Coroutine[Any, Any, T], timeout_s: float) -> T:
+        """Wait for work no longer than this, even where it cannot be cancelled.
 
-        The driver ends a cancelled query with the server's help, so under a paused server it lasts on:
-        it is left to itself then, and its connection with it.
+        The driver ends a cancelled query with the server's help, which a paused server does not give; what is
+        cancelled a second time ends with its connection.
         """
-        task = asyncio.ensure_future(work)
+        task = asyncio.create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._forget)
         try:
             await asyncio.wait({task}, timeout=timeout_s)
         except asyncio.CancelledError:
-            task.cancel()
+            self._end(task)
             raise
         if not task.done():
-            task.cancel()
+            self._end(task)
             raise TimeoutError
         return task.result()
+
+    def _end(self, task: asyncio.Task[Any]) -> None:
+        task.cancel()
+        asyncio.get_running_loop().call_later(_CANCEL_GRACE_S, task.cancel)
 
     def _forget(self, task: asyncio.Task[Any]) -> None:
         self._tasks.discard(task)
@@ -134,22 +137,8 @@ class Coordinator:
             task.exception()
 
     async def _dial(self) -> Connection:
-        try:
-            info = connection_info(self._configuration.cluster(), self._configuration)
-            connection = await connect(
-                info, timeout_s=self._settings.connect_timeout_s, application_name=APPLICATION_NAME
-            )
-        except CitusClusterError as error:
-            self._refusal = error
-            raise
-        self._refusal = None
-        return connection
-
-    def _silence(self, timeout_s: float) -> UnreachableError:
-        return UnreachableError(
-            f"The coordinator did not answer within {timeout_s:g} s.",
-            hint="Is it running? docker compose ps; docker compose logs citus-coordinator",
-        )
+        info = connection_info(self._configuration.cluster(), self._configuration)
+        return await connect(info, timeout_s=self._settings.connect_timeout_s, application_name=APPLICATION_NAME)
 
 
 class Shared(Generic[T]):
@@ -185,12 +174,5 @@ class Shared(Generic[T]):
             task.exception()
 
 
-async def _check(connection: Connection) -> None:
-    """Refuse a connection that the server has closed; a round trip is made only where it has sent something unasked.
-
-    One whose server has fallen silent shows only by asking, which the request does itself.
-    """
-    line = select.poll()
-    line.register(connection.fileno(), select.POLLIN)
-    if line.poll(0):
-        await AsyncConnectionPool.check_connection(connection)
+async def _ask_nothing(connection: Connection) -> None:
+    await connection.execute("")

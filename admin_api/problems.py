@@ -10,7 +10,6 @@ from http import HTTPStatus
 
 import psycopg
 import psycopg.errors
-import psycopg_pool
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
@@ -21,6 +20,7 @@ from citus_cluster.errors import CitusClusterError
 
 MEDIA_TYPE = "application/problem+json"
 TYPE_PREFIX = "urn:citus-cluster:problem:"
+RETRY_SOON = {"Retry-After": "5"}
 logger = logging.getLogger(__name__)
 
 
@@ -55,7 +55,13 @@ def from_error(error: CitusClusterError) -> JSONResponse:
     """Answer with an error of ours; its class is the kind of problem, its message this occurrence."""
     title = (type(error).__doc__ or error.code).strip().splitlines()[0].rstrip(".")
     return problem(
-        error.http_status, code=error.code, title=title, detail=error.message, hint=error.hint, details=error.details
+        error.http_status,
+        code=error.code,
+        title=title,
+        detail=error.message,
+        hint=error.hint,
+        details=error.details,
+        headers=RETRY_SOON if error.http_status == HTTPStatus.SERVICE_UNAVAILABLE else None,
     )
 
 
@@ -66,7 +72,6 @@ def install(app: FastAPI) -> None:
     app.add_exception_handler(RequestValidationError, _on_invalid_request)
     app.add_exception_handler(HTTPException, _on_http_exception)
     app.add_exception_handler(psycopg.OperationalError, _on_lost_coordinator)
-    app.add_exception_handler(psycopg_pool.TooManyRequests, _on_busy)
     app.add_exception_handler(psycopg.errors.QueryCanceled, _on_timeout)
     app.add_exception_handler(TimeoutError, _on_timeout)
 
@@ -134,12 +139,8 @@ async def _on_lost_coordinator(request: Request, error: Exception) -> JSONRespon
         title="A server does not answer",
         detail="The connection to the coordinator was lost during the request.",
         hint="Try again when GET /health says ok.",
-        headers={"Retry-After": "5"},
+        headers=RETRY_SOON,
     )
-
-
-async def _on_busy(request: Request, error: Exception) -> JSONResponse:
-    return problem(503, code="busy", title="Too many requests at once", headers={"Retry-After": "5"})
 
 
 async def _on_timeout(request: Request, error: Exception) -> JSONResponse:

@@ -20,9 +20,12 @@ OPEN_PATHS = frozenset({"/health"})
 """Paths that need no token; every other one does, also those that do not exist."""
 API_PREFIX = "/api/v1"
 
-POOL_MIN_SIZE = 1
-POOL_MAX_SIZE = 4
-POOL_MAX_WAITING = 100
+MAX_CONNECTIONS = 4
+"""To the coordinator, beside the reconciler's own."""
+MAX_CHANGES = 2
+"""So many connections at most serve requests that change the cluster, which may take minutes."""
+MAX_REQUESTS = 100
+"""So many requests at most wait for the coordinator or its answer; the next one is told to come back later."""
 
 
 @dataclass(frozen=True)
@@ -36,6 +39,10 @@ class Settings:
     connect_timeout_s: float = 3
     """How long a request waits for the coordinator before it is told that there is none."""
     health_timeout_s: float = 2
+    health_life_s: float = 1
+    """For so long everybody gets the same answer to whether the coordinator gives a sign of life."""
+    refusal_life_s: float = 0.2
+    """The same while it gives none: shorter, so that its return is seen at once."""
     request_timeout_s: float = 15
     """The longest that a request which only reads may take; the server gives up a little earlier."""
     plan_timeout_s: float = 120

@@ -54,7 +54,7 @@ async def register(node: NewNode, parts: PartsOf, response: Response) -> Node:
             wait_for_lock_s=settings.lock_timeout_s,
         )
 
-    result = await parts.coordinator.run(work, timeout_s=settings.change_timeout_s)
+    result = await parts.coordinator.change(work, timeout_s=settings.change_timeout_s)
     parts.reconciler.wake()
     if result.outcome in {Outcome.PENDING, Outcome.WITHDRAWN}:
         raise WorkerUnreachableError(f"{worker} was not registered: {result.reason}.")

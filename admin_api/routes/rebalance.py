@@ -32,7 +32,7 @@ async def start(parts: PartsOf, response: Response, wanted: RebalanceRequest | N
     async def work(connection: Connection) -> int | None:
         return await rebalance.start(connection, options, ignore)
 
-    job_id = await parts.coordinator.run(work, timeout_s=parts.settings.plan_timeout_s)
+    job_id = await parts.coordinator.change(work, timeout_s=parts.settings.plan_timeout_s)
     if job_id is None:
         response.status_code = 200
     else:

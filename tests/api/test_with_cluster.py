@@ -6,12 +6,14 @@ import os
 import secrets
 import socket
 import time
-from collections.abc import Callable, Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import SimpleNamespace
 
 import docker
+import httpx
 import psycopg
 import pytest
 from api_support import Api, ApiFiles, serve
@@ -26,7 +28,7 @@ from admin_api.app import create_app
 from admin_api.configuration import Configuration
 from admin_api.coordinator import Coordinator, Shared
 from admin_api.routes import health
-from admin_api.settings import APPLICATION_NAME
+from admin_api.settings import APPLICATION_NAME, MAX_CONNECTIONS
 from citus_cluster.model.api_config import ApiConfig
 from citus_cluster.model.disks import Disk
 from citus_cluster.model.nodes import NodeAddress
@@ -70,6 +72,12 @@ class Cluster:
         ) as connection:
             cursor = connection.execute(statement.encode())
             return cursor.fetchall() if cursor.description else []
+
+    def answers(self) -> bool:
+        try:
+            return self.sql("SELECT 1") == [(1,)]
+        except psycopg.OperationalError:
+            return False
 
     def want(self, *workers: NodeAddress) -> None:
         """Write the desired workers, as the generator does."""
@@ -118,6 +126,11 @@ def eventually(is_so: Callable[[], bool], timeout_s: float = 60) -> None:
 
 def healthy(api: Api) -> Callable[[], bool]:
     return lambda: api.client.get("/health").status_code == 200
+
+
+def unhealthy(api: Api) -> Callable[[], bool]:
+    """The same answer is good for a second."""
+    return lambda: api.client.get("/health").status_code == 503
 
 
 def active(api: Api) -> list[tuple[str, int]]:
@@ -181,7 +194,6 @@ def test_who_waits_at_the_same_time_shares_one_question_that_begins_afterwards(c
     async def scenario() -> None:
         coordinator = Coordinator(settings, Configuration(settings))
         shared = Shared(coordinator, work, timeout_s=20)
-        await coordinator.open()
         try:
             assert await asyncio.gather(*(shared.answer() for _ in range(20))) == [1] * 20
             assert await begun.get() == 1
@@ -213,7 +225,6 @@ def test_what_keeps_a_question_from_an_answer_reaches_all_and_the_next_one_is_as
         nonlocal statement
         coordinator = Coordinator(settings, Configuration(settings))
         shared = Shared(coordinator, work, timeout_s=20)
-        await coordinator.open()
         try:
             answers = await asyncio.gather(*(shared.answer() for _ in range(3)), return_exceptions=True)
             assert [type(answer) for answer in answers] == [psycopg.errors.DivisionByZero] * 3
@@ -341,6 +352,7 @@ def test_an_unknown_strategy_is_refused(cluster: Cluster, api: Api) -> None:
 def test_it_recovers_when_the_coordinator_comes_back(cluster: Cluster, api: Api) -> None:
     coordinator = cluster.containers[COORDINATOR.host]
     coordinator.stop(timeout=20)
+    eventually(unhealthy(api))
     response = api.client.get("/health")
     assert (response.status_code, response.json()["status"]) == (503, "degraded")
     began = time.monotonic()
@@ -356,7 +368,8 @@ def test_a_paused_coordinator_holds_nobody_up(cluster: Cluster, api: Api) -> Non
     coordinator = cluster.containers[COORDINATOR.host]
     coordinator.pause()
     try:
-        # More than the pool has connections: each must be answered, also when all of them hang.
+        eventually(unhealthy(api))
+        # More than there are connections: each must be answered, also when all of them hang.
         for _ in range(6):
             began = time.monotonic()
             assert api.client.get("/health").status_code == 503
@@ -373,10 +386,63 @@ def test_a_paused_coordinator_holds_nobody_up(cluster: Cluster, api: Api) -> Non
     assert len(active(api)) == 3
 
 
+async def ask_many(api: Api, paths: Sequence[str], count: int, *, at_once: int = 50) -> Counter[tuple[str, int]]:
+    """Send so many requests; give how many of each path had which status."""
+    limits = httpx.Limits(max_connections=at_once)
+    async with httpx.AsyncClient(
+        base_url=f"http://127.0.0.1:{api.port}", timeout=60, trust_env=False, limits=limits
+    ) as client:
+
+        async def ask(path: str) -> tuple[str, int]:
+            # /health is asked as everybody may.
+            headers = api.read if path.startswith("/api") else {}
+            return path, (await client.get(path, headers=headers)).status_code
+
+        return Counter(await asyncio.gather(*(ask(path) for path in itertools.islice(itertools.cycle(paths), count))))
+
+
+def test_a_crowd_costs_the_coordinator_little_and_holds_nobody_up(cluster: Cluster, api: Api) -> None:
+    cluster.want(FIRST, SECOND)
+    eventually(healthy(api))
+    paths = ["/health", "/health", "/api/v1/services", "/api/v1/nodes/active"]
+    seen = asyncio.run(ask_many(api, paths, 1200, at_once=300))
+    assert {status for _, status in seen} == {200}, seen
+    sessions = cluster.sql(f"SELECT pid FROM pg_stat_activity WHERE application_name = '{APPLICATION_NAME}'")
+    # The reconciler has one of its own.
+    assert len(sessions) <= MAX_CONNECTIONS + 1
+
+
+@pytest.mark.parametrize("way", ["stop", "pause"])
+def test_many_requests_during_an_outage_do_not_outlast_it(cluster: Cluster, way: str) -> None:
+    """Times are a thousandth of those of a real outage of ten minutes: whatever gives up at some time has done so."""
+    cluster.want(FIRST, SECOND)
+    coordinator = cluster.containers[COORDINATOR.host]
+    settings = cluster.files.settings(connect_timeout_s=0.5, health_timeout_s=0.5, request_timeout_s=0.8)
+    with serve(create_app(settings)) as api:
+        eventually(healthy(api))
+        before = active(api)
+        if way == "stop":
+            coordinator.stop(timeout=20)
+        else:
+            coordinator.pause()
+        try:
+            eventually(unhealthy(api))
+            seen = asyncio.run(ask_many(api, ["/health", "/api/v1/nodes/active", "/api/v1/services"], 500))
+            assert {status for path, status in seen if path != "/api/v1/services"} <= {503, 504}, seen
+        finally:
+            if way == "stop":
+                coordinator.start()
+            else:
+                coordinator.unpause()
+        eventually(cluster.answers)
+        eventually(healthy(api), timeout_s=15)
+        assert active(api) == before
+
+
 def test_a_refused_password_is_named_and_not_repeated(cluster: Cluster, api: Api, tmp_path: Path) -> None:
     here = ApiConfig("citus", "postgres", "postgres", NodeAddress("127.0.0.1", cluster.port), COORDINATOR)
     files = ApiFiles.write(tmp_path, here, password="not-the-password")
-    with serve(create_app(files.settings(connect_timeout_s=1))) as other:
+    with serve(create_app(files.settings())) as other:
         response = other.client.get("/api/v1/nodes/active", headers=other.read)
         assert (response.status_code, response.json()["code"]) == (503, "authentication-failed")
         health = other.client.get("/health")

@@ -121,8 +121,6 @@ def check_doors(path: Path, name: str) -> None:
         of_driver = {node.attr for node in used if isinstance(node.value, ast.Name) and node.value.id == "psycopg"}
         assert {word for word in of_driver if not word.endswith("Error")} <= {"errors"}, name
         assert not {"execute", "executemany", "cursor"} & {node.attr for node in used}, name
-    if "psycopg_pool" in packages:
-        assert name.startswith("admin_api/")
     if "subprocess" in packages:
         assert name.startswith("citus_cluster/runtime/")
     if packages & {"typer", "rich", "click"}:
