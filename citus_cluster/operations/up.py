@@ -23,6 +23,7 @@ from citus_cluster.model.nodes import NodeResult, Outcome
 from citus_cluster.model.registration import RegisteredNode
 from citus_cluster.model.topology import Node
 from citus_cluster.operations.access import Access, access
+from citus_cluster.operations.api_ready import ApiWait
 from citus_cluster.operations.directory import Directory
 from citus_cluster.operations.images import get_images, late_companions
 from citus_cluster.operations.nodes import reconcile
@@ -37,7 +38,6 @@ from citus_cluster.operations.unwanted import stop_departed, stop_unwanted
 from citus_cluster.operations.verify import verify
 from citus_cluster.render.bundle import CONFIG_FOLDER
 from citus_cluster.runtime import secrets
-from citus_cluster.runtime.api_health import probe_api
 from citus_cluster.runtime.cassandra_ring import OPTIONS
 from citus_cluster.runtime.citus_nodes import read_registry
 from citus_cluster.runtime.compose import ComposeError
@@ -160,7 +160,7 @@ async def _start_citus(
     told = tuple(name for name in directory.topology.service_names if name in reloaded and name not in changed)
     for service in told:
         emit(Event(f"reload:{service}", EventKind.DONE, f"{service} has read its changed settings"))
-    nodes, drained = await _complete(directory, watch, emit, deadline=deadline, timeout_s=timeout_s)
+    nodes, drained = await _complete(directory, watch, found.containers, emit, deadline=deadline, timeout_s=timeout_s)
     return UpResult(
         cluster=directory.topology.name,
         seconds=round(time.monotonic() - started, 2),
@@ -226,22 +226,22 @@ async def _wait_for_companions(
 
 
 async def _complete(
-    directory: Directory, watch: Watch, emit: Emit, *, deadline: float, timeout_s: float
+    directory: Directory,
+    watch: Watch,
+    before: Iterable[Container],
+    emit: Emit,
+    *,
+    deadline: float,
+    timeout_s: float,
 ) -> tuple[tuple[NodeResult, ...], tuple[str, ...]]:
     """Register and verify, and meanwhile wait for the admin API's own check; give the drained workers by name too."""
     topology = directory.topology
-    api = topology.admin_api
-
-    async def wait_for_api() -> None:
-        if api:
-            knocks = {api.service: _knock_at_api(topology.connect_host, api.host_port)}
-            await wait_until_ready(watch, knocks, emit, deadline=deadline, timeout_s=timeout_s)
-
+    api = ApiWait(topology, watch, before, emit, deadline=deadline, timeout_s=timeout_s)
     if topology.coordinator is None:
-        await wait_for_api()
+        await api.ready()
         return (), ()
     async with await connect(directory.coordinator(), timeout_s=_KNOCK_TIMEOUT_S * 5) as conn:
-        waiting = asyncio.create_task(wait_for_api())
+        waiting = asyncio.create_task(api.ready())
         try:
             nodes = await _register(directory, topology.coordinator, conn, emit, deadline)
             expected = [node.address for node in nodes if node.outcome is not Outcome.WITHDRAWN]
@@ -252,7 +252,7 @@ async def _complete(
                 registered = (await read_registry(conn)).nodes
             drained = _tell_drained(directory, registered, emit)
             await stop_departed(directory, watch.engine, registered, emit)
-            await waiting
+            await api.ready_beside_verified(waiting)
         finally:
             waiting.cancel()
             await asyncio.gather(waiting, return_exceptions=True)
@@ -448,13 +448,6 @@ def last_change(root: Path, config: str) -> datetime:
 def _knock_with(question: bytes, host: str, port: int) -> Knock:
     async def knock() -> HealthProbe:
         return HealthProbe(await in_thread(answers, host, port, question, timeout_s=_KNOCK_TIMEOUT_S), "")
-
-    return knock
-
-
-def _knock_at_api(host: str, port: int) -> Knock:
-    async def knock() -> HealthProbe:
-        return await in_thread(probe_api, host, port, timeout_s=_KNOCK_TIMEOUT_S)
 
     return knock
 

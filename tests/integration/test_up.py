@@ -128,6 +128,13 @@ def test_the_admin_api_is_ready_too_and_is_stopped_once_it_is_not_wanted(fresh: 
     assert (found.state, found.problems) == (State.OK, ())
     assert "admin-api" in {service.service for service in found.services}
 
+    # It hangs: its container runs on, and nothing but a restart helps.
+    fresh.docker("kill", "--signal=STOP", fresh.container("admin-api"))
+    events = Events()
+    assert _up(fresh, timeout_s=180, events=events).changed == ("admin-api",)
+    assert events.of("restart:admin-api") == [EventKind.WARNING]
+    assert events.of("ready:admin-api")[-1] is EventKind.DONE
+
     fresh.setup("--services=citus", "--yes")
     _up(fresh)
     assert fresh.docker("inspect", "-f", "{{.State.Status}}", fresh.container("admin-api")).out.strip() == "exited"
