@@ -4,7 +4,8 @@ import logging.config
 
 import uvicorn
 
-from admin_api.settings import HTTP_HOST, HTTP_PORT, SHUTDOWN_TIMEOUT_S
+from admin_api.server import OPTIONS
+from admin_api.settings import HTTP_HOST, HTTP_PORT
 from citus_cluster.runtime.environment import drop_libpq_variables
 
 LOGGING = {
@@ -25,11 +26,7 @@ def main() -> None:
         factory=True,
         host=HTTP_HOST,
         port=HTTP_PORT,
-        log_config=None,
-        access_log=False,
-        server_header=False,
-        ws="none",
-        timeout_graceful_shutdown=SHUTDOWN_TIMEOUT_S,
+        **OPTIONS,
     )
 
 

@@ -10,10 +10,12 @@ from fastapi import APIRouter, FastAPI, Security
 
 from admin_api import problems
 from admin_api.auth import RequireToken, bearer
+from admin_api.bodies import LimitBody
 from admin_api.companions import CompanionWatch
 from admin_api.configuration import Configuration
 from admin_api.coordinator import Coordinator, Shared
 from admin_api.dependencies import Parts
+from admin_api.methods import AnswerHead
 from admin_api.reconciler import Reconciler
 from admin_api.routes import health, nodes, rebalance, services
 from admin_api.schemas import COMMON_PROBLEMS, Problem
@@ -43,7 +45,10 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     api.include_router(services.router)
     app.include_router(api)
     app.include_router(health.router)
+    # The one that was added last is the first to see a request.
+    app.add_middleware(LimitBody, timeout_s=settings.body_timeout_s)
     app.add_middleware(RequireToken, configuration=configuration)
+    app.add_middleware(AnswerHead)
     problems.install(app)
     return app
 

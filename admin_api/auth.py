@@ -14,7 +14,7 @@ from admin_api.settings import OPEN_PATHS
 from citus_cluster.errors import CitusClusterError
 from citus_cluster.model.api_config import ApiTokens, hash_token
 
-SAFE_METHODS = frozenset({"GET", "HEAD"})
+SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 
 bearer = HTTPBearer(
     auto_error=False,

@@ -48,6 +48,7 @@ class Coordinator:
         # One connection is always left for /health, and one more for requests that only read.
         self._turns = asyncio.Semaphore(MAX_CONNECTIONS - 1)
         self._changes = asyncio.Semaphore(MAX_CHANGES)
+        self._health = asyncio.Semaphore(1)
         self._tasks: set[asyncio.Task[Any]] = set()
         self._sign_of_life = Recent(
             self._ask_for_life,
@@ -80,7 +81,7 @@ class Coordinator:
 
     async def _ask_for_life(self) -> CitusClusterError | None:
         try:
-            await self._bounded(self._on_connection(_ask_nothing), self._settings.health_timeout_s)
+            await self._bounded(self._ask_nothing(), self._settings.health_timeout_s)
         except CitusClusterError as error:
             return error
         except (psycopg.OperationalError, TimeoutError):
@@ -90,6 +91,11 @@ class Coordinator:
                 hint="Is it running? docker compose ps; docker compose logs citus-coordinator",
             )
         return None
+
+    async def _ask_nothing(self) -> None:
+        # One that was given up may still be ending.
+        async with self._health, self._connections.lent() as connection:
+            await connection.execute("")
 
     def _refuse_crowd(self) -> None:
         if len(self._tasks) >= MAX_REQUESTS:
@@ -172,7 +178,3 @@ class Shared(Generic[T]):
         if not task.cancelled():
             # Marks the error as seen, if nobody waits any more.
             task.exception()
-
-
-async def _ask_nothing(connection: Connection) -> None:
-    await connection.execute("")

@@ -10,12 +10,13 @@ from http import HTTPStatus
 
 import psycopg
 import psycopg.errors
-from fastapi import FastAPI, Request
+from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from admin_api.methods import allowed
 from citus_cluster.errors import CitusClusterError
 
 MEDIA_TYPE = "application/problem+json"
@@ -111,15 +112,33 @@ async def _on_citus_cluster_error(request: Request, error: Exception) -> JSONRes
     return from_error(error)
 
 
-async def _on_http_exception(request: Request, error: Exception) -> JSONResponse:
+async def _on_http_exception(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)  # noqa: S101
+    if error.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
+        # The router's own answer names the methods of one of the path's routes.
+        headers = {"Allow": allowed(request)}
+        return (
+            Response(status_code=204, headers=headers) if request.method == "OPTIONS" else problem(405, headers=headers)
+        )
     phrase = HTTPStatus(error.status_code).phrase
     detail = error.detail if error.detail != phrase else None
+    match error.__cause__:
+        case UnicodeDecodeError():
+            detail = "The body is not UTF-8."
+        case RecursionError():
+            detail = "The body is nested too deeply."
     return problem(error.status_code, detail=detail, headers=error.headers)
 
 
 async def _on_invalid_request(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, RequestValidationError)  # noqa: S101
+    if isinstance(error.body, bytes):
+        # Only what does not call itself JSON is left as it came.
+        return problem(
+            415,
+            detail="The body must be JSON, and the header Content-Type must say so.",
+            hint="Send the header 'Content-Type: application/json'; curl -d sends another one by itself.",
+        )
     # The input itself stays out: it may be a secret in the wrong place.
     errors = [{"location": list(found["loc"]), "message": found["msg"]} for found in error.errors()]
     return problem(

@@ -4,7 +4,7 @@ from enum import StrEnum
 from http import HTTPStatus
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StrictBool
 
 from admin_api.problems import MEDIA_TYPE
 from citus_cluster.model.companion_status import Condition
@@ -24,7 +24,11 @@ def _host(value: str) -> str:
 
 
 Host = Annotated[
-    str, AfterValidator(_host), Field(description="Name or address under which every node of the cluster reaches it.")
+    str,
+    AfterValidator(_host),
+    Field(
+        min_length=1, max_length=253, description="Name or address under which every node of the cluster reaches it."
+    ),
 ]
 Port = Annotated[int, Field(ge=1, le=65535, strict=True)]
 
@@ -56,6 +60,9 @@ def problems(*statuses: int) -> Responses:
     return {status: {"description": HTTPStatus(status).phrase, "content": content} for status in statuses}
 
 
+BODY_PROBLEMS = (400, 408, 413, 415, 422)
+"""What may be wrong with a body: not readable, too slow, too large, not JSON, not valid."""
+
 COMMON_PROBLEMS = problems(401, 403, 500, 503, 504)
 
 
@@ -68,6 +75,8 @@ class ActiveNode(BaseModel):
 
 class NewNode(Input):
     """A worker that is to be registered."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [{"host": "citus-worker4", "port": 5432}]})
 
     host: Host
     port: Port = 5432
@@ -162,11 +171,13 @@ class Health(BaseModel):
 class RebalanceRequest(Input):
     """Arguments of citus_rebalance_start(); without a strategy, the cluster's default is taken."""
 
+    model_config = ConfigDict(json_schema_extra={"examples": [{"strategy": "by_disk_size", "mode": "auto"}]})
+
     strategy: str | None = Field(default=None, min_length=1, max_length=63)
     mode: TransferMode = TransferMode.AUTO
-    drain_only: bool = False
-    parallel_transfer_reference_tables: bool = False
-    parallel_transfer_colocated_shards: bool = False
+    drain_only: StrictBool = False
+    parallel_transfer_reference_tables: StrictBool = False
+    parallel_transfer_colocated_shards: StrictBool = False
 
 
 class RebalanceStarted(BaseModel):

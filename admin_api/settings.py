@@ -43,6 +43,8 @@ class Settings:
     """For so long everybody gets the same answer to whether the coordinator gives a sign of life."""
     refusal_life_s: float = 0.2
     """The same while it gives none: shorter, so that its return is seen at once."""
+    body_timeout_s: float = 10
+    """How long a client may take to send the body of a request."""
     request_timeout_s: float = 15
     """The longest that a request which only reads may take; the server gives up a little earlier."""
     plan_timeout_s: float = 120

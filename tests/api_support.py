@@ -14,6 +14,7 @@ import pytest
 import uvicorn
 from fastapi import FastAPI
 
+from admin_api.server import OPTIONS
 from admin_api.settings import Settings
 from citus_cluster.model.api_config import CLUSTER_FILE, TOKENS_FILE, ApiConfig, ApiTokens, hash_token
 
@@ -67,12 +68,12 @@ class Api:
 
 
 @contextmanager
-def serve(app: FastAPI) -> Iterator[Api]:
-    """Run an app on a free port of this machine, lifespan and all."""
+def serve(app: FastAPI, **options: object) -> Iterator[Api]:
+    """Run an app on a free port of this machine, lifespan and all, as the container does but for ``options``."""
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         port = listener.getsockname()[1]
-        config = uvicorn.Config(app, log_config=None, access_log=False, ws="none", timeout_graceful_shutdown=3)
+        config = uvicorn.Config(app, **OPTIONS | options)
         server = uvicorn.Server(config)
         thread = threading.Thread(target=server.run, args=([listener],))
         # The socket listens from here on, so that the first request waits for the app instead of failing.

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from fastapi import APIRouter, Response
 
 from admin_api.dependencies import PartsOf
-from admin_api.schemas import ActiveNode, NewNode, Node, problems
+from admin_api.schemas import BODY_PROBLEMS, ActiveNode, NewNode, Node, problems
 from citus_cluster.errors import WorkerUnreachableError
 from citus_cluster.model.events import ignore
 from citus_cluster.model.nodes import NodeAddress, NodeResult, Outcome
@@ -32,7 +32,7 @@ async def read_active(connection: Connection) -> Sequence[tuple[str, int]]:
     summary="Register a worker, also one that was removed or disabled before",
     responses={
         200: {"model": Node, "description": "It was registered already, or is active again."},
-        **problems(409, 422, 502),
+        **problems(*BODY_PROBLEMS, 409, 502),
     },
 )
 async def register(node: NewNode, parts: PartsOf, response: Response) -> Node:

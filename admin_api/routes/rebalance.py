@@ -5,7 +5,7 @@ from typing import Any
 from fastapi import APIRouter, Response
 
 from admin_api.dependencies import PartsOf
-from admin_api.schemas import RebalanceRequest, RebalanceStarted, problems
+from admin_api.schemas import BODY_PROBLEMS, RebalanceRequest, RebalanceStarted, problems
 from admin_api.settings import API_PREFIX
 from citus_cluster.model.events import ignore
 from citus_cluster.model.rebalance import RebalanceOptions
@@ -22,7 +22,7 @@ router = APIRouter(prefix=PATH, tags=["rebalance"])
     summary="Start to rebalance the shards in the background",
     responses={
         200: {"model": RebalanceStarted, "description": "Nothing is to be moved; no job was started."},
-        **problems(409, 422),
+        **problems(*BODY_PROBLEMS, 409),
     },
 )
 async def start(parts: PartsOf, response: Response, wanted: RebalanceRequest | None = None) -> RebalanceStarted:

@@ -161,10 +161,11 @@ async def _start_citus(
     for service in told:
         emit(Event(f"reload:{service}", EventKind.DONE, f"{service} has read its changed settings"))
     nodes, drained = await _complete(directory, watch, found.containers, emit, deadline=deadline, timeout_s=timeout_s)
+    now = await in_thread(engine.project_containers, directory.topology.name)
     return UpResult(
         cluster=directory.topology.name,
         seconds=round(time.monotonic() - started, 2),
-        changed=changed,
+        changed=_changed(found.containers, now),
         reloaded=told,
         nodes=nodes,
         verified=directory.topology.coordinator is not None,

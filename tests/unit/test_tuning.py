@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from admin_api.settings import POOL_MAX_SIZE
+from admin_api.settings import MAX_CONNECTIONS
 from citus_cluster.errors import DoesNotFitError
 from citus_cluster.model import parameter_names
 from citus_cluster.model.budget import OWN_SESSIONS, PAIR_SESSIONS, SUPERUSER_RESERVED, Server, load_of
@@ -159,7 +159,7 @@ def test_clients_of_the_pair_find_their_number_beside_the_tools_own_sessions_and
 
 def test_the_admin_apis_sessions_are_counted() -> None:
     the_reconciler, status, a_waiting_command, health_checks = 1, AT_ONCE, 1, 2
-    assert POOL_MAX_SIZE + the_reconciler + status + a_waiting_command + health_checks <= OWN_SESSIONS
+    assert MAX_CONNECTIONS + the_reconciler + status + a_waiting_command + health_checks <= OWN_SESSIONS
 
 
 @pytest.mark.parametrize(
