@@ -262,6 +262,19 @@ def host_ports(spec: ClusterSpec) -> list[tuple[int, str]]:
     return ports
 
 
+_PORT_FLAGS = {
+    Service.ADMIN_API: "--admin-port",
+    Service.PG14: "--pg14-port",
+    Service.REDIS: "--redis-port",
+    Service.CASSANDRA: "--cassandra-port",
+}
+
+
+def port_flag(service: str) -> str:
+    """Option of the set-up that chooses the host port of a Compose service."""
+    return next((flag for kind, flag in _PORT_FLAGS.items() if service.startswith(kind.value)), "--port")
+
+
 def _port_problems(spec: ClusterSpec) -> Iterator[str]:
     taken: dict[int, str] = {}
     ports = host_ports(spec)
@@ -273,6 +286,7 @@ def _port_problems(spec: ClusterSpec) -> Iterator[str]:
         yield f"ports: {service} would get port {port}{others}; ports go from 1 to 65535: choose another --port"
     for port, service in ports:
         if port in taken:
-            yield f"ports: {taken[port]} and {service} would both get port {port}: give one of them another"
+            flags = " or ".join(dict.fromkeys((port_flag(taken[port]), port_flag(service))))
+            yield f"ports: {taken[port]} and {service} would both get port {port}: choose another {flags}"
         else:
             taken[port] = service

@@ -10,7 +10,7 @@ from typing import Any
 
 from citus_cluster.errors import CitusClusterError, EngineUnavailableError, PreflightError
 from citus_cluster.model.log_space import LogSpace, describe, log_space, needed_mb
-from citus_cluster.model.topology import Topology
+from citus_cluster.model.topology import Topology, port_flag
 from citus_cluster.model.units import size
 from citus_cluster.operations.directory import Directory, compare_files, compose_drift
 from citus_cluster.render.bundle import COMPOSE_FILE, CONFIG_FOLDER
@@ -25,12 +25,6 @@ MINIMUM_ENGINE = (20, 10)
 # server's logs and a margin (judgement).
 _LEAST_FREE_MB_PER_NODE = 256
 _MB = 1024 * 1024
-_PORT_FLAGS = {
-    "admin-api": "--admin-port",
-    "pg14": "--pg14-port",
-    "redis": "--redis-port",
-    "cassandra": "--cassandra-port",
-}
 
 
 class Severity(StrEnum):
@@ -286,11 +280,10 @@ def _port_findings(
         holders = engine.published_ports() if holders is None else holders
         container = holders.get(port)
         owner = f"container {container}" if container else host.port_owner(port) or "a process that is not yours to see"
-        flag = next((flag for prefix, flag in _PORT_FLAGS.items() if service.startswith(prefix)), "--port")
         yield _error(
             "port-taken",
             f"{service}: port {port} on {address} is in use by {owner}.",
-            f"Stop that, or choose another {flag}.",
+            f"Stop that, or choose another {port_flag(service)}.",
         )
 
 

@@ -15,7 +15,7 @@ from citus_cluster.model.effects import Effect, effects
 from citus_cluster.model.identity import identity_of, refuse_immutable, without_removed
 from citus_cluster.model.names import volume_name
 from citus_cluster.model.services import Service
-from citus_cluster.model.spec import ClusterSpec, Replication
+from citus_cluster.model.spec import DEFAULT_PG14_PORT, ClusterSpec, Replication
 from citus_cluster.model.topology import Topology, resolve
 from citus_cluster.model.yaml_text import load_yaml
 from citus_cluster.operations.directory import compare_files
@@ -101,8 +101,8 @@ def plan_setup(request: SetupRequest, *, connect_engine: Callable[[], Engine] = 
     """
     machine = Machine(connect_engine)
     previous = files.read_manifest(request.root)
-    spec = merged_spec(request, previous, machine)
-    spec = resolved_spec(spec, request, machine)
+    asked = merged_spec(request, previous, machine)
+    spec = resolved_spec(asked, request, machine)
     topology, warnings = resolve(
         spec,
         memory_mb=spec.resources.memory_mb or 0,
@@ -132,7 +132,7 @@ def plan_setup(request: SetupRequest, *, connect_engine: Callable[[], Engine] = 
         secrets=made,
         effects=_effects(changes, previous),
         warnings=(*warnings, *_warnings(request, spec, topology, previous)),
-        notes=(*_notes(machine), *_notes_of_request(request, spec, previous, machine)),
+        notes=(*_notes(machine), *_notes_of_ports(asked, spec), *_notes_of_request(request, spec, previous, machine)),
         identity=identity,
         previous=previous,
     )
@@ -260,6 +260,17 @@ def _warnings(
     if topology.coordinator and not topology.workers:
         found.append("No workers: the coordinator holds the shards itself.")
     return found
+
+
+def _notes_of_ports(asked: ClusterSpec, spec: ClusterSpec) -> Iterator[str]:
+    """Say where the pair is, when nobody chose its ports and they are not the usual ones."""
+    first = spec.ports.pg14
+    if Service.PG14 in spec.wanted and asked.ports.pg14 is None and first not in {None, DEFAULT_PG14_PORT}:
+        usual = f"{DEFAULT_PG14_PORT} and {DEFAULT_PG14_PORT + 1}"
+        yield (
+            f"The PostgreSQL 14 pair gets ports {first} and {(first or 0) + 1} instead of {usual}, which the Citus "
+            f"nodes may need (--port={spec.ports.citus}). Choose others with --pg14-port."
+        )
 
 
 def _notes_of_request(

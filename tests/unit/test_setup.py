@@ -574,3 +574,18 @@ def test_no_secret_is_written_elsewhere(whole: Path) -> None:
     for path in [path for path in found if path.startswith("generated/secrets/")]:
         secret = found[path]
         assert [other for other, content in found.items() if secret in content] == [path]
+
+
+def test_a_pair_that_gives_way_to_citus_says_where_it_is_now(tmp_path: Path) -> None:
+    moved = set_up(tmp_path / "moved", {"workers": 1, "services": ["citus", "pg14"], "ports.citus": 5432})
+    (note,) = [note for note in moved.notes if "PostgreSQL 14 pair" in note]
+    assert "ports 5430 and 5431 instead of 5432 and 5433" in note
+    assert "--port=5432" in note and "--pg14-port" in note
+    assert not any("pair" in note for note in plan(tmp_path / "moved", {"workers": 2}).notes)
+    for ports in ({}, {"ports.citus": 5432, "ports.pg14": 6000}):
+        made = plan(tmp_path / "usual", {"workers": 1, "services": ["citus", "pg14"], **ports})
+        assert not any("pair" in note for note in made.notes)
+    # Saved since, the pair stays where it is, and Citus cannot move there unless the pair moves too.
+    error = refused(tmp_path / "moved", SpecError, {"ports.citus": 5430})
+    assert "citus-coordinator and pg14-primary would both get port 5430" in error.details[0]
+    assert "--pg14-port" in error.details[0]

@@ -91,8 +91,8 @@ def test_the_pair_of_postgresql_14_gives_way_to_citus(base: int, primary: int) -
 
 def test_a_given_port_of_the_pair_that_clashes_is_refused() -> None:
     assert problems_of(services=["citus", "pg14"], ports={"pg14": 5434}) == (
-        "ports: citus-coordinator and pg14-primary would both get port 5434: give one of them another",
-        "ports: citus-worker1 and pg14-replica would both get port 5435: give one of them another",
+        "ports: citus-coordinator and pg14-primary would both get port 5434: choose another --port or --pg14-port",
+        "ports: citus-worker1 and pg14-replica would both get port 5435: choose another --port or --pg14-port",
     )
 
 
@@ -106,7 +106,7 @@ def test_default_ports_of_every_service_never_meet() -> None:
 
 def test_two_services_on_one_port() -> None:
     assert problems_of(workers=3, ports={"admin_api": 5436}) == (
-        "ports: citus-worker2 and admin-api would both get port 5436: give one of them another",
+        "ports: citus-worker2 and admin-api would both get port 5436: choose another --port or --admin-port",
     )
 
 
