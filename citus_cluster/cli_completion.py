@@ -30,7 +30,8 @@ class Shell(StrEnum):
 
 # What lists names, in POSIX words that all three shells take; errors (no cluster here) are nobody's business.
 _WORKERS = r"sed -n 's/^  \(citus-worker[0-9]*\):$/\1/p' docker-compose.yml 2>/dev/null"
-_PG14 = r"sed -n 's/^  \(pg14-[a-z]*\):$/\1/p' docker-compose.yml 2>/dev/null"
+_SERVICES = r"sed -n '/^services:/,/^[^ ]/s/^  \([a-z0-9-]*\):$/\1/p' docker-compose.yml 2>/dev/null"
+_PG14 = r"sed -n '/^services:/,/^[^ ]/s/^  \(pg14-[a-z]*\):$/\1/p' docker-compose.yml 2>/dev/null"
 _ROLES = r"command ls generated/secrets/roles 2>/dev/null | sed -n 's/^\([a-z_][a-z0-9_-]*\)_password$/\1/p'"
 # By the first word of the command, and the parameter.
 _NAMES = {

@@ -15,9 +15,10 @@ from citus_cluster import console, console_cluster
 from citus_cluster.cli_cluster import DsnOption, ModeOption, connected, following, recorded
 from citus_cluster.cli_options import DirectoryOption, Format, FormatOption, choose_format, option
 from citus_cluster.errors import ConsentNeededError, ExitStatus, UsageError
-from citus_cluster.model.leaving import count, resolve_name
+from citus_cluster.model.leaving import resolve_name
 from citus_cluster.model.nodes import NodeAddress
 from citus_cluster.model.rebalance import TransferMode
+from citus_cluster.model.units import count
 from citus_cluster.operations import drain, leaving, removal
 from citus_cluster.operations.directory import Directory, load
 from citus_cluster.operations.drain import Drained, DrainPlan

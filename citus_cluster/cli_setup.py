@@ -33,6 +33,7 @@ from citus_cluster.model.spec import (
     parse_spec,
 )
 from citus_cluster.model.tuning import Storage, Workload
+from citus_cluster.model.units import count
 from citus_cluster.operations.directory import read_spec
 from citus_cluster.operations.request import SetupRequest
 from citus_cluster.operations.setup import SetupPlan, apply_setup, plan_setup
@@ -232,7 +233,7 @@ def _write(request: SetupRequest, *, ask: bool, consent: bool, show: bool) -> Se
             details = {"arguments": redacted(sys.argv[1:]), "files": list(changed)}
             journal.record(request.root, "setup", "done", details)
             if show and plan.all_changes:
-                console.err.print(f"Wrote {len(plan.all_changes)} files.")
+                console.err.print(f"Wrote {count(len(plan.all_changes), 'file')}.")
     return plan
 
 

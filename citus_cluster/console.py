@@ -25,6 +25,7 @@ from citus_cluster.errors import CitusClusterError
 from citus_cluster.model.changes import Action, FileChange
 from citus_cluster.model.effects import Effect, EffectKind
 from citus_cluster.model.events import Event, EventKind
+from citus_cluster.model.units import count
 from citus_cluster.operations.setup import SetupPlan
 from citus_cluster.render.bundle import API_CONTEXT_FOLDER
 
@@ -245,7 +246,8 @@ def _file_lines(changes: Sequence[FileChange]) -> Iterable[str]:
             yield f"{change.action.value:<9} {escape(change.path)}{edited}"
     if context:
         actions = "/".join(sorted({change.action.value for change in context}))
-        yield f"{actions:<9} {API_CONTEXT_FOLDER}/ ({len(context)} files, the sources of the admin API's image)"
+        files = count(len(context), "file")
+        yield f"{actions:<9} {API_CONTEXT_FOLDER}/ ({files}, the sources of the admin API's image)"
 
 
 def _effect_lines(effects: Sequence[Effect]) -> Iterable[str]:

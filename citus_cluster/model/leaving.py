@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from citus_cluster.errors import CitusClusterError, InUseError, UsageError
 from citus_cluster.model.nodes import NodeAddress
 from citus_cluster.model.registration import RegisteredNode, Registry
-from citus_cluster.model.units import size
+from citus_cluster.model.units import count, size
 
 
 @dataclass(frozen=True)
@@ -291,11 +291,6 @@ def find_heirs(node: RegisteredNode | None, nodes: Iterable[RegisteredNode]) -> 
         for other in nodes
         if other != node and other.is_active and other.role == "primary" and other.should_have_shards
     )
-
-
-def count(number: int, noun: str) -> str:
-    """Write ``1 shard``, ``2 shards``."""
-    return f"{number} {noun}" + ("" if number == 1 else "s")
 
 
 def _are(number: int) -> str:

@@ -77,6 +77,15 @@ def without_line_end(text: str) -> str:
     return text.removesuffix("\n").removesuffix("\r")
 
 
+def directory_problem(path: str) -> str | None:
+    """Docker Compose takes the path of its files for a part of a URL, without quoting it."""
+    if any(not character.isprintable() for character in path if character.isascii()):
+        return "has a line break or another control character in its path"
+    if re.search(r"%(?![0-9A-Fa-f]{2})", path):
+        return "has a % in its path"
+    return None
+
+
 def bind_problem(address: str) -> str | None:
     """Docker publishes ports on an IP address, never on a name."""
     try:

@@ -11,3 +11,8 @@ def size(size_bytes: float | None) -> str:
             return f"{size_bytes:.0f} {unit}" if unit == "B" else f"{size_bytes:.1f} {unit}"
         size_bytes /= 1024
     return f"{size_bytes:.1f} TB"
+
+
+def count(number: int, noun: str) -> str:
+    """Write ``1 shard``, ``2 shards``."""
+    return f"{number} {noun}" + ("" if number == 1 else "s")

@@ -25,13 +25,42 @@ class _StrictLoader(_Loader):  # type: ignore[misc] # chosen at run time
         return result
 
 
+_MAX_DEPTH = 100
+"""A Compose file has ten levels. What builds the values calls itself for each, and libyaml's crashes the process."""
+
+
 def load_yaml(text: str, source: str) -> Any:
     """Parse YAML. Raises SpecError with the line, named after ``source``."""
     try:
+        _refuse_depth(text, source)
         return yaml.load(text, Loader=_StrictLoader)  # noqa: S506 - a safe loader, made stricter
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark
         where = f"{source}, line {mark.line + 1}" if mark else source
+        if mark and _has_tab_before(text, mark.line, mark.column):
+            hint = "Put spaces in place of the tab, then run the command again."
+            raise SpecError(f"{where}: a tab stands where YAML takes spaces only.", hint=hint) from None
         raise SpecError(f"{where}: {error.problem}", hint="Mend the line, then run the command again.") from None
     except (yaml.YAMLError, TypeError, ValueError) as error:
         raise SpecError(f"{source} is not YAML: {error}", hint="Mend it, then run the command again.") from None
+
+
+def _refuse_depth(text: str, source: str) -> None:
+    """Refuse what is nested too deeply before anything is built of it."""
+    depth = 0
+    for event in yaml.parse(text, Loader=_Loader):
+        if isinstance(event, yaml.CollectionStartEvent):
+            depth += 1
+        elif isinstance(event, yaml.CollectionEndEvent):
+            depth -= 1
+        if depth > _MAX_DEPTH:
+            line = event.start_mark.line + 1 if event.start_mark else "?"
+            raise SpecError(
+                f"{source}, line {line}: lists and groups of keys are nested deeper than {_MAX_DEPTH} levels.",
+                hint="Is a bracket or an indentation too many there? docs/configuration.md shows the form.",
+            )
+
+
+def _has_tab_before(text: str, line: int, column: int) -> bool:
+    lines = text.splitlines()
+    return "\t" in lines[line][: column + 1] if line < len(lines) else False

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from shlex import quote
+from stat import S_ISREG
 from typing import TYPE_CHECKING
 
 from citus_cluster.errors import SpecError, UsageError
@@ -14,6 +15,7 @@ from citus_cluster.model.identity import identity_of, refuse_immutable
 from citus_cluster.model.images import known_pg_major
 from citus_cluster.model.spec import ClusterSpec, parse_spec
 from citus_cluster.model.topology import Node, Topology, resolve
+from citus_cluster.model.units import size
 from citus_cluster.model.yaml_text import load_yaml
 from citus_cluster.render.bundle import COMPOSE_FILE, GITIGNORE_FILE, SPEC_FILE, render_bundle
 from citus_cluster.runtime import secrets
@@ -22,6 +24,10 @@ from citus_cluster.runtime.resources import load_sources
 
 if TYPE_CHECKING:
     from citus_cluster.runtime.postgres import ConnectionInfo
+
+
+_SPEC_LIMIT_BYTES = 1024 * 1024
+"""A specification of 1,000 workers, each with settings of its own, has a tenth of that."""
 
 
 @dataclass(frozen=True)
@@ -73,6 +79,14 @@ class Directory:
 def read_spec(path: Path, source: str) -> object:
     """Read a specification as plain data. Raises UsageError, SpecError."""
     try:
+        found = path.stat()
+        if not S_ISREG(found.st_mode):
+            raise UsageError(f"{path} is not a regular file.", hint="Write the specification into a file.")
+        if found.st_size > _SPEC_LIMIT_BYTES:
+            raise UsageError(
+                f"{path} has {size(found.st_size)}; a specification has at most {size(_SPEC_LIMIT_BYTES)}.",
+                hint="Take out what is no setting of the cluster; docs/configuration.md has every key.",
+            )
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"

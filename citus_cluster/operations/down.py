@@ -1,9 +1,11 @@
 """Taking a cluster down. Its data stays, unless its volumes are to go too."""
 
 import asyncio
+from contextlib import suppress
 
-from citus_cluster.errors import ServiceFailedError
+from citus_cluster.errors import CitusClusterError, ServiceFailedError
 from citus_cluster.model.events import Emit, Event, EventKind
+from citus_cluster.model.units import count
 from citus_cluster.operations.directory import Directory
 from citus_cluster.operations.preflight import compose_of, project_findings, refusal
 from citus_cluster.runtime import compose
@@ -16,7 +18,7 @@ _TIMEOUT_S = 600.0
 
 
 async def down(directory: Directory, emit: Emit, *, volumes: bool = False) -> None:
-    """Stop and remove the containers and networks of this directory's cluster, in whatever profile.
+    """Stop and remove the containers and networks of this directory's cluster, in whatever profile, of whatever file.
 
     ``volumes`` also removes every named volume of the project, and with them all data; asking the user
     is the caller's task. Idempotent. Raises EngineUnavailableError, PreflightError for a project of the
@@ -30,10 +32,12 @@ async def down(directory: Directory, emit: Emit, *, volumes: bool = False) -> No
         raise refusal(others, "nothing was removed")
     config = await compose_of(directory).config(all_profiles=True)
     for container in containers:
-        if container.ours and container.service not in config["services"]:
-            # No longer in the files, so that Compose would leave it, and the network with it.
+        if container.service not in config["services"]:
+            # No longer in the files, ours or the user's: Compose would leave it, and the network with it.
             await in_thread(engine.stop, container)
             await in_thread(engine.remove, container)
+            message = f"{container.name} is removed: {container.service} is no longer in the Compose files"
+            emit(Event(f"down:{container.service}", EventKind.DONE, message))
     emit(Event("down", EventKind.STARTED, "stopping and removing the containers"))
     try:
         async with asyncio.timeout(_TIMEOUT_S):
@@ -49,9 +53,13 @@ async def down(directory: Directory, emit: Emit, *, volumes: bool = False) -> No
         if alive or "has active endpoints" not in error.message:
             raise
         emit(Event("down:network", EventKind.WARNING, f"{_STAYS}: {error.message.rpartition(': ')[2]}"))
+    for network in await in_thread(engine.project_networks, project):
+        # Of a file that is gone; the cluster's own is left only where the engine did not let it go.
+        with suppress(CitusClusterError):
+            await in_thread(engine.remove_network, network)
     if not volumes:
         kept = await in_thread(engine.project_volumes, project)
-        data = f"; the data stays in {len(kept)} volumes" if kept else ""
+        data = f"; the data stays in {count(len(kept), 'volume')}" if kept else ""
         emit(Event("down", EventKind.DONE, f"{project} is down{data}", {"volumes_kept": list(kept)}))
         return
     left = await in_thread(engine.project_volumes, project)

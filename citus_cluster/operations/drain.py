@@ -6,10 +6,11 @@ from dataclasses import dataclass, replace
 
 from citus_cluster.errors import CitusClusterError, InUseError, LockedError, RebalanceError, UsageError
 from citus_cluster.model.events import Emit, Event, EventKind
-from citus_cluster.model.leaving import Departure, called, count, refuse_drain, refuse_undo, with_hint
+from citus_cluster.model.leaving import Departure, called, refuse_drain, refuse_undo, with_hint
 from citus_cluster.model.nodes import NodeAddress
 from citus_cluster.model.rebalance import RebalanceOptions, RebalancePlan, RebalanceStatus, TransferMode
 from citus_cluster.model.registration import RegisteredNode
+from citus_cluster.model.units import count
 from citus_cluster.operations import rebalance, rebalance_watch
 from citus_cluster.operations.leaving import WAIT_FOR_LOCK_S, look
 from citus_cluster.runtime import citus_leaving, citus_nodes

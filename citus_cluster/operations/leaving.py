@@ -10,9 +10,10 @@ import psycopg
 
 from citus_cluster.errors import CitusClusterError, InUseError, LockedError, UnreachableError
 from citus_cluster.model.events import Emit, Event, EventKind
-from citus_cluster.model.leaving import Departure, HeldTable, count, find_heirs, refuse_removal
+from citus_cluster.model.leaving import Departure, HeldTable, find_heirs, refuse_removal
 from citus_cluster.model.nodes import NodeAddress
 from citus_cluster.model.registration import RegisteredNode, Registry
+from citus_cluster.model.units import count
 from citus_cluster.runtime import citus_leaving, citus_nodes, citus_probe, citus_tables
 from citus_cluster.runtime.citus import writer_lock
 from citus_cluster.runtime.citus_leaving import HeldPlacement

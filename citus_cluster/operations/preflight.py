@@ -10,6 +10,7 @@ from typing import Any
 
 from citus_cluster.errors import CitusClusterError, EngineUnavailableError, PreflightError
 from citus_cluster.model.log_space import LogSpace, describe, log_space, needed_mb
+from citus_cluster.model.names import directory_problem
 from citus_cluster.model.topology import Topology, port_flag
 from citus_cluster.model.units import size
 from citus_cluster.operations.directory import Directory, compare_files, compose_drift
@@ -121,6 +122,10 @@ async def _find_compose(directory: Directory) -> tuple[Mapping[str, Mapping[str,
     if isinstance(there, CitusClusterError):
         return {}, [_of_error("compose-missing", there)]
     if isinstance(config, ComposeError):
+        if problem := directory_problem(str(directory.root.resolve())):
+            hint = "Move it to another directory; the data stay in their volumes."
+            message = f"The directory {str(directory.root)!r} {problem}, which Docker Compose cannot work with."
+            return {}, [_error("directory-name", message, hint)]
         hint = "Correct docker-compose.yml or your override file, or write it anew: setup_citus_cluster.py --force."
         return {}, [_error("compose-invalid", f"Compose does not accept the files: {config.message}", hint)]
     for outcome in (there, config):

@@ -9,11 +9,11 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from citus_cluster.errors import ConsentNeededError, EditedFileError, SpecError
+from citus_cluster.errors import ConsentNeededError, EditedFileError, SpecError, UsageError
 from citus_cluster.model.changes import Action, FileChange, WantedFile
 from citus_cluster.model.effects import Effect, effects
 from citus_cluster.model.identity import identity_of, refuse_immutable, without_removed
-from citus_cluster.model.names import volume_name
+from citus_cluster.model.names import directory_problem, volume_name
 from citus_cluster.model.services import Service
 from citus_cluster.model.spec import DEFAULT_PG14_PORT, ClusterSpec, Replication
 from citus_cluster.model.topology import Topology, resolve
@@ -101,6 +101,12 @@ def plan_setup(request: SetupRequest, *, connect_engine: Callable[[], Engine] = 
     """
     machine = Machine(connect_engine)
     previous = files.read_manifest(request.root)
+    if previous is None and (problem := directory_problem(str(request.root.resolve()))):
+        raise UsageError(
+            f"The directory {str(request.root)!r} {problem}, which Docker Compose cannot work with; "
+            "nothing was written.",
+            hint="Choose another directory, for example with --output-dir.",
+        )
     asked = merged_spec(request, previous, machine)
     spec = resolved_spec(asked, request, machine)
     topology, warnings = resolve(

@@ -178,6 +178,16 @@ class Engine:
         with _translated(f"removing the volume {name}"):
             self._api.remove_volume(name)
 
+    def project_networks(self, project: str) -> tuple[str, ...]:
+        """Names of a project's networks."""
+        with _translated("listing networks"):
+            found = self._api.networks(filters={"label": f"{_PROJECT_LABEL}={project}"})
+        return tuple(sorted(str(network["Name"]) for network in found))
+
+    def remove_network(self, name: str) -> None:
+        with _translated(f"removing the network {name}"):
+            self._api.remove_network(name)
+
     def has_image(self, name: str) -> bool:
         return self._image(name) is not None
 

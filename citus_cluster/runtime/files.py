@@ -11,6 +11,7 @@ import fcntl
 import json
 import os
 import shutil
+import stat
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -39,9 +40,13 @@ class Manifest:
 
 
 def read_file(root: Path, path: str) -> FoundFile | None:
-    """Read one file; None where there is none."""
+    """Read one file; None where there is none. Raises WriteError, also for a FIFO, which would be waited for."""
     target = root / path
     try:
+        if stat.S_ISFIFO(target.stat().st_mode):
+            raise WriteError(
+                f"{target} is a FIFO, not a regular file.", hint="Move it away, then run the command again."
+            )
         return FoundFile(target.read_bytes(), target.stat().st_mode & 0o777)
     except (FileNotFoundError, NotADirectoryError):
         return None

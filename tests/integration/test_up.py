@@ -427,8 +427,18 @@ def test_down_keeps_the_data_and_with_volumes_removes_this_projects_alone(fresh:
         _up(fresh)
         assert fresh.sql("SELECT count(*), sum(id) FROM kept") == [(1000, 500500)]
 
+        override = fresh.root / "docker-compose.override.yml"
+        mine = {"image": fresh.image, "entrypoint": ["sleep", "600"], "networks": ["default", "extra"]}
+        mine["volumes"] = ["scratch:/scratch"]
+        override.write_text(
+            json.dumps({"services": {"mine": mine}, "networks": {"extra": {}}, "volumes": {"scratch": {}}})
+        )
+        assert _up(fresh).changed == ("mine",)
+        override.unlink()
         _down(fresh, volumes=True)
         assert Engine.connect().project_volumes(fresh.name) == ()
+        assert Engine.connect().project_containers(fresh.name) == ()
+        assert fresh.docker("network", "ls", "-q", "--filter", f"name={fresh.name}").out == ""
         assert stranger in fresh.docker("volume", "ls", "-q").out.split()
     finally:
         fresh.docker("volume", "rm", stranger)

@@ -346,6 +346,12 @@ def test_json_is_one_document_on_stdout(run: Run, tmp_path: Path) -> None:
     assert spec_in(tmp_path)["workers"] == 2
 
 
+def test_one_file_is_counted_as_one(run: Run, tmp_path: Path) -> None:
+    assert run(*SIZE).status == 0
+    (tmp_path / ".env").unlink()
+    assert "Wrote 1 file." in run("--yes").err
+
+
 # Passwords
 
 

@@ -46,7 +46,9 @@ def cluster(tmp_path: Path) -> Path:
     """A directory with two workers, a PostgreSQL 14 pair, one role, and a file whose name is a command."""
     names = ("citus-coordinator", "citus-worker1", "citus-worker2", "pg14-primary", "pg14-replica")
     services = "".join(f"  {name}:\n    image: x\n" for name in names)
-    (tmp_path / "docker-compose.yml").write_text(f"services:\n{services}volumes:\n  citus-worker1-data:\n")
+    (tmp_path / "docker-compose.yml").write_text(
+        f"services:\n{services}volumes:\n  citus-worker1-data:\n  pg14-role:\n"
+    )
     folder = tmp_path / "generated/secrets/roles"
     folder.mkdir(parents=True)
     (folder / "app_password").touch()
