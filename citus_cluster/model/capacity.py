@@ -84,6 +84,19 @@ def missing_capacity(nodes: Sequence[NodeCapacity], mode: TransferMode) -> tuple
     return tuple(findings)
 
 
+def lost_slots_problem(node: NodeAddress, slots: Sequence[str]) -> str:
+    """Say what to do about a move whose slot is lost.
+
+    Citus 13 and 14 notice nothing for two hours, while source and target retry.
+    """
+    names = f"slot {slots[0]} of a move is" if len(slots) == 1 else f"slots {', '.join(slots)} of moves are"
+    return (
+        f"{node}: the replication {names} lost, because more log than max_slot_wal_keep_size was written meanwhile; "
+        "such a move cannot end. Stop it: citus-cluster rebalance stop. Raise max_slot_wal_keep_size (settings.worker "
+        "in cluster.yaml, then setup_citus_cluster.py --yes --up), and start it again."
+    )
+
+
 def _missing_for_logical(node: NodeCapacity) -> Iterable[str]:
     if node.wal_level != "logical":
         yield f"{node.node}: wal_level is {node.wal_level}; set it to logical and restart the node"

@@ -27,6 +27,7 @@ class NodeOverview:
     reason: str | None = None
     reference_count: int = 0
     disk: Disk | None = None
+    lost_slots: tuple[str, ...] = ()
 
     @property
     def distributed_count(self) -> int:

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from citus_cluster.model import parameter_names as names
+from citus_cluster.model.budget import PAIR_SESSIONS
 from citus_cluster.model.images import PAIR_PG_MAJOR
 
 Scalar = bool | int | float | str
@@ -138,8 +139,20 @@ def check_pair_settings(settings: Mapping[str, Scalar], where: str) -> Checked:
         if not found and name == "wal_level" and conf_value(value).lower() == "minimal":
             found = ["minimal has nothing for a replica to read: leave it out, or take replica or logical"]
         problems += [f"{where}.{given_name}: {problem}" for problem in found[:1]]
+    problems += [] if problems else [f"{where}.{problem}" for problem in _reserved_problems(settings)]
     warnings = [f"{where}.{name}: {warning}" for name, value in settings.items() for warning in _warnings(name, value)]
     return Checked(tuple(problems), tuple(warnings))
+
+
+def _reserved_problems(settings: Mapping[str, Scalar]) -> Iterator[str]:
+    """Refuse what PostgreSQL 14 refuses at its start: as many slots for superusers as there are, or more."""
+    values = {name.lower(): _number(conf_value(value)) for name, value in settings.items()}
+    reserved = values.get("superuser_reserved_connections", PAIR_SESSIONS)
+    if "max_connections" in values and values["max_connections"] <= reserved:
+        yield (
+            f"max_connections: with {values['max_connections']:g} nobody but superusers could connect, for whom "
+            f"superuser_reserved_connections keeps {reserved:g}, and the servers would not start: raise it"
+        )
 
 
 def _problems(given_name: str, value: Scalar, pg_major: int | None) -> Iterator[str]:

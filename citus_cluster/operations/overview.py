@@ -123,6 +123,7 @@ def _describe_node(
         citus_version=known.citus_version if known else None,
         shard_count=len(placements),
         disk=known.disk if known else None,
+        lost_slots=known.lost_slots if known else (),
         reference_count=sum(placement.table_oid not in movable for placement in placements),
         shard_bytes=sum(known.sizes.values()) if known else None,
         reason=answer if isinstance(answer, str) else None,

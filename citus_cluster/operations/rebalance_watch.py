@@ -8,6 +8,7 @@ import psycopg
 
 from citus_cluster.errors import CitusClusterError, RebalanceError
 from citus_cluster.model.blockers import describe_blocker
+from citus_cluster.model.capacity import lost_slots_problem
 from citus_cluster.model.events import Emit, Event, EventKind
 from citus_cluster.model.rebalance import (
     NO_REBALANCE,
@@ -19,8 +20,16 @@ from citus_cluster.model.rebalance import (
     Task,
     build_status,
 )
+from citus_cluster.model.registration import RegisteredNode
 from citus_cluster.model.units import size
-from citus_cluster.runtime import citus_blockers, citus_nodes, citus_probe, citus_rebalance, citus_tables
+from citus_cluster.runtime import (
+    citus_blockers,
+    citus_nodes,
+    citus_probe,
+    citus_rebalance,
+    citus_slots,
+    citus_tables,
+)
 from citus_cluster.runtime.postgres import Connection, translated
 
 STEP = "rebalance"
@@ -255,7 +264,18 @@ async def _find_blockers(conn: Connection, found: RebalanceStatus) -> tuple[str,
     processes = [task.process_id for task in tasks if task.state == "running" and task.process_id]
     registry = await citus_nodes.read_registry(conn)
     sessions = await citus_blockers.blockers(conn, registry.nodes, processes)
-    return tuple(describe_blocker(session) for session in sessions)
+    lost = [await _find_lost_slots(conn, node) for node in registry.nodes if node.is_active]
+    return (*(describe_blocker(session) for session in sessions), *(problem for problem in lost if problem))
+
+
+async def _find_lost_slots(conn: Connection, node: RegisteredNode) -> str | None:
+    try:
+        slots = await citus_slots.lost_slots(conn, node)
+    except (CitusClusterError, psycopg.Error):
+        if conn.closed:
+            raise
+        return None  # one that does not answer is told by itself
+    return lost_slots_problem(node.address, slots) if slots else None
 
 
 def _visible(found: RebalanceStatus) -> Mapping[str, object]:

@@ -9,6 +9,7 @@ from functools import partial
 from typing import Any
 
 from citus_cluster.errors import CitusClusterError, EngineUnavailableError
+from citus_cluster.model.capacity import lost_slots_problem
 from citus_cluster.model.causes import probable_cause
 from citus_cluster.model.companion_status import CompanionStatus, Condition
 from citus_cluster.model.disks import Disk, disk_alerts
@@ -131,6 +132,7 @@ async def status(directory: Directory) -> Status:
     problems += [f"{address} is registered, but not in cluster.yaml" for address in extra]
     if seen:
         problems += [_silence(node) for node in seen.nodes if node.reason]
+        problems += [lost_slots_problem(node.address, node.lost_slots) for node in seen.nodes if node.lost_slots]
         if topology.coordinator:
             problems += list(seen.rebalance.problems)
     # What the containers say was said above.

@@ -16,6 +16,7 @@ from citus_cluster.model.registration import RegisteredNode
 from citus_cluster.runtime import citus_probe
 from citus_cluster.runtime.citus import QUICK_S
 from citus_cluster.runtime.citus_disks import DISK_QUESTION, disk_of
+from citus_cluster.runtime.citus_slots import LOST_SLOTS, names_of
 from citus_cluster.runtime.postgres import Connection, bare_name, bounded
 
 
@@ -53,6 +54,7 @@ class NodeAnswer:
     citus_version: str | None
     sizes: Mapping[int, int]
     disk: Disk | None = None
+    lost_slots: tuple[str, ...] = ()
 
 
 # Citus leaves out the schema of a shard's name where it is "public".
@@ -100,10 +102,11 @@ async def ask_node(conn: Connection, node: RegisteredNode, placements: Sequence[
             'postgres_version', current_setting('server_version'),
             'citus_version', substring(citus_version() from 'Citus ([^ ]+)'),
             'disk', ({}),
+            'lost_slots', ({}),
             'sizes', (SELECT coalesce(json_object_agg(id, pg_total_relation_size(to_regclass(name))), '{{}}')
                       FROM unnest({}::bigint[], {}::text[]) AS shard(id, name)))
         """
-    ).format(DISK_QUESTION, [p.shard_id for p in placements], [p.shard_name for p in placements])
+    ).format(DISK_QUESTION, LOST_SLOTS, [p.shard_id for p in placements], [p.shard_name for p in placements])
     document = await citus_probe.ask_node(conn, node, question.as_string(conn))
     sizes = cast("Mapping[str, int | None]", document["sizes"])
     version = document["citus_version"]
@@ -112,6 +115,7 @@ async def ask_node(conn: Connection, node: RegisteredNode, placements: Sequence[
         citus_version=None if version is None else str(version),
         sizes={int(shard_id): size or 0 for shard_id, size in sizes.items()},
         disk=disk_of(node, document["disk"]),
+        lost_slots=names_of(document["lost_slots"]),
     )
 
 

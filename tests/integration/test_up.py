@@ -264,6 +264,27 @@ def test_every_node_gives_up_an_address_that_is_gone(shared: GeneratedCluster) -
         assert tries.strip() == "2"
 
 
+def test_a_move_whose_slot_is_lost_is_named(shared: GeneratedCluster) -> None:
+    """Citus itself waits for two hours. The slot of a move that hangs, on a worker that wrote much meanwhile."""
+    assert shared.sql("SHOW max_slot_wal_keep_size", 1) == [("8GB",)]
+    slot = "citus_shard_move_slot_7_10_1"
+    shared.sql("ALTER SYSTEM SET max_slot_wal_keep_size = '16MB'", 1)
+    try:
+        shared.sql("SELECT pg_reload_conf()", 1)
+        shared.sql(f"SELECT pg_create_logical_replication_slot('{slot}', 'pgoutput')", 1)
+        assert not [problem for problem in _status(shared).problems if slot in problem]
+        for _ in range(4):
+            shared.sql("SELECT pg_logical_emit_message(false, 'test', 'x'), pg_switch_wal()", 1)
+        shared.sql("CHECKPOINT", 1)
+        (problem,) = [problem for problem in _status(shared).problems if slot in problem]
+        assert problem.startswith("citus-worker1:5432: the replication slot")
+        assert "citus-cluster rebalance stop" in problem
+    finally:
+        shared.sql(f"SELECT pg_drop_replication_slot('{slot}')", 1)
+        shared.sql("ALTER SYSTEM RESET max_slot_wal_keep_size", 1)
+        shared.sql("SELECT pg_reload_conf()", 1)
+
+
 def test_every_log_is_bounded_and_every_disk_measured(shared: GeneratedCluster) -> None:
     for service in ("citus-coordinator", "citus-worker1"):
         log = shared.docker("inspect", "-f", "{{json .HostConfig.LogConfig}}", shared.container(service)).json()

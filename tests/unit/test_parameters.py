@@ -6,6 +6,7 @@ from citus_cluster.model import parameter_names as names
 from citus_cluster.model.parameters import (
     Checked,
     Scalar,
+    check_pair_settings,
     check_user_settings,
     conf_value,
     fixed_parameters,
@@ -192,3 +193,18 @@ def test_what_needs_a_restart(name: str, pg_major: int | None, restart: bool) ->
 )
 def test_values_as_postgresql_writes_them(value: Scalar, text: str) -> None:
     assert conf_value(value) == text
+
+
+@pytest.mark.parametrize(
+    ("settings", "refused"),
+    [
+        ({"max_connections": 7}, True),
+        ({"max_connections": 8}, False),
+        ({"MAX_CONNECTIONS": "5", "superuser_reserved_connections": 3}, False),
+        ({"max_connections": 100, "superuser_reserved_connections": 100}, True),
+    ],
+)
+def test_the_pair_keeps_a_connection_for_others_than_superusers(settings: dict[str, Scalar], refused: bool) -> None:
+    found = check_pair_settings(settings, "settings.pg14").problems
+    assert bool(found) == refused
+    assert all("superuser_reserved_connections keeps" in problem for problem in found)
