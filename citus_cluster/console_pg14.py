@@ -20,7 +20,8 @@ def print_status(found: PairStatus, ports: Mapping[str, int]) -> None:
     link, slot = found.link, found.slot
     wanted = "sync" if found.synchronous else "async"
     state = f"{link.state}, {link.sync_state}" if link else "nobody follows"
-    out.print(f"Replication: {state} (wanted: {wanted}); {escape(lag_line(found.lag))}")
+    answered = f"; last answer {link.reply_age_s:.0f} s ago" if link and link.late and found.lag.bytes else ""
+    out.print(f"Replication: {state} (wanted: {wanted}); {escape(lag_line(found.lag))}{answered}")
     if slot:
         kept = "no log" if slot.kept_bytes is None else f"{size(slot.kept_bytes)} of log"
         active = "active" if slot.active else "not active"
@@ -39,7 +40,7 @@ def lag_line(lag: Lag) -> str:
     if lag.bytes is None and lag.seconds is None:
         return "the lag cannot be told"
     behind = "an unknown number of bytes" if lag.bytes is None else f"{lag.bytes:,} bytes"
-    age = "" if lag.seconds is None else f", {lag.seconds:.3f} s"
+    age = ", for an unknown time" if lag.seconds is None else f", {lag.seconds:.3f} s"
     return f"{behind} behind{age}"
 
 

@@ -149,6 +149,7 @@ thin_out() {
             ((SECONDS >= next)) || continue
             next=$((SECONDS + 10))
         fi
+        [[ $line != *error:* ]] || printf '%s\n' "$line" >"$output"
         [[ -z $line ]] || say "copies: ${line#"${line%%[! ]*}"}"
     done
 }
@@ -160,11 +161,12 @@ copy() {
     local make="CREATE_REPLICATION_SLOT $slot PHYSICAL RESERVE_WAL"
     if ! replication_command "$make" &&
         ! { replication_command "DROP_REPLICATION_SLOT $slot WAIT" && replication_command "$make"; }; then
-        say "could not make its slot on $peer: $(reason)"
         return 1
     fi
-    attend gosu postgres pg_basebackup -w -d "$conninfo $copier" -D "$partial" -X stream -S "$slot" -c fast -P \
-        > >(thin_out) 2>&1 &&
+    : >"$output"
+    { gosu postgres pg_basebackup -w -d "$conninfo $copier" -D "$partial" -X stream -S "$slot" -c fast -P 2>&1 |
+        thin_out; } &
+    wait $! &&
         gosu postgres touch "$partial/standby.signal" &&
         sync "$partial/standby.signal" &&
         install_data &&
@@ -270,7 +272,8 @@ while :; do
         if primary_answers; then
             copy && continue
             rm -rf "$partial"
-            attend sleep 3
+            report retrying "could not copy the data of the primary $peer: $(reason). It tries again every 15 s"
+            attend sleep 15
         fi
         ;;
     peer:standby) serve standby "$@" ;;

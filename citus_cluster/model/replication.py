@@ -31,6 +31,7 @@ class Phase(StrEnum):
     INITIALISING = "initialising"
     WAITING = "waiting"
     COPYING = "copying"
+    RETRYING = "retrying"
     FENCED = "fenced"
     LOST = "lost"
     CONFUSED = "confused"
@@ -38,6 +39,10 @@ class Phase(StrEnum):
 
 UNDECIDED = frozenset({Phase.FENCED, Phase.LOST, Phase.CONFUSED})
 """Phases that end only by a decision."""
+# While there is something to confirm, a standby answers within milliseconds.
+_LATE_S, _WAITING_S = 2.0, 1.0
+# It answers every 10 s in any case (wal_receiver_status_interval).
+_SILENT_S = 15.0
 _AWAY = frozenset({ServerRole.FENCED, ServerRole.STARTING, ServerRole.DOWN})
 
 
@@ -52,12 +57,22 @@ class StartReport:
 
 @dataclass(frozen=True)
 class Link:
-    """What the primary knows of the standby that reads from it; ``replay_lag_s`` is None when there is nothing new."""
+    """What the primary knows of the standby that reads from it; ``replay_lag_s`` is None when there is nothing new.
+
+    ``reply_age_s`` is the age of its last answer. The primary notices a cut network by it, but only after a minute
+    (wal_sender_timeout).
+    """
 
     state: str
     sync_state: str
     replay_lsn: str | None
     replay_lag_s: float | None
+    reply_age_s: float | None = None
+
+    @property
+    def late(self) -> bool:
+        """Whether it owes an answer, if there is anything to answer."""
+        return self.reply_age_s is not None and self.reply_age_s > _LATE_S
 
 
 @dataclass(frozen=True)
@@ -87,7 +102,7 @@ class ServerFacts:
 
     ``lsn`` is what a primary has written, or a standby replayed; ``received_lsn`` what a standby has on its disk.
     ``since_replay_s`` is the age of the last transaction that a standby replayed. ``waiting_sessions`` wait for a
-    synchronous standby.
+    synchronous standby, of which one began what it is doing ``longest_wait_s`` ago.
     """
 
     in_recovery: bool
@@ -99,6 +114,7 @@ class ServerFacts:
     replay_paused: bool
     synchronous_standby_names: str
     waiting_sessions: int
+    longest_wait_s: float | None
     link: Link | None
     slot: Slot | None
 
@@ -141,11 +157,20 @@ class SeenServer:
 
 
 @dataclass(frozen=True)
+class Room:
+    """How full a server's volume is: what is free, and what its own data take, in bytes."""
+
+    free_bytes: int
+    own_bytes: int
+
+
+@dataclass(frozen=True)
 class Lag:
     """How far the replica is behind; None where it cannot be told.
 
-    ``seconds`` is 0 when there is nothing to replay, however long ago the last write was. While the replica is cut
-    off it is the age of the last transaction that it replayed, so an upper bound.
+    ``seconds`` is 0 only when there is nothing to replay, however long ago the last write was. While the replica does
+    not answer the primary it is the age of its last answer, or, once the primary has given it up, of the last
+    transaction that it replayed: so an upper bound.
     """
 
     bytes: int | None
@@ -238,6 +263,7 @@ class PairStatus:
             "sync_state": self.link.sync_state if self.link else None,
             "lag": dict(self.lag.as_dict()),
             "slot": dict(self.slot.as_dict()) if self.slot else None,
+            "last_answer_s": self.link.reply_age_s if self.link else None,
             "waiting_sessions": self.waiting_sessions,
             "problems": list(self.problems),
         }
@@ -264,10 +290,12 @@ def lag(primary: SeenServer | None, replica: SeenServer | None) -> Lag:
     missing = max(0, position(ahead.lsn) - position(replayed))
     if missing == 0:
         return Lag(0, 0.0)
-    if link and link.replay_lag_s is not None:
-        return Lag(missing, link.replay_lag_s)
-    # Only what the primary has written in this very moment, which it has not timed yet.
-    return Lag(missing, 0.0 if link and link.state == "streaming" else behind.since_replay_s if behind else None)
+    if link is None or link.reply_age_s is None:
+        return Lag(missing, behind.since_replay_s if behind else None)
+    if link.late:
+        return Lag(missing, max(link.reply_age_s, link.replay_lag_s or 0.0))
+    # What was written since the last answer is not timed yet.
+    return Lag(missing, link.replay_lag_s or link.reply_age_s)
 
 
 def slot_name(service: str) -> str:
@@ -362,10 +390,16 @@ def _problems_of_replication(found: PairStatus, primary: ServerFacts) -> Iterato
     if found.synchronous != bool(primary.synchronous_standby_names):
         wanted, has = ("sync", "async") if found.synchronous else ("async", "sync")
         yield f"replication shall be {wanted} and is {has}: citus-cluster up makes the server read its settings"
-    elif found.synchronous and not (found.streams and link and link.sync_state == "sync"):
+    stuck = bool(link and link.late and (primary.longest_wait_s or 0.0) > _WAITING_S)
+    if primary.synchronous_standby_names and (stuck or not (found.streams and link and link.sync_state == "sync")):
         count = found.waiting_sessions
         sessions = f"{count} session{'' if count == 1 else 's'} wait{'s' if count == 1 else ''} now"
         yield f"commits wait for the replica, because replication is sync: {sessions}"
+    if found.streams and link and (stuck or (link.reply_age_s or 0.0) > _SILENT_S):
+        yield (
+            f"the replica has not answered the primary for {link.reply_age_s:.0f} s: is the network between them cut, "
+            f"or its container paused?"
+        )
 
 
 def _why_not_streaming(found: PairStatus, primary: ServerFacts, slot: Slot | None) -> str:

@@ -17,7 +17,7 @@ from citus_cluster.operations.pg14_status import find_container
 from citus_cluster.runtime import pg14
 from citus_cluster.runtime.engine import Container, Engine, in_thread
 
-HARMLESS = UNDECIDED | {Phase.WAITING, Phase.COPYING}
+HARMLESS = UNDECIDED | {Phase.WAITING, Phase.COPYING, Phase.RETRYING}
 """No server runs in these phases, and none starts while the choice is as it is."""
 _REST_S = 1.5
 _POLL_S = 0.3

@@ -33,6 +33,7 @@ from citus_cluster.runtime.postgres import ConnectionInfo, connect
 _POLL_S = 0.3
 _CONNECT_TIMEOUT_S = 3.0
 _CATCH_UP_S = 30.0
+_WITHOUT_DATA = frozenset({Phase.LOST, Phase.COPYING, Phase.RETRYING, Phase.WAITING, Phase.INITIALISING})
 _RUNNING = frozenset({"running", "restarting", "paused"})
 
 
@@ -169,7 +170,7 @@ async def _start_target(
         refusal = refusal_to_promote(seen)
         if refusal is None:
             break
-        if seen.phase in {Phase.LOST, Phase.COPYING, Phase.WAITING, Phase.INITIALISING} or time.monotonic() > deadline:
+        if seen.phase in _WITHOUT_DATA or time.monotonic() > deadline:
             raise ReplicationError(
                 f"{plan.target} cannot be promoted: {refusal.rstrip('.')}.",
                 hint="citus-cluster pg14 status shows both; only a server with complete data can be the primary.",

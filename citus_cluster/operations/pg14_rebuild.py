@@ -10,18 +10,23 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from citus_cluster.errors import ReplicationError, ServiceFailedError, UsageError
+from citus_cluster.errors import CitusClusterError, ReplicationError, ServiceFailedError, UsageError
 from citus_cluster.model.events import Emit, Event, EventKind
 from citus_cluster.model.pg14_log import position
 from citus_cluster.model.replication import PairStatus, Phase, SeenServer, ServerRole
+from citus_cluster.model.units import size
 from citus_cluster.operations.directory import Directory
 from citus_cluster.operations.pg14_losses import prove_for_rebuild, what_is_beyond
 from citus_cluster.operations.pg14_status import find_container, require_server, status
 from citus_cluster.runtime import pg14
 from citus_cluster.runtime.engine import Container, Engine, in_thread
+from citus_cluster.runtime.postgres import connect
 
 _POLL_S = 0.5
-_BUSY = frozenset({Phase.COPYING, Phase.WAITING})
+_CONNECT_TIMEOUT_S = 5.0
+_BUSY = frozenset({Phase.COPYING, Phase.RETRYING, Phase.WAITING})
+# Beside the data, the log that the primary writes while they are copied.
+_MARGIN_BYTES = 64 * 1024 * 1024
 
 
 @dataclass(frozen=True)
@@ -120,10 +125,35 @@ async def rebuild(directory: Directory, plan: Rebuild, engine: Engine, emit: Emi
     if seen.phase in _BUSY:
         emit(Event("rebuild", EventKind.STARTED, f"{plan.target} copies already"))
     else:
+        await _require_room(directory, plan, engine, container, emit)
         await in_thread(pg14.ask_for_rebuild, engine, source, plan.target, plan.keep_as)
         emit(Event("rebuild", EventKind.STARTED, f"restarting {plan.target}, which then copies {plan.primary}"))
         await in_thread(engine.restart, container)
     return await _wait_until_it_follows(directory, plan, engine, source, emit, timeout_s=timeout_s)
+
+
+async def _require_room(directory: Directory, plan: Rebuild, engine: Engine, container: Container, emit: Emit) -> None:
+    """Raise ReplicationError where the volume cannot hold the copy, before anything is removed for it."""
+    if container.state != "running":
+        await in_thread(engine.start, container)
+    source = next(server for server in directory.topology.pg14 if server.service == plan.primary)
+    try:
+        async with await connect(directory.connection(source), timeout_s=_CONNECT_TIMEOUT_S) as conn:
+            needed = await pg14.data_bytes(conn) + _MARGIN_BYTES
+        room = await in_thread(pg14.read_room, engine, container)
+    except CitusClusterError as error:
+        emit(Event("rebuild", EventKind.WARNING, f"whether there is room for the copy is unknown: {error.message}"))
+        return
+    usable = room.free_bytes + (0 if plan.keep_as else room.own_bytes)
+    if needed <= usable:
+        return
+    counted = "" if plan.keep_as else f", with the {size(room.own_bytes)} of its own data, which the copy replaces"
+    raise ReplicationError(
+        f"The volume of {plan.target} has no room for a copy of {plan.primary}: it needs {size(needed)}, and "
+        f"{size(usable)} are free{counted}. Its data are unchanged.",
+        hint="Free space on the disk of the Docker engine (docker system df), then run the command again."
+        + (f" --discard also frees the {size(room.own_bytes)} of the old data." if plan.keep_as else ""),
+    )
 
 
 async def _wait_until_it_follows(
@@ -141,6 +171,11 @@ async def _wait_until_it_follows(
             if position(seen.facts.lsn) >= goal:
                 emit(Event("rebuild", EventKind.DONE, f"{plan.target} follows {plan.primary}"))
                 return found
+        if seen.phase is Phase.RETRYING:
+            raise ServiceFailedError(
+                f"{plan.target} {seen.sentence}.",
+                hint="Remove the reason; it then continues by itself. citus-cluster pg14 status shows how far it is.",
+            )
         emit(Event("rebuild", EventKind.PROGRESS, await _progress(directory, plan, engine, seen)))
         if time.monotonic() > deadline:
             raise ServiceFailedError(

@@ -1,6 +1,7 @@
 """How the PostgreSQL 14 pair of a directory is: its two servers, and what their containers say of them."""
 
 import asyncio
+import time
 
 from citus_cluster.errors import CitusClusterError, EngineUnavailableError, UsageError
 from citus_cluster.model.replication import PairStatus, SeenServer
@@ -8,6 +9,9 @@ from citus_cluster.operations.directory import Directory
 from citus_cluster.operations.pg14_pair import pair_status
 from citus_cluster.runtime import pg14
 from citus_cluster.runtime.engine import Container, Engine, in_thread
+
+# A standby tries again every 5 s (wal_retrieve_retry_interval).
+_CONNECTS_WITHIN_S, _POLL_S = 15.0, 0.5
 
 
 def require_pair(directory: Directory) -> None:
@@ -47,6 +51,17 @@ async def status(directory: Directory, engine: Engine | None = None) -> PairStat
         seen=seen,
         chosen=chosen,
     )
+
+
+async def problems_at_rest(directory: Directory, engine: Engine) -> tuple[str, ...]:
+    """What is wrong with a pair whose servers both serve; a replica that has just started gets time to connect."""
+    deadline = time.monotonic() + _CONNECTS_WITHIN_S
+    while True:
+        found = await status(directory, engine)
+        lost = found.slot is not None and found.slot.wal_status == "lost"
+        if found.ok or lost or time.monotonic() > deadline:
+            return found.problems
+        await asyncio.sleep(_POLL_S)
 
 
 async def find_container(directory: Directory, engine: Engine, service: str) -> Container | None:

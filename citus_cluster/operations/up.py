@@ -22,6 +22,7 @@ from citus_cluster.model.events import Emit, Event, EventKind
 from citus_cluster.model.nodes import NodeResult, Outcome
 from citus_cluster.model.registration import RegisteredNode
 from citus_cluster.model.topology import Node
+from citus_cluster.operations import pg14_status
 from citus_cluster.operations.access import Access, access
 from citus_cluster.operations.api_ready import ApiWait
 from citus_cluster.operations.directory import Directory
@@ -210,6 +211,9 @@ async def _wait_for_companions(
                 until = time.monotonic() + timeout_s + waits.get(name, 0)
                 await _start(directory, found.containers, sorted(missing), emit, timeout_s=timeout_s)
         await wait_until_ready(watch, group, emit, deadline=until, timeout_s=timeout_s + waits.get(name, 0))
+        if any(server.service in group for server in topology.pg14):
+            for problem in await pg14_status.problems_at_rest(directory, watch.engine):
+                emit(Event("pg14", EventKind.WARNING, problem))
 
     outcomes = await asyncio.gather(*(bring_up(*group) for group in groups.items()), return_exceptions=True)
     failures = [outcome for outcome in outcomes if isinstance(outcome, CitusClusterError)]

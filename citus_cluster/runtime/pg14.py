@@ -18,6 +18,7 @@ from citus_cluster.model.pg14_log import (
 )
 from citus_cluster.model.replication import (
     Link,
+    Room,
     ServerFacts,
     Slot,
     StartReport,
@@ -33,6 +34,8 @@ _STATE_FILE = "/run/citus-cluster.state"
 _DATA = "/var/lib/postgresql/data/pgdata"
 _IN_CONTAINER_S = 15.0
 _QUERY_TIMEOUT_S = 5.0
+# It looks at each file.
+_SIZE_TIMEOUT_S = 60.0
 # 128 MB: who lacks more is told that it is at least so much.
 _MOST_LOG_FILES = 8
 
@@ -48,10 +51,13 @@ SELECT pg_is_in_recovery(),
        extract(epoch FROM clock_timestamp() - pg_last_xact_replay_timestamp())::float8,
        CASE WHEN pg_is_in_recovery() THEN pg_get_wal_replay_pause_state() = 'paused' ELSE false END,
        current_setting('synchronous_standby_names'),
-       (SELECT count(*)::int FROM pg_stat_activity WHERE wait_event = 'SyncRep')
+       (SELECT count(*)::int FROM pg_stat_activity WHERE wait_event = 'SyncRep'),
+       (SELECT extract(epoch FROM clock_timestamp() - min(state_change))::float8
+        FROM pg_stat_activity WHERE wait_event = 'SyncRep')
 """
 _LINK = """
-SELECT state, sync_state, replay_lsn::text, extract(epoch FROM replay_lag)::float8
+SELECT state, sync_state, replay_lsn::text, extract(epoch FROM replay_lag)::float8,
+       greatest(0, extract(epoch FROM clock_timestamp() - reply_time))::float8
 FROM pg_stat_replication WHERE application_name = %s
 ORDER BY state = 'streaming' DESC, backend_start DESC LIMIT 1
 """
@@ -60,6 +66,12 @@ SELECT slot_name, active, wal_status,
        greatest(0, pg_wal_lsn_diff(CASE WHEN pg_is_in_recovery() THEN pg_last_wal_replay_lsn()
                                         ELSE pg_current_wal_lsn() END, restart_lsn))::bigint
 FROM pg_replication_slots WHERE slot_name = %s
+"""
+
+
+_SIZE = """
+SELECT (SELECT coalesce(sum(pg_database_size(oid)), 0) FROM pg_database)::bigint
+     + (SELECT coalesce(sum(size), 0) FROM pg_ls_waldir())::bigint
 """
 
 
@@ -75,6 +87,14 @@ async def read_facts(conn: Connection, peer: str) -> ServerFacts:
         slot = await (await conn.execute(_SLOT, [slot_name(peer)])).fetchone()
     assert row is not None, "a SELECT without FROM gives one row"  # noqa: S101
     return ServerFacts(*(*row, Link(*link) if link else None, Slot(*slot) if slot else None))
+
+
+async def data_bytes(conn: Connection) -> int:
+    """Size of a server's databases and of its log. Raises UnreachableError."""
+    async with _asking("asking for the size of its data"), bounded(conn, _SIZE_TIMEOUT_S):
+        row = await (await conn.execute(_SIZE)).fetchone()
+    assert row is not None, "a SELECT without FROM gives one row"  # noqa: S101
+    return int(row[0])
 
 
 async def promote(conn: Connection, *, timeout_s: float) -> bool:
@@ -115,6 +135,14 @@ def ask_for_rebuild(engine: Engine, container: Container, service: str, keep_as:
 
 def rebuild_is_wanted(engine: Engine, container: Container, service: str) -> bool:
     return "yes" in _execute(engine, container, '[ ! -e "$2/rebuild-$1" ] || echo yes', service, _ROLES)
+
+
+def read_room(engine: Engine, container: Container) -> Room:
+    """How full the volume of a running container is. Raises CitusClusterError."""
+    # Files come and go while du looks at a server that runs, and there may be no data.
+    script = 'df -B1 --output=avail "${1%/*}" | tail -n 1; own=$(du -sB1 "$1" 2>/dev/null | cut -f 1); echo "${own:-0}"'
+    free, own = _execute(engine, container, script, _DATA, timeout_s=_SIZE_TIMEOUT_S).split()
+    return Room(int(free), int(own))
 
 
 def is_standby(engine: Engine, container: Container) -> bool:
@@ -158,9 +186,16 @@ def last_seen_synchronous(engine: Engine, container: Container, service: str) ->
     return float(said) if said.isdigit() else None
 
 
-def _execute(engine: Engine, container: Container, script: str, *arguments: str, may_fail: bool = False) -> str:
+def _execute(
+    engine: Engine,
+    container: Container,
+    script: str,
+    *arguments: str,
+    may_fail: bool = False,
+    timeout_s: float = _IN_CONTAINER_S,
+) -> str:
     command: Sequence[str] = ["bash", "-c", script, "citus-cluster", *arguments]
-    probe = engine.execute(container, command, timeout_s=_IN_CONTAINER_S)
+    probe = engine.execute(container, command, timeout_s=timeout_s)
     if not probe.ok and not may_fail:
         raise CitusClusterError(
             f"A file in the volume of the pair could not be written in {container.name}: {probe.output}",

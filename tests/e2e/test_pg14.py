@@ -286,6 +286,7 @@ def test_no_acknowledged_commit_is_lost_in_sync_mode(make_pair: Callable[..., Pa
     make_table(pair)
     until(pair.follows)
     assert pair.status()["sync_state"] == "sync"
+    assert_waiting_sessions_are_told_in_a_cut(pair)
     with writing(pair, PRIMARY) as acknowledged:
         time.sleep(3)
         pair.kill(PRIMARY)
@@ -304,6 +305,72 @@ def test_no_acknowledged_commit_is_lost_in_sync_mode(make_pair: Callable[..., Pa
     assert not waiting.is_alive()
     until(lambda: pair.sql(PRIMARY, "SELECT count(*) FROM t WHERE v = 'waits'") == [(1,)])
     assert pair.status()["sync_state"] == "sync"
+
+
+@contextmanager
+def network_cut(pair: Pair, service: str) -> Iterator[None]:
+    """Take a server off the network. The other one notices a minute later."""
+    cluster, container = pair.cluster, pair.container(service)
+    network = f"{cluster.name}_default"
+    cluster.docker("network", "disconnect", network, container)
+    try:
+        yield
+    finally:
+        cluster.docker("network", "connect", "--alias", service, network, container)
+        cluster.docker("restart", container)  # or it waits a minute for the connection that it had
+
+
+def assert_waiting_sessions_are_told_in_a_cut(pair: Pair) -> None:
+    waiting = threading.Thread(target=pair.sql, args=(PRIMARY, "INSERT INTO t (v) VALUES ('in a cut')"))
+    with network_cut(pair, REPLICA):
+        waiting.start()
+        until(lambda: any("1 session waits now" in problem for problem in pair.status()["problems"]), within_s=45)
+    waiting.join(timeout=90)
+    assert not waiting.is_alive()
+    until(pair.follows)
+
+
+def assert_a_replica_is_behind_in_a_cut(pair: Pair) -> None:
+    with network_cut(pair, REPLICA):
+        pair.sql(PRIMARY, "INSERT INTO t (v) SELECT repeat('x', 1000) FROM generate_series(1, 1000)")
+        lag = pair.cluster.cli("pg14", "lag", "--format=json").json()
+        assert lag["bytes"] > 1_000_000
+        assert lag["seconds"] is None or lag["seconds"] > 0
+    until(pair.follows)
+
+
+def assert_a_lost_slot_is_told(pair: Pair) -> None:
+    """By ``up`` too, which finds a replica that serves reads."""
+    cluster = pair.cluster
+    cluster.docker("stop", pair.container(REPLICA))
+    for setting in ("wal_keep_size = 0", "max_slot_wal_keep_size = '1MB'"):
+        pair.sql(PRIMARY, f"ALTER SYSTEM SET {setting}")
+    pair.sql(PRIMARY, "SELECT pg_reload_conf()")
+    for _ in range(4):
+        pair.sql(PRIMARY, "INSERT INTO t (v) VALUES ('fills the log')")
+        pair.sql(PRIMARY, "SELECT pg_switch_wal()")
+    pair.sql(PRIMARY, "CHECKPOINT")
+    until(lambda: pair.status()["slot"]["wal_status"] == "lost")
+    pair.sql(PRIMARY, "ALTER SYSTEM RESET ALL")
+    pair.sql(PRIMARY, "SELECT pg_reload_conf()")
+    assert "its slot is lost" in cluster.cli("up").err
+    assert pair.health(REPLICA) == "", "it serves reads"
+
+
+def assert_a_copy_that_fails_is_told(pair: Pair) -> None:
+    """Before anything is removed, where the reason is known; at once, where it shows while the data are copied."""
+    base = f"{DATA}/pgdata/base"
+    huge = pair.inside(PRIMARY, f"f=$(ls -d {base}/*/ | head -n 1)huge; truncate -s 8T $f; echo $f")
+    refused = pair.cluster.cli("pg14", "rebuild-replica", "--yes", check=False)
+    assert refused.status == 1
+    assert "has no room for a copy of pg14-primary: it needs 8.0 TB" in refused.err
+    assert pair.role(REPLICA) == "replica"
+    pair.inside(PRIMARY, f"rm {huge}; install -m 600 /dev/null {base}/unreadable")
+    failed = pair.cluster.cli("pg14", "rebuild-replica", "--yes", check=False)
+    assert "could not copy the data of the primary pg14-primary" in failed.err
+    assert "Permission denied" in failed.err
+    pair.inside(PRIMARY, f"rm {base}/unreadable")
+    until(pair.follows)
 
 
 def test_roles_are_switched_and_switched_back(pair: Pair) -> None:
@@ -335,6 +402,10 @@ def test_roles_are_switched_and_switched_back(pair: Pair) -> None:
     assert pair.follows(PRIMARY)
     assert lost(pair, REPLICA, acknowledged) == set()
     assert pair.sql(REPLICA, "SELECT count(*) FROM t WHERE v = 'new'") == [(1,)]
+
+    assert_a_replica_is_behind_in_a_cut(pair)
+    assert_a_lost_slot_is_told(pair)
+    assert_a_copy_that_fails_is_told(pair)
 
 
 def test_an_interrupted_promotion_or_rebuild_is_completed(pair: Pair) -> None:

@@ -25,7 +25,7 @@ from citus_cluster.model.replication import (
 )
 
 PRIMARY, REPLICA = "pg14-primary", "pg14-replica"
-STREAMING = Link("streaming", "async", "0/3000000", None)
+STREAMING = Link("streaming", "async", "0/3000000", None, 0.25)
 SLOT = Slot("pg14_replica", True, "reserved", 0)
 BASE = ServerFacts(
     in_recovery=False,
@@ -37,9 +37,13 @@ BASE = ServerFacts(
     replay_paused=False,
     synchronous_standby_names="",
     waiting_sessions=0,
+    longest_wait_s=None,
     link=STREAMING,
     slot=SLOT,
 )
+
+SYNC = replace(STREAMING, sync_state="sync")
+CUT = {"synchronous_standby_names": "x", "link": replace(SYNC, reply_age_s=4.0)}
 
 
 def primary(**values: object) -> SeenServer:
@@ -83,13 +87,17 @@ def test_a_pair_that_streams_is_well() -> None:
         # Idle: nothing to replay, however long ago the last write was.
         (primary(), replica(since_replay_s=3600.0), Lag(0, 0.0)),
         (primary(), replica(lsn="0/3000100"), Lag(0, 0.0)),
-        # The first write after a long rest is not an hour of lag.
-        (primary(lsn="0/3000100"), replica(since_replay_s=3600.0), Lag(256, 0.0)),
-        (primary(lsn="0/3000100", link=replace(STREAMING, replay_lag_s=0.25)), replica(), Lag(256, 0.25)),
+        # The first write after a long rest is not an hour of lag; but what is not there yet is not 0 either.
+        (primary(lsn="0/3000100"), replica(since_replay_s=3600.0), Lag(256, 0.25)),
+        (primary(lsn="0/3000100", link=replace(STREAMING, replay_lag_s=0.5)), replica(), Lag(256, 0.5)),
+        # The network is cut, and the primary has not noticed yet.
+        (primary(lsn="0/3000100", link=replace(STREAMING, reply_age_s=40.0)), None, Lag(256, 40.0)),
+        (primary(lsn="0/3000100", link=replace(STREAMING, replay_lag_s=0.0, reply_age_s=40.0)), None, Lag(256, 40.0)),
+        (primary(lsn="0/3000100", link=replace(STREAMING, reply_age_s=None)), None, Lag(256, None)),
         # Cut off: an upper bound.
         (primary(lsn="0/3000100", link=None), replica(since_replay_s=12.5), Lag(256, 12.5)),
         # The replica takes no questions: what the primary knows of it.
-        (primary(lsn="0/3000100"), None, Lag(256, 0.0)),
+        (primary(lsn="0/3000100"), None, Lag(256, 0.25)),
         (None, replica(since_replay_s=12.5), Lag(None, 12.5)),
         (primary(link=None), None, Lag(None, None)),
         (None, None, Lag(None, None)),
@@ -126,12 +134,28 @@ def test_a_slot_is_named_as_postgresql_allows() -> None:
             pair(primary(link=None, synchronous_standby_names="x", waiting_sessions=2), replica(), synchronous=True),
             ["commits wait for the replica", "2 sessions wait now"],
         ),
+        # In the first minute of a cut network the primary still holds the replica for a synchronous standby.
+        (
+            pair(primary(**CUT, waiting_sessions=1, longest_wait_s=3.0), down(REPLICA), synchronous=True),
+            ["commits wait for the replica", "1 session waits now", "has not answered the primary for 4 s"],
+        ),
+        (
+            pair(primary(link=replace(STREAMING, reply_age_s=20.0)), replica()),
+            ["has not answered the primary for 20 s"],
+        ),
     ],
 )
 def test_problems_are_told_in_words(found: PairStatus, words: list[str]) -> None:
     assert not found.ok
     for word in words:
         assert word in told(found)
+
+
+def test_sessions_that_wait_for_a_moment_are_no_problem() -> None:
+    names = {"synchronous_standby_names": "x", "waiting_sessions": 3}
+    assert pair(primary(**names, link=SYNC, longest_wait_s=5.0), replica(), synchronous=True).ok, "it answers"
+    rested = replace(SYNC, reply_age_s=9.0)
+    assert pair(primary(**names, link=rested, longest_wait_s=0.01), replica(), synchronous=True).ok, "they just began"
 
 
 def test_two_primaries_are_told_also_without_an_engine() -> None:
@@ -177,7 +201,7 @@ def test_who_is_promoted_when_nobody_is_named() -> None:
     assert default_target(pair(held(PRIMARY, Phase.LOST), held(REPLICA, Phase.WAITING))) is None
 
 
-@pytest.mark.parametrize("phase", [Phase.LOST, Phase.COPYING, Phase.WAITING, Phase.INITIALISING])
+@pytest.mark.parametrize("phase", [Phase.LOST, Phase.COPYING, Phase.RETRYING, Phase.WAITING])
 def test_a_server_without_complete_data_is_not_promoted(phase: Phase) -> None:
     assert refusal_to_promote(held(REPLICA, phase, "has none")) == "it has none"
 
