@@ -30,6 +30,8 @@ T = TypeVar("T")
 COORDINATOR = NodeAddress("citus-coordinator")
 WORKERS = tuple(NodeAddress(f"citus-worker{number}") for number in (1, 2, 3))
 FOURTH = NodeAddress("citus-worker4")
+WAITING_WRITERS = "SELECT count(*) FROM pg_stat_activity WHERE state = 'idle' AND query LIKE '%citus_cluster.writer%'"
+"""Sessions that wait for the lock of writers: they ask again and again who holds it."""
 SETTINGS = {
     "shared_preload_libraries": "citus,pg_stat_statements",
     "wal_level": "logical",

@@ -15,8 +15,8 @@ from citus_cluster.model.nodes import NodeAddress
 from citus_cluster.model.registration import RegisteredNode, Registry
 from citus_cluster.model.units import count
 from citus_cluster.runtime import citus_leaving, citus_nodes, citus_probe, citus_tables
-from citus_cluster.runtime.citus import writer_lock
 from citus_cluster.runtime.citus_leaving import HeldPlacement
+from citus_cluster.runtime.citus_lock import writer_lock
 from citus_cluster.runtime.citus_rebalance import running_job_id
 from citus_cluster.runtime.postgres import Connection, describe, translated
 

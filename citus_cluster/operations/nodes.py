@@ -34,7 +34,7 @@ from citus_cluster.model.registration import (
     unrecorded,
 )
 from citus_cluster.runtime import citus_nodes, citus_probe
-from citus_cluster.runtime.citus import writer_lock
+from citus_cluster.runtime.citus_lock import writer_lock
 from citus_cluster.runtime.citus_rebalance import running_job_id
 from citus_cluster.runtime.postgres import Connection, ConnectionInfo, connect, describe, translated
 

@@ -11,7 +11,7 @@ from citus_cluster.operations import role_cluster
 from citus_cluster.operations.role_cluster import Cluster, Done, count, look, refuse_names, refuse_torn
 from citus_cluster.operations.role_passwords import Home
 from citus_cluster.runtime import citus_roles, secrets
-from citus_cluster.runtime.citus import writer_lock
+from citus_cluster.runtime.citus_lock import writer_lock
 from citus_cluster.runtime.files import drop_file
 from citus_cluster.runtime.postgres import Connection, translated
 

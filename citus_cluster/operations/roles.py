@@ -46,7 +46,7 @@ from citus_cluster.operations.role_passwords import (
     right_password,
 )
 from citus_cluster.runtime import citus_grants, citus_probe, citus_roles, secrets
-from citus_cluster.runtime.citus import writer_lock
+from citus_cluster.runtime.citus_lock import writer_lock
 from citus_cluster.runtime.postgres import Connection, ConnectionInfo, connect, translated
 
 LIST_BUDGET_S = 15.0

@@ -1,62 +1,11 @@
-"""Questions about one server of a Citus cluster, and the lock that lets one writer at a time work on a cluster."""
+"""Questions about one server of a Citus cluster."""
 
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Sequence
 
-import psycopg
-
-from citus_cluster.errors import LockedError
 from citus_cluster.runtime.postgres import Connection, bounded, bounded_rows
 
 QUICK_S = 5.0
 """For questions that the coordinator answers from its own catalog."""
-
-LOCK_KEY = 0x6369_7475_732D_636C
-"""Advisory lock of a writer: the bytes of "citus-cl"."""
-
-
-@asynccontextmanager
-async def writer_lock(conn: Connection, *, wait_s: float) -> AsyncIterator[None]:
-    """Hold the cluster's advisory lock; raises LockedError, which names the holder, after ``wait_s``."""
-    try:
-        async with bounded(conn, wait_s + QUICK_S, lock_timeout_s=wait_s):
-            await conn.execute("SELECT pg_advisory_lock(%s)", [LOCK_KEY])
-    except psycopg.errors.LockNotAvailable:
-        raise LockedError(
-            f"Another run is at work on this cluster: {await _lock_holder(conn)}.",
-            hint="Wait until it is done, and run the command again.",
-        ) from None
-    try:
-        yield
-    finally:
-        # A broken connection has lost its lock with its session.
-        if not conn.closed:
-            try:
-                async with bounded(conn, QUICK_S):
-                    await conn.execute("SELECT pg_advisory_unlock(%s)", [LOCK_KEY])
-            except BaseException:
-                # A pooled connection lives on, and would hold the lock for as long as it does.
-                await conn.close()
-                raise
-
-
-async def _lock_holder(conn: Connection) -> str:
-    async with bounded(conn, QUICK_S):
-        cursor = await conn.execute(
-            """
-            SELECT activity.pid, activity.application_name, activity.client_addr::text
-            FROM pg_locks JOIN pg_stat_activity AS activity USING (pid)
-            WHERE locktype = 'advisory' AND granted AND objsubid = 1
-              AND pg_locks.database = (SELECT oid FROM pg_database WHERE datname = current_database())
-              AND (classid::bigint << 32) | objid::bigint = %s
-            """,
-            [LOCK_KEY],
-        )
-        row = await cursor.fetchone()
-    if row is None:
-        return "it has just ended"
-    name = row[1] or "without an application name"
-    return f"session {row[0]} ({name}{', from ' + row[2] if row[2] else ''})"
 
 
 async def has_function(conn: Connection, signature: str) -> bool:

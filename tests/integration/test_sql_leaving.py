@@ -5,7 +5,7 @@ import time
 from collections.abc import Mapping
 
 import pytest
-from sql_servers import COORDINATOR, FOURTH, WORKERS, Recorder, Servers, on, register
+from sql_servers import COORDINATOR, FOURTH, WAITING_WRITERS, WORKERS, Recorder, Servers, on, register
 
 from citus_cluster.errors import InUseError, RebalanceError, UsageError
 from citus_cluster.model.events import Emit, EventKind, ignore
@@ -16,7 +16,7 @@ from citus_cluster.operations import drain, leaving, rebalance, rebalance_watch
 from citus_cluster.operations.drain import Drained, DrainPlan
 from citus_cluster.operations.nodes import add_worker, reconcile
 from citus_cluster.operations.verify import verify
-from citus_cluster.runtime.citus import writer_lock
+from citus_cluster.runtime.citus_lock import writer_lock
 from citus_cluster.runtime.postgres import Connection
 
 pytestmark = pytest.mark.cluster
@@ -238,11 +238,10 @@ def test_two_drains_at_once_leave_a_node_that_may_hold_shards(cluster: Servers) 
             return await drain.drain(conn, named(worker), ignore, mode=TransferMode.AUTO, wait=True)
 
     async def both(conn: Connection) -> tuple[Drained | BaseException, ...]:
-        waiting = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted"
         async with asyncio.timeout(60):
             async with writer_lock(conn, wait_s=5):
                 drains = asyncio.gather(one(FIRST), one(SECOND), return_exceptions=True)
-                while await (await conn.execute(waiting)).fetchone() != (2,):  # noqa: ASYNC110 # other sessions
+                while await (await conn.execute(WAITING_WRITERS)).fetchone() != (2,):  # noqa: ASYNC110 # other sessions
                     await asyncio.sleep(0.1)
             return await drains
 

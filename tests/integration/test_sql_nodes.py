@@ -20,7 +20,7 @@ from citus_cluster.errors import (
 from citus_cluster.model.events import Event, EventKind, ignore
 from citus_cluster.model.nodes import NodeAddress, Outcome
 from citus_cluster.operations.nodes import add_worker, reconcile
-from citus_cluster.runtime.citus import writer_lock
+from citus_cluster.runtime.citus_lock import writer_lock
 from citus_cluster.runtime.postgres import Connection, connect
 
 pytestmark = pytest.mark.cluster

@@ -41,7 +41,7 @@ from citus_cluster.operations.role_passwords import Home
 from citus_cluster.operations.roles import RoleResult
 from citus_cluster.operations.verify import verify
 from citus_cluster.runtime import citus_roles
-from citus_cluster.runtime.citus import writer_lock
+from citus_cluster.runtime.citus_lock import writer_lock
 from citus_cluster.runtime.postgres import Connection
 
 pytestmark = pytest.mark.cluster
