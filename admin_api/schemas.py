@@ -169,7 +169,10 @@ class Health(BaseModel):
 
 
 class RebalanceRequest(Input):
-    """Arguments of citus_rebalance_start(); without a strategy, the cluster's default is taken."""
+    """Arguments of citus_rebalance_start(); without a strategy, the cluster's default is taken.
+
+    With trust_functions, shards are moved although functions of ordinary roles run as the superuser then.
+    """
 
     model_config = ConfigDict(json_schema_extra={"examples": [{"strategy": "by_disk_size", "mode": "auto"}]})
 
@@ -178,6 +181,7 @@ class RebalanceRequest(Input):
     drain_only: StrictBool = False
     parallel_transfer_reference_tables: StrictBool = False
     parallel_transfer_colocated_shards: StrictBool = False
+    trust_functions: StrictBool = False
 
 
 class RebalanceStarted(BaseModel):

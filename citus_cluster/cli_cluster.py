@@ -30,7 +30,7 @@ from citus_cluster.entry import INTERRUPTED
 from citus_cluster.errors import CitusClusterError, UsageError, WorkerUnreachableError
 from citus_cluster.model.names import host_problem
 from citus_cluster.model.nodes import NodeAddress, NodeResult, Outcome
-from citus_cluster.model.rebalance import JobState, RebalanceOptions, RebalanceStatus, TransferMode
+from citus_cluster.model.rebalance import JobState, RebalanceOptions, RebalancePlan, RebalanceStatus, TransferMode
 from citus_cluster.model.topology import Role, service_name
 from citus_cluster.operations import nodes, rebalance, rebalance_watch
 from citus_cluster.operations.directory import Directory, load
@@ -56,6 +56,15 @@ ReferenceOption = Annotated[
 ColocatedOption = Annotated[
     bool,
     option("--parallel-transfer-colocated-shards", help="Move colocated shards in parallel, where the server can."),
+]
+
+TrustOption = Annotated[
+    bool,
+    # No variable of the environment: nobody should trust code by accident.
+    typer.Option(
+        "--trust-functions",
+        help="Move shards although code of ordinary roles runs as the superuser then: its owners can become superuser.",
+    ),
 ]
 
 
@@ -209,6 +218,7 @@ def add_worker(
         bool, option("--rebalance", help="Then start a rebalance, which moves shards onto the worker.")
     ] = False,
     wait: Annotated[bool, option("--wait", help="Stay until the rebalance is done.")] = False,
+    trust_functions: TrustOption = False,
     timeout: TimeoutOption = 60,
     dsn: DsnOption = None,
     directory: DirectoryOption = Path(),
@@ -218,6 +228,8 @@ def add_worker(
     choose_format(format_)
     if problem := host_problem(host):
         raise UsageError(f"--host: {problem}.", hint="Give a name such as citus-worker4, or an address.")
+    if trust_functions and not start_rebalance:
+        raise UsageError("--trust-functions is about a rebalance, and none is asked for.", hint="Add --rebalance.")
     if wait and not start_rebalance:
         raise UsageError("--wait waits for a rebalance, and none is asked for.", hint="Add --rebalance.")
     info, loaded = locate(directory, dsn)
@@ -237,7 +249,8 @@ def add_worker(
                 ) from None
             if not start_rebalance:
                 return result, None
-            return result, await _start_and_show(conn, RebalanceOptions(), progress, wait=wait)
+            options = RebalanceOptions(trust_functions=trust_functions)
+            return result, await _start_and_show(conn, options, progress, wait=wait)
 
     with following() as progress:
         root = loaded.root if loaded else None
@@ -296,11 +309,17 @@ def rebalance_plan(
     """Show which shards a rebalance would move, and the bytes of each node before and after."""
     choose_format(format_)
     options = RebalanceOptions(strategy=strategy, drain_only=drain_only)
-    found = _on_coordinator(directory, dsn, None, lambda conn: rebalance.plan(conn, options))
+
+    async def work(conn: Connection) -> tuple[RebalancePlan, tuple[str, ...]]:
+        preview = await rebalance.plan(conn, options)
+        return preview, await rebalance.warnings(conn, preview)
+
+    found, warnings = _on_coordinator(directory, dsn, None, work)
     if format_ is Format.JSON:
-        console.print_json(found.as_dict())
+        console.print_json({**found.as_dict(), "warnings": list(warnings)})
     else:
         console_cluster.print_rebalance_plan(found)
+        console.print_warnings(warnings)
 
 
 def rebalance_start(
@@ -309,6 +328,7 @@ def rebalance_start(
     drain_only: DrainOnlyOption = False,
     parallel_reference: ReferenceOption = False,
     parallel_colocated: ColocatedOption = False,
+    trust_functions: TrustOption = False,
     wait: Annotated[bool, option("--wait", help="Stay until it is done.")] = False,
     dsn: DsnOption = None,
     directory: DirectoryOption = Path(),
@@ -322,6 +342,7 @@ def rebalance_start(
         drain_only=drain_only,
         parallel_transfer_reference_tables=parallel_reference,
         parallel_transfer_colocated_shards=parallel_colocated,
+        trust_functions=trust_functions,
     )
     with following() as progress:
         found = _on_coordinator(

@@ -12,7 +12,7 @@ import typer
 from rich.markup import escape
 
 from citus_cluster import console, console_cluster
-from citus_cluster.cli_cluster import DsnOption, ModeOption, connected, following, recorded
+from citus_cluster.cli_cluster import DsnOption, ModeOption, TrustOption, connected, following, recorded
 from citus_cluster.cli_options import DirectoryOption, Format, FormatOption, choose_format, option
 from citus_cluster.errors import ConsentNeededError, ExitStatus, UsageError
 from citus_cluster.model.leaving import resolve_name
@@ -38,6 +38,7 @@ def nodes_drain(
     names: NamesArgument,
     wait: Annotated[bool, option("--wait", help="Stay until it is done.")] = False,
     mode: ModeOption = TransferMode.AUTO,
+    trust_functions: TrustOption = False,
     undo: Annotated[bool, typer.Option("--undo", help="Stop it, and let the workers hold shards again.")] = False,
     dry_run: Annotated[
         bool,
@@ -58,7 +59,7 @@ def nodes_drain(
     info, loaded = _locate(directory, dsn)
     root = loaded.root if loaded else None
     if dry_run:
-        _show_drain_plan(info, loaded, names, mode, format_)
+        _show_drain_plan(info, loaded, names, mode, format_, trust_functions=trust_functions)
 
     command = f"citus-cluster nodes drain {' '.join(map(quote, names))}"
     stop = f"citus-cluster rebalance stop; then, to let the workers hold shards again: {command} --undo"
@@ -68,7 +69,9 @@ def nodes_drain(
             workers = await _resolve(conn, loaded, names)
             if undo:
                 return await drain.undo(conn, workers, progress.emit)
-            return await drain.drain(conn, workers, progress.emit, mode=mode, wait=wait)
+            return await drain.drain(
+                conn, workers, progress.emit, mode=mode, wait=wait, trust_functions=trust_functions
+            )
 
         operation = "nodes-drain-undo" if undo else "nodes-drain"
         result = recorded(root, operation, lambda: _run(info, work))
@@ -81,10 +84,16 @@ def nodes_drain(
 
 
 def _show_drain_plan(
-    info: ConnectionInfo, loaded: Directory | None, names: list[str], mode: TransferMode, format_: Format
+    info: ConnectionInfo,
+    loaded: Directory | None,
+    names: list[str],
+    mode: TransferMode,
+    format_: Format,
+    *,
+    trust_functions: bool,
 ) -> None:
     async def work(conn: Connection) -> DrainPlan:
-        return await drain.plan(conn, await _resolve(conn, loaded, names), mode=mode)
+        return await drain.plan(conn, await _resolve(conn, loaded, names), mode=mode, trust_functions=trust_functions)
 
     found = _run(info, work)
     moves = found.moves.moves

@@ -20,13 +20,17 @@ class TransferMode(StrEnum):
 
 @dataclass(frozen=True)
 class RebalanceOptions:
-    """Arguments of ``citus_rebalance_start``; ``strategy`` None takes the cluster's default."""
+    """Arguments of ``citus_rebalance_start``; ``strategy`` None takes the cluster's default.
+
+    ``trust_functions`` copies shards as the superuser although functions of ordinary roles run then.
+    """
 
     strategy: str | None = None
     mode: TransferMode = TransferMode.AUTO
     drain_only: bool = False
     parallel_transfer_reference_tables: bool = False
     parallel_transfer_colocated_shards: bool = False
+    trust_functions: bool = False
 
     @property
     def wants_parallel(self) -> bool:

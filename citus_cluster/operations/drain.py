@@ -52,13 +52,15 @@ class DrainPlan:
         return {**plain, "error": self.refusal.as_dict()} if self.refusal else plain
 
 
-async def plan(conn: Connection, workers: Mapping[str, NodeAddress], *, mode: TransferMode) -> DrainPlan:
+async def plan(
+    conn: Connection, workers: Mapping[str, NodeAddress], *, mode: TransferMode, trust_functions: bool = False
+) -> DrainPlan:
     """Preview: the moves that a drain would make now, and what would stop them; changes nothing.
 
     Raises as :func:`drain` where no moves can be told.
     """
     found = await _look(conn, workers)
-    options = RebalanceOptions(mode=mode, drain_only=True)
+    options = RebalanceOptions(mode=mode, drain_only=True, trust_functions=trust_functions)
     preview = await rebalance.plan(conn, options, without=_nodes(found))
     events: list[Event] = []
     try:
@@ -70,7 +72,13 @@ async def plan(conn: Connection, workers: Mapping[str, NodeAddress], *, mode: Tr
 
 
 async def drain(
-    conn: Connection, workers: Mapping[str, NodeAddress], emit: Emit, *, mode: TransferMode, wait: bool
+    conn: Connection,
+    workers: Mapping[str, NodeAddress],
+    emit: Emit,
+    *,
+    mode: TransferMode,
+    wait: bool,
+    trust_functions: bool = False,
 ) -> Drained:
     """Move every shard off these workers, which get no new ones from now on.
 
@@ -78,7 +86,7 @@ async def drain(
     drain that is refused changes nothing. Run again it goes on where it was, however it ended. With ``wait``, a
     rebalance that runs already is followed first. Raises UsageError, InUseError, RebalanceError.
     """
-    options = RebalanceOptions(mode=mode, drain_only=True)
+    options = RebalanceOptions(mode=mode, drain_only=True, trust_functions=trust_functions)
     status: RebalanceStatus | None = None
     before: int | None = None
     while True:
@@ -87,13 +95,21 @@ async def drain(
         if job_id is None:
             preview = await rebalance.plan(conn, options, without=_nodes(found))
             await rebalance.check(conn, options, preview, emit)
-            await _mark(conn, workers, found, emit)
             left = sum(one.shards for one in found)
             moving = any(move.source in workers.values() for move in preview.moves)
             if not moving or (before is not None and left >= before):
+                await _mark(conn, workers, found, emit)
                 return _conclude(found, status, emit)
-            before = left
-            job_id = await _start(conn, found, options, emit)
+            try:
+                job_id = await _begin(conn, workers, options, preview, emit)
+                before = left
+            except (RebalanceError, LockedError):
+                # Another one was a moment faster, and its job may be as good as ours; nothing was changed.
+                job_id = await _running(conn)
+                if job_id is None:
+                    raise
+                if not wait:
+                    await _refuse_other_job(conn, await _look(conn, workers), job_id)
         elif not wait:
             await _refuse_other_job(conn, found, job_id)
         elif await _is_ours(conn, found, job_id):
@@ -162,22 +178,45 @@ async def _follow(conn: Connection, found: Sequence[Departure], job_id: int, emi
         ) from None
 
 
+async def _begin(
+    conn: Connection,
+    workers: Mapping[str, NodeAddress],
+    options: RebalanceOptions,
+    preview: RebalancePlan,
+    emit: Emit,
+) -> int | None:
+    """Mark the workers and start their moves, both or neither; the job's id, or None if Citus found nothing to move."""
+    async with _changing(conn, workers):
+        unmarked = await _unmarked(conn, workers)
+        job_id = await rebalance.begin(conn, options, preview, emit, unburden=unmarked)
+    _tell_marked(unmarked, emit)
+    return job_id
+
+
 async def _mark(conn: Connection, workers: Mapping[str, NodeAddress], found: Sequence[Departure], emit: Emit) -> None:
     if not any(node.should_have_shards for node in _nodes(found)):
         return
-    async with _changing(conn, found):
-        # Planning takes its time, in which another drain or removal may have taken the last other node.
-        unmarked = [one.address for one in _nodes(await _look(conn, workers)) if one.should_have_shards]
+    async with _changing(conn, workers):
+        unmarked = await _unmarked(conn, workers)
         await citus_leaving.set_should_have_shards(conn, unmarked, False)
+    _tell_marked(unmarked, emit)
+
+
+async def _unmarked(conn: Connection, workers: Mapping[str, NodeAddress]) -> list[NodeAddress]:
+    """Look once more, under the lock: another drain or removal may have taken the last other node meanwhile."""
+    return [one.address for one in _nodes(await _look(conn, workers)) if one.should_have_shards]
+
+
+def _tell_marked(unmarked: Sequence[NodeAddress], emit: Emit) -> None:
     for address in unmarked:
         message = f"{address} gets no new shards from now on"
         emit(Event(f"mark:{address}", EventKind.DONE, message, {"should_have_shards": False}))
 
 
 @asynccontextmanager
-async def _changing(conn: Connection, found: Sequence[Departure]) -> AsyncIterator[None]:
+async def _changing(conn: Connection, workers: Mapping[str, NodeAddress]) -> AsyncIterator[None]:
     """Hold the lock of writers for a change of these workers."""
-    addresses = ", ".join(str(one.address) for one in found)
+    addresses = ", ".join(map(str, workers.values()))
     try:
         async with translated(f"changing {addresses}"), writer_lock(conn, wait_s=WAIT_FOR_LOCK_S):
             yield
@@ -185,20 +224,6 @@ async def _changing(conn: Connection, found: Sequence[Departure]) -> AsyncIterat
         raise with_hint(
             error, "Run the command again when that is done; citus-cluster rebalance wait follows one."
         ) from None
-
-
-async def _start(conn: Connection, found: Sequence[Departure], options: RebalanceOptions, emit: Emit) -> int | None:
-    try:
-        return await rebalance.start(conn, options, emit)
-    except RebalanceError as error:
-        # Two at once: the other was a moment faster, and its job may be as good as ours.
-        job_id = await _running(conn)
-        if job_id is None:
-            raise
-        marked = [replace(one, node=one.node and replace(one.node, should_have_shards=False)) for one in found]
-        if await _is_ours(conn, marked, job_id):
-            return job_id
-        raise with_hint(error, f"citus-cluster nodes drain {_names(found)} --wait follows it first.") from None
 
 
 def _conclude(found: tuple[Departure, ...], status: RebalanceStatus | None, emit: Emit) -> Drained:
@@ -255,7 +280,7 @@ async def _undo_one(conn: Connection, found: Departure, emit: Emit) -> int | Non
         if drains:
             await rebalance.end(conn, job_id, emit)
             ended = job_id
-    async with _changing(conn, [found]):
+    async with _changing(conn, {found.name: found.address}):
         await citus_leaving.set_should_have_shards(conn, [found.address], True)
     emit(Event(step, EventKind.DONE, f"{found.address} may hold shards again", {"should_have_shards": True}))
     return ended

@@ -9,6 +9,8 @@ import psycopg
 from citus_cluster.errors import LockedError, RebalanceError, UsageError
 from citus_cluster.model.capacity import missing_capacity, missing_space, scarce_space
 from citus_cluster.model.events import Emit, Event, EventKind
+from citus_cluster.model.movers import TRUST_HINT, missing_logins, short_timeouts
+from citus_cluster.model.nodes import NodeAddress
 from citus_cluster.model.rebalance import (
     RebalanceOptions,
     RebalancePlan,
@@ -18,7 +20,7 @@ from citus_cluster.model.rebalance import (
 from citus_cluster.model.registration import RegisteredNode, Registry
 from citus_cluster.model.units import size
 from citus_cluster.operations import rebalance_watch
-from citus_cluster.runtime import citus_nodes, citus_probe, citus_rebalance, citus_tables
+from citus_cluster.runtime import citus_movers, citus_nodes, citus_probe, citus_rebalance, citus_tables
 from citus_cluster.runtime.citus import citus_version, has_function
 from citus_cluster.runtime.postgres import Connection, describe, translated
 
@@ -54,6 +56,19 @@ async def plan(conn: Connection, options: RebalanceOptions, *, without: Sequence
         )
 
 
+async def warnings(conn: Connection, preview: RebalancePlan) -> tuple[str, ...]:
+    """Say what would keep a rebalance from starting because code of ordinary roles would run as the superuser."""
+    async with translated("looking at what runs during the moves"):
+        found = await _untrusted(conn, preview)
+    return tuple(f"rebalance start refuses without --trust-functions: {one}" for one in found)
+
+
+async def _untrusted(conn: Connection, preview: RebalancePlan) -> tuple[str, ...]:
+    if not preview.moves:
+        return ()
+    return tuple(map(str, await citus_movers.foreign_code(conn, [move.shard_id for move in preview.moves])))
+
+
 def _refused(what: str, error: psycopg.DatabaseError) -> RebalanceError:
     hint = error.diag.message_hint
     if isinstance(error, psycopg.errors.UndefinedTable | psycopg.errors.UndefinedFunction):
@@ -78,7 +93,8 @@ async def start(conn: Connection, options: RebalanceOptions, emit: Emit) -> int 
 
     Looks first for what would make Citus retry in silence. A job that only waits for its next attempt, in which Citus
     is more and more patient, is stopped and begun anew. Raises RebalanceError (one is running, settings, room or
-    replica identities are missing), UsageError (an option that this Citus does not have), LockedError.
+    replica identities are missing, or code of ordinary roles would run as the superuser), UsageError (an option that
+    this Citus does not have), LockedError.
     """
     async with translated("starting the rebalance"):
         await _refuse_unsupported(conn, options)
@@ -95,9 +111,26 @@ async def start(conn: Connection, options: RebalanceOptions, emit: Emit) -> int 
         await check(conn, options, preview, emit)
         if running is not None:
             await end(conn, running, emit)
+        return await begin(conn, options, preview, emit)
+
+
+async def begin(
+    conn: Connection,
+    options: RebalanceOptions,
+    preview: RebalancePlan,
+    emit: Emit,
+    *,
+    unburden: Sequence[NodeAddress] = (),
+) -> int | None:
+    """Start the moves of a preview that was checked; the job's id, or None, said in an event, if there are none now.
+
+    The nodes of ``unburden`` may hold no shards from then on; if no job starts, nothing is changed. Raises
+    RebalanceError if Citus refuses, as it does while another rebalance runs.
+    """
+    async with translated("starting the rebalance"):
         try:
-            job_id = await citus_rebalance.start(conn, options)
-        except psycopg.OperationalError:
+            job_id = await citus_rebalance.start(conn, options, unburden=unburden)
+        except (psycopg.OperationalError, psycopg.errors.LockNotAvailable):
             raise
         except psycopg.DatabaseError as error:
             raise _refused("Citus refused", error) from error
@@ -121,6 +154,37 @@ async def check(conn: Connection, options: RebalanceOptions, preview: RebalanceP
         await _refuse_incapable(conn, options)
         await _refuse_full(conn, preview, emit)
         await _refuse_unidentified(conn, options, preview, emit)
+        await _refuse_owners(conn, preview, emit)
+        await _refuse_untrusted(conn, options, preview, emit)
+
+
+async def _refuse_owners(conn: Connection, preview: RebalancePlan, emit: Emit) -> None:
+    owners = await citus_movers.owners(conn, [move.shard_id for move in preview.moves])
+    findings = missing_logins(owners)
+    if findings:
+        raise RebalanceError(
+            "Citus connects as a table's owner to make its shards on another node, and cannot: " + "; ".join(findings),
+            hint="Give the tables to a role that may log in: ALTER TABLE ... OWNER TO ...; on the coordinator.",
+            details=findings,
+        )
+    for finding in short_timeouts(owners):
+        emit(Event(rebalance_watch.STEP, EventKind.WARNING, finding, {}))
+
+
+async def _refuse_untrusted(conn: Connection, options: RebalanceOptions, preview: RebalancePlan, emit: Emit) -> None:
+    found = await _untrusted(conn, preview)
+    if not found:
+        return
+    if options.trust_functions:
+        message = f"These run as the superuser while shards are copied, and are trusted: {'; '.join(found)}"
+        emit(Event(rebalance_watch.STEP, EventKind.WARNING, message, {"trusted": list(found)}))
+        return
+    raise RebalanceError(
+        "Code of ordinary roles would run as the superuser while shards are copied, so none was moved: "
+        + "; ".join(found),
+        hint=TRUST_HINT,
+        details=found,
+    )
 
 
 async def _refuse_unsupported(conn: Connection, options: RebalanceOptions) -> None:

@@ -7,8 +7,10 @@ from citus_cluster.model.capacity import DiskSpace, NodeCapacity
 from citus_cluster.model.nodes import NodeAddress
 from citus_cluster.model.rebalance import Copying, Job, JobState, Move, RebalanceOptions, Task
 from citus_cluster.model.registration import RegisteredNode
-from citus_cluster.runtime import citus_probe
+from citus_cluster.runtime import citus_nodes, citus_probe
 from citus_cluster.runtime.citus import QUICK_S
+from citus_cluster.runtime.citus_movers import hand_to_owners
+from citus_cluster.runtime.citus_tables import MOVING
 from citus_cluster.runtime.postgres import Connection, bare_name, bounded, set_local
 
 PLAN_TIMEOUT_S = 600.0
@@ -60,13 +62,19 @@ async def plan_moves(
     )
 
 
-async def start(conn: Connection, options: RebalanceOptions) -> int | None:
-    """Start the background job; its id, or None if Citus found nothing to move."""
+async def start(conn: Connection, options: RebalanceOptions, *, unburden: Sequence[NodeAddress] = ()) -> int | None:
+    """Start the background job; its id, or None if Citus found nothing to move.
+
+    In the same transaction the nodes of ``unburden`` lose the property that they may hold shards: where Citus refuses
+    the job, they keep it. The tasks of tables that belong to an ordinary role run as this role.
+    """
     arguments = "%(strategy)s::name, %(drain_only)s, %(mode)s::citus.shard_transfer_mode"
     if options.wants_parallel:
         arguments += ", %(parallel_reference)s, %(parallel_colocated)s"
-    async with bounded(conn, PLAN_TIMEOUT_S):
+    async with bounded(conn, PLAN_TIMEOUT_S, lock_timeout_s=citus_nodes.LOCK_TIMEOUT_S if unburden else None):
         await set_local(conn, _IMPATIENT)
+        for node in unburden:
+            await citus_nodes.set_should_have_shards(conn, node, False)
         cursor = await conn.execute(
             f"SELECT citus_rebalance_start({arguments})".encode(),
             {
@@ -78,7 +86,10 @@ async def start(conn: Connection, options: RebalanceOptions) -> int | None:
             },
         )
         row = await cursor.fetchone()
-    return row[0] if row and row[0] else None
+        job_id = row[0] if row and row[0] else None
+        if job_id is not None:
+            await hand_to_owners(conn, job_id)
+    return job_id
 
 
 async def stop(conn: Connection) -> None:
@@ -214,19 +225,8 @@ async def tables_without_identity(conn: Connection, shard_ids: Sequence[int]) ->
     """
     async with bounded(conn, QUICK_S):
         cursor = await conn.execute(
-            """
-            WITH moving AS (
-                SELECT other.logicalrelid
-                FROM pg_dist_shard JOIN pg_dist_partition AS its USING (logicalrelid)
-                JOIN pg_dist_partition AS other ON other.logicalrelid = its.logicalrelid
-                  OR (its.colocationid > 0 AND other.colocationid = its.colocationid)
-                WHERE shardid = ANY (%s)
-                UNION
-                SELECT logicalrelid FROM pg_dist_partition JOIN pg_dist_shard USING (logicalrelid)
-                WHERE repmodel = 't' AND EXISTS (
-                    SELECT FROM pg_dist_node AS node
-                    WHERE node.isactive AND node.noderole = 'primary' AND node.groupid NOT IN (
-                        SELECT groupid FROM pg_dist_placement WHERE pg_dist_placement.shardid = pg_dist_shard.shardid))
+            f"""
+            WITH moving AS ({MOVING}
             ), bare AS (
                 SELECT oid FROM pg_class WHERE oid IN (SELECT logicalrelid FROM moving)
                   AND relkind <> 'p' AND relreplident <> 'f'
@@ -241,7 +241,7 @@ async def tables_without_identity(conn: Connection, shard_ids: Sequence[int]) ->
                                   AND attnum = ANY (indkey) AND NOT attnotnull)
                 ORDER BY relname LIMIT 1)
             FROM bare ORDER BY 1
-            """,
+            """.encode(),  # noqa: S608 # our own constant
             [list(shard_ids)],
         )
         rows = await cursor.fetchall()

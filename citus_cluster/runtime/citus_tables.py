@@ -63,6 +63,21 @@ SHARD_NAME = """(
     FROM pg_class WHERE pg_class.oid = shard.logicalrelid) || shard_name(shard.logicalrelid, shard.shardid)"""
 """SQL of a shard's name with its schema, for a row ``shard`` of ``pg_dist_shard``."""
 
+MOVING = """
+    SELECT other.logicalrelid
+    FROM pg_dist_shard JOIN pg_dist_partition AS its USING (logicalrelid)
+    JOIN pg_dist_partition AS other ON other.logicalrelid = its.logicalrelid
+      OR (its.colocationid > 0 AND other.colocationid = its.colocationid)
+    WHERE shardid = ANY (%s)
+    UNION
+    SELECT logicalrelid FROM pg_dist_partition JOIN pg_dist_shard USING (logicalrelid)
+    WHERE repmodel = 't' AND EXISTS (
+        SELECT FROM pg_dist_node AS node
+        WHERE node.isactive AND node.noderole = 'primary' AND node.groupid NOT IN (
+            SELECT groupid FROM pg_dist_placement WHERE pg_dist_placement.shardid = pg_dist_shard.shardid))"""
+"""SQL of the tables that a rebalance copies from node to node: those of the shards given, those colocated with them,
+and, where a node still lacks its copy, the reference tables."""
+
 
 async def read_tables(conn: Connection) -> tuple[TableRow, ...]:
     """Tables that are not an extension's own, by name."""

@@ -253,6 +253,34 @@ def test_two_drains_at_once_leave_a_node_that_may_hold_shards(cluster: Servers) 
 
 
 @pytest.mark.usefixtures("only_newest")
+def test_a_drain_that_a_rebalance_forestalls_marks_no_worker(cluster: Servers) -> None:
+    register(cluster, FIRST, SECOND)
+    distribute(cluster, rows=100)
+    assert register(cluster, THIRD)[THIRD.host].outcome is Outcome.ADDED
+
+    async def one() -> Drained:
+        async with await cluster.connect() as conn:
+            return await drain.drain(conn, named(FIRST), ignore, mode=TransferMode.AUTO, wait=False)
+
+    async def body(conn: Connection) -> None:
+        async with await cluster.connect() as client, client.transaction(force_rollback=True), asyncio.timeout(60):
+            # Until it ends no move does.
+            await client.execute("INSERT INTO orders SELECT generate_series(-500, -1)")
+            async with writer_lock(conn, wait_s=5):
+                draining = asyncio.create_task(one())
+                while await (await conn.execute(WAITING_WRITERS)).fetchone() != (1,):  # noqa: ASYNC110 # another session
+                    await asyncio.sleep(0.1)
+                started = await (await conn.execute("SELECT citus_rebalance_start()")).fetchone()
+                assert started and started[0], "this test needs a rebalance that has something to move"
+            with pytest.raises(RebalanceError, match="running already, as job"):
+                await draining
+
+    on(cluster, body)
+    assert {mark for _, mark in cluster.sql(COORDINATOR.host, MARKS)} == {True}
+    on(cluster, rebalance.stop)
+
+
+@pytest.mark.usefixtures("only_newest")
 def test_a_rebalance_that_runs_is_followed_first(cluster: Servers, recorder: Recorder) -> None:
     register(cluster, FIRST, SECOND)
     distribute(cluster)

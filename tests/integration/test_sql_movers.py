@@ -1,0 +1,170 @@
+"""As whom shards are copied, on real servers: no move makes a role that may create tables a superuser."""
+
+import asyncio
+
+import pytest
+from sql_role_support import FIRST, SECOND, THIRD, ask, create
+from sql_servers import COORDINATOR, Recorder, Servers, on, register
+
+from citus_cluster.errors import RebalanceError
+from citus_cluster.model.events import EventKind, ignore
+from citus_cluster.model.rebalance import JobState, RebalanceOptions, TransferMode
+from citus_cluster.model.roles import Access
+from citus_cluster.operations import drain, rebalance, rebalance_watch
+from citus_cluster.operations.role_passwords import Home
+from citus_cluster.runtime.postgres import Connection
+
+pytestmark = pytest.mark.cluster
+
+# Where it runs as the superuser, the role becomes one, on that node.
+TRAP = """
+CREATE FUNCTION trap(id bigint) RETURNS boolean LANGUAGE plpgsql AS $$
+BEGIN
+    IF current_setting('is_superuser') = 'on' THEN
+        SET LOCAL citus.enable_ddl_propagation = off;
+        ALTER ROLE app SUPERUSER;
+    END IF;
+    RETURN true;
+END $$
+"""
+SUPERUSERS = "SELECT rolsuper FROM pg_roles WHERE rolname = 'app'"
+
+
+def trapped(cluster: Servers) -> list[bool]:
+    return [cluster.sql(node.host, SUPERUSERS) == [(True,)] for node in (COORDINATOR, FIRST, SECOND, THIRD)]
+
+
+def distributed(name: str, columns: str, *, colocate_with: str = "none") -> tuple[str, ...]:
+    count = "shard_count => 4, " if colocate_with == "none" else ""
+    return (
+        f"CREATE TABLE {name} ({columns})",
+        f"SELECT create_distributed_table('{name}', 'id', {count}colocate_with => '{colocate_with}')",
+        f"INSERT INTO {name} (id) SELECT generate_series(1, 40)",
+    )
+
+
+def lay_trap(cluster: Servers, home: Home) -> None:
+    """Let a role that may create tables make one that runs its function for each row, and those that hide it."""
+    create(cluster, home, access=Access.CREATE)
+    ask(cluster, home, TRAP, *distributed("lured", "id bigint PRIMARY KEY, CHECK (trap(id))"))
+
+
+async def move_everything(conn: Connection, mode: TransferMode) -> JobState:
+    job_id = await rebalance.start(conn, RebalanceOptions(mode=mode), ignore)
+    assert job_id is not None
+    owners = "SELECT DISTINCT owner::text FROM pg_dist_background_task WHERE job_id = %s"
+    assert ("app",) in await (await conn.execute(owners, [job_id])).fetchall()
+    async with asyncio.timeout(120):
+        return (await rebalance_watch.wait(conn, ignore, job_id=job_id)).state
+
+
+@pytest.mark.parametrize("mode", [TransferMode.BLOCK_WRITES, TransferMode.AUTO])
+def test_the_tables_of_a_role_are_copied_as_that_role(cluster: Servers, home: Home, mode: TransferMode) -> None:
+    lay_trap(cluster, home)
+    register(cluster)
+    assert on(cluster, lambda conn: move_everything(conn, mode)) is JobState.FINISHED
+    held = "SELECT count(*) > 0 FROM citus_shards WHERE table_name = 'lured'::regclass AND nodename = 'citus-worker3'"
+    assert cluster.sql(COORDINATOR.host, held) == [(True,)]
+    assert ask(cluster, home, "SELECT count(*) FROM lured") == [(40,)]
+    assert trapped(cluster) == [False] * 4
+
+
+def test_what_still_runs_as_the_superuser_is_refused_unless_it_is_trusted(cluster: Servers, home: Home) -> None:
+    lay_trap(cluster, home)
+    # Tables of several owners move together, as the superuser.
+    cluster.sql(COORDINATOR.host, *distributed("admins", "id bigint PRIMARY KEY", colocate_with="lured"))
+    register(cluster)
+    jobs = "SELECT max(job_id) FROM pg_dist_background_job"
+    before = cluster.sql(COORDINATOR.host, jobs)
+    for attempt in (
+        lambda conn: rebalance.start(conn, RebalanceOptions(), ignore),
+        lambda conn: drain.drain(conn, {"w1": FIRST}, ignore, mode=TransferMode.AUTO, wait=False),
+    ):
+        with pytest.raises(RebalanceError, match="run as the superuser while shards are copied") as refused:
+            on(cluster, attempt)
+        assert refused.value.details == (
+            "check constraint lured_id_check of lured uses public.trap(bigint), which belongs to role app",
+        )
+        assert "--trust-functions" in str(refused.value.hint)
+    assert cluster.sql(COORDINATOR.host, jobs) == before
+    assert cluster.sql(COORDINATOR.host, "SELECT bool_and(shouldhaveshards) FROM pg_dist_node WHERE groupid > 0") == [
+        (True,)
+    ]
+
+    async def warned(conn: Connection) -> tuple[str, ...]:
+        return await rebalance.warnings(conn, await rebalance.plan(conn, RebalanceOptions()))
+
+    (warning,) = on(cluster, warned)
+    assert warning.endswith(refused.value.details[0])
+
+    events = Recorder()
+
+    async def trusting(conn: Connection) -> None:
+        job_id = await rebalance.start(conn, RebalanceOptions(trust_functions=True), events)
+        async with asyncio.timeout(120):
+            await rebalance_watch.wait(conn, ignore, job_id=job_id)
+
+    on(cluster, trusting)
+    assert refused.value.details[0] in next(one.message for one in events.events if one.kind is EventKind.WARNING)
+    assert trapped(cluster)[3], "this is what the attack does, and what --trust-functions risks"
+    cluster.sql(THIRD.host, "SET citus.enable_ddl_propagation = off", "ALTER ROLE app NOSUPERUSER")
+
+
+@pytest.mark.usefixtures("only_newest")
+def test_everything_that_a_copy_runs_is_found(cluster: Servers, home: Home) -> None:
+    lay_trap(cluster, home)
+    ask(
+        cluster,
+        home,
+        "CREATE FUNCTION twice(bigint) RETURNS bigint IMMUTABLE LANGUAGE sql AS 'SELECT $1 * 2'",
+        "CREATE DOMAIN positive AS bigint CHECK (trap(VALUE))",
+        "CREATE DOMAIN harmless AS bigint",
+        # What is built in depends on nothing, and can run any statement.
+        *distributed("queries", "id bigint PRIMARY KEY, CHECK (query_to_xml('SELECT 1', true, true, '') IS NOT NULL)"),
+        "ALTER TABLE queries FORCE ROW LEVEL SECURITY",
+        # Copied as their owner, whatever they run.
+        *distributed("own", "id bigint PRIMARY KEY, p positive"),
+        # Copied as the superuser to nodes that lack it.
+        "CREATE TABLE listed (id bigint PRIMARY KEY, CHECK (trap(id)))",
+        "SELECT create_reference_table('listed')",
+    )
+    cluster.sql(
+        COORDINATOR.host,
+        *distributed("first", "id bigint PRIMARY KEY, twofold bigint GENERATED ALWAYS AS (twice(id)) STORED"),
+        *distributed(
+            "second", "id bigint PRIMARY KEY, many positive[], h harmless, CHECK (id > 0 AND now() > '2000-1-1')"
+        ),
+        "CREATE INDEX by_twice ON second (twice(id))",
+    )
+    register(cluster)
+    with pytest.raises(RebalanceError) as refused:
+        on(cluster, lambda conn: rebalance.start(conn, RebalanceOptions(mode=TransferMode.BLOCK_WRITES), ignore))
+    role = "which belongs to role app"
+    assert refused.value.details == (
+        f"generated column twofold of first uses public.twice(bigint), {role}",
+        f"check constraint listed_id_check of listed uses public.trap(bigint), {role}",
+        "check constraint queries_check of queries uses query_to_xml(text,boolean,boolean,text), "
+        "which does whatever its caller may do",
+        f"a column of second uses type public.harmless, {role}",
+        f"a column of second uses type public.positive, {role}",
+        f"check constraint positive_check of domain public.positive of second uses public.trap(bigint), {role}",
+        f"index public.by_twice of second uses public.twice(bigint), {role}",
+    )
+
+
+@pytest.mark.usefixtures("only_newest")
+def test_an_owner_as_whom_citus_cannot_connect_or_copy_long_is_named(cluster: Servers, home: Home) -> None:
+    lay_trap(cluster, home)
+    register(cluster)
+    events = Recorder()
+
+    async def look(conn: Connection) -> None:
+        options = RebalanceOptions()
+        await rebalance.check(conn, options, await rebalance.plan(conn, options), events)
+
+    cluster.sql(COORDINATOR.host, "ALTER ROLE app SET statement_timeout = '90s'")
+    on(cluster, look)
+    assert "lured are copied as role app, whose statement_timeout of 90s ends the copy" in events.text
+    cluster.sql(COORDINATOR.host, "ALTER ROLE app NOLOGIN")
+    with pytest.raises(RebalanceError, match="lured belong to role app, which may not log in"):
+        on(cluster, look)
