@@ -22,9 +22,12 @@ from citus_cluster.model.api_config import ApiConfig
 from citus_cluster.model.disks import Disk
 from citus_cluster.model.events import ignore
 from citus_cluster.model.nodes import NodeAddress, NodeResult, Outcome
+from citus_cluster.operations.losses import find_losses
+from citus_cluster.operations.node_checks import troubles
 from citus_cluster.operations.nodes import reconcile
 from citus_cluster.runtime.citus_disks import read_disks
-from citus_cluster.runtime.postgres import Connection, connect
+from citus_cluster.runtime.citus_nodes import read_registry
+from citus_cluster.runtime.postgres import Connection, connect, translated
 
 REGISTERED = frozenset({Outcome.ADDED, Outcome.ACTIVATED, Outcome.ALREADY})
 logger = logging.getLogger(__name__)
@@ -57,10 +60,15 @@ class Reconciler:
         self._woken = asyncio.Event()
         self._desired: ApiConfig | None = None
         self._looks = 0
+        self._data_again_at = 0.0
+        """When to compare the shards with the catalog again (event loop's time): it reads all placements."""
+        self._losses: tuple[str, ...] = ()
         self.registration = Registration({})
         self.disks: tuple[Disk, ...] = ()
         """Those below the nodes that answered at the last look; not the disk below this container."""
         self._measure_at = 0.0
+        self.troubles: tuple[str, ...] = ()
+        """Registered nodes that do not serve queries, or have lost data, as the last look found them; a line each."""
 
     def wake(self) -> None:
         """Look again now, since something was changed through the API."""
@@ -92,7 +100,9 @@ class Reconciler:
                     timeout_s=self._settings.reconcile_timeout_s,
                     wait_for_lock_s=self._settings.lock_timeout_s,
                 )
+                self._keep(results)
                 await self._measure_disks(connection)
+                await self._inspect(connection)
         except CitusClusterError as error:
             return error.message
         except (psycopg.Error, OSError, TimeoutError) as error:
@@ -103,7 +113,6 @@ class Reconciler:
             if reason != self.registration.error:
                 logger.exception("the reconciler failed")
             return reason
-        self._keep(results)
         return None
 
     async def _measure_disks(self, connection: Connection) -> None:
@@ -113,6 +122,26 @@ class Reconciler:
         # Registration does not depend on it; a connection that is lost shows at the next look.
         with suppress(CitusClusterError, psycopg.Error, OSError, TimeoutError):
             self.disks = await read_disks(connection, measured_bytes=disk_usage("/").total)
+
+    async def _inspect(self, connection: Connection) -> None:
+        """Look whether the registered nodes serve queries, and now and then whether their shards exist."""
+        async with translated("looking at the nodes"):
+            nodes = (await read_registry(connection)).nodes
+            found = await troubles(connection, nodes)
+            now = asyncio.get_running_loop().time()
+            if found:
+                # Once they are back, it shows at once whether they have what they had.
+                self._losses, self._data_again_at = (), now
+            elif now >= self._data_again_at:
+                self._losses = tuple(str(loss) for loss in await find_losses(connection, nodes))
+                pause_s = self._settings.idle_interval_s if self._losses else self._settings.data_interval_s
+                self._data_again_at = now + pause_s
+        for line in (*found, *self._losses):
+            if line not in self.troubles:
+                logger.warning("%s", line)
+        if self.troubles and not (found or self._losses):
+            logger.info("all nodes serve queries again")
+        self.troubles = (*found, *self._losses)
 
     def _in_turn(self, workers: Sequence[NodeAddress]) -> Sequence[NodeAddress]:
         """Begin with another worker at each look: one that never answers must not use up the others' time."""
@@ -144,7 +173,7 @@ class Reconciler:
         if self.registration.error or self._desired is None:
             return True
         _, pending, _ = self.registration.sort(self._desired.workers)
-        return bool(pending)
+        return bool(pending) or bool(self.troubles and not self._losses)
 
     def _has_news(self) -> bool:
         try:

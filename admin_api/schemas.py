@@ -115,6 +115,9 @@ class WorkersHealth(BaseModel):
     registered: int
     pending: list[Node]
     withdrawn: list[Node] = Field(description="Removed or disabled by an operator; an explicit POST brings them back.")
+    unwell: list[str] = Field(
+        description="Registered nodes that do not answer, refuse queries, or have lost data; one line for each."
+    )
 
 
 class CompanionHealth(BaseModel):

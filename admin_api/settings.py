@@ -56,10 +56,12 @@ class Settings:
     reconcile_timeout_s: float = 15
     lock_timeout_s: float = 5
     busy_interval_s: float = 1
-    """Between two looks while a desired worker is missing."""
-    idle_interval_s: float = 10
+    """Between two looks while a desired worker is missing, or a node does not serve queries."""
+    idle_interval_s: float = 5
     disk_interval_s: float = 60
     """Between two looks at how full the disks of the nodes are."""
+    data_interval_s: float = 60
+    """Between two comparisons of the shards that exist with those that the catalog places."""
 
     companion_timeout_s: float = 3
     """How long a service beside Citus may take to say how it is."""

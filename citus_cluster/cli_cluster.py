@@ -101,12 +101,20 @@ def following(follow: str = _FOLLOW, stop: str = "citus-cluster rebalance stop")
         sys.exit(INTERRUPTED)  # at once: the way by the parser ends in a word about work that is not done
 
 
-def start(root: Path, *, timeout_s: float, show_secrets: bool, show: bool) -> dict[str, Any]:
-    """Start, register and verify the cluster in ``root``, and print what to paste."""
+def start(
+    root: Path, *, timeout_s: float, show_secrets: bool, show: bool, upgrade_citus: bool = False
+) -> dict[str, Any]:
+    """Start, register and verify the cluster in ``root``, and print what to paste.
+
+    ``upgrade_citus`` agrees to the update of Citus' extension, for which there must be a backup.
+    """
     from citus_cluster.operations.up import UpResult
     from citus_cluster.operations.up import up as start_cluster
 
     load(root)  # refuses a directory without a cluster, before a lock file is made there
+
+    def agree(question: str) -> bool:
+        return upgrade_citus or (show and console.interactive() and console.confirm(question))
 
     def show_citus(result: UpResult) -> None:
         if show and directory.topology.nodes:
@@ -114,7 +122,7 @@ def start(root: Path, *, timeout_s: float, show_secrets: bool, show: bool) -> di
 
     with files.locked(root), console.Progress() as progress:
         directory = load(root)
-        work = partial(start_cluster, directory, progress.emit, timeout_s=timeout_s, on_citus=show_citus)
+        work = partial(start_cluster, directory, progress.emit, timeout_s=timeout_s, on_citus=show_citus, agree=agree)
         result = recorded(root, "up", lambda: asyncio.run(work()))
     if show:
         console_cluster.print_companions_block(result, root)
@@ -124,12 +132,25 @@ def start(root: Path, *, timeout_s: float, show_secrets: bool, show: bool) -> di
 def up(
     directory: DirectoryOption = Path(),
     timeout: TimeoutOption = 300,
+    upgrade_citus: Annotated[
+        bool,
+        option(
+            "--upgrade-citus",
+            help="Agree to update Citus' extension to the image's newer Citus. It cannot be undone: back up first.",
+        ),
+    ] = False,
     show_secrets: ShowSecretsOption = False,
     format_: FormatOption = Format.TEXT,
 ) -> None:
     """Start everything, register the workers, and verify with a real distributed write."""
     choose_format(format_)
-    result = start(directory.absolute(), timeout_s=timeout, show_secrets=show_secrets, show=format_ is Format.TEXT)
+    result = start(
+        directory.absolute(),
+        timeout_s=timeout,
+        show_secrets=show_secrets,
+        show=format_ is Format.TEXT,
+        upgrade_citus=upgrade_citus,
+    )
     if format_ is Format.JSON:
         console.print_json(result)
 

@@ -200,7 +200,14 @@ def setup(
     if up:
         from citus_cluster.cli_cluster import start
 
-        result["up"] = start(root, timeout_s=timeout, show_secrets=show_secrets, show=format_ is Format.TEXT)
+        result["up"] = start(
+            root,
+            timeout_s=timeout,
+            show_secrets=show_secrets,
+            show=format_ is Format.TEXT,
+            # The plan that was agreed to says what the new image means, and that it wants a backup.
+            upgrade_citus=plan.upgrades_citus,
+        )
     elif format_ is Format.TEXT:
         _print_next_steps(plan)
     if format_ is Format.JSON:

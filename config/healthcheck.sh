@@ -14,6 +14,8 @@ SELECT 'the extension citus is missing in this database'
 UNION ALL
 SELECT 'the credentials for other nodes are missing: the init script did not run'
   WHERE NOT EXISTS (SELECT FROM pg_dist_authinfo WHERE nodeid = 0 AND rolename = current_user);
+-- As every function of Citus, it refuses where the library is of another version than the extension.
+DO $$ BEGIN PERFORM FROM citus_get_active_worker_nodes(); END $$;
 SQL
 ) || exit 1
 [ -z "$missing" ] && exit 0

@@ -8,7 +8,7 @@ from shutil import disk_usage
 from fastapi import APIRouter, Response
 
 from admin_api.dependencies import Parts, PartsOf
-from admin_api.reconciler import Registration
+from admin_api.reconciler import Reconciler
 from admin_api.schemas import CompanionHealth, CoordinatorHealth, Health, HealthStatus, Node, WorkersHealth
 from citus_cluster import __version__
 from citus_cluster.errors import CitusClusterError
@@ -51,7 +51,7 @@ class CitusSeen:
 
 @router.get(
     "/health",
-    summary="Tell whether the coordinator answers and every desired worker is registered",
+    summary="Tell whether the coordinator answers, and every desired worker is registered and serves queries",
     responses={503: {"model": Health, "description": "Citus is not yet well, or no longer; the body says why."}},
 )
 async def health(parts: PartsOf, response: Response) -> Health:
@@ -91,8 +91,8 @@ async def look_at_citus(parts: Parts) -> CitusSeen:
         refusal = await parts.coordinator.check()
     except CitusClusterError as error:
         return CitusSeen(None, error, None, error.message)
-    workers = _workers(parts.reconciler.registration, cluster) if parts.settings.reconciler else None
-    reason = refusal.message if refusal else _pending_reason(workers)
+    workers = _workers(parts.reconciler, cluster) if parts.settings.reconciler else None
+    reason = refusal.message if refusal else _workers_reason(workers)
     parts.was_well = parts.was_well or reason is None
     return CitusSeen(cluster, refusal, workers, reason)
 
@@ -123,22 +123,24 @@ def _reasons(citus: CitusSeen, companions: Sequence[CompanionStatus]) -> list[st
     ]
 
 
-def _workers(registration: Registration, cluster: ApiConfig) -> WorkersHealth:
-    registered, pending, withdrawn = registration.sort(cluster.workers)
+def _workers(reconciler: Reconciler, cluster: ApiConfig) -> WorkersHealth:
+    registered, pending, withdrawn = reconciler.registration.sort(cluster.workers)
     return WorkersHealth(
         desired=len(cluster.workers),
         registered=len(registered),
         pending=[_node(result) for result in pending],
         withdrawn=[_node(result) for result in withdrawn],
+        unwell=list(reconciler.troubles),
     )
 
 
-def _pending_reason(workers: WorkersHealth | None) -> str | None:
-    if workers is None or not workers.pending:
+def _workers_reason(workers: WorkersHealth | None) -> str | None:
+    if workers is None:
         return None
-    listed = "; ".join(f"{node.host}:{node.port} is not registered: {node.reason}" for node in workers.pending[:3])
-    more = len(workers.pending) - 3
-    return f"{listed}; and {more} more" if more > 0 else listed
+    pending = [f"{node.host}:{node.port} is not registered: {node.reason}" for node in workers.pending]
+    lines = list(dict.fromkeys([*workers.unwell, *pending]))
+    more = len(lines) - 3
+    return "; ".join([*lines[:3], *([f"and {more} more"] if more > 0 else [])]) or None
 
 
 def _node(result: NodeResult) -> Node:

@@ -1,5 +1,6 @@
 """How a service beside Citus is, in the one shape that ``status`` prints and the admin API answers."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
@@ -8,12 +9,24 @@ from citus_cluster.model.services import Service
 
 
 class Condition(StrEnum):
-    """``starting`` is on its way and needs no one; ``degraded`` serves, but not all of it."""
+    """``starting`` is on its way and needs no one; ``degraded`` serves, but not all of it.
+
+    ``unknown`` gave no answer in time, twice, while its own health check passed: the machine may be overloaded.
+    """
 
     OK = "ok"
     STARTING = "starting"
     DEGRADED = "degraded"
     DOWN = "down"
+    UNKNOWN = "unknown"
+
+
+_TIMED_OUT = re.compile(r"(no answer|did not answer|did not end) within|does not answer on")
+
+
+def timed_out(reason: str | None) -> bool:
+    """Tell whether a reason is that of a question that got no answer in time, which may be asked once more."""
+    return bool(reason and _TIMED_OUT.search(reason))
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 import re
 from dataclasses import dataclass
+from enum import StrEnum
 
 DEFAULT_CITUS_IMAGE = "citusdata/citus:13.2.0"
 DEFAULT_PG14_IMAGE = "postgres:14"
@@ -62,6 +63,31 @@ def tag_version(name: str) -> tuple[int, ...]:
     return tuple(map(int, found[1].split("."))) if found else ()
 
 
+class ReleaseChange(StrEnum):
+    """What another image means for Citus' extension: ``13.0.3`` to ``13.2.0`` is newer, to ``13.0.4`` the same."""
+
+    SAME = "same"
+    NEWER = "newer"
+    OLDER = "older"
+    UNKNOWN = "unknown"
+
+
+def release_change(before: str, after: str) -> ReleaseChange:
+    """Compare two images of Citus by major and minor version, as far as the tags of one repository tell."""
+    if before == after:
+        return ReleaseChange.SAME
+    old, new = (tag_version(name)[:2] for name in (before, after))
+    if _repository(before) != _repository(after) or len(old) < 2 or len(new) < 2:
+        return ReleaseChange.UNKNOWN
+    if old == new:
+        return ReleaseChange.SAME
+    return ReleaseChange.NEWER if old < new else ReleaseChange.OLDER
+
+
+def _repository(name: str) -> str:
+    return name.partition("@")[0].rsplit(":", 1)[0]
+
+
 def official_major(name: str, repository: str) -> int | None:
     """Major in the tag of an official image such as ``redis:7.2-alpine``, of any registry; None for any other."""
     if not re.search(rf"(?:^|/){repository}:[^/]+$", name.partition("@")[0]):
@@ -74,7 +100,7 @@ _PRODUCTS = {"postgres": "PostgreSQL without Citus", "redis": "Redis", "cassandr
 
 def _other_product(name: str, own: str) -> str | None:
     """Say that an image is plainly that of something else: ``redis:7`` for Cassandra."""
-    repository = name.partition("@")[0].rsplit(":", 1)[0].rsplit("/", 1)[-1]
+    repository = _repository(name).rsplit("/", 1)[-1]
     if repository in _PRODUCTS and repository != own:
         return f"{name!r} is an image of {_PRODUCTS[repository]}: name one of {own.capitalize()}"
     return None

@@ -4,6 +4,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from citus_cluster.model.disks import Disk
+from citus_cluster.model.extension import ExtensionVersions
+from citus_cluster.model.losses import Loss
 from citus_cluster.model.nodes import NodeAddress
 from citus_cluster.model.rebalance import RebalanceStatus
 
@@ -28,6 +30,9 @@ class NodeOverview:
     reference_count: int = 0
     disk: Disk | None = None
     lost_slots: tuple[str, ...] = ()
+    loss: Loss | None = None
+    """Shards that are placed there and do not exist."""
+    extension: ExtensionVersions | None = None
 
     @property
     def distributed_count(self) -> int:
@@ -41,9 +46,11 @@ class NodeOverview:
 
     @property
     def condition(self) -> str:
-        """One word: active, drained, draining (shards are left on it), or disabled."""
+        """In a word: active, drained, draining (shards are left on it), disabled, or lost data (shards are missing)."""
         if not self.is_active:
             return "disabled"
+        if self.loss:
+            return "lost data"
         return ("draining" if self.distributed_count else "drained") if self.is_drained else "active"
 
     def as_dict(self) -> Mapping[str, object]:
@@ -55,10 +62,13 @@ class NodeOverview:
             "should_have_shards": self.should_have_shards,
             "postgres_version": self.postgres_version,
             "citus_version": self.citus_version,
+            "extension_version": self.extension.installed if self.extension else None,
+            "extension_available": self.extension.available if self.extension else None,
             "condition": self.condition,
             "shard_count": self.shard_count,
             "reference_count": self.reference_count,
             "shard_bytes": self.shard_bytes,
+            "loss": self.loss.as_dict() if self.loss else None,
             "reason": self.reason,
         }
 

@@ -5,7 +5,7 @@ The command line and the admin API both ask here, so nothing of this needs an en
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Collection, Mapping
 from dataclasses import dataclass
 
 from citus_cluster.errors import CitusClusterError
@@ -60,10 +60,11 @@ class Companions:
         """The companions that are asked, in the order of their answers."""
         return tuple(service for service in COMPANIONS if service in self._asks())
 
-    async def ask_all(self, timeout_s: float) -> tuple[CompanionStatus, ...]:
-        """Ask every one of them; ends in little more than ``timeout_s``, and never raises because of one."""
+    async def ask_all(self, timeout_s: float, only: Collection[Service] | None = None) -> tuple[CompanionStatus, ...]:
+        """Ask every one of them, or ``only`` these; ends in little more than ``timeout_s``; raises because of none."""
         asks = self._asks()
-        return tuple(await asyncio.gather(*(_asked(service, asks[service], timeout_s) for service in self.wanted)))
+        wanted = [service for service in self.wanted if only is None or service in only]
+        return tuple(await asyncio.gather(*(_asked(service, asks[service], timeout_s) for service in wanted)))
 
     async def close(self) -> None:
         """Close every connection; it may be asked again, and then opens them anew."""

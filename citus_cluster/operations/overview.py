@@ -8,15 +8,19 @@ from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence, Se
 import psycopg
 
 from citus_cluster.errors import CitusClusterError
+from citus_cluster.model.companion_status import timed_out
+from citus_cluster.model.losses import Loss
 from citus_cluster.model.overview import NodeOverview, Overview, TableOverview
 from citus_cluster.model.registration import RegisteredNode
 from citus_cluster.operations import rebalance_watch
-from citus_cluster.runtime import citus_nodes, citus_tables
+from citus_cluster.operations.losses import confirmed_loss
+from citus_cluster.runtime import citus_nodes, citus_probe, citus_tables
 from citus_cluster.runtime.citus_tables import NodeAnswer, Placement
 from citus_cluster.runtime.postgres import Connection, describe, translated
 
 BUDGET_S = 15.0
 """After this long no further node is asked; those left are unknown."""
+_AGAIN_TIMEOUT_S = 2 * citus_probe.ANSWER_TIMEOUT_S
 AT_ONCE = 4
 """Nodes that are asked at the same time, each over a session of its own: sizes of thousands of shards take time."""
 
@@ -33,9 +37,12 @@ async def overview(conn: Connection, connect_again: Callable[[], Awaitable[Conne
         for placement in await citus_tables.read_placements(conn):
             by_group[placement.group_id].append(placement)
         answers = await _ask_all(conn, connect_again, registry.nodes, by_group, deadline)
+        losses = await _losses(conn, registry.nodes, by_group, answers)
         rows = await citus_tables.read_tables(conn)
         movable = {row.oid for row in rows if row.moves}
-        nodes = tuple(_describe_node(node, by_group[node.group_id], movable, answers) for node in registry.nodes)
+        nodes = tuple(
+            _describe_node(node, by_group[node.group_id], movable, answers, losses) for node in registry.nodes
+        )
         sizes = _sizes(registry.nodes, by_group, answers)
         shards = {(p.table_oid, p.shard_id) for group in by_group.values() for p in group}
         shard_counts = Counter(table_oid for table_oid, _ in shards)
@@ -95,21 +102,59 @@ async def _ask_all(
 async def _answer(
     conn: Connection, node: RegisteredNode, placements: list[Placement], deadline: float
 ) -> NodeAnswer | str:
-    """What the node says, or why it says nothing."""
+    """What the node says, or why it says nothing: one time-out may be that of a busy machine, so it is asked again."""
     if time.monotonic() >= deadline:
         return "not asked: other nodes took too long to answer"
+    answer = await _ask_once(conn, node, placements, citus_probe.ANSWER_TIMEOUT_S)
+    if isinstance(answer, str) and timed_out(answer):
+        answer = await _ask_once(conn, node, placements, _AGAIN_TIMEOUT_S)
+    return answer
+
+
+async def _ask_once(
+    conn: Connection, node: RegisteredNode, placements: list[Placement], timeout_s: float
+) -> NodeAnswer | str:
     try:
-        return await citus_tables.ask_node(conn, node, placements)
+        return await citus_tables.ask_node(conn, node, placements, timeout_s=timeout_s)
     except CitusClusterError as error:
         return error.message
+    except psycopg.errors.QueryCanceled:
+        return f"{node.address} did not answer within {timeout_s:g} s"
     except psycopg.Error as error:
         if conn.closed:
             raise
         return describe(error)
 
 
+async def _losses(
+    conn: Connection,
+    nodes: Sequence[RegisteredNode],
+    by_group: Mapping[int, list[Placement]],
+    answers: Mapping[int, NodeAnswer | str],
+) -> Mapping[int, Loss]:
+    """What each node that answered has lost, by node id."""
+    found: dict[int, Loss] = {}
+    for node in nodes:
+        answer = answers[node.node_id]
+        if isinstance(answer, str):
+            continue
+        try:
+            loss = await confirmed_loss(conn, node, answer.presence, placed=len(by_group.get(node.group_id, [])))
+        except CitusClusterError:
+            if conn.closed:
+                raise
+            continue  # it fell silent in between; the next look says so
+        if loss:
+            found[node.node_id] = loss
+    return found
+
+
 def _describe_node(
-    node: RegisteredNode, placements: Sequence[Placement], movable: Set[int], answers: Mapping[int, NodeAnswer | str]
+    node: RegisteredNode,
+    placements: Sequence[Placement],
+    movable: Set[int],
+    answers: Mapping[int, NodeAnswer | str],
+    losses: Mapping[int, Loss],
 ) -> NodeOverview:
     answer = answers[node.node_id]
     known = answer if isinstance(answer, NodeAnswer) else None
@@ -127,6 +172,8 @@ def _describe_node(
         reference_count=sum(placement.table_oid not in movable for placement in placements),
         shard_bytes=sum(known.sizes.values()) if known else None,
         reason=answer if isinstance(answer, str) else None,
+        loss=losses.get(node.node_id),
+        extension=known.extension if known else None,
     )
 
 

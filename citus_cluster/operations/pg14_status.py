@@ -6,7 +6,7 @@ import time
 from citus_cluster.errors import CitusClusterError, EngineUnavailableError, UsageError
 from citus_cluster.model.replication import PairStatus, SeenServer
 from citus_cluster.operations.directory import Directory
-from citus_cluster.operations.pg14_pair import pair_status
+from citus_cluster.operations.pg14_pair import DEFAULT_TIMEOUT_S, pair_status
 from citus_cluster.runtime import pg14
 from citus_cluster.runtime.engine import Container, Engine, in_thread
 
@@ -32,7 +32,9 @@ def require_server(directory: Directory, service: str) -> str:
     return service
 
 
-async def status(directory: Directory, engine: Engine | None = None) -> PairStatus:
+async def status(
+    directory: Directory, engine: Engine | None = None, *, timeout_s: float = DEFAULT_TIMEOUT_S
+) -> PairStatus:
     """Look at the pair. Never fails because something is down, also an engine: it says so. Raises UsageError."""
     require_pair(directory)
     seen: dict[str, SeenServer] | None = None
@@ -50,6 +52,7 @@ async def status(directory: Directory, engine: Engine | None = None) -> PairStat
         synchronous=directory.topology.pg14_synchronous,
         seen=seen,
         chosen=chosen,
+        timeout_s=timeout_s,
     )
 
 

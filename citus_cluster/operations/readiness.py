@@ -74,16 +74,24 @@ class Watch:
 
 
 async def wait_until_ready(
-    watch: Watch, knocks: Mapping[str, Knock], emit: Emit, *, deadline: float, timeout_s: float
+    watch: Watch,
+    knocks: Mapping[str, Knock],
+    emit: Emit,
+    *,
+    deadline: float,
+    timeout_s: float,
+    until: Callable[[HealthProbe], bool] = lambda probe: probe.ok,
 ) -> None:
-    """Wait until each service answers its knock, and then passes its own health check.
+    """Wait until each service answers its knock, and then passes its own health check, as ``until`` sees it.
 
     ``deadline`` is in terms of time.monotonic(), ``timeout_s`` for the message. Raises ServiceFailedError,
     at once for a container that has ended or keeps restarting, with health output, log, and probable cause.
     """
     if not knocks:
         return
-    tasks = {service: asyncio.create_task(_become_ready(watch, service, knocks[service], emit)) for service in knocks}
+    tasks = {
+        service: asyncio.create_task(_become_ready(watch, service, knocks[service], emit, until)) for service in knocks
+    }
     try:
         left_s = max(0.0, deadline - time.monotonic())
         await asyncio.wait(tasks.values(), timeout=left_s, return_when=asyncio.FIRST_EXCEPTION)
@@ -102,7 +110,9 @@ async def wait_until_ready(
         raise await _failed(watch, crashed or late, said, emit, timeout_s=None if crashed else timeout_s)
 
 
-async def _become_ready(watch: Watch, service: str, knock: Knock, emit: Emit) -> None:
+async def _become_ready(
+    watch: Watch, service: str, knock: Knock, emit: Emit, until: Callable[[HealthProbe], bool]
+) -> None:
     started = time.monotonic()
     probed_at = started
     warned = 0
@@ -125,7 +135,7 @@ async def _become_ready(watch: Watch, service: str, knock: Knock, emit: Emit) ->
                 probe = await in_thread(watch.engine.run_health_check, container)
                 if probe.output.startswith(FENCED):
                     raise _CrashedError(probe.output)
-                if probe.ok:
+                if until(probe):
                     seconds = round(time.monotonic() - started, 2)
                     emit(Event(step, EventKind.DONE, f"{service} is ready", {"seconds": seconds}))
                     return

@@ -58,6 +58,11 @@ class SetupPlan:
         return not self.all_changes
 
     @property
+    def upgrades_citus(self) -> bool:
+        """The image of the nodes changes, and the warning that this updates Citus' extension is part of the plan."""
+        return self.previous is not None and self.previous.identity.get("image") != self.spec.images.citus
+
+    @property
     def unfinished(self) -> bool:
         """A killed run has written every file, but not noted so, or not cleaned up."""
         if self.previous is None or not self.nothing_to_do:
@@ -236,8 +241,9 @@ def _warnings(
     old_image = previous.identity.get("image") if previous else None
     if old_image and old_image != spec.images.citus:
         found.append(
-            f"The Citus image changes ({old_image} → {spec.images.citus}): once all nodes run it, "
-            "run ALTER EXTENSION citus UPDATE on every node."
+            f"The Citus image changes ({old_image} → {spec.images.citus}): citus-cluster up restarts every node with "
+            "it, then runs ALTER EXTENSION citus UPDATE on the coordinator and every worker, where the image's Citus "
+            "is newer. This cannot be undone: make a backup first. up refuses an image older than the data."
         )
     if topology.nodes and spec.advertise:
         addresses = " and ".join(topology.publish_citus_on)

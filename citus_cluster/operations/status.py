@@ -1,7 +1,7 @@
 """The state of a cluster: its services, its nodes, and where they differ from what is wanted."""
 
 import asyncio
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence, Set
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from enum import StrEnum
@@ -11,8 +11,9 @@ from typing import Any
 from citus_cluster.errors import CitusClusterError, EngineUnavailableError
 from citus_cluster.model.capacity import lost_slots_problem
 from citus_cluster.model.causes import probable_cause
-from citus_cluster.model.companion_status import CompanionStatus, Condition
+from citus_cluster.model.companion_status import CompanionStatus, Condition, timed_out
 from citus_cluster.model.disks import Disk, disk_alerts
+from citus_cluster.model.extension import OUTDATED, UPDATE_HINT
 from citus_cluster.model.nodes import NodeAddress
 from citus_cluster.model.overview import NodeOverview, Overview
 from citus_cluster.model.services import Service
@@ -30,8 +31,11 @@ from citus_cluster.runtime.engine import Container, Engine, in_thread
 from citus_cluster.runtime.postgres import connect
 
 _CONNECT_TIMEOUT_S = 3.0
-_OVERVIEW_TIMEOUT_S = 20.0
+_OVERVIEW_TIMEOUT_S = 25.0
 _COMPANIONS_TIMEOUT_S = 5.0
+_PATIENCE = 3
+"""What got no answer in time is asked once more with so many times the time, before it is called down."""
+_HEALTH_AGAIN_TIMEOUT_S = 30.0
 _LOG_LINES = 20
 _STOPPED = {0, 130, 137, 143}
 """Exit statuses of what was told to end, or killed, from outside: its log does not say why."""
@@ -125,6 +129,10 @@ async def status(directory: Directory) -> Status:
     (services, service_problems), (seen, overview_problem), asked, ring, measured = await asyncio.gather(
         _services(directory), _overview(directory), _companions(directory), _ring(directory), local_disks(directory)
     )
+    running = {service.service for service in services if service.state in {"running", "unknown"}}
+    if timed_out(overview_problem) and topology.coordinator and topology.coordinator.service in running:
+        seen, overview_problem = await _overview(directory, patience=_PATIENCE)
+    asked = await _ask_again(directory, asked, running)
     companions = tuple(with_containers(topology, companion, services) for companion in asked)
     missing, extra = differences(topology, seen)
     problems = [*service_problems, *([overview_problem] if overview_problem else [])]
@@ -133,13 +141,14 @@ async def status(directory: Directory) -> Status:
     if seen:
         problems += [_silence(node) for node in seen.nodes if node.reason]
         problems += [lost_slots_problem(node.address, node.lost_slots) for node in seen.nodes if node.lost_slots]
+        problems += [str(node.loss) for node in seen.nodes if node.loss]
         if topology.coordinator:
             problems += list(seen.rebalance.problems)
     # What the containers say was said above.
     problems += [
         f"{before.service.value}: {before.reason}"
         for before, after in zip(asked, companions, strict=True)
-        if before == after and before.reason
+        if before == after and before.reason and before.condition is not Condition.UNKNOWN
     ]
     disks = _disks(topology, measured, seen)
     filling = disk_alerts(disks)
@@ -154,9 +163,9 @@ async def status(directory: Directory) -> Status:
         not_registered=missing,
         not_desired=extra,
         problems=tuple(dict.fromkeys(problems)),  # a node that is silent is a problem of a rebalance too
-        advice=tuple(advise(topology, services, seen)),
         warnings=filling.warnings,
         disks=disks,
+        advice=(*([UPDATE_HINT] if OUTDATED in " ".join(problems) else []), *advise(topology, services, seen)),
     )
 
 
@@ -174,6 +183,14 @@ def advise(topology: Topology, services: Sequence[ServiceStatus], seen: Overview
         yield f"What is paused goes on by: docker unpause {' '.join(paused)}"
     if any(service.state in {"missing", "exited", "created"} for service in services):
         yield "What does not run is started by: citus-cluster up"
+    for node in seen.nodes if seen else ():
+        if node.loss:
+            yield node.loss.way_out
+        if node.extension and node.extension.is_behind:
+            yield (
+                f"The extension citus of {node.address} is at {node.extension.installed}, and its image has "
+                f"{node.extension.available}: citus-cluster up updates it. Make a backup first."
+            )
     here = {node.address: node.service for node in topology.nodes}
     running = {service.service for service in services if service.state == "running"}
     for node in seen.nodes if seen else ():
@@ -185,6 +202,8 @@ def advise(topology: Topology, services: Sequence[ServiceStatus], seen: Overview
 
 def _silence(node: NodeOverview) -> str:
     reason = node.reason or ""
+    if OUTDATED in reason:
+        return f"{node.address} does not serve queries: {reason}"
     return reason if str(node.address) in reason else f"{node.address} does not answer: {reason}"
 
 
@@ -217,8 +236,7 @@ async def _services(directory: Directory) -> tuple[tuple[ServiceStatus, ...], li
     topology = directory.topology
     names = {member.service: member.container_name for member in topology.members}
     try:
-        engine = await in_thread(Engine.connect)
-        containers = await in_thread(engine.project_containers, topology.name)
+        engine, containers = await _containers(topology.name)
         found = {container.service: container for container in containers}
         services = await asyncio.gather(*(_service(engine, name, names[name], found.get(name)) for name in names))
     except EngineUnavailableError as error:
@@ -228,6 +246,18 @@ async def _services(directory: Directory) -> tuple[tuple[ServiceStatus, ...], li
     return tuple(services), problems
 
 
+async def _containers(project: str) -> tuple[Engine, tuple[Container, ...]]:
+    """Look at the containers; once more, where an engine that is there did not answer in time."""
+    for last in (False, True):
+        try:
+            engine = await in_thread(Engine.connect)
+            return engine, await in_thread(engine.project_containers, project)
+        except EngineUnavailableError as error:
+            if last or "does not answer" not in error.message:
+                raise
+    raise AssertionError("the second try returns or raises")
+
+
 async def _service(engine: Engine, service: str, name: str, container: Container | None) -> ServiceStatus:
     """Judge one service; where Docker has not made up its mind yet, by running the health check now."""
     if container is None:
@@ -235,6 +265,8 @@ async def _service(engine: Engine, service: str, name: str, container: Container
     health, reason = container.health, None
     if container.state == "running" and health != "healthy":
         probe = await in_thread(engine.run_health_check, container)
+        if timed_out(probe.output):
+            probe = await in_thread(engine.run_health_check, container, _HEALTH_AGAIN_TIMEOUT_S)
         health = "healthy" if probe.ok else container.health
         reason = None if probe.ok else probe.output or container.health_output
     elif container.state != "running":
@@ -260,7 +292,45 @@ def _words(service: ServiceStatus) -> str:
     return f"{state} ({service.reason})" if service.reason else state
 
 
-async def _companions(directory: Directory) -> tuple[CompanionStatus, ...]:
+async def _ask_again(
+    directory: Directory, asked: Sequence[CompanionStatus], running: Set[str]
+) -> tuple[CompanionStatus, ...]:
+    """Ask those once more that gave no answer in time and whose containers run, with more time.
+
+    One that then gives none either, and whose own health check passes, is unknown: nothing is called down because the
+    machine is busy.
+    """
+    members = {
+        one.service: [member.service for member in directory.topology.companions if member.config == one.service.value]
+        for one in asked
+        if timed_out(one.reason)
+    }
+    doubtful = {service for service, names in members.items() if running >= {*names}}
+    if not doubtful:
+        return tuple(asked)
+    again = await _companions(directory, timeout_s=_PATIENCE * _COMPANIONS_TIMEOUT_S, only=doubtful)
+    answers = {one.service: one for one in again}
+    for service, one in answers.items():
+        if timed_out(one.reason) and await _pass_their_checks(directory, members[service]):
+            reason = f"{one.reason}, asked twice; its health check passes"
+            answers[service] = replace(one, condition=Condition.UNKNOWN, reason=reason)
+    return tuple(answers.get(one.service, one) for one in asked)
+
+
+async def _pass_their_checks(directory: Directory, services: Collection[str]) -> bool:
+    try:
+        engine = await in_thread(Engine.connect)
+        containers = await in_thread(engine.project_containers, directory.topology.name)
+        own = [container for container in containers if container.service in services]
+        probes = await asyncio.gather(*(in_thread(engine.run_health_check, container) for container in own))
+    except EngineUnavailableError:
+        return False
+    return len(own) == len(services) and all(probe.ok for probe in probes)
+
+
+async def _companions(
+    directory: Directory, *, timeout_s: float = _COMPANIONS_TIMEOUT_S, only: Collection[Service] | None = None
+) -> tuple[CompanionStatus, ...]:
     topology = directory.topology
     passwords = {
         Service.PG14: secrets.PG14_PASSWORD,
@@ -276,7 +346,7 @@ async def _companions(directory: Directory) -> tuple[CompanionStatus, ...]:
     )
 
     async def ask_pg14(timeout_s: float) -> CompanionStatus:
-        return (await pg14_status.status(directory)).companion_status()
+        return (await pg14_status.status(directory, timeout_s=timeout_s)).companion_status()
 
     companions = Companions(
         places,
@@ -285,7 +355,7 @@ async def _companions(directory: Directory) -> tuple[CompanionStatus, ...]:
         ask_pg14=ask_pg14,
     )
     try:
-        return await companions.ask_all(_COMPANIONS_TIMEOUT_S)
+        return await companions.ask_all(timeout_s, only)
     finally:
         await companions.close()
 
@@ -313,7 +383,7 @@ def with_containers(
     topology: Topology, companion: CompanionStatus, services: Sequence[ServiceStatus]
 ) -> CompanionStatus:
     """Say why one does not answer as its containers know it: they are starting, or do not run."""
-    if companion.condition is not Condition.DOWN:
+    if companion.condition not in {Condition.DOWN, Condition.UNKNOWN}:
         return companion
     own = {member.service for member in topology.companions if member.config == companion.service.value}
     containers = [service for service in services if service.service in own and not service.ok]
@@ -328,13 +398,13 @@ def with_containers(
     return companion
 
 
-async def _overview(directory: Directory) -> tuple[Overview | None, str | None]:
-    """What the coordinator says, or why it says nothing."""
+async def _overview(directory: Directory, *, patience: float = 1) -> tuple[Overview | None, str | None]:
+    """What the coordinator says, or why it says nothing; ``patience`` multiplies the time to connect."""
     if directory.topology.coordinator is None:
         return None, None
     try:
         async with asyncio.timeout(_OVERVIEW_TIMEOUT_S):
-            open_session = partial(connect, directory.coordinator(), timeout_s=_CONNECT_TIMEOUT_S)
+            open_session = partial(connect, directory.coordinator(), timeout_s=patience * _CONNECT_TIMEOUT_S)
             async with await open_session() as conn:
                 return await overview(conn, open_session), None
     except TimeoutError:

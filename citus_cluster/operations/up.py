@@ -19,6 +19,7 @@ from citus_cluster.model.api_config import CLUSTER_FILE
 from citus_cluster.model.causes import probable_cause
 from citus_cluster.model.companions import Pg14Server, RedisServer
 from citus_cluster.model.events import Emit, Event, EventKind
+from citus_cluster.model.extension import OUTDATED
 from citus_cluster.model.nodes import NodeResult, Outcome
 from citus_cluster.model.registration import RegisteredNode
 from citus_cluster.model.topology import Node
@@ -26,6 +27,7 @@ from citus_cluster.operations import pg14_status
 from citus_cluster.operations.access import Access, access
 from citus_cluster.operations.api_ready import ApiWait
 from citus_cluster.operations.directory import Directory
+from citus_cluster.operations.extension import Agree, agree_once, never, refuse_or_ask, update_extensions
 from citus_cluster.operations.images import get_images, late_companions
 from citus_cluster.operations.nodes import reconcile
 from citus_cluster.operations.preflight import (
@@ -99,14 +101,18 @@ async def up(
     *,
     timeout_s: float = DEFAULT_TIMEOUT_S,
     on_citus: Callable[[UpResult], None] = lambda result: None,
+    agree: Agree = never,
 ) -> UpResult:
     """Start what is not running, register the workers, and verify with a real distributed write.
+
+    Where the image has a newer Citus than the data, ``agree`` is asked whether to update the extension: before a
+    container is replaced, where the names of the images tell.
 
     The services beside Citus are waited for too, but hold nothing up: ``on_citus`` is called as soon as Citus is
     verified, and Cassandra is ready later. The clock of ``timeout_s`` starts when the images are there.
     Run again it does only what is missing. Without a coordinator in the directory, the workers alone are
-    started. Raises PreflightError (nothing was started), ServiceFailedError, NotRegisteredError,
-    VerificationError.
+    started. Raises PreflightError (nothing was started), ConsentNeededError, MismatchError, ServiceFailedError,
+    NotRegisteredError, VerificationError.
     """
     emit(Event("preflight", EventKind.STARTED, "looking at this machine"))
     found = await preflight(directory)
@@ -114,6 +120,8 @@ async def up(
         emit(Event(f"preflight:{finding.id}", EventKind.WARNING, str(finding), {"id": finding.id}))
     engine = found.passed()
     emit(Event("preflight", EventKind.DONE, "this machine has what the cluster needs"))
+    agree = agree_once(agree)
+    await refuse_or_ask(directory, found.containers, agree)
     late = await late_companions(directory, engine, found.services)
     await get_images(directory, engine, found.services.keys() - late, found.services, emit)
 
@@ -133,7 +141,9 @@ async def up(
         _wait_for_companions(directory, watch, found, late, reloaded, emit, deadline=deadline, timeout_s=timeout_s)
     )
     try:
-        result = await _start_citus(directory, watch, found, reloaded, emit, started=started, timeout_s=timeout_s)
+        result = await _start_citus(
+            directory, watch, found, reloaded, emit, agree, started=started, timeout_s=timeout_s
+        )
         on_citus(result)
         ready = await companions
     finally:
@@ -148,14 +158,19 @@ async def _start_citus(
     found: Preflight,
     reloaded: list[str],
     emit: Emit,
+    agree: Agree,
     *,
     started: float,
     timeout_s: float,
 ) -> UpResult:
-    """Wait for the nodes, register and verify them, and wait for the admin API."""
+    """Wait for the nodes, update Citus' extension where the image is newer, register, verify, and wait for the API."""
     deadline, engine = started + timeout_s, watch.engine
     knocks = {node.service: _knock_at(directory, node, reloaded) for node in directory.topology.nodes}
-    await wait_until_ready(watch, knocks, emit, deadline=deadline, timeout_s=timeout_s)
+    await wait_until_ready(watch, knocks, emit, deadline=deadline, timeout_s=timeout_s, until=_is_ready_or_outdated)
+    if await update_extensions(directory, agree, emit):
+        # Neither the question nor the update counts against the time for the start.
+        deadline = time.monotonic() + timeout_s
+        await wait_until_ready(watch, knocks, emit, deadline=deadline, timeout_s=timeout_s)
     now = await in_thread(engine.project_containers, directory.topology.name)
     changed = _changed(found.containers, now)
     told = tuple(name for name in directory.topology.service_names if name in reloaded and name not in changed)
@@ -174,6 +189,10 @@ async def _start_citus(
         warnings=found.warnings,
         access=access(directory, drained),
     )
+
+
+def _is_ready_or_outdated(probe: HealthProbe) -> bool:
+    return probe.ok or OUTDATED in probe.output
 
 
 async def _wait_for_companions(

@@ -1,5 +1,6 @@
 """Does the cluster do what a cluster must? Every worker in the list, every connection, a real write and read."""
 
+import re
 from collections.abc import Sequence
 
 import psycopg
@@ -8,6 +9,7 @@ from citus_cluster.errors import VerificationError
 from citus_cluster.model.events import Emit, Event, EventKind
 from citus_cluster.model.nodes import NodeAddress
 from citus_cluster.model.registration import RegisteredNode
+from citus_cluster.operations.losses import find_losses
 from citus_cluster.runtime import citus_nodes, citus_probe, citus_verify
 from citus_cluster.runtime.citus import active_workers
 from citus_cluster.runtime.citus_rebalance import running_job_id
@@ -29,6 +31,7 @@ async def verify(conn: Connection, expected: Sequence[NodeAddress], emit: Emit) 
     async with translated("verifying the cluster"):
         await _verify_workers(conn, expected, emit)
         await _verify_connections(conn, emit)
+        await _verify_data(conn, emit)
         await _verify_round_trip(conn, emit)
 
 
@@ -73,6 +76,17 @@ async def _verify_connections(conn: Connection, emit: Emit) -> None:
     emit(Event("verify:connections", EventKind.DONE, f"all {len(rows)} connections between nodes work"))
 
 
+async def _verify_data(conn: Connection, emit: Emit) -> None:
+    losses = await find_losses(conn, (await citus_nodes.read_registry(conn)).nodes)
+    if losses:
+        raise VerificationError(
+            " ".join(map(str, losses)),
+            hint=" ".join(loss.way_out for loss in losses),
+            details=[str(loss) for loss in losses] if len(losses) > 1 else (),
+        )
+    emit(Event("verify:data", EventKind.DONE, "every shard exists on the node that shall hold it"))
+
+
 async def _verify_round_trip(conn: Connection, emit: Emit) -> None:
     registry = await citus_nodes.read_registry(conn)
     holders = [node for node in registry.nodes if _holds_shards(node)] or [
@@ -92,13 +106,24 @@ async def _verify_round_trip(conn: Connection, emit: Emit) -> None:
         if conn.closed:
             raise
         raise VerificationError(
-            f"A distributed table could not be written and read: {describe(error)}", hint=error.diag.message_hint
+            f"A distributed table could not be written and read: {describe(error)}",
+            hint=error.diag.message_hint or _hint_for(error),
         ) from error
     _judge(trip, holders)
     if left:
         raise VerificationError(f"A verification left something behind: {'; '.join(left)}.", details=left)
     message = f"{trip.rows_written} rows written and read on every node that holds shards, and undone"
     emit(Event("verify:round-trip", EventKind.DONE, message, {"nodes": len(holders)}))
+
+
+def _hint_for(error: psycopg.Error) -> str:
+    role = re.search(r'role "(.+)" does not exist', str(error))
+    if role:
+        return (
+            f"A node lacks the role {role[1]}. See which: citus-cluster roles list. Repair it: "
+            f"citus-cluster roles create {role[1]} (with its --access)."
+        )
+    return "See the logs of the nodes: docker compose logs --tail 50"
 
 
 def _holds_shards(node: RegisteredNode) -> bool:

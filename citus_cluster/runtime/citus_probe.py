@@ -83,21 +83,25 @@ class ProbeUnavailableError(CitusClusterError):
     """The coordinator's image lacks the library of dblink."""
 
 
-async def ask(conn: Connection, node: NodeAddress, question: str) -> Mapping[str, object]:
+async def ask(
+    conn: Connection, node: NodeAddress, question: str, *, timeout_s: float = ANSWER_TIMEOUT_S
+) -> Mapping[str, object]:
     """Have the coordinator ask ``node`` a query that returns one JSON document, with bounded patience.
 
     Raises AuthenticationError, WorkerUnreachableError, ProbeUnavailableError.
     """
-    parameters = {"target": _target(conn, node, ANSWER_TIMEOUT_S), "question": question}
-    document = await _run(conn, node, _ASK, parameters, ANSWER_TIMEOUT_S)
+    parameters = {"target": _target(conn, node, timeout_s), "question": question}
+    document = await _run(conn, node, _ASK, parameters, timeout_s)
     return cast("Mapping[str, object]", json.loads(str(document)))
 
 
-async def ask_node(conn: Connection, node: RegisteredNode, question: str) -> Mapping[str, object]:
+async def ask_node(
+    conn: Connection, node: RegisteredNode, question: str, *, timeout_s: float = ANSWER_TIMEOUT_S
+) -> Mapping[str, object]:
     """As :func:`ask`, for any node of the cluster: the coordinator answers by itself."""
     if not (node.is_coordinator and node.role == "primary"):
-        return await ask(conn, node.address, question)
-    async with bounded(conn, ANSWER_TIMEOUT_S, rollback=True):
+        return await ask(conn, node.address, question, timeout_s=timeout_s)
+    async with bounded(conn, timeout_s, rollback=True):
         row = await (await conn.execute(question.encode())).fetchone()
     return cast("Mapping[str, object]", row[0] if row else {})
 

@@ -11,6 +11,7 @@ import psycopg
 
 from citus_cluster.errors import CitusClusterError
 from citus_cluster.model.disks import Disk
+from citus_cluster.model.extension import ExtensionVersions
 from citus_cluster.model.nodes import NodeAddress
 from citus_cluster.model.registration import RegisteredNode
 from citus_cluster.runtime import citus_probe
@@ -47,14 +48,24 @@ class Placement:
 
 
 @dataclass(frozen=True)
+class Presence:
+    """What a node says of its data: the group of nodes that it believes to be, and which shards it lacks."""
+
+    group_id: int
+    missing: tuple[int, ...]
+
+
+@dataclass(frozen=True)
 class NodeAnswer:
     """What a node says of itself; sizes in bytes by shard id."""
 
     postgres_version: str
     citus_version: str | None
     sizes: Mapping[int, int]
+    presence: Presence
     disk: Disk | None = None
     lost_slots: tuple[str, ...] = ()
+    extension: ExtensionVersions | None = None
 
 
 # Citus leaves out the schema of a shard's name where it is "public".
@@ -99,17 +110,25 @@ async def read_tables(conn: Connection) -> tuple[TableRow, ...]:
         return tuple(TableRow(row[0], bare_name(row[1]), *row[2:]) for row in await cursor.fetchall())
 
 
-async def read_placements(conn: Connection) -> tuple[Placement, ...]:
-    """Every placement of every shard."""
+async def read_placements(conn: Connection, shard_ids: Sequence[int] | None = None) -> tuple[Placement, ...]:
+    """Every placement of every shard, or of those given."""
     async with bounded(conn, QUICK_S):
         cursor = await conn.execute(
             f"SELECT logicalrelid::oid, shardid, {SHARD_NAME}, groupid "  # noqa: S608 # our own constant
-            "FROM pg_dist_shard AS shard JOIN pg_dist_placement USING (shardid) ORDER BY shardid, groupid"
+            "FROM pg_dist_shard AS shard JOIN pg_dist_placement USING (shardid) "
+            "WHERE %(ids)s::bigint[] IS NULL OR shardid = ANY (%(ids)s) ORDER BY shardid, groupid",
+            {"ids": None if shard_ids is None else list(shard_ids)},
         )
         return tuple(Placement(*row) for row in await cursor.fetchall())
 
 
-async def ask_node(conn: Connection, node: RegisteredNode, placements: Sequence[Placement]) -> NodeAnswer:
+async def ask_node(
+    conn: Connection,
+    node: RegisteredNode,
+    placements: Sequence[Placement],
+    *,
+    timeout_s: float = citus_probe.ANSWER_TIMEOUT_S,
+) -> NodeAnswer:
     """Versions of one node and the sizes of the shards there; errors as in :func:`citus_probe.ask`."""
     question = psycopg.sql.SQL(
         """
@@ -118,11 +137,16 @@ async def ask_node(conn: Connection, node: RegisteredNode, placements: Sequence[
             'citus_version', substring(citus_version() from 'Citus ([^ ]+)'),
             'disk', ({}),
             'lost_slots', ({}),
+            'extension', (SELECT extversion FROM pg_extension WHERE extname = 'citus'),
+            'available', (SELECT default_version FROM pg_available_extensions WHERE name = 'citus'),
+            -- Refused, as every query of Citus, where the library does not fit the extension.
+            'serves', (SELECT count(*) FROM citus_get_active_worker_nodes()),
+            'group_id', (SELECT groupid FROM pg_dist_local_group),
             'sizes', (SELECT coalesce(json_object_agg(id, pg_total_relation_size(to_regclass(name))), '{{}}')
                       FROM unnest({}::bigint[], {}::text[]) AS shard(id, name)))
         """
     ).format(DISK_QUESTION, LOST_SLOTS, [p.shard_id for p in placements], [p.shard_name for p in placements])
-    document = await citus_probe.ask_node(conn, node, question.as_string(conn))
+    document = await citus_probe.ask_node(conn, node, question.as_string(conn), timeout_s=timeout_s)
     sizes = cast("Mapping[str, int | None]", document["sizes"])
     version = document["citus_version"]
     return NodeAnswer(
@@ -131,7 +155,28 @@ async def ask_node(conn: Connection, node: RegisteredNode, placements: Sequence[
         sizes={int(shard_id): size or 0 for shard_id, size in sizes.items()},
         disk=disk_of(node, document["disk"]),
         lost_slots=names_of(document["lost_slots"]),
+        extension=ExtensionVersions(str(document["extension"]), str(document["available"])),
+        presence=Presence(
+            group_id=int(str(document["group_id"])),
+            missing=tuple(int(shard_id) for shard_id, size in sizes.items() if size is None),
+        ),
     )
+
+
+async def presence(conn: Connection, node: RegisteredNode, placements: Sequence[Placement]) -> Presence:
+    """Which of the shards that are placed on a node exist there; errors as in :func:`citus_probe.ask`."""
+    # A worker's pg_class hides shards from queries; the look-up of a name does not.
+    question = psycopg.sql.SQL(
+        """
+        SELECT json_build_object(
+            'group_id', (SELECT groupid FROM pg_dist_local_group),
+            'missing', (SELECT coalesce(json_agg(id), '[]')
+                        FROM unnest({}::bigint[], {}::text[]) AS shard(id, name) WHERE to_regclass(name) IS NULL))
+        """
+    ).format([p.shard_id for p in placements], [p.shard_name for p in placements])
+    document = await citus_probe.ask_node(conn, node, question.as_string(conn))
+    missing = cast("Sequence[int]", document["missing"])
+    return Presence(int(str(document["group_id"])), tuple(missing))
 
 
 async def shard_sizes(conn: Connection, nodes: Sequence[RegisteredNode]) -> Mapping[NodeAddress, Mapping[int, int]]:

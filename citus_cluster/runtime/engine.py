@@ -92,6 +92,8 @@ class Container:
     ports: tuple[tuple[str, int], ...]
     open_ports: tuple[tuple[str, int], ...] = ()
     finished_at: str = ""
+    image: str = ""
+    """The image's name, as the container was made with it."""
 
 
 @dataclass(frozen=True)
@@ -418,6 +420,7 @@ def _container(facts: Mapping[str, Any]) -> Container:
         ours=CLUSTER_LABEL in labels,
         ports=_bindings(host.get("PortBindings")),
         open_ports=_bindings(network.get("Ports")),
+        image=str(config.get("Image", "")),
     )
 
 

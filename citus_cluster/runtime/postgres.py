@@ -22,10 +22,12 @@ from citus_cluster.errors import (
     AuthenticationError,
     CitusClusterError,
     LockedError,
+    MismatchError,
     UnprovenServerError,
     UnreachableError,
     UsageError,
 )
+from citus_cluster.model.extension import OUTDATED, UPDATE_HINT
 from citus_cluster.runtime import libpq
 
 Connection = psycopg.AsyncConnection[TupleRow]
@@ -327,6 +329,8 @@ async def translated(doing: str, *, server: str = "The coordinator") -> AsyncIte
             f"The connection failed while {doing}: {describe(error)}", hint="Run the command again; it resumes."
         ) from error
     except psycopg.Error as error:
+        if OUTDATED in str(error):
+            raise MismatchError(f"Citus refused, while {doing}: {describe(error)}", hint=UPDATE_HINT) from error
         hint = None
         if "operation is not allowed on this node" in str(error):
             hint = "This is a worker. Give the coordinator's connection string with --dsn, or run in its directory."

@@ -142,7 +142,7 @@ def test_desired_workers_are_registered_by_themselves(cluster: Cluster, api: Api
     eventually(healthy(api), timeout_s=120)
     body = api.client.get("/health").json()
     assert (body["status"], body["reason"]) == ("ok", None)
-    assert body["workers"] == {"desired": 2, "registered": 2, "pending": [], "withdrawn": []}
+    assert body["workers"] == {"desired": 2, "registered": 2, "pending": [], "withdrawn": [], "unwell": []}
     assert active(api) == [(FIRST.host, 5432), (SECOND.host, 5432)]
 
 
@@ -260,6 +260,63 @@ def test_a_desired_worker_that_does_not_answer_is_named(cluster: Cluster, api: A
     assert [node["host"] for node in body["workers"]["pending"]] == ["citus-worker9"]
     assert PASSWORD not in str(body)
     cluster.want(FIRST, SECOND)
+    eventually(healthy(api))
+
+
+def test_a_silent_node_is_named_by_health_and_services(cluster: Cluster, api: Api) -> None:
+    eventually(healthy(api))
+    worker = cluster.containers[SECOND.host]
+    worker.pause()
+    try:
+        eventually(lambda: api.client.get("/health").status_code == 503)
+        body = api.client.get("/health").json()
+        assert body["status"] == "degraded"
+        assert "citus-worker2:5432 does not answer" in body["reason"]
+        (line,) = body["workers"]["unwell"]
+        assert "citus-worker2:5432" in line
+        citus = api.client.get("/api/v1/services", headers=api.read).json()["citus"]
+        assert citus["condition"] == "degraded" and "citus-worker2" in citus["reason"]
+    finally:
+        worker.unpause()
+    eventually(healthy(api))
+
+
+def test_a_library_that_does_not_fit_the_extension_is_named(cluster: Cluster, api: Api) -> None:
+    """The catalog alone is changed, so that Citus refuses as it does after an image was replaced."""
+    eventually(healthy(api))
+    catalog = "SET allow_system_table_mods = on; UPDATE pg_extension SET extversion = '{}' WHERE extname = 'citus'"
+    ((version,),) = cluster.sql("SELECT extversion FROM pg_extension WHERE extname = 'citus'")
+    cluster.sql(catalog.format("11.0-1"))
+    try:
+        eventually(lambda: "loaded Citus library version differs" in reason(api))
+        assert "citus-cluster up" in reason(api) and "citus-coordinator:5432" in reason(api)
+        citus = api.client.get("/api/v1/services", headers=api.read).json()["citus"]
+        assert citus["condition"] == "degraded"
+    finally:
+        cluster.sql(catalog.format(version))
+    eventually(healthy(api))
+
+
+def test_lost_shards_are_named(cluster: Cluster, api: Api) -> None:
+    eventually(healthy(api))
+    cluster.sql("CREATE TABLE lost (id bigint PRIMARY KEY)")
+    cluster.sql("SELECT create_distributed_table('lost', 'id', shard_count => 4)")
+    query = (
+        "SELECT shardid FROM citus_shards WHERE nodename = 'citus-worker1' AND table_name = 'lost'::regclass LIMIT 1"
+    )
+    ((shard_id,),) = cluster.sql(query)
+    worker = cluster.containers[FIRST.host]
+    statements = ("SET citus.enable_manual_changes_to_shards = on", f"DROP TABLE lost_{shard_id}")
+    status, output = worker.exec_run(["psql", "-U", "postgres", "-c", statements[0], "-c", statements[1]])
+    assert status == 0, output
+    # A pause shows at once what is gone; else it is looked for every minute.
+    worker.pause()
+    try:
+        eventually(lambda: api.client.get("/health").status_code == 503)
+    finally:
+        worker.unpause()
+    eventually(lambda: f"does not exist: lost ({shard_id})" in reason(api))
+    cluster.sql("DROP TABLE lost")
     eventually(healthy(api))
 
 

@@ -71,6 +71,13 @@ def test_the_password_is_nowhere_but_in_its_file(one: GeneratedCluster) -> None:
     assert password not in seen
 
 
+def test_one_question_without_an_answer_in_time_is_asked_again(one: GeneratedCluster) -> None:
+    with session(one) as client:
+        client.execute_command("CLIENT", "PAUSE", "8000", "ALL")  # longer than one question waits
+    found = one.cli("status", "--format=json").json()
+    assert (found["state"], found["problems"]) == ("ok", [])
+
+
 def test_the_session_that_is_shown_opens(one: GeneratedCluster) -> None:
     shown = one.cli("up", "--format=json").json()["companions_access"]["redis"]
     done = one.run("sh", "-c", shown.replace("docker exec -it", "echo PING | docker exec -i"))

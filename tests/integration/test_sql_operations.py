@@ -1,20 +1,26 @@
 """Verifying, rebalancing and looking at a cluster, on real servers."""
 
 import asyncio
+import re
 import time
-from typing import LiteralString
+from typing import Any, LiteralString
 
 import pytest
 from psycopg.errors import QueryCanceled
+from setup_support import ROOT
 from sql_servers import COORDINATOR, FOURTH, WORKERS, Recorder, Servers, on, register
 
 from citus_cluster.errors import RebalanceError, UnreachableError, UsageError, VerificationError
 from citus_cluster.model.events import Emit, Event, EventKind, ignore
 from citus_cluster.model.rebalance import JobState, RebalanceOptions, RebalanceStatus, TransferMode
 from citus_cluster.operations import rebalance, rebalance_watch
+from citus_cluster.operations.losses import confirmed_loss
 from citus_cluster.operations.nodes import add_worker, reconcile
 from citus_cluster.operations.overview import overview
 from citus_cluster.operations.verify import verify
+from citus_cluster.runtime import citus_tables
+from citus_cluster.runtime.citus_nodes import read_registry
+from citus_cluster.runtime.citus_tables import Presence
 from citus_cluster.runtime.postgres import Connection, bounded, bounded_rows, translated
 
 pytestmark = pytest.mark.cluster
@@ -57,7 +63,7 @@ def test_verify_writes_and_reads_everywhere_and_leaves_nothing(
     on(cluster, lambda conn: verify(conn, expected, recorder))
 
     assert [cluster.sql(*query) for query in queries] == before
-    assert [event.kind for event in recorder.events] == [EventKind.DONE] * 3
+    assert [event.kind for event in recorder.events] == [EventKind.DONE] * 4
     assert recorder.events[-1].data["nodes"] == max(1, workers)
 
 
@@ -70,6 +76,29 @@ def test_verify_names_a_missing_and_a_silent_worker(cluster: Servers) -> None:
     with cluster.paused(SECOND.host), pytest.raises(VerificationError, match=r"citus-worker2|does not answer"):
         on(cluster, lambda conn: verify(conn, [FIRST, SECOND], ignore))
     assert time.monotonic() - started < 12
+
+
+@pytest.mark.usefixtures("only_newest")
+def test_a_node_that_is_late_once_is_asked_again(cluster: Servers, monkeypatch: pytest.MonkeyPatch) -> None:
+    register(cluster, FIRST, SECOND)
+    container = cluster.containers[SECOND.host]
+    late: list[str] = []
+    ask_node = citus_tables.ask_node
+
+    async def let_go_on_when_late(*arguments: Any, **options: Any) -> citus_tables.NodeAnswer:
+        try:
+            return await ask_node(*arguments, **options)
+        except UnreachableError as error:
+            if not late:
+                container.unpause()
+            late.append(error.message)
+            raise
+
+    monkeypatch.setattr(citus_tables, "ask_node", let_go_on_when_late)
+    container.pause()
+    seen = on(cluster, overview)
+    assert len(late) == 1
+    assert {node.address: node.reason for node in seen.nodes} == {COORDINATOR: None, FIRST: None, SECOND: None}
 
 
 @pytest.mark.usefixtures("only_newest")
@@ -116,6 +145,73 @@ def test_a_query_in_one_round_trip_is_bounded_too_and_leaves_no_setting_behind(c
         assert await (await conn.execute(settings)).fetchone() == before != ("4s", "4s", "pg_catalog")
 
     on(cluster, body)
+
+
+def test_a_worker_whose_data_are_gone_is_told_and_taken_in_again(cluster: Servers) -> None:
+    register(cluster, FIRST, SECOND)
+    distribute(cluster, rows=100)
+    cluster.sql(
+        COORDINATOR.host,
+        "CREATE TABLE kinds (id int PRIMARY KEY)",
+        "SELECT create_reference_table('kinds')",
+        "INSERT INTO kinds SELECT generate_series(1, 10)",
+        "CREATE ROLE app LOGIN",
+        "GRANT SELECT ON orders, kinds TO app",
+    )
+    try:
+        cluster.stop(FIRST.host)
+        cluster.start(FIRST.host)
+        cluster.wait(FIRST.host)
+
+        (loss,) = [node.loss for node in on(cluster, overview).nodes if node.loss]
+        assert (loss.address, loss.emptied, loss.missing, loss.placed) == (FIRST, True, 9, 9)
+        assert {table: len(ids) for table, ids in loss.shards.items()} == {"kinds": 1, "lines": 4, "orders": 4}
+        assert loss.reference == {"kinds"}
+        assert loss.roles == ("app",)
+        with pytest.raises(
+            VerificationError, match="citus-worker1:5432 has lost its data: 9 of the 9 shards"
+        ) as caught:
+            on(cluster, lambda conn: verify(conn, [FIRST, SECOND], ignore))
+        assert caught.value.hint and "DROP TABLE lines, orders;" in caught.value.hint
+
+        cluster.sql(COORDINATOR.host, *loss.statements)
+        on(cluster, lambda conn: verify(conn, [FIRST, SECOND], ignore))
+        assert cluster.sql(FIRST.host, "SELECT count(*) FROM kinds") == [(10,)]
+        assert cluster.sql(FIRST.host, "SELECT count(*) FROM pg_roles WHERE rolname = 'app'") == [(1,)]
+    finally:
+        cluster.take_apart()
+        cluster.sql(COORDINATOR.host, "DROP ROLE IF EXISTS app")
+        for worker in (FIRST, SECOND):
+            cluster.sql(worker.host, "DROP ROLE IF EXISTS app")
+
+
+def test_a_single_missing_shard_is_named_and_made_anew_as_documented(cluster: Servers) -> None:
+    register(cluster, FIRST, SECOND)
+    distribute(cluster, rows=1000)
+    (shard_id,) = cluster.sql(
+        COORDINATOR.host,
+        "SELECT shardid FROM citus_shards WHERE table_name = 'orders'::regclass AND nodename = 'citus-worker2' LIMIT 1",
+    )[0]
+    cluster.sql(SECOND.host, "SET citus.enable_manual_changes_to_shards = on", f"DROP TABLE orders_{shard_id}")
+
+    async def dropped_meanwhile(conn: Connection) -> None:
+        # What is asked for the second time has moved, or was dropped.
+        node = next(node for node in (await read_registry(conn)).nodes if node.address == SECOND)
+        assert await confirmed_loss(conn, node, Presence(node.group_id, (1,)), placed=9) is None
+
+    on(cluster, dropped_meanwhile)
+    with pytest.raises(
+        VerificationError, match=rf"1 of the 8 shards placed there does not exist: orders \({shard_id}\)"
+    ):
+        on(cluster, lambda conn: verify(conn, [FIRST, SECOND], ignore))
+
+    blocks = re.findall(r"```sql\n(.*?)```", (ROOT / "docs/operations.md").read_text(), re.DOTALL)
+    (query,) = [block for block in blocks if "worker_apply_shard_ddl_command" in block]
+    statements = cluster.sql(COORDINATOR.host, query.replace("102011, 102013", str(shard_id)))
+    cluster.sql(SECOND.host, *(str(row[0]) for row in statements))
+    on(cluster, lambda conn: verify(conn, [FIRST, SECOND], ignore))
+    ((rows,),) = cluster.sql(COORDINATOR.host, "SELECT count(*) FROM orders")
+    assert 0 < int(str(rows)) < 1000
 
 
 def test_coordinator_restarted_still_queries_and_verifies(cluster: Servers) -> None:

@@ -12,13 +12,14 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
+import psycopg
 import pytest
 import yaml
 from cluster_support import citus_images, require_engine, skip_or_fail
 from generated_cluster import GeneratedCluster
 from terminal import on_terminal
 
-from citus_cluster.errors import ExitStatus, PreflightError, ServiceFailedError
+from citus_cluster.errors import ConsentNeededError, ExitStatus, PreflightError, ServiceFailedError
 from citus_cluster.model.events import Event, EventKind
 from citus_cluster.model.nodes import NodeAddress, Outcome
 from citus_cluster.model.registration import RegisteredNode
@@ -463,6 +464,52 @@ def test_down_keeps_the_data_and_with_volumes_removes_this_projects_alone(fresh:
         assert stranger in fresh.docker("volume", "ls", "-q").out.split()
     finally:
         fresh.docker("volume", "rm", stranger)
+
+
+def _install_older_extension(cluster: GeneratedCluster, number: int) -> None:
+    """Bring a node to where it is after its image was replaced: a new library, and the extension of Citus 13.0."""
+    with cluster.connect(number) as connection:
+        connection.execute("SET citus.enable_ddl_propagation = off")
+        connection.execute("DROP EXTENSION citus CASCADE")
+    with cluster.connect(number) as connection:
+        connection.execute("SET citus.enable_version_checks = off")
+        connection.execute("CREATE EXTENSION citus VERSION '13.0-1'")
+        connection.execute(
+            "INSERT INTO pg_dist_authinfo VALUES (0, current_user, %s)", [f"password={cluster.password}"]
+        )
+
+
+def test_an_older_extension_is_told_and_updated_once_agreed_to(fresh: GeneratedCluster) -> None:
+    fresh.create("--workers=1", "--services=citus")
+    fresh.compose("up", "-d", "--wait")
+    for number in (0, 1):
+        _install_older_extension(fresh, number)
+    with pytest.raises(psycopg.Error, match="loaded Citus library version differs"):
+        fresh.sql("SELECT citus_set_coordinator_host('citus-coordinator')")
+
+    engine = Engine.connect()
+    for container in engine.project_containers(fresh.name):
+        probe = engine.run_health_check(container)
+        assert not probe.ok and "loaded Citus library version differs" in probe.output
+    with pytest.raises(ConsentNeededError, match=r"citus-coordinator 13\.0-1 → .*, citus-worker1 13\.0-1 → ") as caught:
+        _up(fresh)
+    assert caught.value.hint and "backup" in caught.value.hint and "--upgrade-citus" in caught.value.hint
+    version = "SELECT extversion FROM pg_extension WHERE extname = 'citus'"
+    assert fresh.sql(version, 0) == fresh.sql(version, 1) == [("13.0-1",)]
+
+    # As if the run that was agreed to had been killed after the first node.
+    fresh.sql("ALTER EXTENSION citus UPDATE", 0)
+    events = Events()
+    directory = load(fresh.root)
+    result = asyncio.run(up(directory, events.append, timeout_s=120, agree=lambda question: "backup" in question))
+    assert result.verified
+    assert events.of("extension:citus-coordinator") == []
+    assert events.of("extension:citus-worker1") == [EventKind.STARTED, EventKind.DONE]
+    assert fresh.sql(version, 0) == fresh.sql(version, 1) != [("13.0-1",)]
+    seen = _status(fresh)
+    assert (seen.state, seen.problems) == (State.OK, ())
+    assert seen.overview and {node.extension and node.extension.is_behind for node in seen.overview.nodes} == {False}
+    assert _up(fresh).verified  # nobody is asked, nothing is left to do
 
 
 def test_a_host_of_workers_alone_says_how_to_register_them(fresh: GeneratedCluster) -> None:

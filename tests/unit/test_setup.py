@@ -168,7 +168,9 @@ def test_another_password_is_refused(root: Path) -> None:
 
 
 def test_a_new_version_of_citus_on_the_same_postgresql_is_taken(root: Path) -> None:
+    assert not plan(root).upgrades_citus
     made = set_up(root, {"images.citus": "citusdata/citus:13.2.2"})
+    assert made.upgrades_citus
     assert any("ALTER EXTENSION citus UPDATE" in warning for warning in made.warnings)
     kinds = {effect.kind for effect in made.effects if effect.service != "admin-api"}
     assert kinds == {EffectKind.RECREATE}

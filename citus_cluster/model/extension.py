@@ -1,0 +1,37 @@
+"""Versions of Citus on a node: the extension in the database, and the one that the image's library belongs to."""
+
+import re
+from dataclasses import dataclass
+
+OUTDATED = "loaded Citus library version differs"
+"""What Citus says instead of an answer where its library and its extension do not fit (CheckInstalledVersion)."""
+UPDATE_HINT = (
+    "The image has another version of Citus than the data. citus-cluster up runs ALTER EXTENSION citus UPDATE on every "
+    "node; it cannot be undone, so make a backup first."
+)
+
+
+@dataclass(frozen=True)
+class ExtensionVersions:
+    """Versions such as ``13.2-1``: ``installed`` in the database, ``available`` in the image."""
+
+    installed: str
+    available: str
+
+    @property
+    def is_behind(self) -> bool:
+        """The image is newer: ALTER EXTENSION citus UPDATE is due."""
+        return _key(self.installed) < _key(self.available)
+
+    @property
+    def is_ahead(self) -> bool:
+        """The image is older than the data, which leads nowhere: Citus' images have no scripts for the way back."""
+        return _key(self.installed) > _key(self.available)
+
+    def is_newer_than(self, release: tuple[int, ...]) -> bool:
+        """The data are of a later release than ``release``: (13, 0) of ``citusdata/citus:13.0.3``."""
+        return _key(self.installed)[:2] > release[:2]
+
+
+def _key(version: str) -> tuple[int, ...]:
+    return tuple(map(int, re.findall(r"\d+", version)))

@@ -1,0 +1,74 @@
+"""Looking for lost data: shards that the coordinator's catalog places on a node, and that do not exist there."""
+
+import asyncio
+from collections import defaultdict
+from collections.abc import Collection, Mapping, Sequence
+
+from citus_cluster.errors import CitusClusterError
+from citus_cluster.model.losses import Loss
+from citus_cluster.model.registration import RegisteredNode
+from citus_cluster.runtime import citus_roles, citus_tables
+from citus_cluster.runtime.citus_tables import Placement, Presence, TableRow
+from citus_cluster.runtime.postgres import Connection
+
+# A transaction that made the shard commits on the workers a moment after it did on the coordinator.
+_LOOK_AGAIN_AFTER_S = 1.0
+
+
+async def find_losses(conn: Connection, nodes: Sequence[RegisteredNode]) -> tuple[Loss, ...]:
+    """Compare the placements with the tables that exist on each node; a node that does not answer is left out."""
+    by_group: dict[int, list[Placement]] = defaultdict(list)
+    for placement in await citus_tables.read_placements(conn):
+        by_group[placement.group_id].append(placement)
+    losses = []
+    for node in nodes:
+        try:
+            seen = await citus_tables.presence(conn, node, by_group[node.group_id])
+            losses.append(await confirmed_loss(conn, node, seen, placed=len(by_group[node.group_id])))
+        except CitusClusterError:
+            if conn.closed:
+                raise
+    return tuple(loss for loss in losses if loss)
+
+
+async def confirmed_loss(conn: Connection, node: RegisteredNode, seen: Presence, *, placed: int) -> Loss | None:
+    """Look again at what was ``seen`` to be missing, and say what is: shards move, and tables come and go."""
+    if not node.is_active or node.role != "primary" or not (seen.missing or _is_emptied(node, seen)):
+        return None
+    await asyncio.sleep(_LOOK_AGAIN_AFTER_S)
+    placements = [
+        placement
+        for placement in await citus_tables.read_placements(conn, seen.missing)
+        if placement.group_id == node.group_id
+    ]
+    seen = await citus_tables.presence(conn, node, placements)
+    emptied = _is_emptied(node, seen)
+    if not (seen.missing or emptied):
+        return None
+    tables = {table.oid: table for table in await citus_tables.read_tables(conn)}
+    shards, reference = _by_table(placements, {*seen.missing}, tables)
+    roles = await _missing_roles(conn, node) if emptied else ()
+    return Loss(node.address, placed, shards, reference, emptied, roles, node.is_coordinator)
+
+
+def _is_emptied(node: RegisteredNode, seen: Presence) -> bool:
+    return not node.is_coordinator and seen.group_id != node.group_id
+
+
+def _by_table(
+    placements: Sequence[Placement], missing: Collection[int], tables: Mapping[int, TableRow]
+) -> tuple[Mapping[str, tuple[int, ...]], frozenset[str]]:
+    shards: dict[str, tuple[int, ...]] = {}
+    reference = set()
+    for placement in placements:
+        table = tables.get(placement.table_oid)
+        if placement.shard_id in missing and table:
+            shards[table.name] = (*shards.get(table.name, ()), placement.shard_id)
+            if table.type == "reference":
+                reference.add(table.name)
+    return dict(sorted(shards.items())), frozenset(reference)
+
+
+async def _missing_roles(conn: Connection, node: RegisteredNode) -> tuple[str, ...]:
+    there = await citus_roles.node_roles(conn, node)
+    return tuple(sorted(role for role in await citus_roles.read_roles(conn) if role not in there.roles))
