@@ -20,7 +20,7 @@ from citus_cluster.runtime.postgres import Connection, describe, translated
 
 BUDGET_S = 15.0
 """After this long no further node is asked; those left are unknown."""
-_AGAIN_TIMEOUT_S = 2 * citus_probe.ANSWER_TIMEOUT_S
+_AGAIN_TIMEOUT_S = 1.5 * citus_probe.ANSWER_TIMEOUT_S
 AT_ONCE = 4
 """Nodes that are asked at the same time, each over a session of its own: sizes of thousands of shards take time."""
 
