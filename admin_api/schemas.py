@@ -74,12 +74,16 @@ class ActiveNode(BaseModel):
 
 
 class NewNode(Input):
-    """A worker that is to be registered."""
+    """A worker that is to be registered.
+
+    With trust_functions, it is registered although code of ordinary roles in reference tables runs as superuser there.
+    """
 
     model_config = ConfigDict(json_schema_extra={"examples": [{"host": "citus-worker4", "port": 5432}]})
 
     host: Host
     port: Port = 5432
+    trust_functions: StrictBool = False
 
 
 class Node(BaseModel):

@@ -63,7 +63,7 @@ TrustOption = Annotated[
     # No variable of the environment: nobody should trust code by accident.
     typer.Option(
         "--trust-functions",
-        help="Move shards although code of ordinary roles runs as the superuser then: its owners can become superuser.",
+        help="Go on although code of ordinary roles runs as the superuser then: its owners can become superuser.",
     ),
 ]
 
@@ -249,8 +249,6 @@ def add_worker(
     choose_format(format_)
     if problem := host_problem(host):
         raise UsageError(f"--host: {problem}.", hint="Give a name such as citus-worker4, or an address.")
-    if trust_functions and not start_rebalance:
-        raise UsageError("--trust-functions is about a rebalance, and none is asked for.", hint="Add --rebalance.")
     if wait and not start_rebalance:
         raise UsageError("--wait waits for a rebalance, and none is asked for.", hint="Add --rebalance.")
     info, loaded = locate(directory, dsn)
@@ -263,7 +261,9 @@ def add_worker(
         async with await nodes.reach_coordinator(info, progress.emit, timeout_s=timeout) as conn:
             left_s = max(1.0, timeout - (time.monotonic() - started))
             try:
-                result = await nodes.add_worker(conn, coordinator, worker, progress.emit, timeout_s=left_s)
+                result = await nodes.add_worker(
+                    conn, coordinator, worker, progress.emit, timeout_s=left_s, trust_functions=trust_functions
+                )
             except WorkerUnreachableError as error:
                 raise (
                     WorkerUnreachableError(error.message, hint=hint, details=error.details) if hint else error

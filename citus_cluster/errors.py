@@ -162,6 +162,13 @@ class MismatchError(CitusClusterError):
     http_status = 409
 
 
+class UntrustedCodeError(CitusClusterError):
+    """Code of ordinary roles would run as the superuser."""
+
+    code = "untrusted-code"
+    http_status = 409
+
+
 class NotRegisteredError(CitusClusterError):
     """Some workers could not be registered; the rest of the cluster works."""
 

@@ -52,6 +52,7 @@ async def register(node: NewNode, parts: PartsOf, response: Response) -> Node:
             ignore,
             timeout_s=settings.register_timeout_s,
             wait_for_lock_s=settings.lock_timeout_s,
+            trust_functions=node.trust_functions,
         )
 
     result = await parts.coordinator.change(work, timeout_s=settings.change_timeout_s)

@@ -39,6 +39,11 @@ TRUST_HINT = (
     "API) copies the shards anyway: whoever owns the functions can then become superuser on the nodes that get shards."
 )
 
+NEW_NODE_HINT = (
+    "Drop what is listed, or read the functions and give them to the superuser. nodes add --trust-functions "
+    "(trust_functions in the API) registers the worker anyway: whoever owns the functions can become superuser there."
+)
+
 
 def missing_logins(owners: Sequence[Owner]) -> tuple[str, ...]:
     """One line for each owner as whom Citus cannot connect to make the tables on another node."""

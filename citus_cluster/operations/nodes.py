@@ -16,10 +16,12 @@ from citus_cluster.errors import (
     LockedError,
     MismatchError,
     UnreachableError,
+    UntrustedCodeError,
     UsageError,
     WorkerUnreachableError,
 )
 from citus_cluster.model.events import Emit, Event, EventKind
+from citus_cluster.model.movers import NEW_NODE_HINT
 from citus_cluster.model.nodes import NodeAddress, NodeResult, Outcome
 from citus_cluster.model.registration import (
     NodeIdentity,
@@ -33,7 +35,7 @@ from citus_cluster.model.registration import (
     reconsider,
     unrecorded,
 )
-from citus_cluster.runtime import citus_nodes, citus_probe
+from citus_cluster.runtime import citus_movers, citus_nodes, citus_probe
 from citus_cluster.runtime.citus_lock import writer_lock
 from citus_cluster.runtime.citus_rebalance import running_job_id
 from citus_cluster.runtime.postgres import Connection, ConnectionInfo, connect, describe, translated
@@ -163,7 +165,7 @@ async def _fulfil(
         return await _register(
             conn, wish, registry, timeout_s=max(POLL_S, remaining_s), wait_for_lock_s=wait_for_lock_s
         )
-    except (UnreachableError, MismatchError, LockedError) as error:
+    except (UnreachableError, MismatchError, LockedError, UntrustedCodeError) as error:
         if conn.closed:
             raise
         return NodeResult(wish.address, Outcome.PENDING, error.message)
@@ -236,6 +238,7 @@ async def _register(
     before: Registry,
     *,
     explicit: bool = False,
+    trust_functions: bool = False,
     timeout_s: float,
     wait_for_lock_s: float,
 ) -> NodeResult:
@@ -246,6 +249,8 @@ async def _register(
         wish = decide_again(wish, before, registry)
         if wish.outcome is Outcome.ALREADY or (wish.outcome is Outcome.WITHDRAWN and not explicit):
             return NodeResult(worker, wish.outcome, wish.reason)
+        if not trust_functions:
+            await _refuse_untrusted(conn, worker)
         patience_s = min(timeout_s, citus_nodes.CHANGE_TIMEOUT_S)
         try:
             if registry.find(worker):
@@ -258,6 +263,17 @@ async def _register(
             return NodeResult(worker, Outcome.ADDED, await _copy_role_passwords(conn, worker))
         except psycopg.Error as error:
             raise await _explain_failed_change(conn, worker, error) from error
+
+
+async def _refuse_untrusted(conn: Connection, worker: NodeAddress) -> None:
+    found = tuple(map(str, await citus_movers.foreign_code_of_reference_tables(conn)))
+    if found:
+        raise UntrustedCodeError(
+            f"{worker} was not registered: Citus copies reference tables to it as the superuser, which would run code "
+            f"of ordinary roles: {'; '.join(found)}.",
+            hint=NEW_NODE_HINT,
+            details=found,
+        )
 
 
 async def _copy_role_passwords(conn: Connection, worker: NodeAddress) -> str | None:
@@ -311,12 +327,14 @@ async def add_worker(
     *,
     timeout_s: float,
     wait_for_lock_s: float = WAIT_FOR_LOCK_S,
+    trust_functions: bool = False,
 ) -> NodeResult:
     """Register one worker because somebody asked for it, also if it was removed or disabled before.
 
     ``coordinator`` is the address under which workers reach the coordinator; None takes the registered one.
     Waits up to ``timeout_s`` for the worker to answer. Idempotent: ALREADY the second time. Raises
-    MismatchError, AuthenticationError, WorkerUnreachableError, LockedError, UsageError.
+    MismatchError, AuthenticationError, WorkerUnreachableError, LockedError, UsageError, and, unless
+    ``trust_functions``, UntrustedCodeError.
     """
     deadline = time.monotonic() + timeout_s
     step = f"register:{worker}"
@@ -337,7 +355,13 @@ async def add_worker(
             await _wait_until_fit(conn, here, worker, own, emit, deadline)
             left_s = max(10.0, deadline - time.monotonic())
             result = await _register(
-                conn, wish, registry, explicit=True, timeout_s=left_s, wait_for_lock_s=wait_for_lock_s
+                conn,
+                wish,
+                registry,
+                explicit=True,
+                trust_functions=trust_functions,
+                timeout_s=left_s,
+                wait_for_lock_s=wait_for_lock_s,
             )
         _report(emit, result)
         return result

@@ -25,8 +25,9 @@ tables AS (
 )
 """
 
+_REFERENCE_TABLES = "SELECT logicalrelid FROM pg_dist_partition WHERE repmodel = 't'"
 _FOREIGN = f"""
-WITH RECURSIVE moving AS ({MOVING}), {_TABLES}, copied AS (
+, {_TABLES}, copied AS (
     SELECT oid, rolsuper FROM tables WHERE NOT by_owner AND oid IN (SELECT logicalrelid FROM moving)
 ), used AS (
     SELECT copied.oid AS relation, rolsuper, atttypid AS type
@@ -97,8 +98,17 @@ async def foreign_code(conn: Connection, shard_ids: Sequence[int]) -> tuple[Fore
     Looks at the tables that move, and at the reference tables that a node lacks, unless they are copied as their owner.
     What a function calls in turn is not looked at.
     """
+    return await _foreign_code(conn, MOVING, [list(shard_ids)])
+
+
+async def foreign_code_of_reference_tables(conn: Connection) -> tuple[ForeignCode, ...]:
+    """Say the same of all reference tables, which Citus copies to a new node once any role distributes a table."""
+    return await _foreign_code(conn, _REFERENCE_TABLES, [])
+
+
+async def _foreign_code(conn: Connection, tables: str, parameters: Sequence[object]) -> tuple[ForeignCode, ...]:
     async with bounded(conn, QUICK_S):
-        cursor = await conn.execute(_FOREIGN.encode(), [list(shard_ids)])
+        cursor = await conn.execute(f"WITH RECURSIVE moving AS ({tables}){_FOREIGN}".encode(), parameters)
         rows = await cursor.fetchall()
     return tuple(ForeignCode(bare_name(row[0]), row[1], row[2], row[3]) for row in rows)
 

@@ -6,11 +6,13 @@ import pytest
 from sql_role_support import FIRST, SECOND, THIRD, ask, create
 from sql_servers import COORDINATOR, Recorder, Servers, on, register
 
-from citus_cluster.errors import RebalanceError
+from citus_cluster.errors import RebalanceError, UntrustedCodeError
 from citus_cluster.model.events import EventKind, ignore
+from citus_cluster.model.nodes import Outcome
 from citus_cluster.model.rebalance import JobState, RebalanceOptions, TransferMode
 from citus_cluster.model.roles import Access
 from citus_cluster.operations import drain, rebalance, rebalance_watch
+from citus_cluster.operations.nodes import add_worker
 from citus_cluster.operations.role_passwords import Home
 from citus_cluster.runtime.postgres import Connection
 
@@ -136,7 +138,7 @@ def test_everything_that_a_copy_runs_is_found(cluster: Servers, home: Home) -> N
         ),
         "CREATE INDEX by_twice ON second (twice(id))",
     )
-    register(cluster)
+    on(cluster, lambda conn: add_worker(conn, None, THIRD, ignore, timeout_s=20, trust_functions=True))
     with pytest.raises(RebalanceError) as refused:
         on(cluster, lambda conn: rebalance.start(conn, RebalanceOptions(mode=TransferMode.BLOCK_WRITES), ignore))
     role = "which belongs to role app"
@@ -150,6 +152,30 @@ def test_everything_that_a_copy_runs_is_found(cluster: Servers, home: Home) -> N
         f"check constraint positive_check of domain public.positive of second uses public.trap(bigint), {role}",
         f"index public.by_twice of second uses public.twice(bigint), {role}",
     )
+
+
+def test_a_new_worker_waits_while_reference_tables_carry_code(cluster: Servers, home: Home) -> None:
+    create(cluster, home, access=Access.CREATE)
+    ask(
+        cluster,
+        home,
+        TRAP,
+        "CREATE TABLE lured (id bigint PRIMARY KEY, CHECK (trap(id)))",
+        "SELECT create_reference_table('lured')",
+        "INSERT INTO lured VALUES (1)",
+    )
+    told = "check constraint lured_id_check of lured uses public.trap(bigint), which belongs to role app"
+    pending = register(cluster)[THIRD.host]
+    assert pending.outcome is Outcome.PENDING
+    assert told in str(pending.reason)
+    with pytest.raises(UntrustedCodeError) as refused:
+        on(cluster, lambda conn: add_worker(conn, None, THIRD, ignore, timeout_s=20))
+    assert refused.value.details == (told,)
+    assert "--trust-functions" in str(refused.value.hint)
+    on(cluster, lambda conn: add_worker(conn, None, THIRD, ignore, timeout_s=20, trust_functions=True))
+    ask(cluster, home, *distributed("any_other", "id bigint PRIMARY KEY"))
+    assert trapped(cluster) == [False, False, False, True], "this is what the attack does"
+    cluster.sql(THIRD.host, "SET citus.enable_ddl_propagation = off", "ALTER ROLE app NOSUPERUSER")
 
 
 @pytest.mark.usefixtures("only_newest")
