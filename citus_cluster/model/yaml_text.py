@@ -27,12 +27,14 @@ class _StrictLoader(_Loader):  # type: ignore[misc] # chosen at run time
 
 _MAX_DEPTH = 100
 """A Compose file has ten levels. What builds the values calls itself for each, and libyaml's crashes the process."""
+_MAX_EXPANDED = 100_000
+"""Values with all aliases filled in: a few lines of aliases of aliases can stand for billions."""
 
 
 def load_yaml(text: str, source: str) -> Any:
     """Parse YAML. Raises SpecError with the line, named after ``source``."""
     try:
-        _refuse_depth(text, source)
+        _refuse_excess(text, source)
         return yaml.load(text, Loader=_StrictLoader)  # noqa: S506 - a safe loader, made stricter
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark
@@ -45,16 +47,35 @@ def load_yaml(text: str, source: str) -> Any:
         raise SpecError(f"{source} is not YAML: {error}", hint="Mend it, then run the command again.") from None
 
 
-def _refuse_depth(text: str, source: str) -> None:
-    """Refuse what is nested too deeply before anything is built of it."""
-    depth = 0
+def _refuse_excess(text: str, source: str) -> None:
+    """Refuse what is nested too deeply, or grows too large once its aliases are filled in, before anything is built."""
+    anchors: dict[str, int | None] = {}  # values below each; None while its end is not reached
+    open_groups: list[tuple[str | None, int]] = []
+    count = 0
     for event in yaml.parse(text, Loader=_Loader):
+        line = event.start_mark.line + 1 if event.start_mark else "?"
         if isinstance(event, yaml.CollectionStartEvent):
-            depth += 1
+            open_groups.append((event.anchor, count))
+            if event.anchor:
+                anchors[event.anchor] = None
         elif isinstance(event, yaml.CollectionEndEvent):
-            depth -= 1
-        if depth > _MAX_DEPTH:
-            line = event.start_mark.line + 1 if event.start_mark else "?"
+            anchor, before = open_groups.pop()
+            count += 1
+            if anchor:
+                anchors[anchor] = count - before
+        elif isinstance(event, yaml.ScalarEvent):
+            count += 1
+            if event.anchor:
+                anchors[event.anchor] = 1
+        elif isinstance(event, yaml.AliasEvent):
+            size = anchors.get(event.anchor or "", 0)
+            count += size or 0
+            if size is None or count > _MAX_EXPANDED:
+                why = "refers to itself" if size is None else f"makes more than {_MAX_EXPANDED} values of the file"
+                raise SpecError(
+                    f"{source}, line {line}: the alias *{event.anchor} {why}.", hint="Write the values out instead."
+                )
+        if len(open_groups) > _MAX_DEPTH:
             raise SpecError(
                 f"{source}, line {line}: lists and groups of keys are nested deeper than {_MAX_DEPTH} levels.",
                 hint="Is a bracket or an indentation too many there? docs/configuration.md shows the form.",

@@ -66,6 +66,9 @@ VALUES = (
     "%s %41",
     "include 'other.conf'",
 )
+BOMB = "a0: &a0 [x, x, x, x, x, x, x, x, x, x]\n" + "".join(
+    f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 10)}]\n" for n in range(1, 12)
+)
 
 
 def lasting(root: Path) -> dict[str, bytes]:
@@ -155,3 +158,26 @@ def test_a_setting_of_several_lines_is_refused(tmp_path: Path, value: str) -> No
         set_up(tmp_path, {"settings.worker": {"cluster_name": value}})
     assert re.search("line break or another control character", "\n".join(refused.value.details))
     assert not (tmp_path / "docker-compose.yml").exists()
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        (f"{BOMB}settings: {{worker: *a11}}", "line 6: the alias *a3 makes more than 100000 values of the file"),
+        ("settings: &all {worker: *all}", "line 2: the alias *all refers to itself"),
+    ],
+)
+def test_aliases_that_grow_without_end_are_refused_at_once(tmp_path: Path, text: str, told: str) -> None:
+    (tmp_path / "cluster.yaml").write_text(f"apiVersion: citus-cluster/v1\n{text}\n")
+    done = attempt(tmp_path, *SIZE)
+    assert done.returncode == 2
+    assert told in " ".join(done.stderr.split())
+    assert "Traceback" not in done.stderr
+
+
+def test_aliases_that_save_writing_are_taken(tmp_path: Path) -> None:
+    text = "settings: {coordinator: &same {work_mem: 5MB}, worker: *same}"
+    (tmp_path / "cluster.yaml").write_text(f"apiVersion: citus-cluster/v1\n{text}\n")
+    done = attempt(tmp_path, *SIZE)
+    assert done.returncode == 0, done.stderr
+    assert "work_mem = 5MB" in (tmp_path / "generated/config/worker/postgresql.conf").read_text()
