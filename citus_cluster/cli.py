@@ -202,7 +202,7 @@ def add_worker_main() -> None:
 
 def main() -> None:
     """Run ``citus-cluster`` or ``python -m citus_cluster``."""
-    from citus_cluster import cli_cluster, cli_completion, cli_leaving, cli_pg14, cli_roles
+    from citus_cluster import cli_cluster, cli_completion, cli_containers, cli_leaving, cli_pg14, cli_roles
 
     app = _typer(no_args_is_help=True)
 
@@ -219,5 +219,6 @@ def main() -> None:
     cli_leaving.add_commands(cli_cluster.add_commands(app, _typer))
     cli_roles.add_commands(app, _typer)
     cli_pg14.add_commands(app, _typer)
+    cli_containers.add_commands(app, _typer)
     cli_completion.add_commands(app, _typer)
     run(app)

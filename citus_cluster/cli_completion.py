@@ -31,6 +31,10 @@ class Shell(StrEnum):
 # What lists names, in POSIX words that all three shells take; errors (no cluster here) are nobody's business.
 _WORKERS = r"sed -n 's/^  \(citus-worker[0-9]*\):$/\1/p' docker-compose.yml 2>/dev/null"
 _SERVICES = r"sed -n '/^services:/,/^[^ ]/s/^  \([a-z0-9-]*\):$/\1/p' docker-compose.yml 2>/dev/null"
+_SERVERS = (
+    r"sed -n '/^services:/,/^[^ ]/{s/^  \(citus-[a-z0-9]*\):$/\1/p;s/^  \(pg14-[a-z]*\):$/\1/p;}' "
+    "docker-compose.yml 2>/dev/null"
+)
 _PG14 = r"sed -n '/^services:/,/^[^ ]/s/^  \(pg14-[a-z]*\):$/\1/p' docker-compose.yml 2>/dev/null"
 _ROLES = r"command ls generated/secrets/roles 2>/dev/null | sed -n 's/^\([a-z_][a-z0-9_-]*\)_password$/\1/p'"
 # By the first word of the command, and the parameter.
@@ -40,6 +44,8 @@ _NAMES = {
     ("nodes", "name"): _WORKERS,
     ("nodes", "names"): _WORKERS,
     ("pg14", "server"): _PG14,
+    ("psql", "node"): _SERVERS,
+    ("logs", "services"): _SERVICES,
     ("roles", "name"): _ROLES,
 }
 _CHOICES = {("setup", "services"): (*Service, "all")}

@@ -11,6 +11,7 @@ from rich.markup import escape
 from citus_cluster.console import out, pasteable, table
 from citus_cluster.model.rebalance import JobState, RebalancePlan, RebalanceStatus
 from citus_cluster.model.units import size
+from citus_cluster.operations.access import Access
 from citus_cluster.operations.rebalance_watch import progress_line
 from citus_cluster.operations.status import State, Status
 from citus_cluster.operations.up import UpResult
@@ -23,21 +24,27 @@ def print_block(result: UpResult, root: Path, *, show_secrets: bool) -> None:
     nodes = f", {count} worker{'s' if count > 1 else ''} registered" if count else ""
     verified = " and verified" if result.verified else ""
     out.print(f"[bold]Cluster {escape(result.cluster)} runs{nodes}{verified}[/] ({result.seconds:.1f} s).")
-    lines = {
-        "psql": access.psql_in_container,
-        "or": access.psql_on_host,
-        "DSN": access.dsn(show_secrets=show_secrets),
-        "admin API": access.admin_api_url,
-        "its token": access.admin_api_token_file and f"$(cat {access.admin_api_token_file})",
-    }
-    for label, value in lines.items():
-        if value:
-            out.print(f"  {label:<10} {escape(value)}")
+    _print_access(access, root, out, show_secrets=show_secrets)
     # Workers alone are registered where their coordinator is, in a directory that is not this one.
     alone = access.psql_in_container is None
     out.print("Next, on the coordinator's server:" if alone else "Next:")
     for command in access.next_commands:
         out.print(f"  {escape(command if alone else pasteable(command, root))}")
+
+
+def _print_access(access: Access, root: Path, out: Console, *, show_secrets: bool = False) -> None:
+    dsn = access.dsn(show_secrets=show_secrets)
+    stars = "" if show_secrets or not dsn else "   # citus-cluster up --show-secrets prints the password"
+    lines = {
+        "psql": access.psql_in_container and pasteable("citus-cluster psql", root),
+        "or": access.psql_on_host,
+        "in Docker": access.psql_in_container,
+        "DSN": dsn and dsn + stars,
+        "admin API": access.admin_api_request,
+    }
+    for label, value in lines.items():
+        if value:
+            out.print(f"  {label:<10} {escape(value)}")
 
 
 def print_companions_block(result: UpResult, root: Path) -> None:
@@ -61,8 +68,10 @@ def print_status(found: Status, out: Console = out, *, problems_first: bool = Fa
     out.print(f"Cluster {escape(found.cluster)}: [{colours[found.state]}]{found.state}[/]")
     if problems_first:
         _print_news(found, out)
-    services = [(s.service, s.container, s.state, s.health or "-") for s in found.services]
-    out.print(table("Services", ("service", "container", "state", "health"), services))
+    places = found.access.addresses if found.access else {}
+    services = [(s.service, s.container, s.state, s.health or "-", places.get(s.service, "-")) for s in found.services]
+    if any(one.state != "missing" for one in found.services):
+        out.print(table("Services", ("service", "container", "state", "health", "address"), services))
     if found.overview:
         nodes = [
             (
@@ -88,6 +97,11 @@ def print_status(found: Status, out: Console = out, *, problems_first: bool = Fa
     if found.ring:
         ring = [(n.address, "up" if n.up else "down", n.state, n.load, n.owns, n.rack) for n in found.ring]
         out.print(table("Cassandra's ring", ("node", "", "state", "load", "owns", "rack"), ring))
+    if found.access and found.state is not State.DOWN and not problems_first:
+        out.print("[bold]Connect[/]")
+        _print_access(found.access, found.root, out)
+        for service, command in found.access.companions.items():
+            out.print(f"  {service:<12} {escape(command)}")
     if not problems_first:
         _print_news(found, out)
 

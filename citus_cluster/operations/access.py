@@ -16,7 +16,8 @@ from citus_cluster.runtime.secrets import ADMIN_TOKEN, PG14_PASSWORD, SUPERUSER_
 class Access:
     """Commands and addresses; the password is in none of them but in ``dsn(show_secrets=True)``.
 
-    ``companions`` maps a service beside Citus to the command that opens a session on it from this machine.
+    ``companions`` maps a service beside Citus to the command that opens a session on it from this machine,
+    ``addresses`` every service to HOST:PORT, where this machine reaches it.
     """
 
     psql_in_container: str | None
@@ -24,11 +25,20 @@ class Access:
     admin_api_url: str | None
     admin_api_token_file: str | None
     companions: Mapping[str, str]
+    addresses: Mapping[str, str]
     next_commands: tuple[str, ...]
     connection: ConnectionInfo | None = field(repr=False)
 
     def dsn(self, *, show_secrets: bool = False) -> str | None:
         return self.connection.dsn(masked=not show_secrets) if self.connection else None
+
+    @property
+    def admin_api_request(self) -> str | None:
+        """A request that shows the admin API at work, to be pasted."""
+        if self.admin_api_url is None:
+            return None
+        token = f'-H "Authorization: Bearer $(cat {self.admin_api_token_file})"'
+        return f"curl {token} {self.admin_api_url}/api/v1/nodes/active"
 
     def as_dict(self, *, show_secrets: bool = False) -> Mapping[str, object]:
         return {
@@ -37,6 +47,7 @@ class Access:
             "dsn": self.dsn(show_secrets=show_secrets),
             "admin_api_url": self.admin_api_url,
             "admin_api_token_file": self.admin_api_token_file,
+            "admin_api_request": self.admin_api_request,
             "companions_access": dict(self.companions),
             "next_commands": list(self.next_commands),
         }
@@ -61,6 +72,7 @@ def access(directory: Directory, drained: Sequence[str] = ()) -> Access:
         admin_api_url=f"http://{host}:{api.host_port}" if api else None,
         admin_api_token_file=f"{folder}{ADMIN_TOKEN}" if api else None,
         companions=dict(_companions(topology, folder)),
+        addresses={member.service: f"{host}:{member.host_port}" for member in topology.members},
         next_commands=_next_commands(directory, drained),
         connection=directory.coordinator() if node else None,
     )

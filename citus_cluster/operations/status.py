@@ -3,9 +3,10 @@
 import asyncio
 from collections.abc import Collection, Iterator, Mapping, Sequence, Set
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 from citus_cluster.errors import CitusClusterError, EngineUnavailableError
@@ -19,13 +20,14 @@ from citus_cluster.model.overview import NodeOverview, Overview
 from citus_cluster.model.services import Service
 from citus_cluster.model.topology import Topology
 from citus_cluster.operations import pg14_status
+from citus_cluster.operations.access import Access, access
 from citus_cluster.operations.companions import Companions, Places
 from citus_cluster.operations.directory import Directory
 from citus_cluster.operations.disks import local_disks
 from citus_cluster.operations.listeners import Listeners
 from citus_cluster.operations.overview import overview
 from citus_cluster.operations.preflight import project_findings
-from citus_cluster.runtime import secrets
+from citus_cluster.runtime import journal, secrets
 from citus_cluster.runtime.cassandra_ring import RingNode, nodetool_status
 from citus_cluster.runtime.engine import Container, Engine, in_thread
 from citus_cluster.runtime.postgres import connect
@@ -97,6 +99,9 @@ class Status:
     advice: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
     disks: tuple[Disk, ...] = ()
+    access: Access | None = None
+    """How to reach what runs."""
+    root: Path = field(default_factory=Path)
 
     @property
     def ok(self) -> bool:
@@ -115,6 +120,7 @@ class Status:
             "nodes": seen.get("nodes"),
             "tables": seen.get("tables"),
             "rebalance": seen.get("rebalance"),
+            "access": self.access.as_dict() if self.access else None,
             "companions": [companion.as_dict() for companion in self.companions],
             "disks": [disk.as_dict() for disk in self.disks],
             "cassandra_ring": [node.as_dict() for node in self.ring] if self.ring is not None else None,
@@ -125,6 +131,8 @@ class Status:
 
 async def status(directory: Directory) -> Status:
     """Look at everything at once. Never fails because something is down: it says so."""
+    if ended := await _taken_down(directory):
+        return ended
     topology = directory.topology
     (services, service_problems), (seen, overview_problem), asked, ring, measured = await asyncio.gather(
         _services(directory), _overview(directory), _companions(directory), _ring(directory), local_disks(directory)
@@ -166,6 +174,8 @@ async def status(directory: Directory) -> Status:
         warnings=filling.warnings,
         disks=disks,
         advice=(*([UPDATE_HINT] if OUTDATED in " ".join(problems) else []), *advise(topology, services, seen)),
+        access=access(directory),
+        root=directory.root,
     )
 
 
@@ -174,6 +184,36 @@ def _disks(topology: Topology, measured: Mapping[str, Disk], seen: Overview | No
     here = {node.address for node in topology.nodes if node.service in measured}
     told = [node.disk for node in seen.nodes if node.disk and node.address not in here] if seen else []
     return (*measured.values(), *told)
+
+
+async def _taken_down(directory: Directory) -> Status | None:
+    """Give the status of a cluster that ``down`` has taken down: nothing runs, and nothing else is wrong."""
+    last = await in_thread(journal.last, directory.root, {"up", "down"})
+    if last is None or (last.get("operation"), last.get("result")) != ("down", "done"):
+        return None
+    topology = directory.topology
+    try:
+        engine = await in_thread(Engine.connect)
+        if await in_thread(engine.project_containers, topology.name):
+            return None
+    except CitusClusterError:
+        return None
+    data = "its volumes were removed" if "--volumes" in last.get("arguments", ()) else "its data stay in their volumes"
+    return Status(
+        cluster=topology.name,
+        state=State.DOWN,
+        services=tuple(
+            ServiceStatus(one.service, one.container_name, "missing", None, None) for one in topology.members
+        ),
+        overview=None,
+        companions=(),
+        ring=None,
+        not_registered=(),
+        not_desired=(),
+        problems=(f"The cluster was taken down at {last.get('time')} by {last.get('user')}; {data}.",),
+        advice=("Start it: citus-cluster up",),
+        root=directory.root,
+    )
 
 
 def advise(topology: Topology, services: Sequence[ServiceStatus], seen: Overview | None) -> Iterator[str]:

@@ -5,10 +5,12 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import subprocess
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from citus_cluster.errors import CitusClusterError, PreflightError
 
@@ -111,6 +113,29 @@ class Compose:
         """Remove the containers and networks of all profiles; with ``volumes`` also the volumes of the files."""
         await self._run(self.argv("down", *(["--volumes"] if volumes else []), profiles=("*",)), on_line)
 
+    def become(self, *arguments: str) -> NoReturn:
+        """Put a Compose command in the place of this process, with its streams; never comes back."""
+        become(self.argv(*arguments, profiles=("*",)), self._environment())
+
+    def read_lines(self, *arguments: str) -> Iterator[str]:
+        """Run a Compose command and give each line of its output at once; its errors go to stderr.
+
+        Raises ComposeError where it fails.
+        """
+        argv = self.argv(*arguments, profiles=("*",))
+        with subprocess.Popen(  # noqa: S603 - no shell, and our own words
+            argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, env=self._environment(), errors="replace", text=True
+        ) as process:
+            assert process.stdout is not None  # noqa: S101 - it is a pipe
+            try:
+                for line in process.stdout:
+                    yield line.rstrip("\n")
+            except BaseException:
+                process.terminate()
+                raise
+        if process.returncode:
+            raise ComposeError(argv, process.returncode, ())
+
     async def _run(self, argv: Sequence[str], on_line: Callable[[str], None] = lambda line: None) -> str:
         """Run a command, hand on each line of its progress, and give its standard output. Raises ComposeError."""
         process = await asyncio.create_subprocess_exec(
@@ -152,13 +177,20 @@ class Compose:
         return clean_environment(os.environ, defined)
 
 
+def become(argv: Sequence[str], environment: Mapping[str, str] | None = None) -> NoReturn:
+    """Put a program in the place of this process, with its streams, signals and exit status; never comes back."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    try:
+        os.execvpe(argv[0], list(argv), os.environ if environment is None else environment)  # noqa: S606 - no shell
+    except FileNotFoundError:
+        raise _docker_missing() from None
+
+
 async def version() -> str:
     """Version of Compose, such as ``2.40.3``. Raises ComposeMissingError, which tells what is there instead."""
     if shutil.which("docker") is None:
-        raise ComposeMissingError(
-            "The command docker is not installed here (or not in PATH).",
-            hint="Install Docker with Compose: https://docs.docker.com/engine/install/",
-        )
+        raise _docker_missing()
     text = await _output("docker", "compose", "version", "--short")
     found = parse_version(text or "")
     if text is None or found is None:
@@ -172,6 +204,13 @@ async def version() -> str:
             hint="Update it: https://docs.docker.com/compose/install/linux/",
         )
     return text
+
+
+def _docker_missing() -> ComposeMissingError:
+    return ComposeMissingError(
+        "The command docker is not installed here (or not in PATH).",
+        hint="Install Docker with Compose: https://docs.docker.com/engine/install/",
+    )
 
 
 async def _instead() -> str:

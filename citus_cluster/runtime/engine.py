@@ -375,6 +375,11 @@ class Engine:
             time.sleep(0.02)
 
 
+def exec_argv(container: Container, command: Sequence[str], *, terminal: bool) -> tuple[str, ...]:
+    """Command line that runs a program in a container; with ``terminal`` a person types there."""
+    return ("docker", "exec", "-it" if terminal else "-i", container.name, *command)
+
+
 def _read_frames(connection: socket.socket, deadline: float) -> str:
     """Read an attached stream to its end; the SDK's own reading knows no time limit.
 

@@ -3,9 +3,10 @@
 import contextlib
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 JOURNAL_FILE = "generated/journal.jsonl"
 
@@ -26,3 +27,17 @@ def record(root: Path, operation: str, result: str, details: Mapping[str, object
         descriptor = os.open(target, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
         with os.fdopen(descriptor, "a", encoding="utf-8") as file:
             file.write(json.dumps(line, ensure_ascii=False) + "\n")
+
+
+def last(root: Path, operations: Collection[str]) -> Mapping[str, Any] | None:
+    """Give the last line of one of these operations, as :func:`record` wrote it; None where there is none."""
+    try:
+        lines = (root / JOURNAL_FILE).read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        return None
+    for line in reversed(lines):
+        with contextlib.suppress(ValueError):
+            found = json.loads(line)
+            if isinstance(found, dict) and found.get("operation") in operations:
+                return found
+    return None

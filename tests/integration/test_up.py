@@ -229,9 +229,45 @@ def test_what_to_paste_is_whole_on_the_terminal(shared: GeneratedCluster, column
     assert block.splitlines()[-1].endswith("citus-cluster down"), screen.text
 
 
+def test_psql_runs_in_the_container_of_a_node(shared: GeneratedCluster) -> None:
+    assert "2" in shared.cli("psql", "-c", "SELECT 1 + 1").out
+    program = f"{sys.executable} -m citus_cluster"
+    piped = shared.run("bash", "-c", f"echo 'SELECT 40 + 2; SELECT current_user' | {program} psql worker1")
+    assert "42" in piped.out and shared.user in piped.out
+    failed = shared.cli("psql", "citus-worker1", "-c", "SELECT * FROM nothing_here", check=False)
+    assert failed.status == 1 and 'relation "nothing_here" does not exist' in failed.err
+    unknown = shared.cli("psql", "citus-worker", check=False)
+    assert unknown.status == 2 and "Did you mean citus-worker" in unknown.err
+    screen = on_terminal(
+        [sys.executable, "-m", "citus_cluster", "psql"],
+        columns=80,
+        cwd=shared.root,
+        environment=shared.environment() | {"TERM": "xterm-256color"},
+        typed=[("=# ", "SELECT 6 * 7 AS answer;\n"), ("1 row", "\\q\n")],
+    )
+    assert screen.status == 0 and any(row.strip() == "42" for row in screen.rows), screen.text
+
+
+def test_what_a_client_writes_into_a_log_does_not_reach_the_terminal_raw(shared: GeneratedCluster) -> None:
+    with pytest.raises(psycopg.errors.UndefinedColumn):
+        shared.sql('SELECT "\x1b]52;c;b3du\x07 into the log"')
+    screen = on_terminal(
+        [sys.executable, "-m", "citus_cluster", "logs", "coordinator", "--tail=20"],
+        columns=200,
+        cwd=shared.root,
+        environment=shared.environment() | {"TERM": "xterm-256color"},
+    )
+    assert "into the log" in screen.text
+    assert "]52;c;" in screen.text  # shown, not obeyed
+
+
 def test_a_killed_worker_shows_in_the_status_and_up_repairs_it(shared: GeneratedCluster) -> None:
     assert _status(shared).state is State.OK
+    shown = shared.cli("status").out
+    assert f"127.0.0.1:{shared.base_port}" in shown and "citus-cluster psql" in shown
     shared.docker("kill", shared.container("citus-worker1"))
+    assert "database system is ready" in shared.cli("logs", "worker1").out  # of a container that has ended
+    assert len(shared.cli("logs", "citus-worker1", "--tail=3").out.splitlines()) == 3
     found = _status(shared)
     assert found.state is State.DEGRADED
     worker = next(service for service in found.services if service.service == "citus-worker1")
@@ -443,8 +479,13 @@ def test_down_keeps_the_data_and_with_volumes_removes_this_projects_alone(fresh:
         fresh.sql("CREATE TABLE kept (id int PRIMARY KEY)")
         fresh.sql("SELECT create_distributed_table('kept', 'id')")
         fresh.sql("INSERT INTO kept SELECT generate_series(1, 1000)")
-        _down(fresh)
+        fresh.cli("down")
         assert fresh.docker("ps", "-aq", "--filter", f"name={fresh.name}").out == ""
+        taken_down = fresh.cli("status", check=False)
+        title, what, way = taken_down.out.splitlines()
+        assert (taken_down.status, title) == (1, f"Cluster {fresh.name}: down")
+        assert "was taken down at 20" in what and "its data stay" in what
+        assert way == "Start it: citus-cluster up"
         _down(fresh)  # once more: nothing to do
         _up(fresh)
         assert fresh.sql("SELECT count(*), sum(id) FROM kept") == [(1000, 500500)]

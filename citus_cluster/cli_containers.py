@@ -1,0 +1,66 @@
+"""The commands ``psql`` and ``logs``, which hand the terminal to a program."""
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from citus_cluster import console
+from citus_cluster.cli_options import DirectoryOption
+from citus_cluster.entry import INTERRUPTED
+from citus_cluster.operations import containers
+from citus_cluster.operations.directory import load
+from citus_cluster.operations.preflight import compose_of
+from citus_cluster.runtime.compose import become
+
+
+def psql(
+    node: Annotated[
+        str | None,
+        typer.Argument(metavar="[NODE]", help="Server: its service.", show_default="the coordinator"),
+    ] = None,
+    statements: Annotated[
+        list[str] | None,
+        typer.Option("--command", "-c", metavar="SQL", help="Run a statement and end; may be repeated."),
+    ] = None,
+    directory: DirectoryOption = Path(),
+) -> None:
+    """Open psql as the superuser, in the container of a node or of a PostgreSQL 14 server; needs no password.
+
+    Without a terminal it runs the statements of its standard input. The exit status is that of psql.
+    """
+    loaded = load(directory.absolute())
+    terminal = sys.stdin.isatty() and sys.stdout.isatty()
+    become(containers.psql_argv(loaded, node, statements or (), terminal=terminal))
+
+
+def logs(
+    services: Annotated[
+        list[str] | None, typer.Argument(metavar="[SERVICE]...", help="Services.", show_default="all")
+    ] = None,
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on with what is written, until Ctrl-C.")] = False,
+    tail: Annotated[
+        int | None,
+        typer.Option("--tail", "-n", metavar="NUMBER", help="So many last lines of each.", min=0, show_default="all"),
+    ] = None,
+    directory: DirectoryOption = Path(),
+) -> None:
+    """Print the logs of services, also of stopped ones."""
+    loaded = load(directory.absolute())
+    arguments = containers.logs_arguments(loaded, services or (), follow=follow, tail=tail)
+    if not sys.stdout.isatty():
+        compose_of(loaded).become(*arguments)
+    try:
+        # Through our own printing: a client writes what it likes into a log, also what a terminal would obey.
+        for line in compose_of(loaded).read_lines(*arguments):
+            console.out.print(line, markup=False)
+    except KeyboardInterrupt:
+        sys.exit(INTERRUPTED)
+
+
+def add_commands(app: typer.Typer, new: Callable[..., typer.Typer]) -> None:
+    """Add every command of this module to the program."""
+    app.command("psql")(psql)
+    app.command("logs")(logs)
