@@ -159,3 +159,10 @@ def probable_cause(text: str, *, exit_code: int = 0, oom_killed: bool = False) -
         if sign.pattern.search(text):
             return sign.cause
     return _KILLED if exit_code == 137 else None
+
+
+def last_reason(output: str) -> str | None:
+    """Give the last line of a health check's output that says why; libpq ends its errors with a question."""
+    lines = [line.strip() for line in output.splitlines()]
+    told = [line for line in lines if line and not line.startswith("Is the server running")]
+    return re.sub(r"^(psql: error: )?connection to server .*? failed: ", "", told[-1]) if told else None

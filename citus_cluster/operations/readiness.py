@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from citus_cluster.errors import AuthenticationError, EngineUnavailableError, ServiceFailedError
-from citus_cluster.model.causes import probable_cause
+from citus_cluster.model.causes import last_reason, probable_cause
 from citus_cluster.model.companions import FENCED
 from citus_cluster.model.events import Emit, Event, EventKind
 from citus_cluster.runtime.engine import Container, Engine, HealthProbe, in_thread
@@ -140,7 +140,13 @@ async def _become_ready(
                     emit(Event(step, EventKind.DONE, f"{service} is ready", {"seconds": seconds}))
                     return
                 probed_at = time.monotonic()
-                emit(Event(step, EventKind.PROGRESS, f"waiting for {service}: {_last_line(probe.output)}"))
+                emit(
+                    Event(
+                        step,
+                        EventKind.PROGRESS,
+                        f"waiting for {service}: {last_reason(probe.output) or 'its health check fails'}",
+                    )
+                )
         await asyncio.sleep(POLL_S)
 
 
@@ -207,8 +213,3 @@ def condition(container: Container, restarts: int) -> str:
     if container.state == "running":
         return "its container runs, but its health check fails"
     return f"its container is {container.state}{reason}"
-
-
-def _last_line(text: str) -> str:
-    lines = [line.strip() for line in text.splitlines() if line.strip()]
-    return lines[-1] if lines else "its health check fails"

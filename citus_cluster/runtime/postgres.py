@@ -146,6 +146,10 @@ async def connect(info: ConnectionInfo, *, timeout_s: float, application_name: s
         ) from None
     except psycopg.OperationalError as error:
         raise explain_refusal(info, str(error)) from error
+    except UnicodeError as error:  # of a name with an empty or an overlong part, before anybody is asked
+        raise UnreachableError(
+            f"{info.host!r} is no host name.", hint="Correct the name, or use an address."
+        ) from error
 
 
 def explain_refusal(info: ConnectionInfo, text: str) -> UnreachableError:
@@ -164,7 +168,7 @@ def explain_refusal(info: ConnectionInfo, text: str) -> UnreachableError:
             hint="The password is the one with which the data directory was first created; it is in generated/secrets/ "
             "of the directory that created the cluster (superuser_password, pg14_password for the PostgreSQL 14 pair).",
         )
-    return UnreachableError(f"Cannot connect to {info.dsn()}: {reason}", hint=_hint_for(text))
+    return UnreachableError(f"Cannot connect to {info.dsn()}: {reason}", hint=_hint_for(text, info.host))
 
 
 def gives_password_away(text: str) -> bool:
@@ -172,7 +176,7 @@ def gives_password_away(text: str) -> bool:
     return "authentication method requirement" in text
 
 
-def _hint_for(text: str) -> str:
+def _hint_for(text: str, host: str) -> str:
     if re.search(r"starting up|not yet accepting connections|recovery", text):
         return "The server is starting; try again in a moment."
     if "too many clients" in text or "remaining connection slots" in text:
@@ -186,7 +190,7 @@ def _hint_for(text: str) -> str:
     if re.search(r"permission denied for database", text):
         return "The role lacks a privilege: GRANT CONNECT ON DATABASE ... TO ...; gives it, as the superuser."
     if re.search(r"resolve|Name or service not known|name resolution|getaddrinfo", text):
-        return "The name is unknown here; use an address, or a name that this machine resolves."
+        return f"This machine cannot resolve the host name {host!r}: correct it, or use an address."
     return "Is the server running (docker compose ps)? citus-cluster up starts it. And is this its host and port?"
 
 

@@ -158,7 +158,8 @@ def test_unknown_name_and_closed_port_are_pending_with_the_reason(cluster: Serve
     nobody, closed = NodeAddress("nobody.invalid"), NodeAddress(FIRST.host, 5999)
     results = on(cluster, lambda conn: reconcile(conn, COORDINATOR, [nobody, closed, FIRST], ignore))
     assert [result.outcome for result in results] == [Outcome.PENDING, Outcome.PENDING, Outcome.ADDED]
-    assert "could not translate host name" in str(results[0].reason)
+    assert "cannot resolve the host name 'nobody.invalid'" in str(results[0].reason)
+    assert "docker compose" not in str(results[0].reason)
     assert "Connection refused" in str(results[1].reason)
 
 

@@ -1,6 +1,6 @@
 import pytest
 
-from citus_cluster.model.causes import probable_cause
+from citus_cluster.model.causes import last_reason, probable_cause
 
 
 @pytest.mark.parametrize(
@@ -45,3 +45,23 @@ def test_being_killed_is_a_cause_only_without_a_better_one() -> None:
     killed, better = probable_cause("", exit_code=137), probable_cause("No space left on device", exit_code=137)
     assert killed is not None and "killed" in killed.text
     assert better is not None and "disk" in better.text
+
+
+@pytest.mark.parametrize(
+    ("output", "reason"),
+    [
+        (
+            'psql: error: connection to server at "127.0.0.1", port 5432 failed: Connection refused\n'
+            "\tIs the server running on that host and accepting TCP/IP connections?\n",
+            "Connection refused",
+        ),
+        (
+            'connection to server at "127.0.0.1", port 5432 failed: FATAL:  the database system is starting up',
+            "FATAL:  the database system is starting up",
+        ),
+        ("first\nthe extension citus is missing\n\n", "the extension citus is missing"),
+        ("\n", None),
+    ],
+)
+def test_the_line_of_a_health_check_that_says_why(output: str, reason: str | None) -> None:
+    assert last_reason(output) == reason
