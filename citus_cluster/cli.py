@@ -17,6 +17,7 @@ from pydantic import ValidationError
 from typer.exceptions import Abort, Exit, TyperException
 
 from citus_cluster import __version__, console
+from citus_cluster.cli_examples import PROGRAM, show_examples
 from citus_cluster.cli_options import PREFIX, DebugOption, Format, choose_format, chosen_format, completed
 from citus_cluster.cli_setup import setup
 from citus_cluster.entry import INTERRUPTED, release
@@ -62,6 +63,8 @@ def _status_of(app: typer.Typer) -> int:
         release()
         command = typer.main.get_command(app)
         _show_values(command)
+        single = not hasattr(command, "commands")
+        show_examples(command, command.name or "" if single else "", f"python {_PROGRAM}" if single else PROGRAM)
         status = command(args=completed(arguments), prog_name=_PROGRAM, standalone_mode=False)
         if status == INTERRUPTED:  # so the parser tells of Ctrl-C, without a word
             raise KeyboardInterrupt

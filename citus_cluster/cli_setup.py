@@ -244,9 +244,9 @@ def _write(request: SetupRequest, *, ask: bool, consent: bool, show: bool) -> Se
     return plan
 
 
-def _show_plan(plan: SetupPlan, *, show: bool, diffs: bool) -> None:
+def _show_plan(plan: SetupPlan, *, show: bool, diffs: bool, brief: bool = True) -> None:
     if show:
-        console.print_plan(plan, diffs=diffs)
+        console.print_plan(plan, diffs=diffs, brief=brief)
     console.print_warnings(plan.warnings)
     if show:
         console.print_notes(plan.notes)
@@ -256,7 +256,7 @@ def _show_dry_run(plan: SetupPlan, format_: Format) -> None:
     if format_ is Format.JSON:
         console.print_json(plan.as_dict())
     else:
-        _show_plan(plan, show=True, diffs=True)
+        _show_plan(plan, show=True, diffs=True, brief=False)
         if not plan.nothing_to_do:
             console.err.print("Nothing was written (--dry-run).")
     raise typer.Exit(ExitStatus.DONE if plan.nothing_to_do else ExitStatus.WOULD_CHANGE)

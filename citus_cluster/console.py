@@ -37,6 +37,9 @@ _SIGNS = {
     EventKind.WARNING: "[yellow]![/]",
     EventKind.FAILED: "[red]✗[/]",
 }
+_GENERATED = "generated"
+_NAMED_FILES = 8
+"""As many new files as are named one by one; a new worker brings one or two."""
 _UNFINISHED = {EventKind.STARTED, EventKind.PROGRESS}
 
 
@@ -211,8 +214,10 @@ class Progress:
             self._live.update(self._table())
 
 
-def print_plan(plan: SetupPlan, *, diffs: bool, later: bool = False) -> None:
+def print_plan(plan: SetupPlan, *, diffs: bool, later: bool = False, brief: bool = False) -> None:
     """Print which files change, what that means for containers, and the differences.
+
+    ``brief``: many new files below ``generated/`` are counted instead of named.
 
     ``later``: the containers are a matter of the next ``up``, beside something else that happens now.
     """
@@ -227,7 +232,7 @@ def print_plan(plan: SetupPlan, *, diffs: bool, later: bool = False) -> None:
             if not change.path.startswith(f"{API_CONTEXT_FOLDER}/"):  # our own sources are no news to the user
                 _print_diff(change)
     target.print(f"[bold]Cluster {escape(plan.spec.name)}[/] in {escape(str(plan.root))}")
-    for line in _file_lines(plan.all_changes):
+    for line in _file_lines(plan.all_changes, brief=brief):
         target.print(f"  {line}")
     for path in plan.kept_edits:
         target.print(f"  keep      {escape(path)} (edited by hand, and nothing to change in it)")
@@ -238,7 +243,13 @@ def print_plan(plan: SetupPlan, *, diffs: bool, later: bool = False) -> None:
         target.print(f"  {'  ' if later else ''}{line}")
 
 
-def _file_lines(changes: Sequence[FileChange]) -> Iterable[str]:
+def _file_lines(changes: Sequence[FileChange], *, brief: bool) -> Iterable[str]:
+    new = [one for one in changes if one.action is Action.CREATE and one.path.startswith(f"{_GENERATED}/")]
+    if brief and len(new) > _NAMED_FILES:
+        yield from _file_lines([one for one in changes if one not in new], brief=False)
+        folders = sorted({one.path.split("/")[1] for one in new if one.path.count("/") > 1})
+        yield f"{Action.CREATE.value:<9} {_GENERATED}/ ({count(len(new), 'file')}: {', '.join(folders)})"
+        return
     context = [change for change in changes if change.path.startswith(f"{API_CONTEXT_FOLDER}/")]
     for change in changes:
         if change not in context:

@@ -1,5 +1,6 @@
 import signal
 import subprocess
+from collections import Counter
 
 import pytest
 
@@ -25,3 +26,11 @@ def pytest_runtest_logreport(report: pytest.TestReport) -> None:
         pytest.exit(f"the Docker engine has not answered for {_ENGINE_TIMEOUT_S} s (docker network ls)")
     except FileNotFoundError:
         pass
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Give one line for all tests that are skipped for the same reason; pytest's own has one for each place."""
+    skipped = [report.longrepr for report in terminalreporter.stats.get("skipped", [])]
+    reasons = Counter(str(found[2] if isinstance(found, tuple) else found) for found in skipped)
+    for reason, number in reasons.most_common():
+        terminalreporter.write_line(f"SKIPPED [{number}] {reason.removeprefix('Skipped: ')}")

@@ -252,8 +252,8 @@ def _refused(conn: Connection, node: NodeAddress, text: str) -> WorkerUnreachabl
     if "could not translate host name" in text:
         return WorkerUnreachableError(
             f"The coordinator cannot resolve the host name {node.host!r}: {reason}.",
-            hint="Give the name of a service that runs beside the coordinator (citus-cluster status lists them), a name "
-            "that the coordinator's server resolves, or an address.",
+            hint="Give the name of a service that runs beside the coordinator (citus-cluster status lists them), a "
+            "name that the coordinator's server resolves, or an address.",
         )
     where = "docker compose ps" if node.is_service else f"{node.compose_command('ps')}; and is the port open from here?"
     return WorkerUnreachableError(

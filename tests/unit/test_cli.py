@@ -346,6 +346,15 @@ def test_json_is_one_document_on_stdout(run: Run, tmp_path: Path) -> None:
     assert spec_in(tmp_path)["workers"] == 2
 
 
+def test_a_first_run_counts_its_files_and_a_dry_run_names_them(run: Run) -> None:
+    named = [line for line in run("--dry-run", "--memory=7840", "--cpus=2").out.splitlines() if "create  " in line]
+    assert len(named) > 20
+    made = run("--memory=7840", "--cpus=2")
+    lines = [line.split(maxsplit=1)[1] for line in made.out.splitlines() if "create  " in line]
+    assert set(lines[:-1]) == {"cluster.yaml", ".env", ".gitignore", "docker-compose.yml"}
+    assert re.fullmatch(r"generated/ \(\d+ files: admin-api, config, secrets\)", lines[-1])
+
+
 def test_one_file_is_counted_as_one(run: Run, tmp_path: Path) -> None:
     assert run(*SIZE).status == 0
     (tmp_path / ".env").unlink()

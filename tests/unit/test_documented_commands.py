@@ -13,6 +13,7 @@ from setup_support import ROOT
 from typer.exceptions import TyperException
 
 from citus_cluster import cli
+from citus_cluster.cli_examples import EXAMPLES
 from citus_cluster.cli_options import completed
 
 DOCUMENTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -120,6 +121,25 @@ def test_a_documented_command_is_accepted(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     parse(parsers[program], program, [word for word in shlex.split(arguments) if word != "--debug"])
+
+
+def test_every_command_has_examples(parsers: dict[str, Any]) -> None:
+    assert set(leaves(parsers["citus-cluster"])) == set(EXAMPLES)
+
+
+def leaves(command: Any, path: str = "") -> Iterator[str]:
+    below = getattr(command, "commands", {})
+    if not below:
+        yield path
+    for name, one in below.items():
+        yield from leaves(one, f"{path} {name}".strip())
+
+
+@pytest.mark.parametrize(("path", "example"), [(path, one) for path, found in EXAMPLES.items() for one in found])
+def test_an_example_is_accepted(parsers: dict[str, Any], path: str, example: str) -> None:
+    arguments = example.partition("citus-cluster ")[2].rstrip(')"') or example.partition(" <")[0]
+    assert arguments.startswith(path)
+    parse(parsers["citus-cluster"], "citus-cluster", shlex.split(arguments))
 
 
 @pytest.mark.parametrize(
