@@ -2,15 +2,22 @@
 
 import io
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from rich.console import Console
+from setup_support import set_up
 
+from citus_cluster import console, console_cluster
 from citus_cluster.console_cluster import print_status
 from citus_cluster.model.nodes import NodeAddress
 from citus_cluster.model.overview import NodeOverview, Overview, TableOverview
 from citus_cluster.model.rebalance import JobState, RebalanceStatus, RunningMove
+from citus_cluster.operations.access import access
+from citus_cluster.operations.directory import load
 from citus_cluster.operations.status import ServiceStatus, State, Status
+from citus_cluster.operations.up import UpResult
+from citus_cluster.runtime import journal
 
 HOME, W1, W4 = NodeAddress("citus-coordinator"), NodeAddress("citus-worker1"), NodeAddress("citus-worker14")
 COORDINATOR = NodeOverview(HOME, "coordinator", True, False, "17.12", "13.2.2", 2, 16384, reference_count=2)
@@ -84,3 +91,61 @@ def test_no_row_is_folded_at_80_columns() -> None:
 def test_a_nodes_condition_in_one_word(node: NodeOverview, condition: str) -> None:
     assert node.condition == condition
     assert node.as_dict()["condition"] == condition
+
+
+# How to connect
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    made = tmp_path_factory.mktemp("cluster")
+    set_up(made, {"workers": 1, "services": ["citus", "redis", "admin-api"]})
+    return made
+
+
+def block(root: Path, capsys: pytest.CaptureFixture[str], *, show_secrets: bool) -> list[str]:
+    result = UpResult("citus", 1.0, (), (), (), True, (), (), access(load(root)))
+    console_cluster.print_block(result, root, show_secrets=show_secrets)
+    return capsys.readouterr().out.splitlines()
+
+
+def test_the_block_has_a_request_to_the_admin_api_and_says_how_to_see_the_password(
+    root: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(root)
+    password = (root / "generated/secrets/superuser_password").read_text()
+    masked = block(root, capsys, show_secrets=False)
+    token = '-H "Authorization: Bearer $(cat generated/secrets/admin_api_token)"'
+    (request,) = [line for line in masked if "admin API" in line]
+    assert request.endswith(f"curl {token} http://127.0.0.1:8000/api/v1/nodes/active")
+    (dsn,) = [line for line in masked if "postgres://" in line or "postgresql://" in line]
+    assert "****" in dsn and "--show-secrets" in dsn
+    assert password not in "\n".join(masked)
+    (dsn,) = [line for line in block(root, capsys, show_secrets=True) if "postgresql://" in line]
+    assert password in dsn and "--show-secrets" not in dsn
+
+
+def test_the_status_shows_where_each_service_is_and_how_to_connect(root: Path) -> None:
+    page = io.StringIO()
+    found = replace(FOUND, access=access(load(root)), root=root)
+    console_cluster.print_status(found, Console(file=page, width=80, highlight=False, soft_wrap=True))
+    text = page.getvalue()
+    assert "127.0.0.1:5434" in text and "127.0.0.1:5435" in text
+    assert "Bearer $(cat" in text and "redis-cli" in text
+    assert text.index("Connect") < text.index("! a move waits")
+    hidden = io.StringIO()
+    down = replace(found, state=State.DOWN)
+    console_cluster.print_status(down, Console(file=hidden, width=80, highlight=False, soft_wrap=True))
+    assert "Connect" not in hidden.getvalue()
+
+
+def test_the_journal_gives_its_last_line_of_an_operation(root: Path) -> None:
+    assert journal.last(root, {"down"}) is None
+    journal.record(root, "up", "done", {})
+    journal.record(root, "down", "done", {"arguments": ["down"]})
+    journal.record(root, "setup", "done", {})
+    with (root / journal.JOURNAL_FILE).open("a") as file:
+        file.write('{"operation": "do')  # a run that was killed while it wrote
+    found = journal.last(root, {"up", "down"})
+    assert found and (found["operation"], found["arguments"]) == ("down", ["down"])
+    assert console.pasteable("citus-cluster psql", root).endswith(f"psql --dir {root}")
