@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
+import psycopg
 import pytest
 import yaml
 from cluster_support import citus_images, require_engine, skip_or_fail
