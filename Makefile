@@ -4,6 +4,7 @@
 # make lint    formatting, lint and types
 # make bench   measure, and print ratios
 # make docs    write the generated parts of the documents and the JSON Schema anew
+# make parameters  write the table of parameters anew, from a server of each PostgreSQL major
 
 PYTHON ?= python3
 WORKERS ?= 3
@@ -12,7 +13,7 @@ ASKED := $(filter-out file,$(origin WORKERS))$(if $(wildcard cluster.yaml),,new)
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: up test lint bench docs venv
+.PHONY: up test lint bench docs parameters venv
 
 up: venv
 	$(BIN)/python setup_citus_cluster.py $(if $(ASKED),--workers=$(WORKERS)) --up $(ARGS)
@@ -30,6 +31,9 @@ bench: venv
 
 docs: venv
 	$(BIN)/python -m tests.update_docs
+
+parameters: venv
+	$(BIN)/python -m tests.update_parameters
 
 venv: $(VENV)/installed
 

@@ -129,6 +129,12 @@ class ServiceFailedError(CitusClusterError):
     code = "service-failed"
 
 
+class SettingRefusedError(ServiceFailedError):
+    """A running server refused a setting, and goes on with the old value; ``details`` has the lines."""
+
+    code = "setting-refused"
+
+
 class UnreachableError(CitusClusterError):
     """A server does not answer."""
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from citus_cluster.model import parameter_names as names
 from citus_cluster.model.budget import PAIR_SESSIONS
 from citus_cluster.model.images import PAIR_PG_MAJOR
+from citus_cluster.model.parameter_types import value_problem
 
 Scalar = bool | int | float | str
 
@@ -67,16 +68,6 @@ _ABSENT = {
 _NAME = re.compile(r"[a-z_][a-z0-9_$]*(\.[a-z_][a-z0-9_$]*)*", re.IGNORECASE)
 _BOOLEAN = re.compile(r"on|off?|t(r(ue?)?)?|f(a(l(se?)?)?)?|y(es?)?|no?|1|0", re.IGNORECASE)
 _NUMBER = r"[+-]?(\d+(\.\d*)?|\.\d+)(e[+-]?\d+)?"
-_QUANTITIES = (
-    (names.INTEGER, re.compile(rf"{_NUMBER}|0x[0-9a-f]+", re.IGNORECASE), "a whole number"),
-    (names.REAL, re.compile(_NUMBER, re.IGNORECASE), "a number"),
-    (names.MEMORY, re.compile(rf"(?i:{_NUMBER})\s*(B|kB|MB|GB|TB)?"), "a size such as 64MB (units: B, kB, MB, GB, TB)"),
-    (
-        names.TIME,
-        re.compile(rf"(?i:{_NUMBER})\s*(us|ms|s|min|h|d)?"),
-        "a duration such as 30s (units: us, ms, s, min, h, d)",
-    ),
-)
 
 
 @dataclass(frozen=True)
@@ -85,6 +76,31 @@ class Checked:
 
     problems: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class UnusedSetting:
+    """One line of a settings file that the running server does not use; without ``file`` a line that was removed.
+
+    ``reason`` is the server's own word, ``in_force`` the value that it goes on with. ``needs_restart``: the parameter
+    is read at a start only, so that the value may be a good one.
+    """
+
+    file: str | None
+    line: int | None
+    name: str | None
+    setting: str | None
+    reason: str | None
+    in_force: str | None
+    needs_restart: bool
+
+    def __str__(self) -> str:
+        what = f"{self.name} = {self.setting!r}" if self.name else "the file cannot be read"
+        where = f"{self.file} line {self.line}" if self.line else self.file
+        if self.file is None:
+            what, where = f"{self.name}", "removed from the files"
+        why = f": {self.reason}" if self.reason else ""
+        return f"{what} ({where}){why}" + ("" if self.in_force is None else f"; still in force: {self.in_force!r}")
 
 
 def fixed_parameters() -> Mapping[str, str]:
@@ -130,7 +146,7 @@ def check_pair_settings(settings: Mapping[str, Scalar], where: str) -> Checked:
             for problem in (
                 f"cannot be set: {_PAIR_FIXED[name]}; remove it" if name in _PAIR_FIXED else None,
                 "the pair is plain PostgreSQL, without Citus: remove it" if name.startswith("citus.") else None,
-                _name_problem(name, PAIR_PG_MAJOR) or _text_problem(value) or _type_problem(name, value),
+                _name_problem(name, PAIR_PG_MAJOR) or _text_problem(value) or _type_problem(name, value, PAIR_PG_MAJOR),
             )
             if problem
         ]
@@ -157,7 +173,7 @@ def _reserved_problems(settings: Mapping[str, Scalar]) -> Iterator[str]:
 
 def _problems(given_name: str, value: Scalar, pg_major: int | None) -> Iterator[str]:
     name = given_name.lower()
-    problem = _name_problem(name, pg_major) or _text_problem(value) or _type_problem(name, value)
+    problem = _name_problem(name, pg_major) or _text_problem(value) or _type_problem(name, value, pg_major)
     if problem:
         yield problem
         return
@@ -205,14 +221,11 @@ def _text_problem(value: Scalar) -> str | None:
     return None
 
 
-def _type_problem(name: str, value: Scalar) -> str | None:
+def _type_problem(name: str, value: Scalar, pg_major: int | None) -> str | None:
     text = conf_value(value).strip()
     if name in names.BOOLEAN and not _BOOLEAN.fullmatch(text):
         return f"{text!r} is neither on nor off"
-    for known, pattern, expected in _QUANTITIES:
-        if name in known and not pattern.fullmatch(text):
-            return f"{text!r} is not {expected}"
-    return None
+    return value_problem(name, text, pg_major)
 
 
 def _conninfo_problems(text: str) -> Iterator[str]:

@@ -37,6 +37,7 @@ from citus_cluster.operations.preflight import (
     preflight,
 )
 from citus_cluster.operations.readiness import Knock, Watch, wait_until_ready
+from citus_cluster.operations.reloads import Reloads, refuse_unused
 from citus_cluster.operations.unwanted import stop_departed, stop_unwanted
 from citus_cluster.operations.verify import verify
 from citus_cluster.render.bundle import CONFIG_FOLDER
@@ -48,7 +49,7 @@ from citus_cluster.runtime.engine import Container, Engine, HealthProbe, hung_en
 from citus_cluster.runtime.files import dated
 from citus_cluster.runtime.ports import answers
 from citus_cluster.runtime.postgres import Connection, connect, translated
-from citus_cluster.runtime.server_settings import reload_if_stale
+from citus_cluster.runtime.server_settings import reload_if_stale, unused_settings
 
 DEFAULT_TIMEOUT_S = 300.0
 """Cassandra's first start takes 20 s on two cores, and minutes on a slow machine."""
@@ -136,7 +137,7 @@ async def up(
     await _restart_on_replaced_folders(directory, engine, found.containers, emit)
     await _restart_on_changed_passwords(directory, engine, found.containers, emit)
     watch = Watch(engine, directory.topology.name, found.containers)
-    reloaded: list[str] = []
+    reloaded = Reloads()
     companions = asyncio.create_task(
         _wait_for_companions(directory, watch, found, late, reloaded, emit, deadline=deadline, timeout_s=timeout_s)
     )
@@ -156,7 +157,7 @@ async def _start_citus(
     directory: Directory,
     watch: Watch,
     found: Preflight,
-    reloaded: list[str],
+    reloaded: Reloads,
     emit: Emit,
     agree: Agree,
     *,
@@ -173,11 +174,12 @@ async def _start_citus(
         await wait_until_ready(watch, knocks, emit, deadline=deadline, timeout_s=timeout_s)
     now = await in_thread(engine.project_containers, directory.topology.name)
     changed = _changed(found.containers, now)
-    told = tuple(name for name in directory.topology.service_names if name in reloaded and name not in changed)
+    told = tuple(name for name in directory.topology.service_names if name in reloaded.done and name not in changed)
     for service in told:
         emit(Event(f"reload:{service}", EventKind.DONE, f"{service} has read its changed settings"))
     nodes, drained = await _complete(directory, watch, found.containers, emit, deadline=deadline, timeout_s=timeout_s)
     now = await in_thread(engine.project_containers, directory.topology.name)
+    refuse_unused(reloaded, knocks, emit)
     return UpResult(
         cluster=directory.topology.name,
         seconds=round(time.monotonic() - started, 2),
@@ -200,7 +202,7 @@ async def _wait_for_companions(
     watch: Watch,
     found: Preflight,
     late: Set[str],
-    reloaded: list[str],
+    reloaded: Reloads,
     emit: Emit,
     *,
     deadline: float,
@@ -233,6 +235,7 @@ async def _wait_for_companions(
         if any(server.service in group for server in topology.pg14):
             for problem in await pg14_status.problems_at_rest(directory, watch.engine):
                 emit(Event("pg14", EventKind.WARNING, problem))
+        refuse_unused(reloaded, group, emit)
 
     outcomes = await asyncio.gather(*(bring_up(*group) for group in groups.items()), return_exceptions=True)
     failures = [outcome for outcome in outcomes if isinstance(outcome, CitusClusterError)]
@@ -444,7 +447,7 @@ async def _restart_on_changed_passwords(
             emit(Event(f"password:{container.service}", EventKind.DONE, message))
 
 
-def _knock_at(directory: Directory, node: Node | Pg14Server, reloaded: list[str]) -> Knock:
+def _knock_at(directory: Directory, node: Node | Pg14Server, reloaded: Reloads) -> Knock:
     info = directory.connection(node)
     changed_at = last_change(directory.root, node.config)
 
@@ -452,8 +455,9 @@ def _knock_at(directory: Directory, node: Node | Pg14Server, reloaded: list[str]
         """Connect, and once connected have the server read settings that were changed since it last did."""
         try:
             async with translated("looking at its settings"), await connect(info, timeout_s=_KNOCK_TIMEOUT_S) as conn:
-                if await reload_if_stale(conn, changed_at) and node.service not in reloaded:
-                    reloaded.append(node.service)
+                if await reload_if_stale(conn, changed_at) and node.service not in reloaded.done:
+                    reloaded.done.append(node.service)
+                reloaded.unused[node.service] = await unused_settings(conn)
         except AuthenticationError:
             raise
         except UnreachableError as error:

@@ -1,7 +1,8 @@
-"""Whether a running server uses its newest settings, and making it read them."""
+"""Whether a running server uses its newest settings, making it read them, and what it refuses of them."""
 
 from datetime import datetime
 
+from citus_cluster.model.parameters import UnusedSetting
 from citus_cluster.runtime.postgres import Connection, bounded
 
 _TIMEOUT_S = 5.0
@@ -22,3 +23,26 @@ async def reload_if_stale(conn: Connection, changed_at: datetime) -> bool:
         )
         row = await cursor.fetchone()
     return bool(row and row[0])
+
+
+async def unused_settings(conn: Connection) -> tuple[UnusedSetting, ...]:
+    """Lines of the settings files that the server does not use: refused, or waiting for a restart.
+
+    The server reads its files for this question; it need not have reloaded them. What its command line overrides is
+    left out: nobody expects it to be used.
+    """
+    async with bounded(conn, _TIMEOUT_S):
+        cursor = await conn.execute(
+            """
+            SELECT regexp_replace(sourcefile, '^.*/', ''), sourceline, coalesce(file.name, settings.name), file.setting,
+                   error, current_setting(settings.name, true), coalesce(settings.context = 'postmaster', false)
+            FROM pg_file_settings AS file FULL JOIN pg_settings AS settings ON lower(settings.name) = lower(file.name)
+            WHERE error IS NOT NULL AND (settings.context = 'postmaster' AND source = 'command line') IS NOT TRUE
+               OR pending_restart AND file.name IS NULL
+            ORDER BY seqno, 3
+            """
+        )
+        return tuple(
+            UnusedSetting(file, line, name, setting, reason, in_force, needs_restart=restart)
+            for file, line, name, setting, reason, in_force, restart in await cursor.fetchall()
+        )

@@ -19,7 +19,13 @@ from cluster_support import citus_images, require_engine, skip_or_fail
 from generated_cluster import GeneratedCluster
 from terminal import on_terminal
 
-from citus_cluster.errors import ConsentNeededError, ExitStatus, PreflightError, ServiceFailedError
+from citus_cluster.errors import (
+    ConsentNeededError,
+    ExitStatus,
+    PreflightError,
+    ServiceFailedError,
+    SettingRefusedError,
+)
 from citus_cluster.model.events import Event, EventKind
 from citus_cluster.model.nodes import NodeAddress, Outcome
 from citus_cluster.model.registration import RegisteredNode
@@ -344,6 +350,39 @@ def test_changed_settings_are_reloaded_where_they_changed(shared: GeneratedClust
     assert (result.changed, result.reloaded) == ((), ("citus-worker1", "citus-worker2"))
     assert shared.sql("SHOW work_mem", 1) == [("5123kB",)] != before
     assert _up(shared).reloaded == ()
+
+
+def test_a_setting_that_servers_refuse_on_reload_fails_until_it_is_mended(shared: GeneratedCluster) -> None:
+    """Only the server knows that there is no such time zone; its next start would fail."""
+    spec = shared.root / "cluster.yaml"
+    before = spec.read_text()
+    spec.write_text(before.partition("settings:\n")[0] + "settings:\n  worker: {timezone: Mars/Base}\n")
+    shared.sql("ALTER SYSTEM SET max_connections = 77")
+    shared.sql("SELECT pg_reload_conf()")
+    try:
+        shared.setup("--yes", "--force")
+        events = Events()
+        for _ in range(2):  # the second run reloads nothing
+            with pytest.raises(SettingRefusedError, match="the old value stays in force") as caught:
+                _up(shared, events=events)
+            assert [line.partition(" (")[0] for line in caught.value.details] == [
+                "citus-worker1: timezone = 'Mars/Base'",
+                "citus-worker2: timezone = 'Mars/Base'",
+            ]
+            assert "postgresql.conf line " in caught.value.details[0]
+            assert caught.value.details[0].endswith("still in force: 'UTC'")
+        warned = [event.message for event in events if event.kind is EventKind.WARNING]
+        assert any("citus-coordinator uses this setting only after a restart" in one for one in warned)
+        assert any("max_connections = '77' (postgresql.auto.conf line" in one for one in warned)
+    finally:
+        shared.sql("ALTER SYSTEM RESET ALL")
+        shared.sql("SELECT pg_reload_conf()")
+        spec.write_text(before)
+        shared.setup("--yes", "--force")
+    events = Events()
+    assert _up(shared, events=events).verified
+    assert not [event for event in events if event.step.startswith("settings:")]
+    assert shared.sql("SHOW timezone", 1) == [("UTC",)]
 
 
 def test_the_engine_going_away_is_a_state_not_an_error(
