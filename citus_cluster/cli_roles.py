@@ -1,7 +1,7 @@
 """The commands ``roles``: make, list, change and drop ordinary roles."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from functools import partial
 from pathlib import Path
@@ -21,7 +21,10 @@ from citus_cluster.cli_options import (
     choose_format,
     option,
 )
-from citus_cluster.model.roles import Access
+from citus_cluster.errors import ExitStatus
+from citus_cluster.model.handover import Handover
+from citus_cluster.model.role_limits import Limit, in_words
+from citus_cluster.model.roles import Access, RoleStatus
 from citus_cluster.operations import role_drop, roles
 from citus_cluster.operations.role_passwords import Home
 from citus_cluster.operations.roles import RoleList, RoleResult
@@ -58,6 +61,16 @@ def create(
             show_default="at first public",
         ),
     ] = None,
+    limit: Annotated[
+        list[str] | None,
+        option(
+            "--limit",
+            help="NAME=VALUE, again for another: connections (on the coordinator), statement_timeout, temp_file_limit; "
+            "VALUE may be none or default.",
+            variable="ROLE_LIMIT",
+            show_default="as they were; at first they protect",
+        ),
+    ] = None,
     password_file: PasswordFileOption = None,
     show_secrets: ShowSecretsOption = False,
     dsn: DsnOption = None,
@@ -68,7 +81,7 @@ def create(
     choose_format(format_)
     given = secrets.read_password_file(password_file) if password_file else None
     with _at_work(directory, dsn) as (home, progress):
-        act = partial(roles.create, access=access, schemas=schema, given=given)
+        act = partial(roles.create, access=access, schemas=schema, limits=limit or (), given=given)
         made = _recorded(home, "roles-create", lambda conn: act(conn, home, name, progress.emit))
     _print_result(made, home, format_, show_secrets=show_secrets)
 
@@ -105,10 +118,28 @@ def list_roles(dsn: DsnOption = None, directory: DirectoryOption = Path(), forma
 def drop(
     name: NameArgument,
     reassign: Annotated[
-        bool, option("--reassign", help="Give what it owns to the superuser first.", variable="ROLE_REASSIGN")
+        bool,
+        option(
+            "--reassign",
+            help="First give what it owns to roles that own such leftovers and nothing else (owner_of_SCHEMA).",
+            variable="ROLE_REASSIGN",
+        ),
     ] = False,
+    also: Annotated[
+        list[str] | None,
+        option(
+            "--reassign-also",
+            help="Give this object too, which may do more with another owner, such as 'view public.totals'; give it "
+            "again for another. Refusals and --dry-run list them.",
+            variable="ROLE_REASSIGN_ALSO",
+        ),
+    ] = None,
     disconnect: Annotated[
         bool, option("--disconnect", help="End its sessions first.", variable="ROLE_DISCONNECT")
+    ] = False,
+    dry_run: Annotated[
+        bool,
+        typer.Option("--dry-run", help="Show who would get what it owns; change nothing; exit 4 if it owns something."),
     ] = False,
     dsn: DsnOption = None,
     directory: DirectoryOption = Path(),
@@ -116,13 +147,34 @@ def drop(
 ) -> None:
     """Drop a role with its privileges, its credentials on every node, and its password. Tables stay."""
     choose_format(format_)
+    if dry_run:
+        _show_reassignment(name, also or (), directory, dsn, format_)
     with _at_work(directory, dsn) as (home, progress):
-        act = partial(role_drop.drop, reassign=reassign, disconnect=disconnect)
+        act = partial(role_drop.drop, reassign=reassign or bool(also), named=also or (), disconnect=disconnect)
         changed = _recorded(home, "roles-drop", lambda conn: act(conn, home, name, progress.emit))
     if format_ is Format.JSON:
         console.print_json({"role": name, "changed": list(changed)})
     else:
         console.out.print(f"Role {escape(name)} is gone." if changed else f"There is no role {escape(name)}.")
+
+
+def _show_reassignment(name: str, named: Sequence[str], directory: Path, dsn: str | None, format_: Format) -> None:
+    info, loaded = locate(directory, dsn)
+    home = Home(info, loaded.root if loaded else None)
+    handover: Handover | None = asyncio.run(_on(home, lambda conn: role_drop.plan_reassignment(conn, home, name)))
+    if format_ is Format.JSON:
+        console.print_json({"role": name, "objects": handover.as_list(named) if handover else []})
+    elif handover is None:
+        console.out.print(f"Role {escape(name)} owns nothing.")
+    else:
+        rows = [(one.name, heir, one.reason or "-") for one, heir in handover.heirs.items()]
+        console.out.print(console.table(f"What {name} owns", ("object", "goes to", "must be named, since it"), rows))
+        if any(one.home and one.power for one in handover.heirs):
+            console.err.print(
+                "A view or function that is given away loses what only its old owner was allowed to read or do: the "
+                "new owner may use what it owns itself, and nothing else."
+            )
+    raise typer.Exit(ExitStatus.WOULD_CHANGE if handover else ExitStatus.DONE)
 
 
 @contextmanager
@@ -155,6 +207,9 @@ def _print_result(made: RoleResult, home: Home, format_: Format, *, show_secrets
     record, where = made.record, made.connection
     schemas = f"schema{'s' if len(record.schemas) > 1 else ''} {', '.join(record.schemas)}"
     console.out.print(f"[bold]Role {escape(record.name)}[/] {_MAY[record.access]} in {escape(schemas)}.")
+    if made.limits is not None:
+        limits = in_words({Limit(name): value for name, value in made.limits.items()})
+        console.out.print(f"  Limits: {escape(limits)}")
     if home.root and made.password_file:
         folder = "" if home.root == Path.cwd() else f"{home.root}/"
         command = (
@@ -165,19 +220,26 @@ def _print_result(made: RoleResult, home: Home, format_: Format, *, show_secrets
     console.out.print(f"  DSN   {escape(where.dsn(masked=not show_secrets))}")
 
 
+def _access(one: RoleStatus) -> str:
+    if one.record:
+        return one.record.access
+    return "owns what dropped roles left" if one.owner_of else "made by SQL"
+
+
 def _print_list(found: RoleList, root: Path | None) -> None:
     if found.roles:
         rows = [
             (
                 one.name,
-                one.record.access if one.record else "made by SQL",
-                ", ".join(one.record.schemas) if one.record else "-",
+                _access(one),
+                ", ".join(one.record.schemas) if one.record else one.owner_of or "-",
+                in_words({Limit(name): value for name, value in one.limits.items()}) if one.limits else "-",
                 one.password_file or "-",
                 "; ".join(one.problems) or "ok",
             )
             for one in found.roles
         ]
-        console.out.print(console.table("Roles", ("role", "access", "schemas", "password", "state"), rows))
+        console.out.print(console.table("Roles", ("role", "access", "schemas", "limits", "password", "state"), rows))
     else:
         console.out.print("There is no role but the superuser. One is made by: citus-cluster roles create NAME")
     for reason in found.silent:

@@ -8,7 +8,7 @@ from typing import Any
 import psycopg
 from sql_servers import COORDINATOR, WORKERS, Servers, on
 
-from citus_cluster.model.events import Emit, ignore
+from citus_cluster.model.events import Emit, Event, ignore
 from citus_cluster.model.roles import RoleStatus
 from citus_cluster.operations import role_drop, roles
 from citus_cluster.operations.role_passwords import Home
@@ -21,7 +21,9 @@ ROWS = "SELECT rolename FROM pg_dist_authinfo WHERE rolename <> current_user ORD
 
 def forget_roles(servers: Servers) -> None:
     for node in EVERYWHERE:
-        found = servers.sql(node.host, "SELECT rolname::text FROM pg_roles WHERE NOT rolsuper AND rolname !~ '^pg_'")
+        found = servers.sql(
+            node.host, "SELECT quote_ident(rolname) FROM pg_roles WHERE NOT rolsuper AND rolname !~ '^pg_'"
+        )
         servers.sql(
             node.host,
             "SET citus.enable_ddl_propagation = off",
@@ -34,8 +36,8 @@ def create(cluster: Servers, home: Home, name: str = "app", emit: Emit = ignore,
     return on(cluster, lambda conn: roles.create(conn, home, name, emit, **options))
 
 
-def drop(cluster: Servers, home: Home, name: str = "app", **options: bool) -> tuple[str, ...]:
-    return on(cluster, lambda conn: role_drop.drop(conn, home, name, ignore, **options))
+def drop(cluster: Servers, home: Home, name: str = "app", emit: Emit = ignore, **options: Any) -> tuple[str, ...]:
+    return on(cluster, lambda conn: role_drop.drop(conn, home, name, emit, **options))
 
 
 def listed(cluster: Servers, home: Home) -> dict[str, RoleStatus]:
@@ -73,3 +75,19 @@ def works(cluster: Servers, home: Home) -> None:
         assert ask(cluster, home, "SELECT count(*) FROM items JOIN kinds USING (id)", node=node) == [(10,)]
         ask(cluster, home, "INSERT INTO items VALUES (-1, 1), (-2, 1), (-3, 1), (-4, 1)", node=node)
         ask(cluster, home, "UPDATE items SET n = 2 WHERE id < 0", "DELETE FROM items WHERE id < 0", node=node)
+
+
+class Killed(BaseException):
+    pass
+
+
+def until(steps: int) -> Emit:
+    """Report so many steps, and then no more."""
+    left = [steps]
+
+    def emit(event: Event) -> None:
+        left[0] -= 1
+        if left[0] < 0:
+            raise Killed
+
+    return emit

@@ -45,6 +45,22 @@ def value_problem(name: str, text: str, pg_major: int | None) -> str | None:
     return problems[-1] if all(problems) else None
 
 
+def same_value(name: str, one: str | None, other: str | None) -> bool:
+    """Tell whether two values of a quantity are the same, such as ``15min`` and ``900000``; None is no value."""
+    if one is None or other is None or one == other:
+        return one == other
+    return _in_base(name, one) is not None and _in_base(name, one) == _in_base(name, other)
+
+
+def _in_base(name: str, text: str) -> float | None:
+    for known in _types(name):
+        number, unit = _quantity(text.strip(), whole=known.kind == "integer")
+        factor = _factor(unit, known.unit)
+        if number is not None and factor is not None:
+            return round(number * factor)
+    return None
+
+
 def _problem(wanted: _Type, text: str, known: tuple[_Type, ...]) -> str | None:
     if wanted.kind == "enum":
         # Some words depend on how the server was built, so that one image cannot tell for all of its major.

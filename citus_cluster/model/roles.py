@@ -5,7 +5,7 @@ A role that was made here is recorded on the coordinator: with what it may do, a
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
 from citus_cluster.model.names import user_problem
@@ -61,6 +61,8 @@ class RoleRecord:
     name: str
     access: Access
     schemas: tuple[str, ...]
+    limits: Mapping[str, str] | None = None
+    """Those that are not the default, by name; None for a role whose limits are not ours to set."""
 
 
 @dataclass(frozen=True)
@@ -113,13 +115,14 @@ def schema_problem(name: str) -> str | None:
 
 
 def merged(name: str, recorded: RoleRecord | None, access: Access | None, schemas: Sequence[str] | None) -> RoleRecord:
-    """Put together what is recorded and what is asked for; schemas are only ever added."""
+    """Put together what is recorded and what is asked for; schemas are only ever added, limits stay."""
     known = recorded.schemas if recorded else ()
     asked = tuple(schemas) if schemas else () if recorded else (DEFAULT_SCHEMA,)
     return RoleRecord(
         name,
         access or (recorded.access if recorded else Access.WRITE),
         tuple(dict.fromkeys((*known, *asked))),
+        recorded.limits if recorded else None,
     )
 
 
@@ -165,10 +168,14 @@ def authinfo(password: str) -> str:
 
 @dataclass(frozen=True)
 class NodeRoles:
-    """What one node knows: the digest of each role's row in ``pg_dist_authinfo``, and its roles."""
+    """What one node knows: the digest of each role's row in ``pg_dist_authinfo``, its roles, and their limits.
+
+    A role's limits are its CONNECTION LIMIT and its settings (``name=value``).
+    """
 
     digests: Mapping[str, str]
     roles: frozenset[str]
+    limits: Mapping[str, tuple[int, tuple[str, ...]]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -178,7 +185,8 @@ class RoleStatus:
     ``record`` is None for a role that was made by SQL, ``password_file`` None where this directory has none.
     ``missing_on``: nodes where it is not there, or that cannot connect as it. ``ungranted``: tables and so on
     that lack what its access takes. ``exists`` is False where only its record is left, ``forgotten`` True where its
-    password should be in this directory, and is not.
+    password should be in this directory, and is not. ``owner_of`` is the schema whose owner role it is.
+    ``limits`` are those on the coordinator, ``unlimited_on`` the nodes that have others than are wanted.
     """
 
     name: str
@@ -189,6 +197,9 @@ class RoleStatus:
     ungranted: tuple[str, ...]
     password_file: str | None
     forgotten: bool = False
+    owner_of: str | None = None
+    limits: Mapping[str, str | None] = field(default_factory=dict)
+    unlimited_on: tuple[NodeAddress, ...] = ()
 
     @property
     def problems(self) -> tuple[str, ...]:
@@ -197,6 +208,9 @@ class RoleStatus:
         found = [] if self.can_login else ["it may not log in (NOLOGIN)"]
         if self.missing_on:
             found.append("its credentials are missing on " + ", ".join(map(str, self.missing_on)))
+        if self.unlimited_on:
+            where = ", ".join(map(str, self.unlimited_on))
+            found.append(f"its limits differ on {where}: citus-cluster roles create {self.name} sets them again")
         if self.ungranted:
             more = f" and {len(self.ungranted) - 3} more" if len(self.ungranted) > 3 else ""
             found.append(f"it lacks privileges on {', '.join(self.ungranted[:3])}{more}")
@@ -208,8 +222,10 @@ class RoleStatus:
         return {
             "role": self.name,
             "managed": self.record is not None,
+            "owner_of": self.owner_of,
             "access": self.record.access.value if self.record else None,
             "schemas": list(self.record.schemas) if self.record else None,
+            "limits": dict(self.limits),
             "exists": self.exists,
             "can_login": self.can_login,
             "missing_on": [str(address) for address in self.missing_on],

@@ -35,7 +35,7 @@ from citus_cluster.model.registration import (
     reconsider,
     unrecorded,
 )
-from citus_cluster.runtime import citus_movers, citus_nodes, citus_probe
+from citus_cluster.runtime import citus_limits, citus_movers, citus_nodes, citus_probe
 from citus_cluster.runtime.citus_lock import writer_lock
 from citus_cluster.runtime.citus_rebalance import running_job_id
 from citus_cluster.runtime.postgres import Connection, ConnectionInfo, connect, describe, translated
@@ -282,6 +282,10 @@ async def _copy_role_passwords(conn: Connection, worker: NodeAddress) -> str | N
         await citus_probe.copy_role_passwords(conn, worker)
     except CitusClusterError as error:
         return f"the rows of other roles in pg_dist_authinfo were not copied to it: {error.message}"
+    try:
+        await citus_limits.lift_on_new_worker(conn, worker)
+    except CitusClusterError as error:
+        return f"limits of sessions that Citus has copied to it were not taken away there: {error.message}"
     return None
 
 

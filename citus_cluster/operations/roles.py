@@ -7,12 +7,13 @@ generated/secrets/.
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from citus_cluster.errors import AuthenticationError, CitusClusterError, RoleError, UsageError, VerificationError
 from citus_cluster.model.events import Emit
 from citus_cluster.model.nodes import NodeAddress
 from citus_cluster.model.registration import RegisteredNode
+from citus_cluster.model.role_limits import Limit, merged_limits, parse_limits
 from citus_cluster.model.roles import (
     Access,
     Holding,
@@ -25,7 +26,7 @@ from citus_cluster.model.roles import (
     narrowed,
     wanted_defaults,
 )
-from citus_cluster.operations import role_cluster
+from citus_cluster.operations import role_cluster, role_limits
 from citus_cluster.operations.role_cluster import (
     ALONE,
     Cluster,
@@ -45,7 +46,7 @@ from citus_cluster.operations.role_passwords import (
     opens,
     right_password,
 )
-from citus_cluster.runtime import citus_grants, citus_probe, citus_roles, secrets
+from citus_cluster.runtime import citus_grants, citus_limits, citus_ownership, citus_probe, citus_roles, secrets
 from citus_cluster.runtime.citus_lock import writer_lock
 from citus_cluster.runtime.postgres import Connection, ConnectionInfo, connect, translated
 
@@ -61,12 +62,14 @@ class RoleResult:
     changed: tuple[str, ...]
     password_file: str | None
     connection: ConnectionInfo = field(repr=False)
+    limits: Mapping[str, str | None] | None = None
 
     def as_dict(self, *, show_secrets: bool = False) -> Mapping[str, object]:
         return {
             "role": self.record.name,
             "access": self.record.access.value,
             "schemas": list(self.record.schemas),
+            "limits": dict(self.limits) if self.limits is not None else None,
             "changed": list(self.changed),
             "password_file": self.password_file,
             "dsn": self.connection.dsn(masked=not show_secrets),
@@ -92,15 +95,20 @@ async def create(
     *,
     access: Access | None = None,
     schemas: Sequence[str] | None = None,
+    limits: Sequence[str] = (),
     given: str | None = None,
 ) -> RoleResult:
     """Make a role, or what an earlier run or a node lacks of it; run again, it repairs.
 
-    ``access`` and ``schemas`` None leave what is recorded (at first: write, public); ``given`` is a password.
+    ``access`` and ``schemas`` None leave what is recorded (at first: write, public); ``limits`` are ``NAME=VALUE``,
+    others stay; ``given`` is a password.
     Raises UsageError, ImmutableError (another password), RoleError (a role that was not made here, or may not log in),
     WorkerUnreachableError with the names of nodes that are down: nothing was changed then.
     """
     refuse_names(home, name, schemas or (), given)
+    asked, problems = parse_limits(limits)
+    if problems:
+        raise UsageError("; ".join(problems) + ".")
     done = Done(name, emit)
     done.begin(f"looking at role {name}")
     async with translated(f"making role {name}"), writer_lock(conn, wait_s=role_cluster.WAIT_FOR_LOCK_S):
@@ -108,6 +116,7 @@ async def create(
         role, record = cluster.roles.get(name), cluster.records.get(name)
         await _refuse_foreign(home, cluster, name, given)
         wish = merged(name, record, access, schemas)
+        wish = replace(wish, limits=merged_limits(wish.limits, asked, is_new=role is None and record is None))
         await _refuse_missing_schemas(conn, wish)
         await citus_roles.create_record(conn)
         if role is None:
@@ -133,10 +142,12 @@ async def create(
         await _grant(conn, cluster, wish, before, done)
         if role is not None and wish != record:
             done(f"role {name}: {wish.access} in {', '.join(wish.schemas)}")
+        await role_limits.limit(conn, cluster, wish, done, emit)
         await give_rows(conn, cluster, name, done)
+        effective = await role_limits.in_force(conn, wish)
     await _verify(home.connection(name, password), cluster)
     done.end(f"role {name} is as it should be on {count(cluster.nodes, 'node')}")
-    return _result(home, wish, password, done)
+    return replace(_result(home, wish, password, done), limits=effective)
 
 
 async def set_password(conn: Connection, home: Home, name: str, emit: Emit, *, given: str | None = None) -> RoleResult:
@@ -176,6 +187,8 @@ async def list_roles(conn: Connection, home: Home) -> RoleList:
         nodes = await active_nodes(conn)
         records = {record.name: record for record in await citus_roles.read_records(conn)}
         roles = await citus_roles.read_roles(conn)
+        owner_roles = await citus_ownership.read_owner_roles(conn)
+        clients = await citus_limits.coordinator_clients(conn)
         known: dict[NodeAddress, NodeRoles] = {}
         silent = []
         for node in nodes:
@@ -196,6 +209,9 @@ async def list_roles(conn: Connection, home: Home) -> RoleList:
             if record and name in roles:
                 holdings = await citus_grants.read_holdings(conn, name, record.schemas)
             lacking = missing_on_objects(record, holdings) if record else {}
+            here = {node: known[node.address] for node in nodes if node.address in known}
+            own = next((found for node, found in here.items() if node.is_coordinator), None)
+            limits = role_limits.found_limits(own, name) if own else None
             found.append(
                 RoleStatus(
                     name,
@@ -206,6 +222,9 @@ async def list_roles(conn: Connection, home: Home) -> RoleList:
                     ungranted=tuple(f"{one.schema}.{one.name}" for one in lacking),
                     password_file=home.password_file(name),
                     forgotten=bool(record and home.root and not home.password_file(name)),
+                    owner_of=None if record else owner_roles.get(name),
+                    limits={one.value: limits.value(one) for one in Limit} if limits else {},
+                    unlimited_on=role_limits.other_limits(record, clients, here),
                 )
             )
         return RoleList(tuple(found), tuple(silent))

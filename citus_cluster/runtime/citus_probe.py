@@ -106,6 +106,12 @@ async def ask_node(
     return cast("Mapping[str, object]", row[0] if row else {})
 
 
+async def tell(conn: Connection, node: NodeAddress, statement: str) -> None:
+    """Have the coordinator run one statement on ``node`` alone, which commits by itself; errors as in :func:`ask`."""
+    target = _target(conn, node, ANSWER_TIMEOUT_S, **{"citus.enable_ddl_propagation": "off"})
+    await _run(conn, node, _ASK, {"target": target, "question": statement}, ANSWER_TIMEOUT_S)
+
+
 async def silent_nodes(conn: Connection, nodes: Iterable[RegisteredNode]) -> tuple[str, ...]:
     """As :func:`silence`, the lines alone."""
     return tuple((await silence(conn, nodes)).values())

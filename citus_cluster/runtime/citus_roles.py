@@ -7,11 +7,12 @@ transaction that holds one never repeats the server's words.
 
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
-from typing import LiteralString, cast
+from typing import Any, LiteralString, cast
 
 import psycopg
 from psycopg import sql
 from psycopg.conninfo import conninfo_to_dict
+from psycopg.types.json import Jsonb
 
 from citus_cluster.errors import RoleError
 from citus_cluster.model.nodes import NodeAddress
@@ -28,16 +29,8 @@ _KNOWN = """
 SELECT json_build_object(
     'digests', (SELECT coalesce(json_object_agg(rolename, encode(sha256(convert_to(authinfo, 'UTF8')), 'hex')), '{}')
                 FROM pg_dist_authinfo WHERE nodeid = 0 AND rolename <> current_user),
-    'roles', (SELECT json_agg(rolname) FROM pg_roles WHERE NOT starts_with(rolname, 'pg_')))
-"""
-_OWNED = """
-SELECT json_build_object('objects', (
-    SELECT coalesce(json_agg(pg_describe_object(classid, objid, objsubid) ORDER BY classid, objid), '[]')
-    FROM pg_shdepend JOIN pg_roles AS owner ON owner.oid = refobjid
-    WHERE refclassid = 'pg_authid'::regclass AND deptype = 'o' AND rolname = {role}
-      AND classid <> 'pg_default_acl'::regclass  -- what others may do with tables that it will not make any more
-      AND dbid IN (0, (SELECT oid FROM pg_database WHERE datname = current_database()))
-      AND NOT (classid = 'pg_class'::regclass AND relation_is_a_known_shard(objid))))
+    'roles', (SELECT json_object_agg(rolname, json_build_object('connections', rolconnlimit, 'config', rolconfig))
+              FROM pg_roles WHERE NOT starts_with(rolname, 'pg_')))
 """
 # Connections between nodes belong to a session elsewhere, and end with it. A client may take any name, so that this is
 # for people; before a role is dropped, all of them are ended.
@@ -62,8 +55,11 @@ async def read_records(conn: Connection) -> tuple[RoleRecord, ...]:
         row = await (await conn.execute("SELECT to_regclass('citus_cluster.role') IS NOT NULL")).fetchone()
         if not row or not row[0]:
             return ()
-        cursor = await conn.execute("SELECT rolename, access, schemas FROM citus_cluster.role ORDER BY 1")
-        return tuple(RoleRecord(str(r[0]), Access(r[1]), tuple(r[2])) for r in await cursor.fetchall())
+        # Earlier versions have no column for limits.
+        cursor = await conn.execute(
+            "SELECT rolename, access, schemas, to_jsonb(role) -> 'limits' FROM citus_cluster.role ORDER BY 1"
+        )
+        return tuple(RoleRecord(str(r[0]), Access(r[1]), tuple(r[2]), r[3]) for r in await cursor.fetchall())
 
 
 async def create_record(conn: Connection) -> None:
@@ -71,6 +67,12 @@ async def create_record(conn: Connection) -> None:
     async with bounded(conn, QUICK_S):
         row = await (await conn.execute("SELECT to_regclass('citus_cluster.role') IS NOT NULL")).fetchone()
         if row and row[0]:
+            cursor = await conn.execute(
+                "SELECT 1 FROM pg_attribute WHERE attrelid = 'citus_cluster.role'::regclass AND attname = 'limits'"
+            )
+            if await cursor.fetchone() is None:
+                await prepare_schema(conn)
+                await conn.execute("ALTER TABLE citus_cluster.role ADD COLUMN limits jsonb")
             return
         await prepare_schema(conn)
         await conn.execute(
@@ -79,6 +81,7 @@ async def create_record(conn: Connection) -> None:
                 rolename text PRIMARY KEY,
                 access text NOT NULL,
                 schemas text[] NOT NULL,
+                limits jsonb,
                 created_at timestamptz NOT NULL DEFAULT now())
             """
         )
@@ -119,18 +122,23 @@ async def changing(conn: Connection) -> AsyncIterator[None]:
 
 async def create_role(conn: Connection, record: RoleRecord, password: str) -> None:
     """Make a role on every node, its row in the coordinator's ``pg_dist_authinfo``, and its record; all or nothing."""
-    async with _silent(conn, record.name):
-        statement = sql.SQL(
-            "CREATE ROLE {} LOGIN NOSUPERUSER NOCREATEDB NOCREATEROLE NOREPLICATION NOBYPASSRLS PASSWORD {}"
-        )
-        await conn.execute(statement.format(sql.Identifier(record.name), _hashed(conn, record.name, password)))
-        await _keep_row(conn, record.name, password)
+    async with silent(conn, record.name):
+        await add_role(conn, record.name, password)
         await _keep_record(conn, record)
+
+
+async def add_role(conn: Connection, role: str, password: str) -> None:
+    """Make a role and its row in the coordinator's ``pg_dist_authinfo``, within :func:`silent`."""
+    statement = sql.SQL(
+        "CREATE ROLE {} LOGIN NOSUPERUSER NOCREATEDB NOCREATEROLE NOREPLICATION NOBYPASSRLS PASSWORD {}"
+    )
+    await conn.execute(statement.format(sql.Identifier(role), _hashed(conn, role, password)))
+    await _keep_row(conn, role, password)
 
 
 async def change_password(conn: Connection, role: str, password: str) -> None:
     """Give a role another password on every node, and in the coordinator's ``pg_dist_authinfo``; all or nothing."""
-    async with _silent(conn, role):
+    async with silent(conn, role):
         statement = sql.SQL("ALTER ROLE {} PASSWORD {}")
         await conn.execute(statement.format(sql.Identifier(role), _hashed(conn, role, password)))
         await _keep_row(conn, role, password)
@@ -138,7 +146,7 @@ async def change_password(conn: Connection, role: str, password: str) -> None:
 
 async def keep_row(conn: Connection, role: str, password: str) -> None:
     """Put a role's row into the coordinator's ``pg_dist_authinfo``."""
-    async with _silent(conn, role):
+    async with silent(conn, role):
         await _keep_row(conn, role, password)
 
 
@@ -157,7 +165,7 @@ async def kept_password(conn: Connection, role: str) -> str | None:
 
 
 @asynccontextmanager
-async def _silent(conn: Connection, role: str) -> AsyncIterator[None]:
+async def silent(conn: Connection, role: str) -> AsyncIterator[None]:
     """One transaction that logs nothing, neither on the coordinator nor where Citus repeats its statements."""
     state = None
     try:
@@ -197,9 +205,15 @@ async def _keep_row(conn: Connection, role: str, password: str) -> None:
 
 async def _keep_record(conn: Connection, record: RoleRecord) -> None:
     await conn.execute(
-        "INSERT INTO citus_cluster.role (rolename, access, schemas) VALUES (%s, %s, %s) "
-        "ON CONFLICT (rolename) DO UPDATE SET access = EXCLUDED.access, schemas = EXCLUDED.schemas",
-        [record.name, record.access.value, list(record.schemas)],
+        "INSERT INTO citus_cluster.role (rolename, access, schemas, limits) VALUES (%s, %s, %s, %s) "
+        "ON CONFLICT (rolename) DO UPDATE "
+        "SET access = EXCLUDED.access, schemas = EXCLUDED.schemas, limits = EXCLUDED.limits",
+        [
+            record.name,
+            record.access.value,
+            list(record.schemas),
+            None if record.limits is None else Jsonb(dict(record.limits)),
+        ],
     )
 
 
@@ -215,38 +229,35 @@ async def keep_record(conn: Connection, record: RoleRecord) -> None:
 async def node_roles(conn: Connection, node: RegisteredNode) -> NodeRoles:
     """Ask one node for its roles and the digests of their rows; errors as in ``citus_probe.ask``."""
     found = await ask_node(conn, node, _KNOWN)
-    return NodeRoles(cast("Mapping[str, str]", found["digests"]), frozenset(cast("list[str]", found["roles"])))
-
-
-async def owned_objects(conn: Connection, node: RegisteredNode, role: str) -> tuple[str, ...]:
-    """What a role owns on one node, in this database or shared, in words; shards are left out."""
-    found = await ask_node(conn, node, _about(conn, _OWNED, role))
-    return tuple(cast("list[str]", found["objects"]))
+    roles = cast("Mapping[str, Mapping[str, Any]]", found["roles"])
+    limits = {name: (int(role["connections"]), tuple(role["config"] or ())) for name, role in roles.items()}
+    return NodeRoles(cast("Mapping[str, str]", found["digests"]), frozenset(roles), limits)
 
 
 async def session_count(conn: Connection, node: RegisteredNode, role: str) -> int:
     """Number of sessions that clients have open on one node as this role."""
-    return cast("int", (await ask_node(conn, node, _about(conn, _SESSIONS, role)))["count"])
+    return cast("int", (await ask_node(conn, node, about(conn, _SESSIONS, role)))["count"])
 
 
 async def end_sessions(conn: Connection, node: RegisteredNode, role: str) -> int:
     """End every session of a role on one node, those of other nodes included; the number of those that were open."""
-    return cast("int", (await ask_node(conn, node, _about(conn, _END_SESSIONS, role)))["count"])
+    return cast("int", (await ask_node(conn, node, about(conn, _END_SESSIONS, role)))["count"])
 
 
 async def remove_row(conn: Connection, node: NodeAddress, role: str) -> bool:
     """Remove a role's row from the ``pg_dist_authinfo`` of one worker; tells whether there was one."""
-    return bool((await ask(conn, node, _about(conn, _REMOVE_ROW, role)))["count"])
+    return bool((await ask(conn, node, about(conn, _REMOVE_ROW, role)))["count"])
 
 
 async def remove_own_row(conn: Connection, role: str) -> bool:
     """As :func:`remove_row`, for the coordinator."""
     async with bounded(conn, QUICK_S):
-        row = await (await conn.execute(_about(conn, _REMOVE_ROW, role).encode())).fetchone()
+        row = await (await conn.execute(about(conn, _REMOVE_ROW, role).encode())).fetchone()
     return bool(row and row[0]["count"])
 
 
-def _about(conn: Connection, question: LiteralString, role: str) -> str:
+def about(conn: Connection, question: LiteralString, role: str) -> str:
+    """Put a role's name into a question."""
     return sql.SQL(question).format(role=role).as_string(conn)
 
 

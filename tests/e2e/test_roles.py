@@ -196,13 +196,17 @@ def test_dropping_keeps_every_table(main_cluster: GeneratedCluster) -> None:
     assert refused.status == 1
     assert "table public.items" in refused.err
     assert "--reassign" in refused.err
+    planned = main_cluster.cli("roles", "drop", "maker", "--dry-run", "--format=json", check=False)
+    assert planned.status == 4
+    assert {one["new_owner"] for one in planned.json()["objects"]} == {"owner_of_public"}
     main_cluster.cli("roles", "drop", "maker", "--reassign")
     works(main_cluster, 0, 3)
     for name in ("app", "late"):
         main_cluster.cli("roles", "drop", name)
-    assert listed(main_cluster) == {}
+    assert set(listed(main_cluster)) == {"owner_of_public"}
+    assert listed(main_cluster)["owner_of_public"]["problems"] == []
     assert "roles" not in main_cluster.secrets()
     assert main_cluster.sql("SELECT count(*), sum(n) FROM items") == [(ROWS, ROWS * (ROWS + 1) // 2)]
     for number in range(4):
-        assert main_cluster.sql("SELECT count(*) FROM pg_dist_authinfo", number) == [(1,)]
+        assert main_cluster.sql("SELECT count(*) FROM pg_dist_authinfo", number) == [(2,)]
     assert "There is no role app" in main_cluster.cli("roles", "drop", "app").out

@@ -4,6 +4,7 @@ import asyncio
 import re
 import time
 from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
 
 import psycopg
@@ -13,6 +14,7 @@ from sql_role_support import (
     ROWS,
     SECOND,
     THIRD,
+    Killed,
     ask,
     create,
     drop,
@@ -20,6 +22,7 @@ from sql_role_support import (
     listed,
     password_file,
     session,
+    until,
     works,
 )
 from sql_servers import COORDINATOR, NASTY_PASSWORD, Recorder, Servers, on, register
@@ -32,10 +35,10 @@ from citus_cluster.errors import (
     VerificationError,
     WorkerUnreachableError,
 )
-from citus_cluster.model.events import Emit, Event, ignore
+from citus_cluster.model.events import Event, ignore
 from citus_cluster.model.rebalance import RebalanceOptions
 from citus_cluster.model.roles import Access, RoleRecord
-from citus_cluster.operations import rebalance, rebalance_watch, role_cluster, role_drop, roles
+from citus_cluster.operations import rebalance, rebalance_watch, role_cluster, role_drop, role_limits, roles
 from citus_cluster.operations.overview import overview
 from citus_cluster.operations.role_passwords import Home
 from citus_cluster.operations.roles import RoleResult
@@ -236,22 +239,6 @@ def test_a_silent_worker_is_named_in_bounded_time_and_nothing_is_changed(cluster
     assert not password_file(home).exists()
     create(cluster, home)
     works(cluster, home)
-
-
-class Killed(BaseException):
-    pass
-
-
-def until(steps: int) -> Emit:
-    """Report so many steps, and then no more."""
-    left = [steps]
-
-    def emit(event: Event) -> None:
-        left[0] -= 1
-        if left[0] < 0:
-            raise Killed
-
-    return emit
 
 
 def test_stopped_while_it_is_narrowed_the_same_command_ends_it(cluster: Servers, home: Home) -> None:
@@ -504,3 +491,87 @@ def test_a_role_that_may_create_cannot_trick_the_superuser(cluster: Servers, hom
     on(cluster, lambda conn: rebalance_watch.wait(conn, ignore, poll_s=0.2))
     with pytest.raises(RoleError, match="owns"):
         drop(cluster, home)
+
+
+_SESSIONS = "SELECT rolconnlimit FROM pg_roles WHERE rolname = 'app'"
+
+
+def test_limits_hold_on_every_node_and_sessions_on_the_coordinator_alone(cluster: Servers, home: Home) -> None:
+    """On a worker each connection of Citus counts as a session of the role: with a limit there queries fail."""
+    made = create(cluster, home, limits=["connections=3", "temp_file_limit=1MB"])
+    assert made.limits == {"connections": "3", "statement_timeout": "15min", "temp_file_limit": "1MB"}
+    assert create(cluster, home).changed == ()
+    register(cluster, FIRST, SECOND, THIRD)  # Citus copies the limit of sessions to a new worker
+    assert listed(cluster, home)["app"].problems == ()
+    for node, sessions in ((COORDINATOR, 3), (FIRST, -1), (SECOND, -1), (THIRD, -1)):
+        assert cluster.sql(node.host, _SESSIONS) == [(sessions,)], node
+        assert ask(cluster, home, "SHOW statement_timeout", node=node.host) == [("15min",)], node
+        assert ask(cluster, home, "SHOW temp_file_limit", node=node.host) == [("1MB",)], node
+    password = password_file(home).read_text()
+    with ExitStack() as stack:
+        held = [stack.enter_context(session(cluster, COORDINATOR.host, "app", password)) for _ in range(3)]
+        for one in held:  # all that it may have are of use, whatever Citus opens for them
+            assert one.execute("SELECT count(*) FROM items JOIN kinds USING (id)").fetchall() == [(10,)]
+            one.execute("INSERT INTO items (n) SELECT n FROM items LIMIT 5")
+        with pytest.raises(psycopg.OperationalError, match="too many connections for role"):
+            ask(cluster, home, "SELECT 1")
+        spill = (
+            "SELECT count(*) FROM (SELECT repeat('x', 100), g FROM generate_series(1, 60000) AS g "
+            "ORDER BY 1, 2 OFFSET 1) AS s"
+        )
+        held[0].execute("SET work_mem = '64kB'")
+        with pytest.raises(psycopg.errors.ConfigurationLimitExceeded, match="temp_file_limit"):
+            held[0].execute(spill)
+    cluster.sql(COORDINATOR.host, "ALTER ROLE app CONNECTION LIMIT 5", "ALTER ROLE app RESET statement_timeout")
+    found = listed(cluster, home)["app"]
+    assert found.unlimited_on == (COORDINATOR, FIRST, SECOND, THIRD)
+    assert found.limits["connections"] == "5"
+    changed = create(cluster, home, limits=["connections=none", "temp_file_limit=default"]).changed
+    assert changed[-1] == "limits of role app: statement_timeout 15min, temp_file_limit 10GB"
+    assert listed(cluster, home)["app"].problems == ()
+    for node in (COORDINATOR, FIRST, SECOND, THIRD):
+        assert cluster.sql(node.host, _SESSIONS) == [(-1,)]
+        assert ask(cluster, home, "SHOW temp_file_limit", node=node.host) == [("10GB",)]
+
+
+@pytest.mark.usefixtures("only_newest")
+def test_sessions_follow_what_the_coordinator_takes(cluster: Servers, home: Home) -> None:
+    def limit(clients: int) -> object:
+        cluster.sql(COORDINATOR.host, f"ALTER SYSTEM SET citus.max_client_connections = {clients}")
+        cluster.sql(COORDINATOR.host, "SELECT pg_reload_conf()")
+        deadline = time.monotonic() + 30
+        while cluster.sql(COORDINATOR.host, "SHOW citus.max_client_connections") != [(str(clients),)]:
+            assert time.monotonic() < deadline
+        names = on(cluster, role_limits.follow_clients)
+        return cluster.sql(COORDINATOR.host, _SESSIONS)[0][0], names
+
+    create(cluster, home)
+    create(cluster, home, "owner", access=Access.CREATE, limits=["connections=7"])
+    try:
+        assert limit(20) == (20, ("app",))
+        assert limit(30) == (30, ("app",))
+        assert limit(30) == (30, ())
+        assert listed(cluster, home)["owner"].limits == {
+            "connections": "7",
+            "statement_timeout": None,
+            "temp_file_limit": None,
+        }
+    finally:
+        cluster.sql(COORDINATOR.host, "ALTER SYSTEM RESET citus.max_client_connections")
+        cluster.sql(COORDINATOR.host, "SELECT pg_reload_conf()")
+
+
+@pytest.mark.usefixtures("only_newest")
+def test_a_role_of_an_earlier_version_keeps_what_it_has(cluster: Servers, home: Home) -> None:
+    create(cluster, home, limits=["connections=none", "statement_timeout=none", "temp_file_limit=none"])
+    cluster.sql(COORDINATOR.host, "ALTER TABLE citus_cluster.role DROP COLUMN limits")
+    cluster.sql(COORDINATOR.host, "ALTER ROLE app SET statement_timeout = '7s'")
+    assert listed(cluster, home)["app"].problems == ()
+    made = create(cluster, home)
+    assert (made.changed, made.limits) == ((), None)
+    assert listed(cluster, home)["app"].limits["statement_timeout"] == "7s"
+    made = create(cluster, home, limits=["temp_file_limit=2GB"])
+    assert made.limits == {"temp_file_limit": "2GB"}
+    assert listed(cluster, home)["app"].limits["statement_timeout"] == "7s"
+    with pytest.raises(UsageError, match=r"--limit statement_timeout=-1: .*would be no limit"):
+        create(cluster, home, limits=["statement_timeout=-1"])
