@@ -17,6 +17,9 @@ from psycopg import sql
 TARGET = Path(__file__).resolve().parent.parent / "citus_cluster" / "model" / "parameter_values.py"
 IMAGES = {14: "postgres:14", 17: "citusdata/citus:13.2.2", 18: "citusdata/citus:14.0.1"}
 _HIDDEN_WORDS = ("on", "off", "true", "false", "yes", "no", "1", "0", "debug", "archive", "hot_standby", "default")
+_OF_THIS_SERVER = {"max_connections": 1237, "max_worker_processes": 239}
+"""Odd values: a bound that equals one depends on the server's other settings, and says nothing of the parameter."""
+_NO_BOUND = str(2**31 - 1)
 _PARAMETERS = """
 SELECT lower(name), vartype, coalesce(unit, '-'), coalesce(min_val, '-'), coalesce(max_val, '-'), enumvals
 FROM pg_settings WHERE vartype IN ('integer', 'real', 'enum') AND context <> 'internal' ORDER BY 1
@@ -56,7 +59,11 @@ def _read(engine: docker.DockerClient, image: str) -> list[str]:
     libraries = "citus,pg_stat_statements" if "citus" in image else "pg_stat_statements"
     container = engine.containers.run(
         image,
-        ["postgres", "-c", f"shared_preload_libraries={libraries}"],
+        [
+            "postgres",
+            *(part for name, value in _OF_THIS_SERVER.items() for part in ("-c", f"{name}={value}")),
+            *("-c", f"shared_preload_libraries={libraries}"),
+        ],
         environment={"POSTGRES_PASSWORD": password},
         ports={"5432/tcp": ("127.0.0.1", 0)},
         mem_limit="512m",
@@ -69,7 +76,8 @@ def _read(engine: docker.DockerClient, image: str) -> list[str]:
                 if kind == "enum":
                     lines.append(f"{name} enum {','.join([*words, *_hidden(conn, name, words)])}")
                 else:
-                    lines.append(f"{name} {kind} {unit} {least} {greatest}")
+                    own = greatest in map(str, _OF_THIS_SERVER.values())
+                    lines.append(f"{name} {kind} {unit} {least} {_NO_BOUND if own else greatest}")
             return lines
     finally:
         container.remove(force=True, v=True)

@@ -3,8 +3,8 @@
 
 Written by `make parameters` (tests/update_parameters.py), never by hand, from pg_settings with citus and
 pg_stat_statements loaded. Images: postgres:14, citusdata/citus:13.2.2, citusdata/citus:14.0.1.
-Each line has the PostgreSQL majors and the name; then integer or real with the unit, the least and the greatest value in
-that unit; or enum with its words.
+Each line has the PostgreSQL majors and the name; then integer or real with the unit, the least and the greatest value
+in that unit; or enum with its words.
 """
 
 TABLE = """
@@ -54,7 +54,7 @@ TABLE = """
 17,18 citus.max_background_task_executors_per_node integer - 1 128
 17,18 citus.max_cached_connection_lifetime integer ms -1 2147483647
 17,18 citus.max_cached_conns_per_worker integer - 0 2147483647
-17,18 citus.max_client_connections integer - -1 100
+17,18 citus.max_client_connections integer - -1 2147483647
 17,18 citus.max_high_priority_background_processes integer - 0 10000
 17,18 citus.max_intermediate_result_size integer kB -1 2147483647
 17,18 citus.max_matview_size_to_auto_recreate integer MB -1 2147483647

@@ -34,8 +34,9 @@ async def unused_settings(conn: Connection) -> tuple[UnusedSetting, ...]:
     async with bounded(conn, _TIMEOUT_S):
         cursor = await conn.execute(
             """
-            SELECT regexp_replace(sourcefile, '^.*/', ''), sourceline, coalesce(file.name, settings.name), file.setting,
-                   error, current_setting(settings.name, true), coalesce(settings.context = 'postmaster', false)
+            SELECT regexp_replace(file.sourcefile, '^.*/', ''), file.sourceline, coalesce(file.name, settings.name),
+                   file.setting, error, current_setting(settings.name, true),
+                   coalesce(settings.context = 'postmaster', false)
             FROM pg_file_settings AS file FULL JOIN pg_settings AS settings ON lower(settings.name) = lower(file.name)
             WHERE error IS NOT NULL AND (settings.context = 'postmaster' AND source = 'command line') IS NOT TRUE
                OR pending_restart AND file.name IS NULL
