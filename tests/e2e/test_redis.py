@@ -73,7 +73,7 @@ def test_the_password_is_nowhere_but_in_its_file(one: GeneratedCluster) -> None:
 
 def test_one_question_without_an_answer_in_time_is_asked_again(one: GeneratedCluster) -> None:
     with session(one) as client:
-        client.execute_command("CLIENT", "PAUSE", "8000", "ALL")  # longer than one question waits
+        client.execute_command("CLIENT", "PAUSE", "12000", "ALL")  # longer than one question waits, less than two
     found = one.cli("status", "--format=json").json()
     assert (found["state"], found["problems"]) == ("ok", [])
 
