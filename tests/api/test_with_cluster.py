@@ -8,11 +8,13 @@ import socket
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import SimpleNamespace
 
 import docker
+import httpx
 import psycopg
 import pytest
 from api_support import Api, ApiFiles, serve
@@ -472,6 +474,38 @@ def test_a_crowd_costs_the_coordinator_little_and_holds_nobody_up(cluster: Clust
     sessions = cluster.sql(f"SELECT pid FROM pg_stat_activity WHERE application_name = '{APPLICATION_NAME}'")
     # The reconciler has one of its own.
     assert len(sessions) <= MAX_CONNECTIONS + 1
+
+
+def test_calls_that_race_each_other_fail_none_of_them(cluster: Cluster, api: Api) -> None:
+    """Registrations, rebalances and questions at once: each is done, or refused with the reason."""
+    cluster.want(FIRST, SECOND)
+    eventually(healthy(api))
+    calls: list[tuple[str, str, dict[str, object] | None]] = [
+        ("GET", "/health", None),
+        ("POST", "/api/v1/nodes", {"host": THIRD.host}),
+        ("GET", "/api/v1/nodes/active", None),
+        ("POST", "/api/v1/rebalance", {"strategy": "by_shard_count"}),
+        ("GET", "/api/v1/rebalance", None),
+        ("POST", "/api/v1/nodes", {"host": SECOND.host, "port": 5432}),
+        ("GET", "/api/v1/services", None),
+        ("POST", "/api/v1/rebalance", {"strategy": "by_wish"}),
+    ]
+
+    def call(number: int) -> tuple[str, str, int]:
+        method, path, body = calls[number % len(calls)]
+        with httpx.Client(base_url=f"http://127.0.0.1:{api.port}", timeout=90, trust_env=False) as client:
+            return method, path, client.request(method, path, json=body, headers=api.admin).status_code
+
+    with ThreadPoolExecutor(max_workers=20) as pool:
+        seen = Counter(pool.map(call, range(200)))
+    assert max(status for _, _, status in seen) < 500, seen
+    assert sum(seen.values()) == 200
+    eventually(lambda: api.client.get("/api/v1/rebalance", headers=api.read).json()["state"] in {"none", "finished"})
+    eventually(healthy(api))
+    assert len(active(api)) == 3
+    held = "SELECT pid FROM pg_locks WHERE locktype = 'advisory' AND granted AND pid <> pg_backend_pid()"
+    waiting = f"SELECT pid FROM pg_stat_activity WHERE application_name = '{APPLICATION_NAME}' AND state <> 'idle'"
+    eventually(lambda: not cluster.sql(waiting) and not cluster.sql(held))
 
 
 @pytest.mark.parametrize("way", ["stop", "pause"])
