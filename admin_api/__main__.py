@@ -7,11 +7,13 @@ import uvicorn
 from admin_api.server import OPTIONS
 from admin_api.settings import HTTP_HOST, HTTP_PORT
 from citus_cluster.runtime.environment import drop_libpq_variables
+from citus_cluster.runtime.log_lines import VisibleFormatter
 
 LOGGING = {
     "version": 1,
     "disable_existing_loggers": False,
-    "formatters": {"line": {"format": "%(asctime)s %(levelname)s %(name)s: %(message)s"}},
+    # What a server said is in some lines, and the log is read on terminals.
+    "formatters": {"line": {"()": VisibleFormatter, "fmt": "%(asctime)s %(levelname)s %(name)s: %(message)s"}},
     "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "line"}},
     "root": {"handlers": ["stderr"], "level": "INFO"},
 }

@@ -17,6 +17,7 @@ from admin_api.coordinator import Coordinator, Shared
 from admin_api.dependencies import Parts
 from admin_api.methods import AnswerHead
 from admin_api.reconciler import Reconciler
+from admin_api.responses import VisibleJSONResponse
 from admin_api.routes import health, nodes, rebalance, services
 from admin_api.schemas import COMMON_PROBLEMS, Problem
 from admin_api.settings import API_PREFIX, Settings
@@ -31,6 +32,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app = _App(
         title="citus-cluster admin API",
         version=__version__,
+        default_response_class=VisibleJSONResponse,
         lifespan=_lifespan,
         # Their pages load scripts from a CDN, and could not send the token.
         docs_url=None,

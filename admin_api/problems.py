@@ -17,6 +17,7 @@ from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from admin_api.methods import allowed
+from admin_api.responses import VisibleJSONResponse
 from citus_cluster.errors import CitusClusterError
 
 MEDIA_TYPE = "application/problem+json"
@@ -49,7 +50,7 @@ def problem(
         "errors": list(errors) or None,
     }
     content = {key: value for key, value in body.items() if value is not None}
-    return JSONResponse(content, status, headers=headers, media_type=MEDIA_TYPE)
+    return VisibleJSONResponse(content, status, headers=headers, media_type=MEDIA_TYPE)
 
 
 def from_error(error: CitusClusterError) -> JSONResponse:

@@ -55,6 +55,7 @@ def run(app: typer.Typer) -> NoReturn:
 def _status_of(app: typer.Typer) -> int:
     arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]
     drop_libpq_variables()
+    console.show_logs()
     if len(arguments) != len(sys.argv) - 1:
         os.environ[f"{PREFIX}DEBUG"] = "1"
     if "--format=json" in arguments or "--format json" in " ".join(arguments):
@@ -88,8 +89,11 @@ def _status_of(app: typer.Typer) -> int:
         _print_failure(error)
         return error.exit_status
     except Exception as error:  # a defect of ours: told in one line, in full with --debug
-        if os.environ.get(f"{PREFIX}DEBUG") or _is_lost_output(error):
+        if _is_lost_output(error):
             raise
+        if os.environ.get(f"{PREFIX}DEBUG"):
+            console.print_traceback(error)
+            return ExitStatus.FAILED
         place = traceback.extract_tb(error.__traceback__)[-1]
         console.err.print(
             f"Error: this should not have happened: {type(error).__name__}: {error} "
@@ -171,7 +175,7 @@ def _show_values(command: Any) -> None:
 
 def _print_failure(error: CitusClusterError) -> None:
     if os.environ.get(f"{PREFIX}DEBUG"):
-        traceback.print_exception(error)
+        console.print_traceback(error)
     if chosen_format() is Format.JSON:
         console.print_json({"error": error.as_dict()})
     console.print_error(error)

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
 import typer
-from rich.markup import escape
 
 from citus_cluster import console, console_cluster
 from citus_cluster.cli_options import (
@@ -26,6 +25,7 @@ from citus_cluster.cli_options import (
     redacted,
 )
 from citus_cluster.cli_watch import watch
+from citus_cluster.console import escape
 from citus_cluster.entry import INTERRUPTED
 from citus_cluster.errors import CitusClusterError, UsageError, WorkerUnreachableError
 from citus_cluster.model.names import host_problem

@@ -9,11 +9,11 @@ from shlex import quote
 from typing import Annotated, TypeVar
 
 import typer
-from rich.markup import escape
 
 from citus_cluster import console, console_cluster
 from citus_cluster.cli_cluster import DsnOption, ModeOption, TrustOption, connected, following, recorded
 from citus_cluster.cli_options import DirectoryOption, Format, FormatOption, choose_format, option
+from citus_cluster.console import escape
 from citus_cluster.errors import ConsentNeededError, ExitStatus, UsageError
 from citus_cluster.model.leaving import resolve_name
 from citus_cluster.model.nodes import NodeAddress

@@ -1,7 +1,6 @@
 """Commands for the PostgreSQL 14 pair: status, lag, promote, rebuild-replica."""
 
 import asyncio
-import json
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -22,6 +21,7 @@ from citus_cluster.cli_options import (
     choose_format,
     option,
 )
+from citus_cluster.console import escape
 from citus_cluster.entry import INTERRUPTED
 from citus_cluster.errors import ConsentNeededError
 from citus_cluster.model.replication import PairStatus
@@ -69,10 +69,11 @@ def lag(
 
 def _print_lag(found: PairStatus, format_: Format) -> None:
     if format_ is Format.JSON:
-        console.write(json.dumps(found.lag.as_dict()) + "\n")
+        console.print_json_line(found.lag.as_dict())
         return
     replica = found.replica
-    console.out.print(f"{replica.service if replica else 'the replica'}: {console_pg14.lag_line(found.lag)}")
+    name = replica.service if replica else "the replica"
+    console.out.print(escape(f"{name}: {console_pg14.lag_line(found.lag)}"))
 
 
 def promote(

@@ -9,7 +9,6 @@ from shlex import quote
 from typing import Annotated, TypeVar
 
 import typer
-from rich.markup import escape
 
 from citus_cluster import console
 from citus_cluster.cli_cluster import DsnOption, connected, locate, recorded
@@ -21,6 +20,7 @@ from citus_cluster.cli_options import (
     choose_format,
     option,
 )
+from citus_cluster.console import escape
 from citus_cluster.errors import ExitStatus
 from citus_cluster.model.handover import Handover
 from citus_cluster.model.role_limits import Limit, in_words

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.markup import escape
 
 from citus_cluster import console
 from citus_cluster.cli_options import (
@@ -20,6 +19,7 @@ from citus_cluster.cli_options import (
     option,
     redacted,
 )
+from citus_cluster.console import escape
 from citus_cluster.errors import ConsentNeededError, ExitStatus, UsageError
 from citus_cluster.model.images import DEFAULT_CASSANDRA_IMAGE, DEFAULT_PG14_IMAGE, DEFAULT_REDIS_IMAGE
 from citus_cluster.model.services import Service

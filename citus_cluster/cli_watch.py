@@ -2,7 +2,6 @@
 
 import asyncio
 import io
-import json
 import signal
 import sys
 from datetime import datetime
@@ -11,11 +10,11 @@ from typing import NoReturn
 
 from rich.console import Console
 from rich.live import Live
-from rich.markup import escape
 from rich.text import Text
 
 from citus_cluster import console, console_cluster
 from citus_cluster.cli_options import Format
+from citus_cluster.console import escape
 from citus_cluster.entry import INTERRUPTED
 from citus_cluster.errors import CitusClusterError, UnreachableError
 from citus_cluster.operations.directory import load
@@ -68,13 +67,8 @@ async def _look(root: Path) -> Status | CitusClusterError:
 
 def _in_place(found: Status | CitusClusterError, seconds: float) -> Text:
     page = io.StringIO()
-    wide = Console(
-        file=page,
-        force_terminal=True,
-        color_system=console.out.color_system,  # type: ignore[arg-type] # it gives what it takes
-        width=console.out.width,
-        highlight=False,
-        soft_wrap=True,
+    wide = console.Screen(
+        file=page, force_terminal=True, color_system=console.out.color_system, width=console.out.width
     )
     wide.print(f"[dim]{datetime.now().astimezone():%X}, every {seconds:g} s; Ctrl-C ends it[/]")
     # On a terminal that is too small the end is cut off: the reasons must not be there.
@@ -88,7 +82,7 @@ def _print(found: Status | CitusClusterError, format_: Format) -> None:
         document = (
             {"error": found.code, "message": found.message} if isinstance(found, CitusClusterError) else found.as_dict()
         )
-        console.write(json.dumps({"time": now, **document}, ensure_ascii=False, default=str) + "\n")
+        console.print_json_line({"time": now, **document})
     else:
         console.out.print(f"{now}")
         _print_text(found, console.out)

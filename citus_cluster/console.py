@@ -1,13 +1,16 @@
 """Printing, and nothing else: results on stdout, progress and messages on stderr.
 
-Without a terminal there are no colours, no cursor movements and no prompts.
+Without a terminal there are no colours, no cursor movements and no prompts. What comes from elsewhere (a server, a
+file, an argument) goes through :func:`escape`, so that neither the terminal nor our own markup obeys it; and no console
+lets a control character through, whatever was forgotten.
 """
 
 import difflib
-import json
+import logging
 import shlex
 import shutil
 import sys
+import traceback
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,18 +19,21 @@ from typing import Any, ClassVar, Self
 
 from rich.console import Console
 from rich.live import Live
-from rich.markup import escape
+from rich.markup import escape as escape_markup
 from rich.prompt import Confirm
 from rich.spinner import Spinner
 from rich.table import Table
+from rich.text import Text
 
 from citus_cluster.errors import CitusClusterError
 from citus_cluster.model.changes import Action, FileChange
 from citus_cluster.model.effects import Effect, EffectKind
 from citus_cluster.model.events import Event, EventKind
 from citus_cluster.model.units import count
+from citus_cluster.model.visible import json_text, visible, visible_lines
 from citus_cluster.operations.setup import SetupPlan
 from citus_cluster.render.bundle import API_CONTEXT_FOLDER
+from citus_cluster.runtime.log_lines import VisibleFormatter
 
 _SIGNS = {
     EventKind.STARTED: "·",
@@ -43,14 +49,21 @@ _NAMED_FILES = 8
 _UNFINISHED = {EventKind.STARTED, EventKind.PROGRESS}
 
 
-class _Screen(Console):
-    """Leaves a reader that has gone to whoever ends the program."""
+class Screen(Console):
+    """Shows no control character that is not our own; leaves a reader that has gone to whoever ends the program."""
+
+    def __init__(self, **options: Any) -> None:
+        # A name such as :bomb: is no picture.
+        super().__init__(highlight=False, soft_wrap=True, emoji=False, **options)
+
+    def render_str(self, text: str, **options: Any) -> Text:
+        return super().render_str(visible_lines(text), **options)
 
     def on_broken_pipe(self) -> None:
         raise  # it is called while that error is handled
 
 
-class _Results(_Screen):
+class _Results(Screen):
     """stdout. Progress, which is drawn on stderr, most often shares its terminal, and steps aside for each result."""
 
     def print(self, *objects: Any, **options: Any) -> None:
@@ -60,8 +73,19 @@ class _Results(_Screen):
 
 # In a pipe lines are as long as they need to be, instead of folded at 80 columns.
 _WIDTH = None if sys.stdout.isatty() else 240
-out: Console = _Results(highlight=False, soft_wrap=True, width=_WIDTH)
-err: Console = _Screen(stderr=True, highlight=False, soft_wrap=True)
+out: Console = _Results(width=_WIDTH)
+err: Console = Screen(stderr=True)
+
+
+def escape(text: object) -> str:
+    """Make one line of a text from elsewhere: seen as it is, neither obeyed by the terminal nor read as markup."""
+    return escape_markup(visible(str(text)))
+
+
+def show_logs() -> None:
+    """Have what libraries log, which goes to stderr, shown as everything else is."""
+    if logging.lastResort:
+        logging.lastResort.setFormatter(VisibleFormatter())
 
 
 def interactive() -> bool:
@@ -71,7 +95,12 @@ def interactive() -> bool:
 
 def print_json(data: object) -> None:
     """Print one JSON document on stdout, without colours."""
-    write(json.dumps(data, indent=2, ensure_ascii=False, default=str) + "\n")
+    write(json_text(data, indent=2) + "\n")
+
+
+def print_json_line(data: object) -> None:
+    """Print one JSON document on a line of its own."""
+    write(json_text(data) + "\n")
 
 
 def write(text: str) -> None:
@@ -90,6 +119,11 @@ def print_error(error: CitusClusterError) -> None:
         err.print(f"[bold]What to do:[/] {escape(error.hint)}")
 
 
+def print_traceback(error: BaseException) -> None:
+    """Print where an error comes from, as Python does."""
+    err.print("".join(traceback.format_exception(error)), markup=False, end="")
+
+
 def print_warnings(warnings: Iterable[str]) -> None:
     for warning in warnings:
         err.print(f"[yellow]Warning:[/] {escape(warning)}")
@@ -102,7 +136,7 @@ def print_notes(notes: Iterable[str]) -> None:
 
 def confirm(question: str) -> bool:
     with Progress.undisturbed():
-        return Confirm.ask(question, default=False, console=err)
+        return Confirm.ask(Text(visible(question)), default=False, console=err)
 
 
 def pasteable(command: str, root: Path) -> str:
@@ -292,5 +326,5 @@ def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[object]]) 
     for column in columns:
         made.add_column(column, overflow="fold", no_wrap=False)
     for row in rows:
-        made.add_row(*(escape(str(cell)) for cell in row))
+        made.add_row(*(escape(cell) for cell in row))
     return made

@@ -6,9 +6,8 @@ Apart from console.py, so that the generator need not load the database driver.
 from pathlib import Path
 
 from rich.console import Console
-from rich.markup import escape
 
-from citus_cluster.console import out, pasteable, table
+from citus_cluster.console import escape, out, pasteable, table
 from citus_cluster.model.rebalance import JobState, RebalancePlan, RebalanceStatus
 from citus_cluster.model.units import size
 from citus_cluster.operations.access import Access

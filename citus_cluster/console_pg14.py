@@ -3,9 +3,7 @@
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from rich.markup import escape
-
-from citus_cluster.console import err, out, pasteable, table
+from citus_cluster.console import err, escape, out, pasteable, table
 from citus_cluster.model.replication import Lag, PairStatus, SeenServer
 from citus_cluster.model.units import size
 from citus_cluster.operations.pg14_promotion import Promotion
@@ -21,11 +19,11 @@ def print_status(found: PairStatus, ports: Mapping[str, int]) -> None:
     wanted = "sync" if found.synchronous else "async"
     state = f"{link.state}, {link.sync_state}" if link else "nobody follows"
     answered = f"; last answer {link.reply_age_s:.0f} s ago" if link and link.late and found.lag.bytes else ""
-    out.print(f"Replication: {state} (wanted: {wanted}); {escape(lag_line(found.lag))}{answered}")
+    out.print(f"Replication: {escape(state)} (wanted: {wanted}); {escape(lag_line(found.lag))}{answered}")
     if slot:
         kept = "no log" if slot.kept_bytes is None else f"{size(slot.kept_bytes)} of log"
         active = "active" if slot.active else "not active"
-        out.print(f"Slot {slot.name}: {active}, {slot.wal_status or 'never used'}; keeps {kept}")
+        out.print(f"Slot {escape(slot.name)}: {active}, {escape(slot.wal_status or 'never used')}; keeps {kept}")
     for problem in found.problems:
         out.print(f"[yellow]![/] {escape(problem)}")
 

@@ -8,6 +8,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from citus_cluster.model.visible import json_text
+
 JOURNAL_FILE = "generated/journal.jsonl"
 
 
@@ -26,7 +28,7 @@ def record(root: Path, operation: str, result: str, details: Mapping[str, object
     with contextlib.suppress(OSError):
         descriptor = os.open(target, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
         with os.fdopen(descriptor, "a", encoding="utf-8") as file:
-            file.write(json.dumps(line, ensure_ascii=False) + "\n")
+            file.write(json_text(line) + "\n")
 
 
 def last(root: Path, operations: Collection[str]) -> Mapping[str, Any] | None:

@@ -204,3 +204,23 @@ def test_settings_come_from_the_environment() -> None:
     assert Settings.from_environ({}) == Settings()
     with pytest.raises(UsageError):
         Settings.from_environ({"CITUS_CLUSTER_RECONCILER": "perhaps"})
+
+
+def test_what_a_server_names_is_escaped_in_every_answer(files: ApiFiles, run_api: Callable[[FastAPI], Api]) -> None:
+    """curl prints an answer as it is."""
+    app = create_app(files.settings())
+    name = "\x9b31m\u202e\u2028ä"
+
+    @app.get("/api/v1/name")
+    def read_name() -> dict[str, str]:
+        return {"name": name}
+
+    @app.get("/api/v1/problem")
+    def read_problem() -> None:
+        raise UsageError(name)
+
+    api = run_api(app)
+    for path, key in (("name", "name"), ("problem", "detail")):
+        response = api.client.get(f"/api/v1/{path}", headers=api.read)
+        assert response.json()[key] == name
+        assert r"\u009b31m\u202e\u2028ä" in response.text

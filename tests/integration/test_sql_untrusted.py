@@ -1,15 +1,18 @@
-"""Real nodes beside a server that wants their password in clear, and a caller whose environment is full of libpq."""
+"""Real nodes beside a server that wants their password in clear, a caller whose environment is full of libpq, and names
+that a terminal would obey."""
 
+import json
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from fake_servers import MD5, PASSWORD_IN_CLEAR, TRUST, fake_postgres
 from hostile_environment import HOSTILE, ONLY_VARIABLES
 from setup_support import ROOT
-from sql_servers import COORDINATOR, Servers, encryption_of, register
+from sql_servers import COORDINATOR, WORKERS, Servers, encryption_of, register
 
 pytestmark = [pytest.mark.cluster, pytest.mark.usefixtures("only_newest")]
 
@@ -56,3 +59,40 @@ def test_citus_itself_tells_nobody_the_password(cluster: Servers, method: int, t
         assert cluster.sql(COORDINATOR.host, question) == [(False,)]
     assert thief.greetings
     assert thief.loot == b""
+
+
+NAME = "x\x1b]52;c;aGk=\x07\u009b31m\u202e\n✓ well [red]r[/]"
+SEEN = r"x\x1b]52;c;aGk=\x07\x9b31m\u202e\n✓ well [red]r[/]"
+
+
+def strings(data: object) -> Iterator[str]:
+    """Every string in plain data, a table's without the quotes that PostgreSQL puts around such a name."""
+    if isinstance(data, dict):
+        data = [*data.values()]
+    if isinstance(data, list):
+        for one in data:
+            yield from strings(one)
+    elif isinstance(data, str):
+        yield data.strip('"')
+
+
+def test_names_that_a_terminal_would_obey_are_shown_as_they_are(cluster: Servers) -> None:
+    register(cluster, WORKERS[0])
+    cluster.sql(
+        COORDINATOR.host,
+        f'CREATE TABLE "{NAME}" (id int)',
+        f"SELECT create_distributed_table('\"{NAME}\"', 'id', shard_count => 2)",
+    )
+    register(cluster, *WORKERS[:2])
+    cluster.sql(COORDINATOR.host, f'CREATE ROLE "{NAME}" LOGIN')
+    try:
+        for words in (["rebalance", "plan"], ["roles", "list"]):
+            done = run(cluster, "-m", "citus_cluster", *words)
+            assert SEEN in done.stdout, done.stderr
+            assert not {"\x1b", "\x07", "\u009b", "\u202e"} & set(done.stdout + done.stderr)
+            assert not done.stdout.count("\n✓")
+            data = run(cluster, "-m", "citus_cluster", *words, "--format=json").stdout
+            assert NAME in list(strings(json.loads(data)))
+            assert not {"\x1b", "\x07", "\u009b", "\u202e"} & set(data)
+    finally:
+        cluster.sql(COORDINATOR.host, f'DROP ROLE "{NAME}"', f'DROP TABLE "{NAME}"')
