@@ -1,6 +1,7 @@
 # make up      set everything up, then generate, start and verify a cluster (WORKERS=4 for four workers,
 #              ARGS=--yes to agree to changes of an existing one)
 # make test    run every test that this machine can run; what is left out is listed with the reason
+# make test-lowest  unit and golden tests under the oldest Python here that is supported (LOWEST=/usr/bin/python3.11)
 # make lint    formatting, lint and types
 # make bench   measure, and print ratios
 # make docs    write the generated parts of the documents and the JSON Schema anew
@@ -13,13 +14,28 @@ ASKED := $(filter-out file,$(origin WORKERS))$(if $(wildcard cluster.yaml),,new)
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: up test lint bench docs parameters venv
+.PHONY: up test test-lowest lint bench docs parameters venv
 
 up: venv
 	$(BIN)/python setup_citus_cluster.py $(if $(ASKED),--workers=$(WORKERS)) --up $(ARGS)
 
 test: venv
 	$(BIN)/python -m pytest
+
+# Nothing where there is no such Python, or none that can make environments.
+LOWEST ?= $(shell for one in /usr/bin/python3 /usr/bin/python3.11 python3.11; do $$one -c 'import ensurepip, sys, venv; \
+	sys.version_info[:2] == (3, 11) and print("%d.%d.%d" % sys.version_info[:3], sys.executable)' 2>/dev/null; done \
+	| sort -V | sed -n '1s/.* //p')
+LOWEST_VENV := .venv-lowest
+
+test-lowest: $(LOWEST_VENV)/installed
+	$(LOWEST_VENV)/bin/python -m pytest -q -m "not cluster" tests/unit tests/golden
+
+$(LOWEST_VENV)/installed: pyproject.toml constraints.txt
+	@[ -n "$(LOWEST)" ] || { echo "No Python 3.11 is here; name one: make test-lowest LOWEST=/path/to/python3.11"; exit 1; }
+	$(LOWEST) -m venv $(LOWEST_VENV)
+	$(LOWEST_VENV)/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
+	@touch $@
 
 lint: venv
 	$(BIN)/ruff format --check .
