@@ -56,10 +56,11 @@ def print_promotion(done: Promotion, root: Path) -> None:
 
 def print_rebuild(done: Rebuild, found: PairStatus) -> None:
     """Print how the new replica follows, and where its old data are."""
-    out.print(f"{done.target} is a replica of {done.primary}: {found.summary}.")
+    out.print(escape(f"{done.target} is a replica of {done.primary}: {found.summary}."))
     if done.keep_as:
         out.print(
-            f"Its old data are in its volume, as {done.keep_as}: docs/replication.md says how to read and remove them."
+            f"Its old data are in its volume, as {escape(done.keep_as)}: docs/replication.md says how to read and remove "
+            "them."
         )
 
 

@@ -202,7 +202,7 @@ done <"$settings/ring.txt"
 [ "$number" -gt 0 ] || fail "$service is not in the ring of $settings/ring.txt: run setup_citus_cluster.py again"
 [ -w "$data" ] || fail "$data is not writable for user $(id -u): give it back, with docker run --rm --user root \
 --volumes-from $HOSTNAME --entrypoint chown cassandra:5 -R cassandra: $data"
-password=$(cat /run/secrets/cassandra_password) || fail "the secret cassandra_password cannot be read"
+password=$(tr -d '\r\n' </run/secrets/cassandra_password) || fail "the secret cassandra_password cannot be read"
 [ -n "$password" ] || fail "the secret cassandra_password is empty"
 
 # So that cqlsh needs no password from who may run commands in this container.

@@ -3,7 +3,7 @@
 # Exit 0 once this node serves what the others need: TCP (while the image still runs its init
 # scripts it listens on the socket only), the password, the extension, and the credentials with
 # which this node reaches the others. What is missing is printed, for `docker inspect`.
-PGPASSWORD=$(cat /run/secrets/superuser_password) || exit 1
+PGPASSWORD=$(tr -d '\r\n' </run/secrets/superuser_password) || exit 1
 export PGPASSWORD PGCONNECT_TIMEOUT=4
 # Cut off before the engine does: an orphan would become the server's own child, and its failure look like a crash.
 missing=$(timeout 8 psql -X -h 127.0.0.1 -U "$1" -d "$2" -v ON_ERROR_STOP=1 -Atq <<'SQL'

@@ -18,7 +18,7 @@ if [ -s $state ]; then
     esac
     exit 1
 fi
-PGPASSWORD=$(cat /run/secrets/pg14_password) || exit 1
+PGPASSWORD=$(tr -d '\r\n' </run/secrets/pg14_password) || exit 1
 export PGPASSWORD PGCONNECT_TIMEOUT=4 PGOPTIONS='-c statement_timeout=3s -c search_path=pg_catalog'
 # It must end before the engine's time-out: an orphan would become the server's child, and its failure would look
 # like a crash to the server, which then restarts.

@@ -90,7 +90,7 @@ situation() {
 # Passwords reach libpq in a file: its fields are divided by colons.
 write_passfile() {
     local password
-    password=$(</run/secrets/replicator_password)
+    password=$(tr -d '\r\n' </run/secrets/replicator_password)
     password=${password//\\/\\\\}
     (umask 077 && printf '*:*:*:replicator:%s\n' "${password//:/\\:}" >"$passfile")
     chown postgres: "$passfile"
@@ -120,7 +120,10 @@ install_data() {
 # there yet, and the password is in a statement that must not be logged, nor kept by pg_stat_statements.
 initialise() {
     report initialising "makes new data: there is no primary yet"
-    PGDATA=$partial docker-entrypoint.sh postgres "${options[@]}" -c listen_addresses= \
+    local password
+    password=$(tr -d '\r\n' </run/secrets/pg14_password)
+    # In place of its file, of which the image would keep a CR at the end.
+    POSTGRES_PASSWORD=$password POSTGRES_PASSWORD_FILE='' PGDATA=$partial docker-entrypoint.sh postgres "${options[@]}" -c listen_addresses= \
         -c synchronous_standby_names= -c shared_preload_libraries= -c log_statement=none -c log_min_duration_statement=-1 \
         -c log_min_duration_sample=-1 -c log_transaction_sample_rate=0 -c log_min_error_statement=panic &
     local server=$!
@@ -130,7 +133,7 @@ initialise() {
         attend sleep 0.2
     done
     psql -X -w -q -v ON_ERROR_STOP=1 -U "$POSTGRES_USER" -d postgres <<'SQL' || return 1
-\set password `cat /run/secrets/replicator_password`
+\set password `tr -d '\r\n' </run/secrets/replicator_password`
 CREATE ROLE replicator REPLICATION LOGIN PASSWORD :'password';
 SQL
     # Not kill: without its capability, root may not send signals to another user's processes.

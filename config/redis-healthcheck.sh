@@ -1,7 +1,7 @@
 #!/bin/sh
 # Exit 0 once Redis answers an authenticated PING with PONG. It does not while it loads its data, nor when it cannot
 # write them. What is wrong is printed, for `docker inspect`.
-REDISCLI_AUTH=$(cat /run/secrets/redis_password) || exit 1
+REDISCLI_AUTH=$(tr -d '\r\n' </run/secrets/redis_password) || exit 1
 export REDISCLI_AUTH
 answer=$(timeout 4 redis-cli -h 127.0.0.1 ping 2>&1)
 status=$?

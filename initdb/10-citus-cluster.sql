@@ -22,6 +22,12 @@ CREATE EXTENSION IF NOT EXISTS pg_stat_statements;
 -- a backslash and a single quote are escaped by a backslash.
 \getenv superuser_password POSTGRES_PASSWORD
 \if :{?superuser_password}
+-- Of a file that ends in CR LF, the image has kept the CR in the password; every other reader leaves it off.
+SELECT :'superuser_password' LIKE E'%\r' AS has_cr, rtrim(:'superuser_password', E'\r') AS superuser_password \gset
+\if :has_cr
+SET pg_stat_statements.track = 'none';
+ALTER ROLE CURRENT_USER PASSWORD :'superuser_password';
+\endif
 INSERT INTO pg_dist_authinfo (nodeid, rolename, authinfo)
 VALUES (0, current_user,
         'password=''' || replace(replace(:'superuser_password', '\', '\\'), '''', '\''') || '''')

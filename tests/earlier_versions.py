@@ -38,8 +38,10 @@ def kept_versions() -> list[Path]:
 def unpack(archive: Path, root: Path, place: Place) -> None:
     """Write the directory that the version would have generated for ``place``."""
     with tarfile.open(archive) as tar:
-        # Python before 3.11.4 knows no filters, and extracts as this one does; the archives are our own.
-        tar.extractall(root, **({"filter": "tar"} if hasattr(tarfile, "tar_filter") else {}))
+        if hasattr(tarfile, "tar_filter"):
+            tar.extractall(root, filter="tar")
+        else:  # Python before 3.11.4 has no filters, and extracts our own archives in the same way
+            tar.extractall(root)
     digests = {}
     for path in sorted(root.rglob("*")):
         if path.is_file() and not path.relative_to(root).as_posix().startswith(_SAME_EVERYWHERE):

@@ -61,16 +61,25 @@ def generate() -> str:
 
 
 def saved(root: Path, path: str) -> str | None:
-    """Read one secret; at most one line end at its end, from an editor, does not count."""
+    """Read one secret; at most one line end at its end, from an editor, does not count.
+
+    Raises UsageError for what no reader takes for a password: several lines, nothing but a line end, not UTF-8.
+    """
     found = read_file(root, path)
     if found is None or not found.content:
         return None
     try:
-        return without_line_end(found.content.decode())
+        secret = without_line_end(found.content.decode())
     except UnicodeDecodeError:
         raise UsageError(
             f"{root / path} is not UTF-8 text.", hint="Restore it from a copy: the cluster was made with what it held."
         ) from None
+    if problem := password_problem(secret):
+        raise UsageError(
+            f"{root / path} holds no password that can be used: {problem}.",
+            hint="Put the one that the cluster was made with into it, on a single line.",
+        )
+    return secret
 
 
 def read_password_file(path: Path) -> str:
@@ -108,6 +117,7 @@ def prepare(root: Path, *, given_password: str | None, services: Collection[Serv
     for path, value in values.items():
         wanted = WantedFile(value.encode(), modes.get(path, 0o600))
         found = read_file(root, path)
-        if found is None or not found.content or found.mode != wanted.mode:
-            files[path] = wanted if found is None or not found.content else WantedFile(found.content, wanted.mode)
+        # A line end that an editor added goes, for readers of which we know nothing.
+        if found is None or (found.content, found.mode) != (wanted.content, wanted.mode):
+            files[path] = wanted
     return Secrets(values, files)

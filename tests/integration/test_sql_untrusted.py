@@ -12,7 +12,9 @@ import pytest
 from fake_servers import MD5, PASSWORD_IN_CLEAR, TRUST, fake_postgres
 from hostile_environment import HOSTILE, ONLY_VARIABLES
 from setup_support import ROOT
-from sql_servers import COORDINATOR, WORKERS, Servers, encryption_of, register
+from sql_servers import COORDINATOR, FOURTH, NASTY_PASSWORD, WORKERS, Servers, encryption_of, register
+
+from citus_cluster.model.nodes import Outcome
 
 pytestmark = [pytest.mark.cluster, pytest.mark.usefixtures("only_newest")]
 
@@ -96,3 +98,13 @@ def test_names_that_a_terminal_would_obey_are_shown_as_they_are(cluster: Servers
             assert not {"\x1b", "\x07", "\u009b", "\u202e"} & set(data)
     finally:
         cluster.sql(COORDINATOR.host, f'DROP ROLE "{NAME}"', f'DROP TABLE "{NAME}"')
+
+
+def test_the_cr_of_a_password_file_is_no_part_of_the_password(cluster: Servers) -> None:
+    """The image's entry point leaves LF off a password file, and keeps the CR before it."""
+    with cluster.extra(FOURTH.host, password=NASTY_PASSWORD + "\r"):
+        cluster.wait(FOURTH.host)  # connects with the password as every other reader has it
+        rows = cluster.sql(FOURTH.host, "SELECT strpos(authinfo, chr(13)) FROM pg_dist_authinfo")
+        assert rows == [(0,)]
+        assert register(cluster, WORKERS[0], FOURTH)[FOURTH.host].outcome is Outcome.ADDED
+        assert NASTY_PASSWORD not in cluster.logs(FOURTH.host)

@@ -107,6 +107,28 @@ def test_one_line_end_of_an_editor_does_not_count(tmp_path: Path, end: str) -> N
     assert secrets.saved(tmp_path, secrets.SUPERUSER_PASSWORD) == " a b "
 
 
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+def test_a_set_up_takes_the_line_end_out_of_the_file(tmp_path: Path, end: str) -> None:
+    first = secrets.prepare(tmp_path, given_password=NASTY, services=WITH_API)
+    save(tmp_path, first)
+    for path, wanted in first.files.items():
+        (tmp_path / path).write_bytes(wanted.content + end.encode())
+    again = secrets.prepare(tmp_path, given_password=NASTY, services=WITH_API)
+    assert (again.values, again.files) == (first.values, first.files)
+    save(tmp_path, again)
+    assert secrets.prepare(tmp_path, given_password=None, services=WITH_API).files == {}
+
+
+@pytest.mark.parametrize("content", ["\n", "\r\n", "sesame\n\n", "sesame\r\n\r\n", "sesame\nopen"])
+def test_a_saved_password_of_several_lines_or_none_is_refused(tmp_path: Path, content: str) -> None:
+    target = tmp_path / secrets.REDIS_PASSWORD
+    target.parent.mkdir(parents=True)
+    target.write_bytes(content.encode())
+    with pytest.raises(UsageError, match="redis_password holds no password") as caught:
+        secrets.prepare(tmp_path, given_password=None, services=(Service.REDIS,))
+    assert "sesame" not in f"{caught.value} {caught.value.hint}"
+
+
 def test_a_password_file_that_cannot_be_read(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="No such file"):
         secrets.read_password_file(tmp_path / "none")
