@@ -59,8 +59,8 @@ def print_rebuild(done: Rebuild, found: PairStatus) -> None:
     out.print(escape(f"{done.target} is a replica of {done.primary}: {found.summary}."))
     if done.keep_as:
         out.print(
-            f"Its old data are in its volume, as {escape(done.keep_as)}: docs/replication.md says how to read and remove "
-            "them."
+            f"Its old data are in its volume, as {escape(done.keep_as)}: "
+            "docs/replication.md says how to read and remove them."
         )
 
 
