@@ -7,34 +7,36 @@ else can.
 
 from collections.abc import Sequence
 
-from citus_cluster.errors import EngineUnavailableError
+from citus_cluster.errors import CitusClusterError
 from citus_cluster.model.nodes import NodeAddress
 from citus_cluster.operations.directory import Directory
 from citus_cluster.runtime.engine import Container, Engine, in_thread
 
 
 class Listeners:
-    """Tells the addresses of a directory's containers apart from others."""
+    """Tells the addresses of a directory's containers apart from others, by one look at the engine."""
 
-    def __init__(self, directory: Directory) -> None:
-        self._directory = directory
+    def __init__(self, containers: Sequence[Container] | None, reason: str = "") -> None:
+        self._containers = containers
+        self._reason = reason
 
-    async def doubt(self, address: NodeAddress) -> str | None:
-        """Say why what listens at ``address`` may not be ours; None where a container of ours does, at this moment."""
+    @classmethod
+    async def look(cls, directory: Directory) -> "Listeners":
+        """Ask the engine, just before the servers are asked; where none answers, nothing is ours."""
         try:
             engine = await in_thread(Engine.connect)
-            containers = await in_thread(engine.project_containers, self._directory.topology.name)
-        except EngineUnavailableError:
-            return (
-                f"not asked: without a Docker engine nobody can tell whether {address} is ours, and the password would "
-                "go out in clear"
-            )
+            containers = await in_thread(engine.project_containers, directory.topology.name)
+        except CitusClusterError:
+            return cls(None, "no Docker engine says whether this is our port")
         if not engine.is_local:
-            return (
-                f"not asked: the Docker engine is on another machine ({engine.host}), so {address} is not its port, "
-                "and the password would go out in clear"
-            )
-        return why_not_ours(address, containers)
+            return cls(None, f"the Docker engine is on another machine ({engine.host}), so this is not its port")
+        return cls(containers)
+
+    async def doubt(self, address: NodeAddress) -> str | None:
+        """Say why what listens at ``address`` may not be ours; None where a container of ours does."""
+        if self._containers is None:
+            return f"{address} was not asked: {self._reason}, and the password would go out in clear"
+        return why_not_ours(address, self._containers)
 
 
 def why_not_ours(address: NodeAddress, containers: Sequence[Container]) -> str | None:
@@ -44,4 +46,4 @@ def why_not_ours(address: NodeAddress, containers: Sequence[Container]) -> str |
         places = {host for host, port in one.open_ports if port == address.port}
         if one.ours and one.state in {"running", "paused"} and places & {address.host, everywhere}:
             return None
-    return f"not asked: its container does not run, so whatever listens on {address} is another program"
+    return f"{address} was not asked: its container does not run, so whatever listens there is another program"

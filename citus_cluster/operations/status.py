@@ -391,7 +391,7 @@ async def _companions(
     companions = Companions(
         places,
         lambda service: directory.secret(passwords[service]),
-        doubt=Listeners(directory).doubt,
+        doubt=(await Listeners.look(directory)).doubt,
         ask_pg14=ask_pg14,
     )
     try:
