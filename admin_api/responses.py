@@ -11,4 +11,4 @@ class VisibleJSONResponse(JSONResponse):
     """JSON with control and format characters escaped: names come from servers, and curl prints to terminals."""
 
     def render(self, content: Any) -> bytes:
-        return json_text(content).encode()
+        return json_text(content, compact=True).encode()

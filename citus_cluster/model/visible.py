@@ -27,9 +27,10 @@ def visible_lines(text: str) -> str:
     return visible(text, keep="\n")
 
 
-def json_text(data: object, *, indent: int | None = None) -> str:
+def json_text(data: object, *, indent: int | None = None, compact: bool = False) -> str:
     """Write data as JSON in which every hidden character is escaped; other characters are as they are."""
-    text = json.dumps(data, indent=indent, ensure_ascii=False, default=str)
+    separators = (",", ":") if compact else None
+    text = json.dumps(data, indent=indent, separators=separators, ensure_ascii=False, default=str)
     return text if text.isprintable() else _NOT_ASCII.sub(_json_escape, text)
 
 
