@@ -376,7 +376,7 @@ def test_a_setting_that_servers_refuse_on_reload_fails_until_it_is_mended(shared
         assert any("citus-coordinator uses this setting only after a restart" in one for one in warned)
         assert any("max_connections = '77' (postgresql.auto.conf line" in one for one in warned)
     finally:
-        shared.sql("ALTER SYSTEM RESET ALL")
+        shared.sql("ALTER SYSTEM RESET max_connections")
         shared.sql("SELECT pg_reload_conf()")
         spec.write_text(before)
         shared.setup("--yes", "--force")
