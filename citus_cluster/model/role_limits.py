@@ -97,13 +97,12 @@ def wanted_limits(
 ) -> Mapping[Limit, str | None] | None:
     """What holds for a role; None for a limit that it has not, and no entry for one that is not ours to set.
 
-    ``clients`` is what the coordinator takes, if that is limited.
+    Sessions have no default, whatever ``clients`` the coordinator takes: Citus copies a role's CONNECTION LIMIT to all
+    workers whenever it distributes what depends on the role, and on workers its own connections count.
     """
     if recorded is None:
         return None
     defaults: dict[Limit, str] = {} if access is Access.CREATE else dict(_DEFAULTS)
-    if clients is not None:
-        defaults[Limit.CONNECTIONS] = str(clients)
     values = {limit: recorded.get(limit, defaults.get(limit, NO_LIMIT)) for limit in Limit}
     return {limit: None if value == NO_LIMIT else value for limit, value in values.items() if value != _AS_FOUND}
 

@@ -38,7 +38,7 @@ from citus_cluster.errors import (
 from citus_cluster.model.events import Event, ignore
 from citus_cluster.model.rebalance import RebalanceOptions
 from citus_cluster.model.roles import Access, RoleRecord
-from citus_cluster.operations import rebalance, rebalance_watch, role_cluster, role_drop, role_limits, roles
+from citus_cluster.operations import rebalance, rebalance_watch, role_cluster, role_drop, roles
 from citus_cluster.operations.overview import overview
 from citus_cluster.operations.role_passwords import Home
 from citus_cluster.operations.roles import RoleResult
@@ -532,33 +532,6 @@ def test_limits_hold_on_every_node_and_sessions_on_the_coordinator_alone(cluster
     for node in (COORDINATOR, FIRST, SECOND, THIRD):
         assert cluster.sql(node.host, _SESSIONS) == [(-1,)]
         assert ask(cluster, home, "SHOW temp_file_limit", node=node.host) == [("10GB",)]
-
-
-@pytest.mark.usefixtures("only_newest")
-def test_sessions_follow_what_the_coordinator_takes(cluster: Servers, home: Home) -> None:
-    def limit(clients: int) -> object:
-        cluster.sql(COORDINATOR.host, f"ALTER SYSTEM SET citus.max_client_connections = {clients}")
-        cluster.sql(COORDINATOR.host, "SELECT pg_reload_conf()")
-        deadline = time.monotonic() + 30
-        while cluster.sql(COORDINATOR.host, "SHOW citus.max_client_connections") != [(str(clients),)]:
-            assert time.monotonic() < deadline
-        names = on(cluster, role_limits.follow_clients)
-        return cluster.sql(COORDINATOR.host, _SESSIONS)[0][0], names
-
-    create(cluster, home)
-    create(cluster, home, "owner", access=Access.CREATE, limits=["connections=7"])
-    try:
-        assert limit(20) == (20, ("app",))
-        assert limit(30) == (30, ("app",))
-        assert limit(30) == (30, ())
-        assert listed(cluster, home)["owner"].limits == {
-            "connections": "7",
-            "statement_timeout": None,
-            "temp_file_limit": None,
-        }
-    finally:
-        cluster.sql(COORDINATOR.host, "ALTER SYSTEM RESET citus.max_client_connections")
-        cluster.sql(COORDINATOR.host, "SELECT pg_reload_conf()")
 
 
 @pytest.mark.usefixtures("only_newest")

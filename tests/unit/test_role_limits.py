@@ -24,9 +24,9 @@ def wanted(*given: str, access: Access = Access.WRITE, clients: int | None = 27)
 
 
 def test_a_new_role_is_limited_and_a_maker_of_tables_in_its_sessions_alone() -> None:
-    assert wanted() == {"connections": "27", "statement_timeout": "15min", "temp_file_limit": "10GB"}
+    assert wanted() == {"connections": None, "statement_timeout": "15min", "temp_file_limit": "10GB"}
     assert wanted(clients=None)["connections"] is None
-    assert wanted(access=Access.CREATE) == {"connections": "27", "statement_timeout": None, "temp_file_limit": None}
+    assert wanted(access=Access.CREATE) == {"connections": None, "statement_timeout": None, "temp_file_limit": None}
     assert wanted("connections=none", "statement_timeout=1h") == {
         "connections": None,
         "statement_timeout": "1h",
@@ -40,7 +40,7 @@ def test_of_a_role_that_was_not_limited_here_only_what_is_asked_for_is_set() -> 
     recorded = merged_limits(None, {Limit.STATEMENT_TIMEOUT: "1h"}, is_new=False)
     assert wanted_limits(Access.WRITE, recorded, 27) == {Limit.STATEMENT_TIMEOUT: "1h"}
     back = merged_limits(recorded, {Limit.CONNECTIONS: "default", Limit.STATEMENT_TIMEOUT: "none"}, is_new=False)
-    assert wanted_limits(Access.WRITE, back, 27) == {Limit.CONNECTIONS: "27", Limit.STATEMENT_TIMEOUT: None}
+    assert wanted_limits(Access.WRITE, back, 27) == {Limit.CONNECTIONS: None, Limit.STATEMENT_TIMEOUT: None}
 
 
 @pytest.mark.parametrize(
@@ -67,7 +67,7 @@ def test_what_cannot_be_a_limit_is_refused(given: str, told: str) -> None:
 
 
 def test_sessions_are_limited_on_the_coordinator_alone() -> None:
-    asked = wanted_limits(Access.WRITE, {}, 27)
+    asked = wanted_limits(Access.WRITE, {"connections": "27"}, 27)
     assert asked is not None
     config = ["statement_timeout=15min", "temp_file_limit=10GB", "search_path=a=b"]
     assert differing(asked, FoundLimits.read(27, config), on_coordinator=True) == ()
