@@ -92,13 +92,11 @@ def merged_limits(
     return {limit.value: known[limit] for limit in Limit if known.get(limit, DEFAULT) != DEFAULT}
 
 
-def wanted_limits(
-    access: Access, recorded: Mapping[str, str] | None, clients: int | None
-) -> Mapping[Limit, str | None] | None:
+def wanted_limits(access: Access, recorded: Mapping[str, str] | None) -> Mapping[Limit, str | None] | None:
     """What holds for a role; None for a limit that it has not, and no entry for one that is not ours to set.
 
-    Sessions have no default, whatever ``clients`` the coordinator takes: Citus copies a role's CONNECTION LIMIT to all
-    workers whenever it distributes what depends on the role, and on workers its own connections count.
+    Sessions have no default: Citus copies a role's CONNECTION LIMIT to all workers whenever it distributes what depends
+    on the role, and on workers its own connections count.
     """
     if recorded is None:
         return None

@@ -17,7 +17,7 @@ from citus_cluster.model.role_limits import (
 from citus_cluster.model.roles import NodeRoles, RoleRecord
 from citus_cluster.operations.role_cluster import Cluster, Done
 from citus_cluster.runtime import citus_limits, citus_roles
-from citus_cluster.runtime.postgres import Connection, translated
+from citus_cluster.runtime.postgres import Connection
 
 
 def found_limits(here: NodeRoles, role: str) -> FoundLimits:
@@ -27,7 +27,7 @@ def found_limits(here: NodeRoles, role: str) -> FoundLimits:
 
 async def limit(conn: Connection, cluster: Cluster, record: RoleRecord, done: Done, emit: Emit) -> None:
     """Give a role its limits where a node has others; nothing for one whose limits are not ours to set."""
-    wanted = wanted_limits(record.access, record.limits, await citus_limits.coordinator_clients(conn))
+    wanted = wanted_limits(record.access, record.limits)
     if wanted is None:
         return
     different: set[Limit] = set()
@@ -51,17 +51,15 @@ async def limit(conn: Connection, cluster: Cluster, record: RoleRecord, done: Do
         emit(Event(f"limits:{record.name}", EventKind.WARNING, risk))
 
 
-async def in_force(conn: Connection, record: RoleRecord) -> Mapping[str, str | None] | None:
+def in_force(record: RoleRecord) -> Mapping[str, str | None] | None:
     """The limits of a role by name, None for one that it has not; None where they are not ours to set."""
-    wanted = wanted_limits(record.access, record.limits, await citus_limits.coordinator_clients(conn))
+    wanted = wanted_limits(record.access, record.limits)
     return None if wanted is None else {limit.value: value for limit, value in wanted.items()}
 
 
-def other_limits(
-    record: RoleRecord | None, clients: int | None, nodes: Mapping[RegisteredNode, NodeRoles]
-) -> tuple[NodeAddress, ...]:
+def other_limits(record: RoleRecord | None, nodes: Mapping[RegisteredNode, NodeRoles]) -> tuple[NodeAddress, ...]:
     """Nodes where a role has other limits than it should."""
-    wanted = wanted_limits(record.access, record.limits, clients) if record else None
+    wanted = wanted_limits(record.access, record.limits) if record else None
     if record is None or wanted is None:
         return ()
     return tuple(
@@ -70,26 +68,3 @@ def other_limits(
         if record.name in here.roles
         and differing(wanted, found_limits(here, record.name), on_coordinator=node.is_coordinator)
     )
-
-
-async def follow_clients(conn: Connection) -> tuple[str, ...]:
-    """Give roles without a limit of sessions of their own what the coordinator takes now; their names.
-
-    ``--connections`` changes that, or the first worker, and applications shall get what they are promised.
-    """
-    changed = []
-    async with translated("reading the limits of roles"):
-        clients = await citus_limits.coordinator_clients(conn)
-        records = await citus_roles.read_records(conn)
-        if not any(one.limits is not None for one in records):
-            return ()
-        roles = await citus_limits.session_limits(conn)
-        for one in records:
-            wanted = wanted_limits(one.access, one.limits, clients)
-            if wanted is None or Limit.CONNECTIONS not in wanted or one.name not in roles:
-                continue
-            value = wanted[Limit.CONNECTIONS]
-            if roles[one.name] != (-1 if value is None else int(value)):
-                await citus_limits.limit_sessions(conn, one.name, None if value is None else int(value))
-                changed.append(one.name)
-    return tuple(changed)

@@ -46,7 +46,7 @@ from citus_cluster.operations.role_passwords import (
     opens,
     right_password,
 )
-from citus_cluster.runtime import citus_grants, citus_limits, citus_ownership, citus_probe, citus_roles, secrets
+from citus_cluster.runtime import citus_grants, citus_ownership, citus_probe, citus_roles, secrets
 from citus_cluster.runtime.citus_lock import writer_lock
 from citus_cluster.runtime.postgres import Connection, ConnectionInfo, connect, translated
 
@@ -144,7 +144,7 @@ async def create(
             done(f"role {name}: {wish.access} in {', '.join(wish.schemas)}")
         await role_limits.limit(conn, cluster, wish, done, emit)
         await give_rows(conn, cluster, name, done)
-        effective = await role_limits.in_force(conn, wish)
+        effective = role_limits.in_force(wish)
     await _verify(home.connection(name, password), cluster)
     done.end(f"role {name} is as it should be on {count(cluster.nodes, 'node')}")
     return replace(_result(home, wish, password, done), limits=effective)
@@ -188,7 +188,6 @@ async def list_roles(conn: Connection, home: Home) -> RoleList:
         records = {record.name: record for record in await citus_roles.read_records(conn)}
         roles = await citus_roles.read_roles(conn)
         owner_roles = await citus_ownership.read_owner_roles(conn)
-        clients = await citus_limits.coordinator_clients(conn)
         known: dict[NodeAddress, NodeRoles] = {}
         silent = []
         for node in nodes:
@@ -224,7 +223,7 @@ async def list_roles(conn: Connection, home: Home) -> RoleList:
                     forgotten=bool(record and home.root and not home.password_file(name)),
                     owner_of=None if record else owner_roles.get(name),
                     limits={one.value: limits.value(one) for one in Limit} if limits else {},
-                    unlimited_on=role_limits.other_limits(record, clients, here),
+                    unlimited_on=role_limits.other_limits(record, here),
                 )
             )
         return RoleList(tuple(found), tuple(silent))

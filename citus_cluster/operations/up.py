@@ -38,7 +38,6 @@ from citus_cluster.operations.preflight import (
 )
 from citus_cluster.operations.readiness import Knock, Watch, wait_until_ready
 from citus_cluster.operations.reloads import Reloads, refuse_unused
-from citus_cluster.operations.role_limits import follow_clients
 from citus_cluster.operations.unwanted import stop_departed, stop_unwanted
 from citus_cluster.operations.verify import verify
 from citus_cluster.render.bundle import CONFIG_FOLDER
@@ -280,9 +279,6 @@ async def _complete(
                 registered = (await read_registry(conn)).nodes
             drained = _tell_drained(directory, registered, emit)
             await stop_departed(directory, watch.engine, registered, emit)
-            for name in await follow_clients(conn):
-                message = f"role {name} may have as many sessions as the coordinator takes clients now"
-                emit(Event(f"limits:{name}", EventKind.DONE, message))
             await api.ready_beside_verified(waiting)
         finally:
             waiting.cancel()

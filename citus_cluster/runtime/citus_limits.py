@@ -4,7 +4,7 @@ Citus carries the settings of a role to every node, and a role's CONNECTION LIMI
 coordinator alone: on a worker its own connections count.
 """
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 from typing import cast
 
 from psycopg import sql
@@ -19,28 +19,6 @@ _LIMITED = """
 SELECT json_build_object('roles', coalesce(json_agg(rolname), '[]'))
 FROM pg_roles WHERE rolconnlimit >= 0 AND NOT rolsuper
 """
-
-
-async def coordinator_clients(conn: Connection) -> int | None:
-    """Clients that the coordinator takes from ordinary roles; None where Citus does not limit them.
-
-    None also where the coordinator holds shards: its own connections to itself count there as sessions of the role.
-    """
-    async with bounded(conn, QUICK_S):
-        cursor = await conn.execute(
-            "SELECT current_setting('citus.max_client_connections', true)::int, "
-            "EXISTS (SELECT FROM pg_dist_node WHERE groupid = 0 AND noderole = 'primary' AND shouldhaveshards) "
-            "OR NOT EXISTS (SELECT FROM pg_dist_node WHERE groupid <> 0)"
-        )
-        row = await cursor.fetchone()
-    return int(row[0]) if row and row[0] and row[0] > 0 and not row[1] else None
-
-
-async def session_limits(conn: Connection) -> Mapping[str, int]:
-    """How many sessions each role may have on the coordinator; -1 for no limit."""
-    async with bounded(conn, QUICK_S):
-        cursor = await conn.execute("SELECT rolname, rolconnlimit FROM pg_roles")
-        return {str(name): int(limit) for name, limit in await cursor.fetchall()}
 
 
 async def set_setting(conn: Connection, role: str, name: str, value: str | None) -> None:

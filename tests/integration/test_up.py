@@ -254,6 +254,19 @@ def test_psql_runs_in_the_container_of_a_node(shared: GeneratedCluster) -> None:
     assert screen.status == 0 and any(row.strip() == "42" for row in screen.rows), screen.text
 
 
+def test_what_a_client_writes_into_a_log_does_not_reach_the_terminal_raw(shared: GeneratedCluster) -> None:
+    with pytest.raises(psycopg.errors.UndefinedColumn):
+        shared.sql('SELECT "\x1b]52;c;b3du\x07 into the log"')
+    screen = on_terminal(
+        [sys.executable, "-m", "citus_cluster", "logs", "coordinator", "--tail=20"],
+        columns=200,
+        cwd=shared.root,
+        environment=shared.environment() | {"TERM": "xterm-256color"},
+    )
+    assert "into the log" in screen.text
+    assert "]52;c;" in screen.text  # shown, not obeyed
+
+
 def test_a_killed_worker_shows_in_the_status_and_up_repairs_it(shared: GeneratedCluster) -> None:
     assert _status(shared).state is State.OK
     shown = shared.cli("status").out

@@ -15,17 +15,16 @@ from citus_cluster.model.role_limits import (
 from citus_cluster.model.roles import Access
 
 
-def wanted(*given: str, access: Access = Access.WRITE, clients: int | None = 27) -> dict[str, str | None]:
+def wanted(*given: str, access: Access = Access.WRITE) -> dict[str, str | None]:
     limits, problems = parse_limits(given)
     assert problems == ()
-    found = wanted_limits(access, merged_limits(None, limits, is_new=True), clients)
+    found = wanted_limits(access, merged_limits(None, limits, is_new=True))
     assert found is not None
     return {limit.value: value for limit, value in found.items()}
 
 
 def test_a_new_role_is_limited_and_a_maker_of_tables_in_its_sessions_alone() -> None:
     assert wanted() == {"connections": None, "statement_timeout": "15min", "temp_file_limit": "10GB"}
-    assert wanted(clients=None)["connections"] is None
     assert wanted(access=Access.CREATE) == {"connections": None, "statement_timeout": None, "temp_file_limit": None}
     assert wanted("connections=none", "statement_timeout=1h") == {
         "connections": None,
@@ -36,11 +35,11 @@ def test_a_new_role_is_limited_and_a_maker_of_tables_in_its_sessions_alone() -> 
 
 def test_of_a_role_that_was_not_limited_here_only_what_is_asked_for_is_set() -> None:
     assert merged_limits(None, {}, is_new=False) is None
-    assert wanted_limits(Access.WRITE, None, 27) is None
+    assert wanted_limits(Access.WRITE, None) is None
     recorded = merged_limits(None, {Limit.STATEMENT_TIMEOUT: "1h"}, is_new=False)
-    assert wanted_limits(Access.WRITE, recorded, 27) == {Limit.STATEMENT_TIMEOUT: "1h"}
+    assert wanted_limits(Access.WRITE, recorded) == {Limit.STATEMENT_TIMEOUT: "1h"}
     back = merged_limits(recorded, {Limit.CONNECTIONS: "default", Limit.STATEMENT_TIMEOUT: "none"}, is_new=False)
-    assert wanted_limits(Access.WRITE, back, 27) == {Limit.CONNECTIONS: None, Limit.STATEMENT_TIMEOUT: None}
+    assert wanted_limits(Access.WRITE, back) == {Limit.CONNECTIONS: None, Limit.STATEMENT_TIMEOUT: None}
 
 
 @pytest.mark.parametrize(
@@ -67,7 +66,7 @@ def test_what_cannot_be_a_limit_is_refused(given: str, told: str) -> None:
 
 
 def test_sessions_are_limited_on_the_coordinator_alone() -> None:
-    asked = wanted_limits(Access.WRITE, {"connections": "27"}, 27)
+    asked = wanted_limits(Access.WRITE, {"connections": "27"})
     assert asked is not None
     config = ["statement_timeout=15min", "temp_file_limit=10GB", "search_path=a=b"]
     assert differing(asked, FoundLimits.read(27, config), on_coordinator=True) == ()
@@ -84,8 +83,8 @@ def test_sessions_are_limited_on_the_coordinator_alone() -> None:
 
 
 def test_a_maker_of_tables_is_warned_of_limits_that_moves_of_shards_meet() -> None:
-    asked = wanted_limits(Access.CREATE, {"statement_timeout": "5s"}, 27)
+    asked = wanted_limits(Access.CREATE, {"statement_timeout": "5s"})
     assert asked is not None
     assert "a rebalance or drain of large tables may fail" in str(risks(Access.CREATE, asked))
-    assert risks(Access.CREATE, wanted_limits(Access.CREATE, {}, 27) or {}) is None
+    assert risks(Access.CREATE, wanted_limits(Access.CREATE, {}) or {}) is None
     assert risks(Access.WRITE, asked) is None
