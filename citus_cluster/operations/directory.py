@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from shlex import quote
-from stat import S_ISREG
+from stat import S_ISFIFO, S_ISREG
 from typing import TYPE_CHECKING
 
 from citus_cluster.errors import SpecError, UsageError
@@ -78,20 +78,31 @@ class Directory:
 
 def read_spec(path: Path, source: str) -> object:
     """Read a specification as plain data. Raises UsageError, SpecError."""
+    return load_yaml(read_spec_text(path), source)
+
+
+def read_spec_text(path: Path, *, from_pipe: bool = False) -> str:
+    """Read the text of a specification. Raises UsageError.
+
+    ``from_pipe`` also reads a pipe, ``/dev/stdin``, as only a file that the user has named may be: a FIFO in the
+    cluster's own directory has no writer, and to open it would wait forever.
+    """
     try:
-        found = path.stat()
-        if not S_ISREG(found.st_mode):
+        mode = path.stat().st_mode
+        if not (S_ISREG(mode) or (from_pipe and S_ISFIFO(mode))):
             raise UsageError(f"{path} is not a regular file.", hint="Write the specification into a file.")
-        if found.st_size > _SPEC_LIMIT_BYTES:
+        with path.open("rb") as file:
+            content = file.read(_SPEC_LIMIT_BYTES + 1)
+        if len(content) > _SPEC_LIMIT_BYTES:
+            found = size(path.stat().st_size) if S_ISREG(mode) else f"more than {size(_SPEC_LIMIT_BYTES)}"
             raise UsageError(
-                f"{path} has {size(found.st_size)}; a specification has at most {size(_SPEC_LIMIT_BYTES)}.",
+                f"{path} has {found}; a specification has at most {size(_SPEC_LIMIT_BYTES)}.",
                 hint="Take out what is no setting of the cluster; docs/configuration.md has every key.",
             )
-        text = path.read_text(encoding="utf-8")
+        return content.decode()
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
         raise UsageError(f"{path} cannot be read: {reason}.", hint="Check the path and its permissions.") from error
-    return load_yaml(text, source)
 
 
 def load(root: Path, *, may_lack_workers: bool = False) -> Directory:

@@ -3,6 +3,7 @@
 import copy
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,8 @@ from citus_cluster.model.images import PAIR_PG_MAJOR, known_pg_major, official_m
 from citus_cluster.model.names import volume_name
 from citus_cluster.model.services import Service
 from citus_cluster.model.spec import API_VERSION, ClusterSpec, grown_workers, parse_spec
-from citus_cluster.operations.directory import read_spec
+from citus_cluster.model.yaml_text import load_yaml
+from citus_cluster.operations.directory import read_spec, read_spec_text
 from citus_cluster.render.bundle import SPEC_FILE
 from citus_cluster.runtime import host
 from citus_cluster.runtime.engine import Engine
@@ -38,6 +40,11 @@ class SetupRequest:
     redetect: frozenset[str] = frozenset()
     replace_edited: bool = False
     leaving: frozenset[str] = frozenset()
+
+    @cached_property
+    def spec_text(self) -> str | None:
+        """Content of ``spec_file``, read once: a pipe gives it only once. Raises UsageError."""
+        return read_spec_text(self.spec_file, from_pipe=True) if self.spec_file else None
 
 
 class Machine:
@@ -70,10 +77,13 @@ def merged_spec(request: SetupRequest, previous: Manifest | None, machine: Machi
     """Lay what was given over the specification."""
     own = request.root / SPEC_FILE
     source = request.spec_file or (own if own.exists() else None)
-    data: Any = read_spec(source, source.name) if source else {"apiVersion": API_VERSION}
+    name = "" if source is None else source.name if source.is_file() else str(source)
+    if request.spec_text is not None:
+        data: Any = load_yaml(request.spec_text, name)
+    else:
+        data = read_spec(source, name) if source else {"apiVersion": API_VERSION}
     if data is None:
         data = {}
-    name = source.name if source else ""
     if not isinstance(data, dict):
         return parse_spec(data, source=name)
     data = copy.deepcopy(data)

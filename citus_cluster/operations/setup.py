@@ -184,9 +184,7 @@ def apply_setup(plan: SetupPlan, *, consent: bool, replace_edited: bool) -> None
 
 def _spec_change(request: SetupRequest, spec: ClusterSpec) -> FileChange:
     found = files.read_file(request.root, SPEC_FILE)
-    base = found.content.decode() if found else None
-    if base is None and request.spec_file:
-        base = request.spec_file.read_text(encoding="utf-8")
+    base = found.content.decode() if found else request.spec_text
     content = render_spec(spec, base).encode()
     if found is None:
         return FileChange(SPEC_FILE, Action.CREATE, None, WantedFile(content, tracked=False))

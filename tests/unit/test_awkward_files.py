@@ -50,6 +50,31 @@ def test_a_specification_that_cannot_be_read(tmp_path: Path, kind: str) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["cluster.yaml"]
 
 
+def set_up_from_stdin(folder: Path, specification: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "citus_cluster", "setup", "--spec=/dev/stdin", "--output-dir", str(folder)],
+        env={"PATH": "/nonexistent", "PYTHONPATH": str(ROOT), "DOCKER_HOST": "unix:///nowhere.sock"},
+        input=specification,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+
+
+def test_a_specification_from_a_pipe(tmp_path: Path) -> None:
+    done = set_up_from_stdin(tmp_path / "made", f"{HEAD}name: piped\nworkers: 1\nservices: [citus]\n")
+    assert done.returncode == 0, done.stderr
+    assert "name: piped" in (tmp_path / "made" / "cluster.yaml").read_text()
+
+    wrong = set_up_from_stdin(tmp_path / "wrong", f"{HEAD}ports:\n\tcitus: 1\n")
+    assert wrong.returncode == 2
+    assert "/dev/stdin, line 3: a tab stands where" in wrong.stderr
+
+    large = set_up_from_stdin(tmp_path / "wrong", f"{HEAD}{'#' * 2_000_000}")
+    assert large.returncode == 2
+    assert "/dev/stdin has more than 1.0 MB; a specification has at most 1.0 MB." in large.stderr
+
+
 @pytest.mark.parametrize("kind", ["deep", "FIFO", "large"])
 def test_the_specification_of_a_cluster_that_cannot_be_read_any_more(tmp_path: Path, kind: str) -> None:
     set_up(tmp_path, {"workers": 1, "services": ["citus"]})
