@@ -13,20 +13,21 @@ def drift(wanted: Any, found: Any) -> tuple[str, ...]:
     Additions are no drift: another service, volume or network, one more label, variable, port or option. A service
     of this tool's own that is not wanted is: an older file names a worker that has left since.
     """
-    lines = list(_differences(wanted, found, ""))
-    here, there = _services(found), _services(wanted)
-    lines += [
-        f"services.{name} is not in cluster.yaml"
-        for name, service in here.items()
-        if name not in there and isinstance(service, Mapping) and _OURS in (service.get("labels") or {})
-    ]
-    return tuple(lines)
+    return (*_differences(wanted, found, ""), *_unwanted(wanted, found))
 
 
-def missing_services(wanted: Any, found: Any) -> tuple[str, ...]:
-    """Services that are wanted and not in the file."""
+def service_drift(wanted: Any, found: Any) -> tuple[str, ...]:
+    """As :func:`drift`, for the services alone: those that are missing, and those of ours that are not wanted."""
     here = _services(found)
-    return tuple(name for name in _services(wanted) if name not in here)
+    missing = (f"services.{name} is missing" for name in _services(wanted) if name not in here)
+    return (*missing, *_unwanted(wanted, found))
+
+
+def _unwanted(wanted: Any, found: Any) -> Iterator[str]:
+    there = _services(wanted)
+    for name, service in _services(found).items():
+        if name not in there and isinstance(service, Mapping) and _OURS in (service.get("labels") or {}):
+            yield f"services.{name} is not in cluster.yaml"
 
 
 def _services(document: Any) -> Mapping[str, Any]:

@@ -1,6 +1,6 @@
 """An existing generated directory, loaded: what every operation after the set-up starts from."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from shlex import quote
@@ -167,12 +167,15 @@ def compare_files(
     )
 
 
-def compose_drift(change: FileChange) -> tuple[str, ...]:
-    """Say what a docker-compose.yml lacks of the wanted one, or has changed in it; see :func:`drift`."""
+def compose_drift(change: FileChange, compare: Callable[[object, object], tuple[str, ...]] = drift) -> tuple[str, ...]:
+    """Say what a docker-compose.yml lacks of the wanted one, or has changed in it; see :func:`drift`.
+
+    A file that cannot be read as YAML is one line, whatever ``compare`` would look for.
+    """
     if change.old is None or change.wanted is None or change.old == change.wanted.content:
         return ()
     try:
         found = load_yaml(change.old.decode(), COMPOSE_FILE)
     except (SpecError, UnicodeDecodeError) as error:
         return (error.message if isinstance(error, SpecError) else f"{COMPOSE_FILE} is not UTF-8 text",)
-    return drift(load_yaml(change.wanted.content.decode(), COMPOSE_FILE), found)
+    return compare(load_yaml(change.wanted.content.decode(), COMPOSE_FILE), found)

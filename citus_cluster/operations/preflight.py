@@ -9,6 +9,8 @@ from shutil import disk_usage
 from typing import Any
 
 from citus_cluster.errors import CitusClusterError, EngineUnavailableError, PreflightError
+from citus_cluster.model.changes import FileChange, digest
+from citus_cluster.model.compose_drift import service_drift
 from citus_cluster.model.log_space import LogSpace, describe, log_space, needed_mb
 from citus_cluster.model.names import directory_problem
 from citus_cluster.model.topology import Topology, port_flag
@@ -94,7 +96,7 @@ def compose_of(directory: Directory) -> Compose:
 async def preflight(directory: Directory) -> Preflight:
     """Examine this machine, its engine and the directory, all at the same time; changes nothing."""
     about_files, (engine, about_engine), (services, about_compose) = await asyncio.gather(
-        in_thread(lambda: [*_file_findings(directory), *_stale_findings(directory)]),
+        in_thread(lambda: [*_file_findings(directory), *stale_findings(directory)]),
         _find_engine(),
         _find_compose(directory),
     )
@@ -333,7 +335,7 @@ def _file_findings(directory: Directory) -> Iterator[Finding]:
         )
 
 
-def _stale_findings(directory: Directory) -> Iterator[Finding]:
+def stale_findings(directory: Directory) -> Iterator[Finding]:
     """Compare the files with what cluster.yaml asks for now."""
     root, topology = directory.root, directory.topology
     made = secrets.prepare(root, given_password=None, services=directory.spec.wanted)
@@ -342,19 +344,38 @@ def _stale_findings(directory: Directory) -> Iterator[Finding]:
     edited = next((change for change in stale if change.path == COMPOSE_FILE and change.edited), None)
     if edited and (lines := compose_drift(edited)):
         stale.remove(edited)
-        yield _error(
-            "compose-conflict",
-            f"{COMPOSE_FILE} does not match cluster.yaml, and setup did not write it: {_some(lines, '; ')}.",
-            "Was an older copy restored, or was it edited? Show the difference: python setup_citus_cluster.py --force "
-            "--dry-run. Then write it again with --force, which keeps the old file as .bak. Put your own services and "
-            "values into docker-compose.override.yml.",
-        )
+        yield _edited_compose_finding(edited, lines, directory.manifest.files)
     if stale:
         yield _warning(
             "files-differ",
             f"Generated files are not what cluster.yaml asks for: {_some([change.path for change in stale])}.",
             "Look at it with setup_citus_cluster.py --dry-run, then write them with --yes.",
         )
+
+
+def _edited_compose_finding(edited: FileChange, lines: Sequence[str], recorded: Mapping[str, Sequence[str]]) -> Finding:
+    """Judge an edited docker-compose.yml that differs from the wanted one in ``lines``.
+
+    Where setup has written the wanted file already, the edit is what differs. Otherwise a newer version of this tool,
+    or a change of cluster.yaml, wants another file now: no mistake of the user's, as long as the services fit.
+    """
+    last = next(iter(recorded.get(COMPOSE_FILE, ())), None)
+    written = edited.wanted is not None and digest(edited.wanted.content) == last
+    if written or compose_drift(edited, service_drift):
+        return _error(
+            "compose-conflict",
+            f"{COMPOSE_FILE} does not match cluster.yaml, and setup did not write it: {_some(lines, '; ')}.",
+            "Was an older copy restored, or was it edited? Show the difference: python setup_citus_cluster.py --force "
+            "--dry-run. Then write it again with --force, which keeps the old file as .bak. Put your own services and "
+            "values into docker-compose.override.yml.",
+        )
+    return _warning(
+        "files-differ",
+        f"{COMPOSE_FILE} was edited, and setup would now write another one: {_some(lines, '; ')}.",
+        "The cluster runs with the file as it is. Show the difference: python setup_citus_cluster.py --force "
+        "--dry-run. To take the changes over, move your own services and values into docker-compose.override.yml, then "
+        "write the file with --force, which keeps the old one as .bak.",
+    )
 
 
 def service_findings(wanted: Sequence[str], services: Mapping[str, Mapping[str, Any]]) -> Iterator[Finding]:

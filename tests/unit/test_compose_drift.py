@@ -1,5 +1,6 @@
 """What a user may add to docker-compose.yml, and what sets an older or damaged file apart from the wanted one."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -8,8 +9,10 @@ import yaml
 from setup_support import plan, set_up
 
 from citus_cluster.errors import EditedFileError
+from citus_cluster.model.changes import digest
 from citus_cluster.model.compose_drift import drift
-from citus_cluster.operations.preflight import service_findings
+from citus_cluster.operations.directory import load
+from citus_cluster.operations.preflight import Severity, service_findings, stale_findings
 
 LABELS = {"io.citus-cluster.cluster": "citus"}
 WANTED = {
@@ -85,3 +88,30 @@ def test_files_that_lack_a_wanted_service_forbid_the_start() -> None:
     (finding,) = service_findings(["citus-coordinator", "citus-worker1"], {"citus-coordinator": {}})
     assert finding.id == "service-missing" and "citus-worker1" in finding.message
     assert not [*service_findings(["citus-coordinator"], {"citus-coordinator": {}, "mine": {}})]
+
+
+@pytest.mark.parametrize(
+    ("upgraded", "lost_service", "severity"),
+    [(True, False, Severity.WARNING), (True, True, Severity.ERROR), (False, False, Severity.ERROR)],
+)
+def test_an_edited_file_of_an_earlier_version_starts_unless_its_services_differ(
+    tmp_path: Path, upgraded: bool, lost_service: bool, severity: Severity
+) -> None:
+    """The templates of an earlier version had no ``logging``, and the user added to the file that they gave."""
+    set_up(tmp_path, {"workers": 2})
+    path = tmp_path / "docker-compose.yml"
+    document = yaml.safe_load(path.read_text())
+    for service in document["services"].values():
+        del service["logging"]
+    earlier = yaml.safe_dump(document, sort_keys=False)
+    document["services"]["mine"] = {"image": "mine:1"}
+    if lost_service:
+        del document["services"]["citus-worker2"]
+    path.write_text(yaml.safe_dump(document, sort_keys=False))
+    directory = load(tmp_path)
+    if upgraded:
+        recorded = {**directory.manifest.files, path.name: (digest(earlier.encode()),)}
+        directory = replace(directory, manifest=replace(directory.manifest, files=recorded))
+    (finding,) = stale_findings(directory)
+    assert finding.severity is severity
+    assert "logging is missing" in finding.message and "setup_citus_cluster.py --force --dry-run" in finding.hint
