@@ -24,10 +24,17 @@ export PGPASSWORD PGCONNECT_TIMEOUT=4 PGOPTIONS='-c statement_timeout=3s -c sear
 # like a crash to the server, which then restarts.
 answer=$(timeout 8 psql -X -h 127.0.0.1 -U "$POSTGRES_USER" -d "$POSTGRES_DB" -Atq <<'SQL'
 SELECT pg_is_in_recovery(),
-       current_setting('synchronous_standby_names') <> '' AND current_setting('synchronous_commit') NOT IN ('off', 'local');
+       current_setting('synchronous_standby_names') <> ''
+       AND current_setting('synchronous_commit') NOT IN ('off', 'local')
+       -- A role or database with a value of its own; it is kept as it was written: OFF, false, 0.
+       AND NOT EXISTS (
+           SELECT FROM pg_db_role_setting, unnest(setconfig) AS setting
+           WHERE lower(setting) ~ '^synchronous_commit='
+             AND lower(setting) !~ '=(on|remote_write|remote_apply)$');
 SQL
 ) || exit 1
-# For a promotion after a crash: were commits waiting for the standby when this server was last seen?
+# For a promotion after a crash: were commits of all roles, in all databases, waiting for the standby when this server
+# was last seen?
 if [ "$answer" = 'f|t' ]; then touch "$roles/synchronous-$1"; else rm -f "$roles/synchronous-$1"; fi
 [ "${answer%|*}" = t ] && exit 0
 primary=$(cat $roles/primary)

@@ -134,11 +134,7 @@ def notes(seen: SeenServer, old: SeenServer, proof: Proof) -> Iterator[str]:
 def _note_on_crash(seen: SeenServer, old: SeenServer, proof: Proof) -> str:
     ended = f"{old.service} was not shut down in good order"
     if proof.unconfirmed and proof.remainder:
-        return (
-            f"{ended}. The last {_count(proof.remainder.transactions)} in its log did not reach {seen.service}: "
-            f"replication was synchronous, so no client was told that they were committed (except sessions that had "
-            f"set synchronous_commit to local or off)."
-        )
+        return f"{ended}. {_dropped(seen.service, proof.remainder)}."
     if proof.nothing_lost:
         return f"{ended}, but its log shows that {seen.service} has every transaction that it committed."
     if proof.remainder:
@@ -151,6 +147,23 @@ def _note_on_crash(seen: SeenServer, old: SeenServer, proof: Proof) -> str:
     return (
         f"{old.service} does not answer, and its data cannot be read: what it committed last may be missing on "
         f"{seen.service}."
+    )
+
+
+def completeness(target: str, old: str, proof: Proof) -> str:
+    """Say why nothing that ``old`` acknowledged is missing on ``target``, where :attr:`Proof.nothing_lost`."""
+    if proof.remainder is None or proof.remainder.nothing:
+        return f"{target} has everything that {old} has written"
+    return f"{target} has everything that {old} has acknowledged. {_dropped(target, proof.remainder)}"
+
+
+def _dropped(target: str, beyond: Remainder) -> str:
+    one = beyond.transactions == 1
+    return (
+        f"The last {_count(beyond.transactions)} in its log did not reach {target} and {'is' if one else 'are'} "
+        "dropped. Commits waited for the replica, by the server's settings and those of every role and database, so no "
+        f"client was told that {'it was' if one else 'they were'} committed, except a session that had set "
+        "synchronous_commit to local or off itself"
     )
 
 

@@ -23,7 +23,15 @@ from citus_cluster.model.replication import (
     refusal_to_promote,
 )
 from citus_cluster.operations.directory import Directory
-from citus_cluster.operations.pg14_losses import HARMLESS, Proof, loss_by_proof, losses, notes, prove_at_rest
+from citus_cluster.operations.pg14_losses import (
+    HARMLESS,
+    Proof,
+    completeness,
+    loss_by_proof,
+    losses,
+    notes,
+    prove_at_rest,
+)
 from citus_cluster.operations.pg14_pair import ask
 from citus_cluster.operations.pg14_status import find_container, require_server, status
 from citus_cluster.runtime import pg14
@@ -286,7 +294,7 @@ async def _missing(
             directory, engine, stopped, seen, lambda: _ask_target(plan), within_s=max(0.0, deadline - time.monotonic())
         )
         if proof.nothing_lost:
-            emit(Event("promote:complete", EventKind.DONE, f"{plan.target} has everything that {plan.old} has written"))
+            emit(Event("promote:complete", EventKind.DONE, completeness(plan.target, plan.old, proof)))
             return ()
         # The end of a log that was shut down in good order is on its way, or the target is starting.
         if not (proof.clean or seen.facts is None) or time.monotonic() > deadline:
