@@ -35,7 +35,7 @@ async def look(conn: Connection, name: str, worker: NodeAddress) -> Departure:
         known = await citus_nodes.read_registry(conn)
         node = known.find(worker)
         others = [one for one in known.nodes if one != node]
-        silence, identifier = await _identify(conn, worker)
+        silence, identifier = await _identify(conn, worker, registered=node is not None)
         held = await citus_leaving.held_placements(conn, node.group_id) if node else ()
         return Departure(
             name=name,
@@ -54,10 +54,10 @@ async def look(conn: Connection, name: str, worker: NodeAddress) -> Departure:
         )
 
 
-async def _identify(conn: Connection, worker: NodeAddress) -> tuple[str | None, str | None]:
+async def _identify(conn: Connection, worker: NodeAddress, *, registered: bool) -> tuple[str | None, str | None]:
     """Why the worker does not answer, and the system identifier of one that does."""
     try:
-        return None, (await citus_probe.identity(conn, worker)).system_identifier
+        return None, (await citus_probe.identity(conn, worker, registered=registered)).system_identifier
     except citus_probe.ProbeUnavailableError:
         return None, None
     except UnreachableError as error:
@@ -68,7 +68,11 @@ async def _identify(conn: Connection, worker: NodeAddress) -> tuple[str | None, 
 
 async def _find_twin(conn: Connection, registry: Registry, identifier: str) -> NodeAddress | None:
     for node in registry.nodes:
-        if not node.is_coordinator and node.is_active and (await _identify(conn, node.address))[1] == identifier:
+        if (
+            not node.is_coordinator
+            and node.is_active
+            and (await _identify(conn, node.address, registered=True))[1] == identifier
+        ):
             return node.address
     return None
 

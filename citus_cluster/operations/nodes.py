@@ -205,7 +205,7 @@ async def _membership(
     What a worker keeps of a membership outlives its removal, so it is compared with the servers it names.
     """
     twin = possible_twin(worker, registry)
-    if twin and await _system_identifier(conn, twin) == worker.system_identifier:
+    if twin and await _system_identifier(conn, twin, registered=True) == worker.system_identifier:
         return f"it is registered already, as {twin}"
     foreign = foreign_coordinator(worker, coordinator)
     if foreign is None or await _system_identifier(conn, foreign) == own.system_identifier:
@@ -216,9 +216,9 @@ async def _membership(
     )
 
 
-async def _system_identifier(conn: Connection, node: NodeAddress) -> str | None:
+async def _system_identifier(conn: Connection, node: NodeAddress, *, registered: bool = False) -> str | None:
     try:
-        return (await citus_probe.identity(conn, node)).system_identifier
+        return (await citus_probe.identity(conn, node, registered=registered)).system_identifier
     except UnreachableError:
         return None
 
@@ -404,7 +404,7 @@ async def _wait_until_answering(conn: Connection, worker: NodeAddress, emit: Emi
 
     async def check() -> None:
         try:
-            await citus_probe.identity(conn, worker)
+            await citus_probe.identity(conn, worker, registered=True)
         except citus_probe.ProbeUnavailableError:
             await _check_roughly(conn, worker)
 

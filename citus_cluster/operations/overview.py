@@ -8,7 +8,6 @@ from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence, Se
 import psycopg
 
 from citus_cluster.errors import CitusClusterError
-from citus_cluster.model.companion_status import timed_out
 from citus_cluster.model.losses import Loss
 from citus_cluster.model.overview import NodeOverview, Overview, TableOverview
 from citus_cluster.model.registration import RegisteredNode
@@ -20,7 +19,6 @@ from citus_cluster.runtime.postgres import Connection, describe, translated
 
 BUDGET_S = 15.0
 """After this long no further node is asked; those left are unknown."""
-_AGAIN_TIMEOUT_S = 1.5 * citus_probe.ANSWER_TIMEOUT_S
 AT_ONCE = 4
 """Nodes that are asked at the same time, each over a session of its own: sizes of thousands of shards take time."""
 
@@ -102,24 +100,19 @@ async def _ask_all(
 async def _answer(
     conn: Connection, node: RegisteredNode, placements: list[Placement], deadline: float
 ) -> NodeAnswer | str:
-    """What the node says, or why it says nothing: one time-out may be that of a busy machine, so it is asked again."""
+    """What the node says, or why it says nothing."""
     if time.monotonic() >= deadline:
         return "not asked: other nodes took too long to answer"
-    answer = await _ask_once(conn, node, placements, citus_probe.ANSWER_TIMEOUT_S)
-    if isinstance(answer, str) and timed_out(answer):
-        answer = await _ask_once(conn, node, placements, _AGAIN_TIMEOUT_S)
-    return answer
 
+    def ask(timeout_s: float) -> Awaitable[NodeAnswer]:
+        return citus_tables.ask_node(conn, node, placements, timeout_s=timeout_s)
 
-async def _ask_once(
-    conn: Connection, node: RegisteredNode, placements: list[Placement], timeout_s: float
-) -> NodeAnswer | str:
     try:
-        return await citus_tables.ask_node(conn, node, placements, timeout_s=timeout_s)
+        return await citus_probe.ask_patiently(ask)
     except CitusClusterError as error:
         return error.message
     except psycopg.errors.QueryCanceled:
-        return f"{node.address} did not answer within {timeout_s:g} s"
+        return f"{node.address} did not answer within {citus_probe.AGAIN_TIMEOUT_S:g} s"
     except psycopg.Error as error:
         if conn.closed:
             raise

@@ -6,8 +6,8 @@ dblink, declared for one transaction that is rolled back: nothing is installed a
 """
 
 import json
-from collections.abc import Iterable, Mapping
-from typing import cast
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from typing import TypeVar, cast
 
 import psycopg
 from psycopg.conninfo import make_conninfo
@@ -19,16 +19,19 @@ from citus_cluster.errors import (
     UnreachableError,
     WorkerUnreachableError,
 )
+from citus_cluster.model.companion_status import timed_out
 from citus_cluster.model.nodes import NodeAddress
 from citus_cluster.model.registration import NodeIdentity, RegisteredNode
-from citus_cluster.runtime.libpq import PROVEN
+from citus_cluster.runtime.libpq import NOT_IN_CLEAR, PROVEN
 from citus_cluster.runtime.postgres import Connection, bounded, describe, gives_password_away, set_local, tidy
 
 CONNECT_TIMEOUT_S = 3
 """For libpq; from PostgreSQL 16 on, dblink ignores it, and the time of the answer is what bounds."""
 REQUIRE_AUTH_SINCE = 160000
 """PostgreSQL whose libpq can be told how a server must log us in."""
+T = TypeVar("T")
 ANSWER_TIMEOUT_S = 4.0
+AGAIN_TIMEOUT_S = 1.5 * ANSWER_TIMEOUT_S
 REACH_TIMEOUT_S = 8.0
 
 SILENT = {
@@ -83,14 +86,38 @@ class ProbeUnavailableError(CitusClusterError):
     """The coordinator's image lacks the library of dblink."""
 
 
+async def ask_patiently(question: Callable[[float], Awaitable[T]]) -> T:
+    """Await a question, which takes its time-out in seconds, and once more with more time if it gets no answer in time.
+
+    A single time-out may be that of a busy machine; a refusal counts at once. Errors are those of ``question``.
+    """
+    try:
+        return await question(ANSWER_TIMEOUT_S)
+    except psycopg.errors.QueryCanceled:
+        pass
+    except WorkerUnreachableError as error:
+        if not timed_out(error.message):
+            raise
+    return await question(AGAIN_TIMEOUT_S)
+
+
 async def ask(
-    conn: Connection, node: NodeAddress, question: str, *, timeout_s: float = ANSWER_TIMEOUT_S
+    conn: Connection,
+    node: NodeAddress,
+    question: str,
+    *,
+    timeout_s: float = ANSWER_TIMEOUT_S,
+    registered: bool = False,
 ) -> Mapping[str, object]:
     """Have the coordinator ask ``node`` a query that returns one JSON document, with bounded patience.
 
-    Raises AuthenticationError, WorkerUnreachableError, ProbeUnavailableError.
+    A server that is not ``registered`` must prove that it knows the password. Raises AuthenticationError,
+    WorkerUnreachableError, ProbeUnavailableError.
     """
-    parameters = {"target": _target(conn, node, timeout_s), "question": question}
+    parameters = {
+        "target": _target(conn, node, timeout_s, require_auth=NOT_IN_CLEAR if registered else PROVEN),
+        "question": question,
+    }
     document = await _run(conn, node, _ASK, parameters, timeout_s)
     return cast("Mapping[str, object]", json.loads(str(document)))
 
@@ -100,7 +127,7 @@ async def ask_node(
 ) -> Mapping[str, object]:
     """As :func:`ask`, for any node of the cluster: the coordinator answers by itself."""
     if not (node.is_coordinator and node.role == "primary"):
-        return await ask(conn, node.address, question, timeout_s=timeout_s)
+        return await ask(conn, node.address, question, timeout_s=timeout_s, registered=True)
     async with bounded(conn, timeout_s, rollback=True):
         row = await (await conn.execute(question.encode())).fetchone()
     return cast("Mapping[str, object]", row[0] if row else {})
@@ -163,11 +190,11 @@ async def own_identity(conn: Connection) -> NodeIdentity:
     return NodeIdentity.from_json(document)
 
 
-async def identity(conn: Connection, node: NodeAddress) -> NodeIdentity:
-    """Identity of another server, asked by the coordinator; errors as in :func:`ask`."""
-    document = dict(await ask(conn, node, _IDENTITY))
+async def identity(conn: Connection, node: NodeAddress, *, registered: bool = False) -> NodeIdentity:
+    """Identity of another server, asked by the coordinator; arguments and errors as in :func:`ask`."""
+    document = dict(await ask(conn, node, _IDENTITY, registered=registered))
     if document["extension_version"] is not None:
-        document |= await ask(conn, node, _CITUS)
+        document |= await ask(conn, node, _CITUS, registered=registered)
     return NodeIdentity.from_json(document)
 
 
@@ -188,10 +215,17 @@ async def coordinator_reaches(conn: Connection, node: NodeAddress) -> bool:
     return bool(row and row[0])
 
 
-def _target(conn: Connection, node: NodeAddress, answer_s: float, **settings: str) -> str:
+def _target(
+    conn: Connection, node: NodeAddress, answer_s: float, *, require_auth: str = PROVEN, **settings: str
+) -> str:
+    """Connection string for the coordinator's libpq.
+
+    Citus itself connects to a node that is registered by the rule of ``PGREQUIREAUTH``; a cluster that somebody else
+    made may have ``trust`` or ``cert`` among its nodes. A candidate, and whoever is sent passwords, must prove more.
+    """
     options = {"statement_timeout": str(round(answer_s * 1000)), "search_path": "pg_catalog", **settings}
     # An older library refuses a parameter that it does not know; no server has one that is older than itself.
-    proven = {"require_auth": PROVEN} if conn.info.server_version >= REQUIRE_AUTH_SINCE else {}
+    proven = {"require_auth": require_auth} if conn.info.server_version >= REQUIRE_AUTH_SINCE else {}
     return make_conninfo(
         **proven,
         host=node.host,

@@ -154,7 +154,7 @@ async def copying(conn: Connection, coordinator: NodeAddress) -> tuple[Copying, 
     Asked in a session of its own, since ``get_rebalance_progress()`` connects to workers, and one that
     vanishes meanwhile would hold the session for minutes.
     """
-    rows = cast("list[list[Any]]", await citus_probe.ask(conn, coordinator, _COPYING))
+    rows = cast("list[list[Any]]", await citus_probe.ask(conn, coordinator, _COPYING, registered=True))
     return tuple(
         Copying(row[0], NodeAddress(row[1], row[2]), NodeAddress(row[3], row[4]), row[5], row[6]) for row in rows
     )

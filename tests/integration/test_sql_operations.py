@@ -5,6 +5,7 @@ import re
 import time
 from typing import Any, LiteralString
 
+import psycopg
 import pytest
 from psycopg.errors import QueryCanceled
 from setup_support import ROOT
@@ -12,13 +13,15 @@ from sql_servers import COORDINATOR, FOURTH, WORKERS, Recorder, Servers, on, reg
 
 from citus_cluster.errors import RebalanceError, UnreachableError, UsageError, VerificationError
 from citus_cluster.model.events import Emit, Event, EventKind, ignore
+from citus_cluster.model.nodes import NodeAddress
 from citus_cluster.model.rebalance import JobState, RebalanceOptions, RebalanceStatus, TransferMode
 from citus_cluster.operations import rebalance, rebalance_watch
 from citus_cluster.operations.losses import confirmed_loss
+from citus_cluster.operations.node_checks import troubles
 from citus_cluster.operations.nodes import add_worker, reconcile
 from citus_cluster.operations.overview import overview
 from citus_cluster.operations.verify import verify
-from citus_cluster.runtime import citus_tables
+from citus_cluster.runtime import citus_probe, citus_tables
 from citus_cluster.runtime.citus_nodes import read_registry
 from citus_cluster.runtime.citus_tables import Presence
 from citus_cluster.runtime.postgres import Connection, bounded, bounded_rows, translated
@@ -46,6 +49,39 @@ def distribute(cluster: Servers, *, key: str = "PRIMARY KEY", rows: int = 20000)
 
 def checksum(cluster: Servers) -> list[tuple[object, ...]]:
     return cluster.sql(COORDINATOR.host, "SELECT count(*), sum(id), sum(length(payload)) FROM orders")
+
+
+# --- health ---
+
+
+def test_a_node_that_timed_out_is_asked_once_more_before_it_is_unwell(
+    cluster: Servers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A lock stands for a busy machine: the node answers as soon as it is asked for the second time."""
+    register(cluster, FIRST)
+    info = cluster.info(FIRST.host)
+    asked: list[NodeAddress] = []
+    ask = citus_probe.ask
+
+    async def look(conn: Connection) -> tuple[str, ...]:
+        nodes = (await read_registry(conn)).nodes
+        return await troubles(conn, [node for node in nodes if node.address == FIRST])
+
+    with psycopg.connect(info.dsn(masked=False)) as holder:
+
+        async def ask_and_release(conn: Connection, node: NodeAddress, *args: Any, **options: Any) -> Any:
+            asked.append(node)
+            if len(asked) == 2:
+                holder.rollback()
+            return await ask(conn, node, *args, **options)
+
+        monkeypatch.setattr(citus_probe, "ask", ask_and_release)
+        holder.execute("LOCK TABLE pg_dist_node IN ACCESS EXCLUSIVE MODE")
+        assert on(cluster, look) == ()
+        assert asked == [FIRST, FIRST]
+        holder.execute("LOCK TABLE pg_dist_node IN ACCESS EXCLUSIVE MODE")
+        (trouble,) = on(cluster, look)
+        assert "did not answer within" in trouble
 
 
 # --- verify ---

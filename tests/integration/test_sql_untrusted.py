@@ -5,16 +5,20 @@ import json
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import psycopg
 import pytest
 from fake_servers import MD5, PASSWORD_IN_CLEAR, TRUST, fake_postgres
 from hostile_environment import HOSTILE, ONLY_VARIABLES
 from setup_support import ROOT
-from sql_servers import COORDINATOR, FOURTH, NASTY_PASSWORD, WORKERS, Servers, encryption_of, register
+from sql_servers import COORDINATOR, FOURTH, NASTY_PASSWORD, WORKERS, Servers, encryption_of, on, register
 
 from citus_cluster.model.nodes import Outcome
+from citus_cluster.operations.leaving import registry
+from citus_cluster.operations.node_checks import troubles
 
 pytestmark = [pytest.mark.cluster, pytest.mark.usefixtures("only_newest")]
 
@@ -61,6 +65,47 @@ def test_citus_itself_tells_nobody_the_password(cluster: Servers, method: int, t
         assert cluster.sql(COORDINATOR.host, question) == [(False,)]
     assert thief.greetings
     assert thief.loot == b""
+
+
+def log_in_by(cluster: Servers, worker: str, method: str) -> None:
+    """Let a server take any client with this method, and wait until it does."""
+    rules = f"host all all all {method}\\nlocal all all trust\\n"
+    path = cluster.sql(worker, "SHOW hba_file")[0][0]
+    status, output = cluster.containers[worker].exec_run(["sh", "-c", f"printf '{rules}' > {path}"])
+    assert status == 0, output
+    cluster.sql(worker, "SELECT pg_reload_conf()")
+    deadline = time.monotonic() + 30
+    while trusts(cluster, worker) != (method == "trust"):
+        assert time.monotonic() < deadline, f"{worker} has not read {path}"
+        time.sleep(0.1)
+
+
+def trusts(cluster: Servers, worker: str) -> bool:
+    info = cluster.info(worker)
+    try:
+        with psycopg.connect(host=info.host, port=info.port, user=info.user, dbname=info.database, password="wrong"):
+            return True
+    except psycopg.OperationalError:
+        return False
+
+
+def test_a_registered_node_may_trust_its_network_and_a_new_one_may_not(cluster: Servers) -> None:
+    """A cluster that somebody else made may have ``trust`` or ``cert`` among its nodes."""
+    first, second = WORKERS[:2]
+    register(cluster, first)
+    for worker in (first, second):
+        log_in_by(cluster, worker.host, "trust")
+    try:
+        planned = run(cluster, "-m", "citus_cluster", "rebalance", "plan")
+        assert planned.returncode == 0, planned.stderr
+        looked = on(cluster, registry)
+        assert on(cluster, lambda conn: troubles(conn, looked.nodes)) == ()
+        refused = run(cluster, str(ROOT / "add_worker.py"), f"--host={second.host}")
+        assert refused.returncode == 1, refused.stderr
+        assert "was not sent the password" in refused.stderr
+    finally:
+        for worker in (first, second):
+            log_in_by(cluster, worker.host, "scram-sha-256")
 
 
 NAME = "x\x1b]52;c;aGk=\x07\u009b31m\u202e\n✓ well [red]r[/]"
