@@ -29,38 +29,54 @@ _REFERENCE_TABLES = "SELECT logicalrelid FROM pg_dist_partition WHERE repmodel =
 _FOREIGN = f"""
 , {_TABLES}, copied AS (
     SELECT oid, rolsuper FROM tables WHERE NOT by_owner AND oid IN (SELECT logicalrelid FROM moving)
+), parts AS (
+    SELECT copied.oid AS relation, rolsuper, format('check constraint %%I', conname) AS what, conbin::text AS tree,
+           pg_constraint.tableoid AS class, pg_constraint.oid AS object
+    FROM copied JOIN pg_constraint ON conrelid = copied.oid WHERE conbin IS NOT NULL
+    UNION ALL
+    SELECT copied.oid, rolsuper, format('generated column %%I', attname), adbin::text, pg_attrdef.tableoid,
+           pg_attrdef.oid
+    FROM copied JOIN pg_attrdef ON adrelid = copied.oid
+    JOIN pg_attribute ON attrelid = adrelid AND attnum = adnum WHERE attgenerated <> ''
+    UNION ALL
+    -- Indexes are built as the owner.
+    SELECT copied.oid, rolsuper, format('index %%s', indexrelid::regclass), concat(indexprs::text, indpred::text),
+           'pg_class'::regclass, indexrelid
+    FROM copied JOIN pg_index ON indrelid = copied.oid WHERE rolsuper AND (indexprs IS NOT NULL OR indpred IS NOT NULL)
+    UNION ALL
+    SELECT copied.oid, rolsuper, format('condition of trigger %%I', tgname), tgqual::text, pg_trigger.tableoid,
+           pg_trigger.oid
+    FROM copied JOIN pg_trigger ON tgrelid = copied.oid WHERE tgqual IS NOT NULL
 ), used AS (
-    SELECT copied.oid AS relation, rolsuper, atttypid AS type
+    SELECT copied.oid AS relation, rolsuper, 'a column' AS by, atttypid AS type
     FROM copied JOIN pg_attribute ON attrelid = copied.oid WHERE attnum > 0 AND NOT attisdropped
     UNION
-    SELECT relation, rolsuper, part.type
+    -- A cast to a domain runs its checks, and names no function. Types that are built in run no code of roles.
+    SELECT relation, rolsuper, 'an expression', refobjid
+    FROM parts JOIN pg_depend ON classid = class AND objid = object WHERE refclassid = 'pg_type'::regclass
+    UNION
+    SELECT relation, rolsuper, by, part.type
     FROM used JOIN pg_type ON pg_type.oid = used.type CROSS JOIN LATERAL (
         SELECT typbasetype WHERE typbasetype <> 0
         UNION ALL SELECT typelem WHERE typelem <> 0
         UNION ALL SELECT rngsubtype FROM pg_range WHERE rngtypid = pg_type.oid
         UNION ALL SELECT rngtypid FROM pg_range WHERE rngmultitypid = pg_type.oid
         UNION ALL SELECT atttypid FROM pg_attribute WHERE typrelid <> 0 AND attrelid = typrelid AND attnum > 0
-            AND NOT attisdropped) AS part(type)
+            AND NOT attisdropped
+        UNION ALL SELECT refobjid FROM pg_constraint JOIN pg_depend ON classid = pg_constraint.tableoid
+            AND objid = pg_constraint.oid WHERE contypid = pg_type.oid AND refclassid = 'pg_type'::regclass
+        ) AS part(type)
 ), expressions AS (
-    SELECT copied.oid AS relation, rolsuper, format('check constraint %%I', conname) AS what, conbin::text AS tree
-    FROM copied JOIN pg_constraint ON conrelid = copied.oid WHERE conbin IS NOT NULL
+    SELECT relation, rolsuper, what, tree FROM parts
     UNION ALL
     SELECT relation, rolsuper, format('check constraint %%I of domain %%s', conname, type::regtype), conbin::text
     FROM used JOIN pg_constraint ON contypid = type WHERE conbin IS NOT NULL
-    UNION ALL
-    SELECT copied.oid, rolsuper, format('generated column %%I', attname), adbin::text
-    FROM copied JOIN pg_attrdef ON adrelid = copied.oid
-    JOIN pg_attribute ON attrelid = adrelid AND attnum = adnum WHERE attgenerated <> ''
-    UNION ALL
-    -- Indexes are built as the owner.
-    SELECT copied.oid, rolsuper, format('index %%s', indexrelid::regclass), concat(indexprs::text, indpred::text)
-    FROM copied JOIN pg_index ON indrelid = copied.oid WHERE rolsuper AND (indexprs IS NOT NULL OR indpred IS NOT NULL)
 ), calls AS (
     -- Not by pg_depend, which leaves out what is built in, such as functions that run SQL.
     SELECT relation, rolsuper, what, found[1]::oid AS function
     FROM expressions CROSS JOIN LATERAL regexp_matches(tree, ':(?:op)?funcid (\\d+)', 'g') AS matches(found)
     UNION
-    SELECT relation, rolsuper, format('column type %%s', type::regtype), unnest(ARRAY[rngcanonical, rngsubdiff]::oid[])
+    SELECT relation, rolsuper, format('type %%s', type::regtype), unnest(ARRAY[rngcanonical, rngsubdiff]::oid[])
     FROM used JOIN pg_range ON rngtypid = type
     UNION
     SELECT copied.oid, true, format('trigger %%I', tgname), tgfoid
@@ -72,7 +88,7 @@ FROM calls JOIN pg_proc ON pg_proc.oid = function JOIN pg_roles AS owner ON owne
 -- Who owns the table has chosen among all functions, and a volatile one does what its caller may.
 WHERE NOT owner.rolsuper OR NOT calls.rolsuper AND (provolatile = 'v' OR provolatile = 's' AND proname ~ '_to_xml')
 UNION
-SELECT relation::regclass::text, 'a column', format('type %%s', type::regtype), owner.rolname::text
+SELECT relation::regclass::text, by, format('type %%s', type::regtype), owner.rolname::text
 FROM used JOIN pg_type ON pg_type.oid = type JOIN pg_roles AS owner ON owner.oid = typowner
 WHERE used.rolsuper AND NOT owner.rolsuper AND typtype IN ('d', 'c', 'r')
 ORDER BY 1, 2, 3

@@ -121,6 +121,17 @@ def test_everything_that_a_copy_runs_is_found(cluster: Servers, home: Home) -> N
         "CREATE FUNCTION twice(bigint) RETURNS bigint IMMUTABLE LANGUAGE sql AS 'SELECT $1 * 2'",
         "CREATE DOMAIN positive AS bigint CHECK (trap(VALUE))",
         "CREATE DOMAIN harmless AS bigint",
+        "CREATE DOMAIN later AS bigint",
+        "CREATE DOMAIN guarded AS bigint CHECK (trap(VALUE))",
+        "CREATE DOMAIN nested AS bigint CHECK (VALUE::guarded IS NOT NULL)",
+        "CREATE TYPE boxed AS (one positive)",
+        # Casts to domains, which no column has.
+        *distributed(
+            "casts",
+            "id bigint PRIMARY KEY, CHECK (id::nested IS NOT NULL), "
+            "CHECK (jsonb_populate_record(NULL::boxed, jsonb_build_object('one', id)) IS NOT NULL)",
+        ),
+        "ALTER TABLE casts FORCE ROW LEVEL SECURITY",
         # What is built in depends on nothing, and can run any statement.
         *distributed("queries", "id bigint PRIMARY KEY, CHECK (query_to_xml('SELECT 1', true, true, '') IS NOT NULL)"),
         "ALTER TABLE queries FORCE ROW LEVEL SECURITY",
@@ -137,18 +148,22 @@ def test_everything_that_a_copy_runs_is_found(cluster: Servers, home: Home) -> N
             "second", "id bigint PRIMARY KEY, many positive[], h harmless, CHECK (id > 0 AND now() > '2000-1-1')"
         ),
         "CREATE INDEX by_twice ON second (twice(id))",
+        "CREATE INDEX by_later ON second ((id::later)) WHERE id > 0",
     )
     on(cluster, lambda conn: add_worker(conn, None, THIRD, ignore, timeout_s=20, trust_functions=True))
     with pytest.raises(RebalanceError) as refused:
         on(cluster, lambda conn: rebalance.start(conn, RebalanceOptions(mode=TransferMode.BLOCK_WRITES), ignore))
     role = "which belongs to role app"
     assert refused.value.details == (
+        f"check constraint guarded_check of domain public.guarded of casts uses public.trap(bigint), {role}",
+        f"check constraint positive_check of domain public.positive of casts uses public.trap(bigint), {role}",
         f"generated column twofold of first uses public.twice(bigint), {role}",
         f"check constraint listed_id_check of listed uses public.trap(bigint), {role}",
         "check constraint queries_check of queries uses query_to_xml(text,boolean,boolean,text), "
         "which does whatever its caller may do",
         f"a column of second uses type public.harmless, {role}",
         f"a column of second uses type public.positive, {role}",
+        f"an expression of second uses type public.later, {role}",
         f"check constraint positive_check of domain public.positive of second uses public.trap(bigint), {role}",
         f"index public.by_twice of second uses public.twice(bigint), {role}",
     )
