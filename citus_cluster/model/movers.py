@@ -3,6 +3,8 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from citus_cluster.model.nodes import NodeAddress
+
 
 @dataclass(frozen=True)
 class ForeignCode:
@@ -39,10 +41,14 @@ TRUST_HINT = (
     "API) copies the shards anyway: whoever owns the functions can then become superuser on the nodes that get shards."
 )
 
-NEW_NODE_HINT = (
-    "Drop what is listed, or read the functions and give them to the superuser. nodes add --trust-functions "
-    "(trust_functions in the API) registers the worker anyway: whoever owns the functions can become superuser there."
-)
+
+def new_node_hint(worker: NodeAddress) -> str:
+    """Say what to do where a worker is not registered, since reference tables carry code of ordinary roles."""
+    return (
+        "Drop what is listed, or read the functions and give them to the superuser. citus-cluster nodes add --host "
+        f"{worker.host} --port {worker.port} --trust-functions (trust_functions in the API) registers the worker "
+        "anyway: whoever owns the functions can become superuser there."
+    )
 
 
 def missing_logins(owners: Sequence[Owner]) -> tuple[str, ...]:

@@ -53,11 +53,12 @@ class Outcome(StrEnum):
 
 @dataclass(frozen=True)
 class NodeResult:
-    """What came of one worker."""
+    """What came of one worker. ``needs_operator``: it is pending for something that does not change by itself."""
 
     address: NodeAddress
     outcome: Outcome
     reason: str | None = None
+    needs_operator: bool = False
 
     def as_dict(self) -> Mapping[str, object]:
         return {

@@ -15,13 +15,14 @@ from citus_cluster.errors import (
     CitusClusterError,
     LockedError,
     MismatchError,
+    NotRegisteredError,
     UnreachableError,
     UntrustedCodeError,
     UsageError,
     WorkerUnreachableError,
 )
 from citus_cluster.model.events import Emit, Event, EventKind
-from citus_cluster.model.movers import NEW_NODE_HINT
+from citus_cluster.model.movers import new_node_hint
 from citus_cluster.model.nodes import NodeAddress, NodeResult, Outcome
 from citus_cluster.model.registration import (
     NodeIdentity,
@@ -83,6 +84,31 @@ async def reconcile(
                 results.append(await _fulfil(conn, coordinator, wish, own, registry, deadline, wait_for_lock_s))
             _report(emit, results[-1])
         return tuple(results)
+
+
+async def register_all(
+    conn: Connection, coordinator: NodeAddress, desired: Sequence[NodeAddress], emit: Emit, *, deadline: float
+) -> tuple[NodeResult, ...]:
+    """Reconcile until no worker is pending, which may be starting still; errors as in :func:`reconcile`.
+
+    Raises NotRegisteredError at ``deadline``, in seconds of ``time.monotonic``, or as soon as waiting helps none of the
+    pending workers.
+    """
+    while True:
+        left_s = max(POLL_S, deadline - time.monotonic())
+        results = await reconcile(
+            conn, coordinator, desired, emit, timeout_s=left_s, wait_for_lock_s=min(WAIT_FOR_LOCK_S, left_s)
+        )
+        pending = [result for result in results if result.outcome is Outcome.PENDING]
+        if not pending:
+            return results
+        if time.monotonic() >= deadline or all(result.needs_operator for result in pending):
+            raise NotRegisteredError(
+                f"{len(pending)} of {len(desired)} workers could not be registered; the rest of the cluster works.",
+                details=[f"{result.address}: {result.reason}" for result in pending],
+                hint="Mend what each line says, then run citus-cluster up again: it resumes.",
+            )
+        await asyncio.sleep(0.5)
 
 
 def _settled(registry: Registry, coordinator: NodeAddress, desired: Sequence[NodeAddress]) -> bool:
@@ -165,7 +191,9 @@ async def _fulfil(
         return await _register(
             conn, wish, registry, timeout_s=max(POLL_S, remaining_s), wait_for_lock_s=wait_for_lock_s
         )
-    except (UnreachableError, MismatchError, LockedError, UntrustedCodeError) as error:
+    except UntrustedCodeError as error:
+        return NodeResult(wish.address, Outcome.PENDING, f"{error.message} {error.hint}", needs_operator=True)
+    except (UnreachableError, MismatchError, LockedError) as error:
         if conn.closed:
             raise
         return NodeResult(wish.address, Outcome.PENDING, error.message)
@@ -271,7 +299,7 @@ async def _refuse_untrusted(conn: Connection, worker: NodeAddress) -> None:
         raise UntrustedCodeError(
             f"{worker} was not registered: Citus copies reference tables to it as the superuser, which would run code "
             f"of ordinary roles: {'; '.join(found)}.",
-            hint=NEW_NODE_HINT,
+            hint=new_node_hint(worker),
             details=found,
         )
 

@@ -35,9 +35,9 @@ async def drop(
 ) -> tuple[str, ...]:
     """Drop a role that was made here, its rows on all nodes, and its password; what was done, in words.
 
-    Refused while it owns something, unless ``reassign`` gives that to the owner roles of its schemas, and while
-    sessions are open, unless ``disconnect`` ends them. Objects that may do more once they have another owner must be
-    ``named``. Raises RoleError, UsageError, WorkerUnreachableError.
+    Refused while it owns something, unless ``reassign`` gives that to the owner roles of its schemas, while sessions
+    are open, unless ``disconnect`` ends them, and while a background job has tasks of this role. Objects that may do
+    more once they have another owner must be ``named``. Raises RoleError, UsageError, WorkerUnreachableError.
     """
     refuse_names(home, name, (), None)
     done = Done(name, emit)
@@ -48,6 +48,7 @@ async def drop(
         if role is not None:
             record = await _refuse_foreign(conn, cluster, name)
             await _refuse_elsewhere(conn, name)
+            await citus_roles.refuse_tasks(conn, name)
             await _agreed(conn, cluster, record, reassign=reassign, named=named)
             await _refuse_sessions(conn, cluster, name, disconnect=disconnect)
             # Nobody gets in any more: a session could make what dropping would take along.

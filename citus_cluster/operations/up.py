@@ -11,7 +11,6 @@ from typing import Any
 from citus_cluster.errors import (
     AuthenticationError,
     CitusClusterError,
-    NotRegisteredError,
     ServiceFailedError,
     UnreachableError,
 )
@@ -29,7 +28,7 @@ from citus_cluster.operations.api_ready import ApiWait
 from citus_cluster.operations.directory import Directory
 from citus_cluster.operations.extension import Agree, agree_once, never, refuse_or_ask, update_extensions
 from citus_cluster.operations.images import get_images, late_companions
-from citus_cluster.operations.nodes import reconcile
+from citus_cluster.operations.nodes import register_all
 from citus_cluster.operations.preflight import (
     Finding,
     Preflight,
@@ -305,21 +304,7 @@ async def _register(
     """Register until no worker is pending; the admin API may be doing the same, which is fine."""
     desired = [worker.address for worker in directory.topology.workers]
     patience = min(deadline, time.monotonic() + _REGISTER_PATIENCE_S)
-    while True:
-        left_s = max(1.0, patience - time.monotonic())
-        results = await reconcile(
-            conn, coordinator.address, desired, emit, timeout_s=left_s, wait_for_lock_s=min(10.0, left_s)
-        )
-        pending = [result for result in results if result.outcome is Outcome.PENDING]
-        if not pending:
-            break
-        if time.monotonic() >= patience:
-            raise NotRegisteredError(
-                f"{len(pending)} of {len(desired)} workers could not be registered; the rest of the cluster works.",
-                details=[f"{result.address}: {result.reason}" for result in pending],
-                hint="Mend what each line says, then run citus-cluster up again: it resumes.",
-            )
-        await asyncio.sleep(0.5)
+    results = await register_all(conn, coordinator.address, desired, emit, deadline=patience)
     services = {worker.address: worker.service for worker in directory.topology.workers}
     for result in results:
         if result.outcome is Outcome.WITHDRAWN:

@@ -26,6 +26,17 @@ tables AS (
 """
 
 _REFERENCE_TABLES = "SELECT logicalrelid FROM pg_dist_partition WHERE repmodel = 't'"
+# Volatile only since each call gives another result: whoever calls them, they change nothing and read no data. Not
+# nextval, which advances any sequence as the superuser, and not pg_sleep.
+_HARMLESS = (
+    "clock_timestamp",
+    "gen_random_uuid",
+    "random",
+    "random_normal",
+    "timeofday",
+    "uuidv4",
+    "uuidv7",
+)
 _FOREIGN = f"""
 , {_TABLES}, copied AS (
     SELECT oid, rolsuper FROM tables WHERE NOT by_owner AND oid IN (SELECT logicalrelid FROM moving)
@@ -86,7 +97,10 @@ SELECT relation::regclass::text, what, function::regprocedure::text,
        CASE WHEN NOT owner.rolsuper THEN owner.rolname::text END
 FROM calls JOIN pg_proc ON pg_proc.oid = function JOIN pg_roles AS owner ON owner.oid = proowner
 -- Who owns the table has chosen among all functions, and a volatile one does what its caller may.
-WHERE NOT owner.rolsuper OR NOT calls.rolsuper AND (provolatile = 'v' OR provolatile = 's' AND proname ~ '_to_xml')
+WHERE NOT owner.rolsuper OR NOT calls.rolsuper AND (
+    provolatile = 'v'
+    AND NOT (pronamespace = 'pg_catalog'::regnamespace AND proname = ANY ('{{{",".join(_HARMLESS)}}}'))
+    OR provolatile = 's' AND proname ~ '_to_xml')
 UNION
 SELECT relation::regclass::text, by, format('type %%s', type::regtype), owner.rolname::text
 FROM used JOIN pg_type ON pg_type.oid = type JOIN pg_roles AS owner ON owner.oid = typowner

@@ -276,6 +276,31 @@ async def databases_with(conn: Connection, role: str) -> tuple[str, ...]:
         return tuple(str(row[0]) for row in await cursor.fetchall())
 
 
+async def refuse_tasks(conn: Connection, role: str) -> None:
+    """Raise RoleError while a background job has tasks of this role that are not done.
+
+    Nothing in the catalog keeps an owner of tasks, and Citus starts no task of any job once it cannot name one.
+    """
+    async with bounded(conn, QUICK_S):
+        await _refuse_tasks(conn, role)
+
+
+async def _refuse_tasks(conn: Connection, role: str) -> None:
+    cursor = await conn.execute(
+        "SELECT DISTINCT job_id FROM pg_dist_background_task JOIN pg_roles ON pg_roles.oid = owner "
+        "WHERE rolname = %s AND status IN ('blocked', 'runnable', 'running', 'cancelling') ORDER BY 1",
+        [role],
+    )
+    jobs = [str(row[0]) for row in await cursor.fetchall()]
+    if jobs:
+        raise RoleError(
+            f"Role {role!r} is needed: background job {', '.join(jobs)} has tasks that run as this role and are not "
+            "done. The role was not dropped.",
+            hint="Wait until the job is done (citus-cluster rebalance wait) or stop it (citus-cluster rebalance stop), "
+            "then run this again.",
+        )
+
+
 async def forbid_login(conn: Connection, role: str) -> None:
     """Let nobody open a session as this role any more, on any node."""
     async with changing(conn):
@@ -285,10 +310,14 @@ async def forbid_login(conn: Connection, role: str) -> None:
 async def drop_role(conn: Connection, role: str, *, heir: str | None) -> None:
     """Drop a role on every node, with its privileges, its row on the coordinator, and its record; all or nothing.
 
-    What it owns goes to ``heir`` first; without one, the caller has made sure that it owns nothing.
+    What it owns goes to ``heir`` first; without one, the caller has made sure that it owns nothing. Raises RoleError as
+    :func:`refuse_tasks`.
     """
     name = sql.Identifier(role)
     async with changing(conn):
+        # Whoever schedules tasks just now either has done so before this, or finds the new owner.
+        await conn.execute("LOCK TABLE pg_dist_background_task IN SHARE MODE")
+        await _refuse_tasks(conn, role)
         if heir is not None:
             await conn.execute(sql.SQL("REASSIGN OWNED BY {} TO {}").format(name, sql.Identifier(heir)))
         await conn.execute(sql.SQL("DROP OWNED BY {}").format(name))

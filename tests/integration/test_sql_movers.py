@@ -1,18 +1,18 @@
 """As whom shards are copied, on real servers: no move makes a role that may create tables a superuser."""
 
 import asyncio
+import time
 
 import pytest
 from sql_role_support import FIRST, SECOND, THIRD, ask, create
-from sql_servers import COORDINATOR, Recorder, Servers, on, register
+from sql_servers import COORDINATOR, WORKERS, Recorder, Servers, on, register
 
-from citus_cluster.errors import RebalanceError, UntrustedCodeError
+from citus_cluster.errors import NotRegisteredError, RebalanceError, UntrustedCodeError
 from citus_cluster.model.events import EventKind, ignore
-from citus_cluster.model.nodes import Outcome
 from citus_cluster.model.rebalance import JobState, RebalanceOptions, TransferMode
 from citus_cluster.model.roles import Access
 from citus_cluster.operations import drain, rebalance, rebalance_watch
-from citus_cluster.operations.nodes import add_worker
+from citus_cluster.operations.nodes import add_worker, register_all
 from citus_cluster.operations.role_passwords import Home
 from citus_cluster.runtime.postgres import Connection
 
@@ -134,6 +134,9 @@ def test_everything_that_a_copy_runs_is_found(cluster: Servers, home: Home) -> N
         "ALTER TABLE casts FORCE ROW LEVEL SECURITY",
         # What is built in depends on nothing, and can run any statement.
         *distributed("queries", "id bigint PRIMARY KEY, CHECK (query_to_xml('SELECT 1', true, true, '') IS NOT NULL)"),
+        # Volatile, and without any effect.
+        "ALTER TABLE queries ADD CONSTRAINT chances CHECK (clock_timestamp() > '2000-1-1' AND random() < 2)",
+        "ALTER TABLE queries ADD CONSTRAINT ids CHECK (gen_random_uuid() IS NOT NULL AND timeofday() <> '')",
         "ALTER TABLE queries FORCE ROW LEVEL SECURITY",
         # Copied as their owner, whatever they run.
         *distributed("own", "id bigint PRIMARY KEY, p positive"),
@@ -180,9 +183,17 @@ def test_a_new_worker_waits_while_reference_tables_carry_code(cluster: Servers, 
         "INSERT INTO lured VALUES (1)",
     )
     told = "check constraint lured_id_check of lured uses public.trap(bigint), which belongs to role app"
-    pending = register(cluster)[THIRD.host]
-    assert pending.outcome is Outcome.PENDING
-    assert told in str(pending.reason)
+    events = Recorder()
+    with pytest.raises(NotRegisteredError) as pending:
+        on(
+            cluster,
+            lambda conn: register_all(conn, COORDINATOR, [*WORKERS], events, deadline=time.monotonic() + 20),
+        )
+    (reason,) = pending.value.details
+    assert told in reason
+    assert "citus-cluster nodes add --host citus-worker3 --port 5432 --trust-functions" in reason
+    told_of = [event.message for event in events.events if event.step == f"register:{THIRD}"]
+    assert len(told_of) == 1, "nothing changes by trying again"
     with pytest.raises(UntrustedCodeError) as refused:
         on(cluster, lambda conn: add_worker(conn, None, THIRD, ignore, timeout_s=20))
     assert refused.value.details == (told,)

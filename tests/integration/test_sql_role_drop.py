@@ -23,6 +23,7 @@ from citus_cluster.errors import LockedError, RoleError
 from citus_cluster.model.roles import Access
 from citus_cluster.operations import role_drop
 from citus_cluster.operations.role_passwords import Home
+from citus_cluster.runtime import citus_rebalance, citus_roles
 
 pytestmark = pytest.mark.cluster
 
@@ -115,6 +116,39 @@ def test_nothing_of_a_dropped_role_gets_the_superusers_rights(cluster: Servers, 
         ) == [(False,)]
     assert listed(cluster, home)["owner_of_public"].owner_of == "public"
     assert listed(cluster, home)["owner_of_public"].problems == ()
+
+
+@pytest.mark.usefixtures("only_newest")
+def test_a_role_stays_while_a_background_job_needs_it(cluster: Servers, home: Home) -> None:
+    # Citus starts no task of any job any more once one belongs to a role that is gone. A blocked task stays as it is.
+    create(cluster, home)
+    ((job_id,),) = cluster.sql(
+        COORDINATOR.host,
+        """
+        WITH job AS (
+            INSERT INTO pg_dist_background_job (state, job_type, description)
+            VALUES ('scheduled', 'rebalance', 'test') RETURNING job_id)
+        INSERT INTO pg_dist_background_task (job_id, owner, status, command, message)
+        SELECT job_id, 'app'::regrole, 'blocked', 'SELECT 1', '' FROM job RETURNING job_id
+        """,
+    )
+    try:
+        with pytest.raises(RoleError, match=f"background job {job_id} .*not done") as caught:
+            drop(cluster, home)
+        assert "citus-cluster rebalance stop" in str(caught.value.hint)
+        works(cluster, home)  # nothing was changed
+        # One that is scheduled while the role is being dropped.
+        with pytest.raises(RoleError, match=f"background job {job_id} "):
+            on(cluster, lambda conn: citus_roles.drop_role(conn, "app", heir=None))
+        works(cluster, home)
+        on(cluster, citus_rebalance.stop)
+        drop(cluster, home)
+    finally:
+        cluster.sql(
+            COORDINATOR.host,
+            f"DELETE FROM pg_dist_background_task WHERE job_id = {job_id}",
+            f"DELETE FROM pg_dist_background_job WHERE job_id = {job_id}",
+        )
 
 
 _OWNERS = """
