@@ -1,6 +1,8 @@
 """Taking a cluster down. Its data stays, unless its volumes are to go too."""
 
 import asyncio
+import re
+from collections.abc import Sequence
 from contextlib import suppress
 
 from citus_cluster.errors import CitusClusterError, ServiceFailedError
@@ -13,16 +15,19 @@ from citus_cluster.runtime.compose import ComposeError
 from citus_cluster.runtime.engine import Engine, hung_engine_hint, in_thread
 
 _STAYS = "the containers are removed; the network stays, and the next start uses it"
+_OURS = re.compile(r"citus-(coordinator|worker\d+)|admin-api|pg14-(primary|replica)|redis|cassandra\d*")
 # A server gets two minutes to stop; one after the other where the engine is slow.
 _TIMEOUT_S = 600.0
 
 
 async def down(directory: Directory, emit: Emit, *, volumes: bool = False) -> None:
-    """Stop and remove the containers and networks of this directory's cluster, in whatever profile, of whatever file.
+    """Stop and remove the containers and networks of this directory's cluster, in whatever profile.
 
-    ``volumes`` also removes every named volume of the project, and with them all data; asking the user
-    is the caller's task. Idempotent. Raises EngineUnavailableError, PreflightError for a project of the
-    same name from another directory, ComposeError, ServiceFailedError where Compose does not come back.
+    What is in the project and in none of its Compose files may be of another file, which the user gave to
+    Compose with ``-f``: it is left alone, and named in a warning. ``volumes`` removes that too, and every named
+    volume of the project, and with them all data; asking the user is the caller's task. Idempotent. Raises
+    EngineUnavailableError, PreflightError for a project of the same name from another directory, ComposeError,
+    ServiceFailedError where Compose does not come back.
     """
     project = directory.topology.name
     engine = await in_thread(Engine.connect)
@@ -31,8 +36,10 @@ async def down(directory: Directory, emit: Emit, *, volumes: bool = False) -> No
     if others := list(project_findings(directory.root, containers)):
         raise refusal(others, "nothing was removed")
     config = await compose_of(directory).config(all_profiles=True)
-    for container in containers:
-        if container.service not in config["services"]:
+    foreign = [container for container in containers if container.service not in config["services"]]
+    left = [] if volumes else [container for container in foreign if not _is_ours(container.service or "")]
+    for container in foreign:
+        if container not in left:
             # No longer in the files, ours or the user's: Compose would leave it, and the network with it.
             await in_thread(engine.stop, container)
             await in_thread(engine.remove, container)
@@ -49,20 +56,44 @@ async def down(directory: Directory, emit: Emit, *, volumes: bool = False) -> No
         raise ServiceFailedError(message, hint=hung_engine_hint()) from None
     except ComposeError as error:
         # Seen with Docker 20.10: an endpoint that belongs to no container any more holds the network.
-        alive = await in_thread(engine.project_containers, project)
-        if alive or "has active endpoints" not in error.message:
+        alive = {container.id for container in await in_thread(engine.project_containers, project)}
+        if alive - {container.id for container in left} or "has active endpoints" not in error.message:
             raise
         emit(Event("down:network", EventKind.WARNING, f"{_STAYS}: {error.message.rpartition(': ')[2]}"))
+    in_files = {network["name"] for network in config.get("networks", {}).values()}
+    networks = []
     for network in await in_thread(engine.project_networks, project):
-        # Of a file that is gone; the cluster's own is left only where the engine did not let it go.
-        with suppress(CitusClusterError):
-            await in_thread(engine.remove_network, network)
+        if volumes or (network in in_files and not left):
+            # Of a file that is gone; the cluster's own is left only where the engine did not let it go.
+            with suppress(CitusClusterError):
+                await in_thread(engine.remove_network, network)
+        else:
+            networks.append(network)
+    if left or networks:
+        emit(Event("down:left", EventKind.WARNING, _what_is_left([container.name for container in left], networks)))
     if not volumes:
         kept = await in_thread(engine.project_volumes, project)
         data = f"; the data stays in {count(len(kept), 'volume')}" if kept else ""
         emit(Event("down", EventKind.DONE, f"{project} is down{data}", {"volumes_kept": list(kept)}))
         return
-    left = await in_thread(engine.project_volumes, project)
-    for volume in left:
+    for volume in await in_thread(engine.project_volumes, project):
         await in_thread(engine.remove_volume, volume)
     emit(Event("down", EventKind.DONE, f"{project} is down, and its volumes are removed"))
+
+
+def _is_ours(service: str) -> bool:
+    """Whether we make services of this name, though cluster.yaml may not ask for this one any more."""
+    return _OURS.fullmatch(service) is not None
+
+
+def _what_is_left(containers: Sequence[str], networks: Sequence[str]) -> str:
+    commands = [f"docker rm -f {' '.join(containers)}"] if containers else []
+    commands += [f"docker network rm {' '.join(networks)}"] if networks else []
+    named = ", ".join((*containers, *(f"the network {network}" for network in networks)))
+    stays = "stays" if len(containers) + len(networks) == 1 else "stay"
+    of_file = (
+        "it is in no Compose file of this directory"
+        if stays == "stays"
+        else "what is in no Compose file of this directory is left alone, with the networks that it uses"
+    )
+    return f"{named} {stays}: {of_file}. If nothing needs it any more: {' && '.join(commands)}"

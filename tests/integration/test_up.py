@@ -513,6 +513,7 @@ def test_a_password_unlike_that_of_the_data_is_told_at_once(fresh: GeneratedClus
 def test_down_keeps_the_data_and_with_volumes_removes_this_projects_alone(fresh: GeneratedCluster) -> None:
     fresh.create("--workers=1", "--services=citus")
     stranger = f"{fresh.name}2_citus-worker1-data"
+    names = ("--format", "{{.Names}}")
     fresh.docker("volume", "create", stranger)
     try:
         _up(fresh)
@@ -538,6 +539,13 @@ def test_down_keeps_the_data_and_with_volumes_removes_this_projects_alone(fresh:
         )
         assert _up(fresh).changed == ("mine",)
         override.unlink()
+        taken_down = fresh.cli("down")
+        name = fresh.docker(
+            "ps", "-a", "--filter", f"label=com.docker.compose.project={fresh.name}", *names
+        ).out.strip()
+        assert "mine" in name, "another file may have it"
+        assert f"docker rm -f {name} && docker network rm {fresh.name}_default {fresh.name}_extra" in taken_down.err
+        _up(fresh)
         _down(fresh, volumes=True)
         assert Engine.connect().project_volumes(fresh.name) == ()
         assert Engine.connect().project_containers(fresh.name) == ()
