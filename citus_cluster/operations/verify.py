@@ -77,14 +77,18 @@ async def _verify_connections(conn: Connection, emit: Emit) -> None:
 
 
 async def _verify_data(conn: Connection, emit: Emit) -> None:
-    losses = await find_losses(conn, (await citus_nodes.read_registry(conn)).nodes)
+    warned: list[Event] = []
+    losses = await find_losses(conn, (await citus_nodes.read_registry(conn)).nodes, warned.append)
+    for warning in warned:
+        emit(warning)
     if losses:
         raise VerificationError(
             " ".join(map(str, losses)),
             hint=" ".join(loss.way_out for loss in losses),
             details=[str(loss) for loss in losses] if len(losses) > 1 else (),
         )
-    emit(Event("verify:data", EventKind.DONE, "every shard exists on the node that shall hold it"))
+    if not warned:
+        emit(Event("verify:data", EventKind.DONE, "every shard exists on the node that shall hold it"))
 
 
 async def _verify_round_trip(conn: Connection, emit: Emit) -> None:

@@ -49,10 +49,14 @@ class Placement:
 
 @dataclass(frozen=True)
 class Presence:
-    """What a node says of its data: the group of nodes that it believes to be, and which shards it lacks."""
+    """What a node says of its data: the group of nodes that it believes to be, and which shards it lacks.
+
+    ``prepared`` names the transactions of Citus that the node has prepared and not ended: they may yet make shards.
+    """
 
     group_id: int
     missing: tuple[int, ...]
+    prepared: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -67,6 +71,11 @@ class NodeAnswer:
     lost_slots: tuple[str, ...] = ()
     extension: ExtensionVersions | None = None
 
+
+_PREPARED = psycopg.sql.SQL("""
+    SELECT coalesce(json_agg(gid), '[]') FROM pg_prepared_xacts
+    WHERE database = current_database() AND starts_with(gid, 'citus_')
+""")
 
 # Citus leaves out the schema of a shard's name where it is "public".
 SHARD_NAME = """(
@@ -142,10 +151,11 @@ async def ask_node(
             -- Refused, as every query of Citus, where the library does not fit the extension.
             'serves', (SELECT count(*) FROM citus_get_active_worker_nodes()),
             'group_id', (SELECT groupid FROM pg_dist_local_group),
+            'prepared', ({}),
             'sizes', (SELECT coalesce(json_object_agg(id, pg_total_relation_size(to_regclass(name))), '{{}}')
                       FROM unnest({}::bigint[], {}::text[]) AS shard(id, name)))
         """
-    ).format(DISK_QUESTION, LOST_SLOTS, [p.shard_id for p in placements], [p.shard_name for p in placements])
+    ).format(DISK_QUESTION, LOST_SLOTS, _PREPARED, [p.shard_id for p in placements], [p.shard_name for p in placements])
     document = await citus_probe.ask_node(conn, node, question.as_string(conn), timeout_s=timeout_s)
     sizes = cast("Mapping[str, int | None]", document["sizes"])
     version = document["citus_version"]
@@ -159,6 +169,7 @@ async def ask_node(
         presence=Presence(
             group_id=int(str(document["group_id"])),
             missing=tuple(int(shard_id) for shard_id, size in sizes.items() if size is None),
+            prepared=names_of(document["prepared"]),
         ),
     )
 
@@ -170,13 +181,14 @@ async def presence(conn: Connection, node: RegisteredNode, placements: Sequence[
         """
         SELECT json_build_object(
             'group_id', (SELECT groupid FROM pg_dist_local_group),
+            'prepared', ({}),
             'missing', (SELECT coalesce(json_agg(id), '[]')
                         FROM unnest({}::bigint[], {}::text[]) AS shard(id, name) WHERE to_regclass(name) IS NULL))
         """
-    ).format([p.shard_id for p in placements], [p.shard_name for p in placements])
+    ).format(_PREPARED, [p.shard_id for p in placements], [p.shard_name for p in placements])
     document = await citus_probe.ask_node(conn, node, question.as_string(conn))
     missing = cast("Sequence[int]", document["missing"])
-    return Presence(int(str(document["group_id"])), tuple(missing))
+    return Presence(int(str(document["group_id"])), tuple(missing), names_of(document["prepared"]))
 
 
 async def shard_sizes(conn: Connection, nodes: Sequence[RegisteredNode]) -> Mapping[NodeAddress, Mapping[int, int]]:

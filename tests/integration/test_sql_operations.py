@@ -250,6 +250,59 @@ def test_a_single_missing_shard_is_named_and_made_anew_as_documented(cluster: Se
     assert 0 < int(str(rows)) < 1000
 
 
+def test_a_lost_copy_of_a_shard_is_no_loss_of_rows_and_is_made_again(cluster: Servers) -> None:
+    register(cluster, FIRST, SECOND)
+    cluster.sql(
+        COORDINATOR.host,
+        "SET citus.shard_replication_factor = 2",
+        "CREATE TABLE twice (id bigint PRIMARY KEY)",
+        "SELECT create_distributed_table('twice', 'id', shard_count => 4)",
+        "INSERT INTO twice SELECT generate_series(1, 1000)",
+    )
+    (shard_id,) = cluster.sql(COORDINATOR.host, "SELECT min(shardid) FROM pg_dist_shard")[0]
+    cluster.sql(SECOND.host, "SET citus.enable_manual_changes_to_shards = on", f"DROP TABLE twice_{shard_id}")
+    with pytest.raises(
+        VerificationError, match=r"Every row of twice is still there: citus-worker1:5432 has a copy"
+    ) as caught:
+        on(cluster, lambda conn: verify(conn, [FIRST, SECOND], ignore))
+    assert caught.value.hint
+    assert "DROP" not in caught.value.hint
+    assert "citus_copy_shard_placement" in caught.value.hint
+
+    (loss,) = [node.loss for node in on(cluster, overview).nodes if node.loss]
+    cluster.sql(COORDINATOR.host, *loss.statements)
+    on(cluster, lambda conn: verify(conn, [FIRST, SECOND], ignore))
+    count = f"SELECT count(*) FROM twice_{shard_id}"
+    assert cluster.sql(SECOND.host, count) == cluster.sql(FIRST.host, count)
+    assert cluster.sql(COORDINATOR.host, "SELECT count(*) FROM twice") == [(1000,)]
+
+
+def test_shards_that_a_prepared_transaction_makes_are_not_lost(cluster: Servers, recorder: Recorder) -> None:
+    register(cluster, FIRST, SECOND)
+    distribute(cluster, rows=100)
+    (shard_id,) = cluster.sql(
+        COORDINATOR.host,
+        "SELECT shardid FROM citus_shards WHERE table_name = 'orders'::regclass AND nodename = 'citus-worker2' LIMIT 1",
+    )[0]
+    # As after a crash between the commit on the coordinator and that on the worker; Citus recovers it later.
+    cluster.sql(
+        SECOND.host, "SET citus.enable_manual_changes_to_shards = on", f"ALTER TABLE orders_{shard_id} RENAME TO away"
+    )
+    prepare = "BEGIN; CREATE TABLE made (id int); PREPARE TRANSACTION 'citus_99_1_1_0'"
+    cluster.sql(SECOND.host, f"SET citus.enable_ddl_propagation = off; {prepare}")
+    try:
+        on(cluster, lambda conn: verify(conn, [FIRST, SECOND], recorder))
+        assert "citus-worker2:5432 is recovering transactions of Citus" in recorder.text
+        assert [node.loss for node in on(cluster, overview).nodes if node.loss] == []
+    finally:
+        cluster.sql(SECOND.host, "ROLLBACK PREPARED 'citus_99_1_1_0'")
+    with pytest.raises(VerificationError, match=rf"does not exist: orders \({shard_id}\)"):
+        on(cluster, lambda conn: verify(conn, [FIRST, SECOND], ignore))
+    cluster.sql(
+        SECOND.host, "SET citus.enable_manual_changes_to_shards = on", f"ALTER TABLE away RENAME TO orders_{shard_id}"
+    )
+
+
 def test_coordinator_restarted_still_queries_and_verifies(cluster: Servers) -> None:
     register(cluster)
     distribute(cluster)
