@@ -122,7 +122,15 @@ def start(
 
     with files.locked(root), console.Progress() as progress:
         directory = load(root)
-        work = partial(start_cluster, directory, progress.emit, timeout_s=timeout_s, on_citus=show_citus, agree=agree)
+        work = partial(
+            start_cluster,
+            directory,
+            progress.emit,
+            timeout_s=timeout_s,
+            on_citus=show_citus,
+            agree=agree,
+            upgrade_citus=upgrade_citus,
+        )
         result = recorded(root, "up", lambda: asyncio.run(work()))
     if show:
         console_cluster.print_companions_block(result, root)

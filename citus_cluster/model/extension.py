@@ -28,6 +28,17 @@ class ExtensionVersions:
         """The image is older than the data, which leads nowhere: Citus' images have no scripts for the way back."""
         return _key(self.installed) > _key(self.available)
 
+    def is_served_by(self, release: tuple[int, ...]) -> bool:
+        """The library of ``release`` answers queries on these data, by Citus' own rule.
+
+        Since 13.2 library and extension may be one minor version apart (``MinorVersionsCompatibleRelaxed`` in
+        ``metadata_cache.c``); before, they had to be of the same one.
+        """
+        data, library = _key(self.installed)[:2], release[:2]
+        if data == library or library < (13, 2) or len(library) < 2:
+            return data == library
+        return data[0] == library[0] and abs(data[1] - library[1]) <= 1
+
     def is_newer_than(self, release: tuple[int, ...]) -> bool:
         """The data are of a later release than ``release``: (13, 0) of ``citusdata/citus:13.0.3``."""
         return _key(self.installed)[:2] > release[:2]

@@ -9,7 +9,12 @@ from citus_cluster.model.extension import ExtensionVersions
 from citus_cluster.model.images import ReleaseChange, release_change, tag_version
 from citus_cluster.model.topology import Node
 from citus_cluster.operations.directory import Directory
-from citus_cluster.runtime.citus_extension import extension_versions, finish_upgrade, update_extension
+from citus_cluster.runtime.citus_extension import (
+    extension_versions,
+    finish_upgrade,
+    library_serves,
+    update_extension,
+)
 from citus_cluster.runtime.engine import Container
 from citus_cluster.runtime.postgres import Connection, connect, translated
 
@@ -51,10 +56,14 @@ async def refuse_or_ask(directory: Directory, containers: Iterable[Container], a
         if change is ReleaseChange.OLDER:
             # Going back is right as long as the extension was not updated.
             versions = await _versions_now(directory)
-            if versions and versions.is_newer_than(tag_version(wanted)):
+            release = tag_version(wanted)
+            if versions and versions.is_newer_than(release) and not versions.is_served_by(release):
                 raise downgrade(f"The cluster has data of Citus {versions.installed}", wanted)
             return
         if change is ReleaseChange.NEWER:
+            versions = await _versions_now(directory)
+            if versions and versions.is_served_by(tag_version(wanted)):
+                return
             require_consent(agree, f"{container.image} → {wanted}")
             return
 
@@ -67,23 +76,41 @@ async def _versions_now(directory: Directory) -> ExtensionVersions | None:
         return None
 
 
-async def update_extensions(directory: Directory, agree: Agree, emit: Emit) -> bool:
-    """Bring the extension of every node of this directory to the version of the image; say whether one was behind.
+async def update_extensions(directory: Directory, agree: Agree, emit: Emit, *, asked_for: bool = False) -> bool:
+    """Bring the extension of every node of this directory to the version of the image; say whether one was updated.
 
-    All nodes answer and run the new library by then. The coordinator comes first, as Citus' documents have it. Each
+    All nodes answer and run the new library by then. Where it serves the data as they are, nothing is updated unless it
+    was ``asked_for``, and a warning names the update. The coordinator comes first, as Citus' documents have it. Each
     node is looked at by itself, so a run that was killed half way is resumed by the next. Raises MismatchError where
-    the image is older than the data, ConsentNeededError unless ``agree`` says yes.
+    the image is too old for the data, ConsentNeededError where it is too new unless ``agree`` says yes.
     """
     behind: list[tuple[Node, ExtensionVersions]] = []
+    serves = True
     for node in directory.topology.nodes:
-        versions = await _on(directory, node, "reading the version of Citus", extension_versions)
-        if versions and versions.is_ahead:
+        versions, fits = await _on(directory, node, "reading the version of Citus", _look)
+        if versions is None:
+            continue
+        if versions.is_ahead and not fits:
             raise downgrade(f"{node.service} has data of Citus {versions.installed}", versions.available)
-        if versions and versions.is_behind:
+        if versions.is_ahead:
+            message = (
+                f"{node.service} has data of Citus {versions.installed}, and its image has the older Citus "
+                f"{versions.available}. They work together; an image that is older still would not."
+            )
+            emit(Event(f"extension:{node.service}", EventKind.WARNING, message))
+        if versions.is_behind:
             behind.append((node, versions))
+            serves = serves and fits
     if not behind:
         return False
     listed = ", ".join(f"{node.service} {versions.installed} → {versions.available}" for node, versions in behind)
+    if serves and not asked_for:
+        message = (
+            f"Citus' extension is older than the image ({listed}). They work together. To update it, make a backup "
+            "first, then run: citus-cluster up --upgrade-citus. The update cannot be undone."
+        )
+        emit(Event("extension", EventKind.WARNING, message))
+        return False
     require_consent(agree, listed)
     for node, versions in behind:
         step = f"extension:{node.service}"
@@ -94,6 +121,12 @@ async def update_extensions(directory: Directory, agree: Agree, emit: Emit) -> b
     if directory.topology.coordinator:
         await _on(directory, directory.topology.coordinator, "finishing the upgrade of Citus", finish_upgrade)
     return True
+
+
+async def _look(conn: Connection) -> tuple[ExtensionVersions | None, bool]:
+    """Versions of a node, and whether its library serves the data; None where the database lacks the extension."""
+    versions = await extension_versions(conn)
+    return versions, versions is None or await library_serves(conn)
 
 
 async def _on(directory: Directory, node: Node, doing: str, work: Callable[[Connection], Awaitable[T]]) -> T:
@@ -110,7 +143,7 @@ def require_consent(agree: Agree, what: str) -> None:
     )
     if not agree(question):
         raise ConsentNeededError(
-            f"Citus' extension must be updated ({what}), and nobody agreed to it.",
+            f"Citus' extension must be updated ({what}); the update needs your consent.",
             hint="The update cannot be undone: make a backup first (pg_dump, or the volumes of all nodes, taken while "
             "the cluster is down). Then agree: citus-cluster up --upgrade-citus. Or set the earlier image again. "
             "Queries on distributed tables may fail until then.",

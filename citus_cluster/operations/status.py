@@ -229,7 +229,7 @@ def advise(topology: Topology, services: Sequence[ServiceStatus], seen: Overview
         if node.extension and node.extension.is_behind:
             yield (
                 f"The extension citus of {node.address} is at {node.extension.installed}, and its image has "
-                f"{node.extension.available}: citus-cluster up updates it. Make a backup first."
+                f"{node.extension.available}: make a backup, then run citus-cluster up --upgrade-citus."
             )
     here = {node.address: node.service for node in topology.nodes}
     running = {service.service for service in services if service.state == "running"}

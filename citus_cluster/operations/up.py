@@ -102,11 +102,13 @@ async def up(
     timeout_s: float = DEFAULT_TIMEOUT_S,
     on_citus: Callable[[UpResult], None] = lambda result: None,
     agree: Agree = never,
+    upgrade_citus: bool = False,
 ) -> UpResult:
     """Start what is not running, register the workers, and verify with a real distributed write.
 
-    Where the image has a newer Citus than the data, ``agree`` is asked whether to update the extension: before a
-    container is replaced, where the names of the images tell.
+    Where the image has a Citus that is too new for the data, ``agree`` is asked whether to update the extension: before
+    a container is replaced, where the names of the images tell. With ``upgrade_citus`` one that merely is newer is
+    updated too.
 
     The services beside Citus are waited for too, but hold nothing up: ``on_citus`` is called as soon as Citus is
     verified, and Cassandra is ready later. The clock of ``timeout_s`` starts when the images are there.
@@ -142,7 +144,15 @@ async def up(
     )
     try:
         result = await _start_citus(
-            directory, watch, found, reloaded, emit, agree, started=started, timeout_s=timeout_s
+            directory,
+            watch,
+            found,
+            reloaded,
+            emit,
+            agree,
+            upgrade_citus=upgrade_citus,
+            started=started,
+            timeout_s=timeout_s,
         )
         on_citus(result)
         ready = await companions
@@ -160,6 +170,7 @@ async def _start_citus(
     emit: Emit,
     agree: Agree,
     *,
+    upgrade_citus: bool,
     started: float,
     timeout_s: float,
 ) -> UpResult:
@@ -167,7 +178,7 @@ async def _start_citus(
     deadline, engine = started + timeout_s, watch.engine
     knocks = {node.service: _knock_at(directory, node, reloaded) for node in directory.topology.nodes}
     await wait_until_ready(watch, knocks, emit, deadline=deadline, timeout_s=timeout_s, until=_is_ready_or_outdated)
-    if await update_extensions(directory, agree, emit):
+    if await update_extensions(directory, agree, emit, asked_for=upgrade_citus):
         # Neither the question nor the update counts against the time for the start.
         deadline = time.monotonic() + timeout_s
         await wait_until_ready(watch, knocks, emit, deadline=deadline, timeout_s=timeout_s)

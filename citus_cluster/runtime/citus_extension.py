@@ -1,11 +1,13 @@
 """The extension citus of one server: which versions it has, and its update.
 
-Nothing here calls a function of Citus before the versions fit: all of them refuse until then.
+Every function of Citus refuses until the versions fit, so that only :func:`library_serves` calls one before.
 """
 
+import psycopg
+
 from citus_cluster.errors import CitusClusterError
-from citus_cluster.model.extension import ExtensionVersions
-from citus_cluster.runtime.citus import QUICK_S
+from citus_cluster.model.extension import OUTDATED, ExtensionVersions
+from citus_cluster.runtime.citus import QUICK_S, active_workers
 from citus_cluster.runtime.postgres import Connection, bounded, bounded_outside
 
 UPDATE_TIMEOUT_S = 300.0
@@ -21,6 +23,17 @@ async def extension_versions(conn: Connection) -> ExtensionVersions | None:
     async with bounded(conn, QUICK_S):
         row = await (await conn.execute(_VERSIONS)).fetchone()
     return ExtensionVersions(str(row[0]), str(row[1])) if row else None
+
+
+async def library_serves(conn: Connection) -> bool:
+    """Say whether Citus answers queries on this server, with the versions of library and extension that it has."""
+    try:
+        await active_workers(conn)
+    except psycopg.Error as error:
+        if OUTDATED not in str(error):
+            raise
+        return False
+    return True
 
 
 async def update_extension(conn: Connection) -> None:

@@ -22,6 +22,7 @@ from terminal import on_terminal
 from citus_cluster.errors import (
     ConsentNeededError,
     ExitStatus,
+    MismatchError,
     PreflightError,
     ServiceFailedError,
     SettingRefusedError,
@@ -32,6 +33,7 @@ from citus_cluster.model.registration import RegisteredNode
 from citus_cluster.operations.access import access
 from citus_cluster.operations.directory import load
 from citus_cluster.operations.down import down
+from citus_cluster.operations.extension import never, update_extensions
 from citus_cluster.operations.preflight import preflight
 from citus_cluster.operations.status import State, Status, status
 from citus_cluster.operations.unwanted import stop_departed, stop_unwanted
@@ -555,22 +557,46 @@ def test_down_keeps_the_data_and_with_volumes_removes_this_projects_alone(fresh:
         fresh.docker("volume", "rm", stranger)
 
 
-def _install_older_extension(cluster: GeneratedCluster, number: int) -> None:
-    """Bring a node to where it is after its image was replaced: a new library, and the extension of Citus 13.0."""
+def _install_older_extension(cluster: GeneratedCluster, number: int, version: str = "13.0-1") -> None:
+    """Bring a node to where it is after its image was replaced: a new library, and the extension of an older Citus."""
     with cluster.connect(number) as connection:
         connection.execute("SET citus.enable_ddl_propagation = off")
         connection.execute("DROP EXTENSION citus CASCADE")
     with cluster.connect(number) as connection:
         connection.execute("SET citus.enable_version_checks = off")
-        connection.execute("CREATE EXTENSION citus VERSION '13.0-1'")
+        connection.execute(f"CREATE EXTENSION citus VERSION '{version}'".encode())
         connection.execute(
             "INSERT INTO pg_dist_authinfo VALUES (0, current_user, %s)", [f"password={cluster.password}"]
         )
 
 
+def _expect_neighbours_to_work(cluster: GeneratedCluster) -> None:
+    """Library and extension that are one minor version apart need no update, and no consent."""
+    directory, version = load(cluster.root), "SELECT extversion FROM pg_extension WHERE extname = 'citus'"
+    for number in (0, 1):
+        _install_older_extension(cluster, number, "13.1-1")
+    events = Events()
+    assert not asyncio.run(update_extensions(directory, never, events.append))
+    assert events.of("extension") == [EventKind.WARNING]
+    assert cluster.sql(version, 0) == cluster.sql(version, 1) == [("13.1-1",)]
+    with pytest.raises(ConsentNeededError):
+        asyncio.run(update_extensions(directory, never, events.append, asked_for=True))
+
+    newer = "UPDATE pg_extension SET extversion = '13.{}-1' WHERE extname = 'citus'"
+    for number in (0, 1):
+        cluster.sql(newer.format(3), number)
+    events = Events()
+    assert not asyncio.run(update_extensions(directory, never, events.append))
+    assert events.of("extension:citus-coordinator") == events.of("extension:citus-worker1") == [EventKind.WARNING]
+    cluster.sql(newer.format(4), 1)
+    with pytest.raises(MismatchError, match=r"citus-worker1 has data of Citus 13\.4-1"):
+        asyncio.run(update_extensions(directory, never, events.append))
+
+
 def test_an_older_extension_is_told_and_updated_once_agreed_to(fresh: GeneratedCluster) -> None:
     fresh.create("--workers=1", "--services=citus")
     fresh.compose("up", "-d", "--wait")
+    _expect_neighbours_to_work(fresh)
     for number in (0, 1):
         _install_older_extension(fresh, number)
     with pytest.raises(psycopg.Error, match="loaded Citus library version differs"):

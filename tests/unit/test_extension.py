@@ -35,6 +35,26 @@ def test_versions_are_compared_as_numbers(installed: str, available: str, behind
     assert not ExtensionVersions("13.2-1", "13.2-1").is_newer_than((13, 2, 0))
 
 
+@pytest.mark.parametrize(
+    ("data", "library", "served"),
+    [
+        ("13.2-1", (13, 2, 2), True),
+        ("13.1-1", (13, 2, 0), True),
+        ("13.3-1", (13, 2, 0), True),
+        ("13.0-1", (13, 2, 0), False),
+        ("13.4-1", (13, 2, 0), False),
+        ("13.0-1", (13, 1, 0), False),
+        ("13.2-1", (13, 1, 0), False),
+        ("13.2-1", (14, 1, 0), False),
+        ("13.2-1", (14,), False),
+    ],
+)
+def test_a_library_since_13_2_serves_data_of_one_minor_version_beside_it(
+    data: str, library: tuple[int, ...], served: bool
+) -> None:
+    assert ExtensionVersions(data, "1.0-1").is_served_by(library) is served
+
+
 def test_who_agreed_is_not_asked_again_and_nobody_agrees_by_default() -> None:
     questions: list[str] = []
 
