@@ -63,7 +63,7 @@ TrustOption = Annotated[
     # No variable of the environment: nobody should trust code by accident.
     typer.Option(
         "--trust-functions",
-        help="Go on although code of ordinary roles runs as the superuser then: its owners can become superuser.",
+        help="Proceed even if code of ordinary roles would run as the superuser; its owners could become superuser.",
     ),
 ]
 
@@ -96,7 +96,8 @@ def following(follow: str = _FOLLOW, stop: str = "citus-cluster rebalance stop")
         if not progress.is_under_way(rebalance_watch.STEP):
             raise
         console.err.print(
-            f"Interrupted. The rebalance goes on by itself. To follow it: {follow}\nTo stop it: {stop}", markup=False
+            f"Interrupted. The rebalance continues in the background. To follow it: {follow}\nTo stop it: {stop}",
+            markup=False,
         )
         sys.exit(INTERRUPTED)  # at once: the way by the parser ends in a word about work that is not done
 
@@ -324,7 +325,7 @@ async def _start_and_show(
     if wait:
         return await rebalance_watch.wait(conn, progress.emit, job_id=job_id)
     found = await rebalance_watch.status(conn, job_id)
-    console.err.print(f"It goes on by itself; watch it with: {_FOLLOW}")
+    console.err.print(f"It continues in the background; watch it with: {_FOLLOW}")
     return found
 
 

@@ -40,10 +40,17 @@ def logs(
     services: Annotated[
         list[str] | None, typer.Argument(metavar="[SERVICE]...", help="Services.", show_default="all")
     ] = None,
-    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on with what is written, until Ctrl-C.")] = False,
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Follow new output until Ctrl-C.")] = False,
     tail: Annotated[
         int | None,
-        typer.Option("--tail", "-n", metavar="NUMBER", help="So many last lines of each.", min=0, show_default="all"),
+        typer.Option(
+            "--tail",
+            "-n",
+            metavar="NUMBER",
+            help="Number of lines to show from the end of each log.",
+            min=0,
+            show_default="all",
+        ),
     ] = None,
     directory: DirectoryOption = Path(),
 ) -> None:

@@ -120,7 +120,9 @@ def _print_drained(result: Drained, root: Path | None) -> None:
         return
     console_cluster.print_rebalance(result.rebalance)
     names = " ".join(found.name for found in result.departures)
-    console.err.print(f"It goes on by itself; follow it with: citus-cluster nodes drain {escape(names)} --wait")
+    console.err.print(
+        f"It continues in the background; follow it with: citus-cluster nodes drain {escape(names)} --wait"
+    )
 
 
 def nodes_remove(

@@ -36,7 +36,7 @@ WatchOption = Annotated[
     float | None,
     option(
         "--watch",
-        help="Show it again and again until Ctrl-C, with so many seconds between (2 if left out).",
+        help="Repeat until Ctrl-C, every SECONDS (default 2).",
         metavar="[SECONDS]",
         min=0.1,
         max=86400,

@@ -68,7 +68,7 @@ def create(
             help="NAME=VALUE, again for another: connections (on the coordinator), statement_timeout, temp_file_limit; "
             "VALUE may be none or default.",
             variable="ROLE_LIMIT",
-            show_default="as they were; at first they protect",
+            show_default="as they were; at first protective values, none for connections",
         ),
     ] = None,
     password_file: PasswordFileOption = None,

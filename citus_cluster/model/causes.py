@@ -48,7 +48,7 @@ _SIGNS = (
     _sign(
         r"copies the data of the primary \S+ \(\d+ MB so far\)",
         "it still copies the data of the primary",
-        "It goes on by itself: wait, or run citus-cluster up again, with a longer --timeout.",
+        "It continues in the background: wait, or run citus-cluster up again, with a longer --timeout.",
     ),
     _sign(
         r"exec format error",

@@ -179,7 +179,7 @@ async def _wait_until_it_follows(
         emit(Event("rebuild", EventKind.PROGRESS, await _progress(directory, plan, engine, seen)))
         if time.monotonic() > deadline:
             raise ServiceFailedError(
-                f"{plan.target} does not follow {plan.primary} after {timeout_s:g} s; it goes on by itself.",
+                f"{plan.target} does not follow {plan.primary} after {timeout_s:g} s; it continues in the background.",
                 details=found.problems,
                 hint="Look again with citus-cluster pg14 status; the log says more: docker logs.",
             )

@@ -74,7 +74,7 @@ def test_what_goes_on_by_itself_is_said_to_go_on(capsys: pytest.CaptureFixture[s
         raise KeyboardInterrupt
     assert ended.value.code == 130
     said = capsys.readouterr().err
-    assert "goes on by itself. To follow it: FOLLOW IT" in said
+    assert "continues in the background. To follow it: FOLLOW IT" in said
     assert "To stop it: STOP IT" in said
 
 
@@ -86,4 +86,4 @@ def test_before_and_after_that_it_is_not(capsys: pytest.CaptureFixture[str], kin
             progress.emit(Event(STEP, EventKind.STARTED, "rebalance started as job 3"))
             progress.emit(Event(STEP, kind, "over"))
         raise KeyboardInterrupt
-    assert "goes on by itself" not in capsys.readouterr().err
+    assert "continues in the background" not in capsys.readouterr().err
