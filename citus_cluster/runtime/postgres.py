@@ -213,6 +213,8 @@ async def bounded(
 
     Functions and tables are found in ``pg_catalog`` alone: an ordinary role that may create in ``public`` could
     otherwise put a function there that fits a call better, and have it run as the superuser.
+    Nothing is compiled (``jit``): PostgreSQL overestimates what recursion costs, and may compile for seconds what runs
+    for milliseconds.
     ``rollback`` undoes everything at the end, also on success. The block as a whole ends after ``whole_s``
     (twice ``timeout_s`` and some grace): a server that was paused never ends a statement by itself, so the
     connection is then cut, which raises OperationalError.
@@ -224,7 +226,7 @@ async def bounded(
         async with conn.transaction(force_rollback=rollback):
             await conn.execute(
                 "SELECT set_config('statement_timeout', %s, true), set_config('lock_timeout', %s, true), "
-                "set_config('search_path', 'pg_catalog', true)",
+                "set_config('search_path', 'pg_catalog', true), set_config('jit', 'off', true)",
                 [_milliseconds(timeout_s), _milliseconds(lock_timeout_s)],
             )
             yield
@@ -259,7 +261,7 @@ async def bounded_rows(conn: Connection, query: LiteralString, timeout_s: float)
     try:
         cursor = await conn.execute(
             f"SELECT set_config('statement_timeout', '{limit}', true), set_config('lock_timeout', '{limit}', true), "
-            f"set_config('search_path', 'pg_catalog', true); {query}".encode(),
+            f"set_config('search_path', 'pg_catalog', true), set_config('jit', 'off', true); {query}".encode(),
             # Only single statements can be prepared, as the driver does after some times.
             prepare=False,
         )

@@ -168,17 +168,21 @@ def test_a_coordinator_that_hangs_does_not_hang_us(cluster: Servers) -> None:
 @pytest.mark.usefixtures("only_newest")
 def test_a_query_in_one_round_trip_is_bounded_too_and_leaves_no_setting_behind(cluster: Servers) -> None:
     settings: LiteralString = (
-        "SELECT current_setting('statement_timeout'), current_setting('lock_timeout'), current_setting('search_path')"
+        "SELECT current_setting('statement_timeout'), current_setting('lock_timeout'), current_setting('search_path'), "
+        "current_setting('jit')"
     )
+    ours = ("4s", "4s", "pg_catalog", "off")
 
     async def body(conn: Connection) -> None:
         before = await (await conn.execute(settings)).fetchone()
         # More often than the driver runs a statement before it prepares it.
         for _ in range(7):
-            assert await bounded_rows(conn, settings, 4) == [("4s", "4s", "pg_catalog")]
+            assert await bounded_rows(conn, settings, 4) == [ours]
+        async with bounded(conn, 4):
+            assert await (await conn.execute(settings)).fetchone() == ours
         with pytest.raises(QueryCanceled):
             await bounded_rows(conn, "SELECT pg_sleep(30)", 0.2)
-        assert await (await conn.execute(settings)).fetchone() == before != ("4s", "4s", "pg_catalog")
+        assert await (await conn.execute(settings)).fetchone() == before != ours
 
     on(cluster, body)
 
@@ -203,7 +207,7 @@ def test_a_worker_whose_data_are_gone_is_told_and_taken_in_again(cluster: Server
         assert (loss.address, loss.emptied, loss.missing, loss.placed) == (FIRST, True, 9, 9)
         assert {table: len(ids) for table, ids in loss.shards.items()} == {"kinds": 1, "lines": 4, "orders": 4}
         assert loss.reference == {"kinds"}
-        assert loss.roles == ("app",)
+        assert "app" in loss.roles  # other tests may have left some
         with pytest.raises(
             VerificationError, match="citus-worker1:5432 has lost its data: 9 of the 9 shards"
         ) as caught:
