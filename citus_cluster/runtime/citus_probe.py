@@ -291,7 +291,7 @@ def _refused(conn: Connection, node: NodeAddress, text: str) -> WorkerUnreachabl
         return _silent(node, reason)
     if "could not translate host name" in text:
         return WorkerUnreachableError(
-            f"The coordinator cannot resolve the host name {node.host!r}: {reason}.",
+            f"The coordinator cannot connect to {node}: it cannot resolve the host name {node.host!r}: {reason}.",
             hint="Give the name of a service that runs beside the coordinator (citus-cluster status lists them), a "
             "name that the coordinator's server resolves, or an address.",
         )
