@@ -189,7 +189,9 @@ async def _examine(watch: Watch, service: str, said: str) -> Failure:
             health = (await in_thread(watch.engine.run_health_check, container, 3.0)).output
         except EngineUnavailableError as error:
             health = error.message
-    log = await in_thread(watch.engine.logs, container, _LOG_LINES)
+    # One that keeps ending may have written nothing yet since its last start.
+    keeps_ending = watch.restarts(container) > _RESTARTS_TOLERATED
+    log = await in_thread(watch.engine.logs, container, _LOG_LINES, earlier=keeps_ending)
     return Failure(
         service=service,
         container_name=container.name,

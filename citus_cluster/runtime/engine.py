@@ -237,16 +237,16 @@ class Engine:
             if port.get("PublicPort")
         }
 
-    def logs(self, container: Container, tail: int) -> str:
-        """Last lines that a container wrote to stdout and stderr since it last started.
+    def logs(self, container: Container, tail: int, *, earlier: bool = False) -> str:
+        """Last lines that a container wrote to stdout and stderr since it last started; with ``earlier``, before too.
 
-        What it wrote before has other reasons. Nothing where its log cannot be read.
+        What it wrote before has other reasons, unless it keeps ending. Nothing where its log cannot be read.
         """
         import docker.errors
         import requests
 
         try:
-            since = datetime.fromisoformat(container.started_at).timestamp()
+            since = 0.0 if earlier else datetime.fromisoformat(container.started_at).timestamp()
             text: bytes = self._api.logs(container.id, tail=tail, since=max(since, 1.0))
         except (docker.errors.DockerException, requests.RequestException):
             return ""  # a logging driver without reading, or the container or the engine is gone

