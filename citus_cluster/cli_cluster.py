@@ -364,7 +364,7 @@ def rebalance_start(
     directory: DirectoryOption = Path(),
     format_: FormatOption = Format.TEXT,
 ) -> None:
-    """Start a rebalance. It is Citus' own job: it goes on when this command has ended."""
+    """Start a rebalance. It continues when this command has ended."""
     choose_format(format_)
     options = RebalanceOptions(
         strategy=strategy,

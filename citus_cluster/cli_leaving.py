@@ -50,7 +50,7 @@ def nodes_drain(
     directory: DirectoryOption = Path(),
     format_: FormatOption = Format.TEXT,
 ) -> None:
-    """Move all shards off workers, online, so that they can be removed. Citus' own job: it goes on by itself."""
+    """Move all shards off workers, online, so that they can be removed. It continues when this command has ended."""
     choose_format(format_)
     source = context.get_parameter_source("wait")
     # A variable in the environment is a preference, not a contradiction.

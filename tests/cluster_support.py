@@ -69,6 +69,15 @@ def citus_images() -> dict[int, str]:
     return {major: max(tags)[1] for major, tags in sorted(found.items())}
 
 
+def oldest_image() -> str:
+    """The image of the oldest PostgreSQL that is here, for tests in which its version plays no part; skips or fails."""
+    require_engine()
+    images = citus_images()
+    if not images:
+        skip_or_fail("the engine has no image citusdata/citus")
+    return images[min(images)]
+
+
 def _postgres_major(environment: list[str]) -> int | None:
     values = dict(entry.split("=", 1) for entry in environment if "=" in entry)
     major = values.get("PG_MAJOR", "")

@@ -20,11 +20,12 @@ _LINES = 400
 
 @dataclass(frozen=True)
 class Screen:
-    """What a command left on the screen. ``rows`` are without the spaces at their ends."""
+    """What a command left on the screen. ``rows`` are without the spaces at their ends; ``raw`` is all it wrote."""
 
     status: int
     columns: int
     rows: tuple[str, ...]
+    raw: str
 
     @property
     def text(self) -> str:
@@ -93,4 +94,4 @@ def on_terminal(
     rows = [row.rstrip() for row in screen.display]
     while rows and not rows[-1]:
         rows.pop()
-    return Screen(status, columns, tuple(rows))
+    return Screen(status, columns, tuple(rows), seen)

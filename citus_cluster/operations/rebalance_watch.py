@@ -237,8 +237,8 @@ def _refuse_long_silence(found: RebalanceStatus, memory: _Memory, emit: Emit) ->
     reasons = tuple(memory.silent.values())
     emit(Event(STEP, EventKind.FAILED, progress_line(found), found.as_dict()))
     raise RebalanceError(
-        f"Rebalance {found.job_id} does not go on: {' '.join(reasons)}",
-        hint="Start or unpause it: the rebalance is Citus' own, and goes on by itself then; to follow it again: "
+        f"Rebalance {found.job_id} does not continue: {' '.join(reasons)}",
+        hint="Start or unpause it: the rebalance then continues by itself; to follow it again: "
         "citus-cluster rebalance wait. If the node is lost for good: citus-cluster rebalance stop.",
         details=reasons,
     )

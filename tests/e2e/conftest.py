@@ -4,8 +4,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from cluster_support import citus_images, require_engine, skip_or_fail
+from cluster_support import citus_images, oldest_image, require_engine, skip_or_fail
 from generated_cluster import GeneratedCluster
+from pair_support import Pair
 
 Make = Callable[[], GeneratedCluster]
 
@@ -26,12 +27,7 @@ def image(request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture(scope="session")
 def default_image() -> str:
-    """One image, for tests in which its version plays no part: the oldest PostgreSQL that is there."""
-    require_engine()
-    images = citus_images()
-    if not images:
-        skip_or_fail("the engine has no image citusdata/citus")
-    return images[min(images)]
+    return oldest_image()
 
 
 @pytest.fixture
@@ -50,6 +46,20 @@ def make_cluster(default_image: str, tmp_path_factory: pytest.TempPathFactory) -
 @pytest.fixture
 def cluster(make_cluster: Make) -> GeneratedCluster:
     return make_cluster()
+
+
+@pytest.fixture
+def make_pair(cluster: GeneratedCluster) -> Callable[..., Pair]:
+    def make(*options: str) -> Pair:
+        cluster.create("--services=pg14", "--up", *options)
+        return Pair(cluster)
+
+    return make
+
+
+@pytest.fixture
+def pair(make_pair: Callable[..., Pair]) -> Pair:
+    return make_pair()
 
 
 @pytest.fixture(scope="module")

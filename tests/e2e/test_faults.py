@@ -199,7 +199,7 @@ def test_a_worker_paused_in_a_rebalance(cluster: GeneratedCluster) -> None:
             with within(60):
                 said = process.communicate()[1]
             assert process.returncode == 1
-            assert f"does not go on: {silent}" in said
+            assert f"does not continue: {silent}" in said
             assert "citus-cluster rebalance wait" in said
             with within(30):
                 assert silent in cluster.cli("rebalance", "status").out

@@ -10,7 +10,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from cluster_support import citus_images, require_engine, skip_or_fail
+from cluster_support import citus_images, oldest_image, require_engine, skip_or_fail
+from generated_cluster import GeneratedCluster
 from sql_role_support import FIRST, SECOND, forget_roles
 from sql_servers import COORDINATOR, WORKERS, Recorder, Servers, register
 
@@ -80,3 +81,14 @@ def home(cluster: Servers, tmp_path: Path) -> Iterator[Home]:
         cluster.take_apart()
         cluster.sql(COORDINATOR.host, "DROP TABLE IF EXISTS notes")
         forget_roles(cluster)
+
+
+@pytest.fixture
+def fresh(tmp_path: Path) -> Iterator[GeneratedCluster]:
+    """A directory of its own, in which nothing is generated yet."""
+    cluster = GeneratedCluster(tmp_path / "cluster", oldest_image())
+    cluster.root.mkdir()
+    try:
+        yield cluster
+    finally:
+        cluster.remove()

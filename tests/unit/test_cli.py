@@ -4,12 +4,9 @@ the start of an interpreter."""
 import io
 import json
 import os
-import pty
 import re
-import select
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +16,7 @@ import pytest
 import typer
 import yaml
 from setup_support import ROOT, contents
+from terminal import on_terminal
 
 from citus_cluster import cli, cli_cluster
 from citus_cluster.model.services import Service
@@ -112,38 +110,16 @@ def test_without_the_dependencies_it_says_in_one_line_what_to_run(tmp_path: Path
     assert written(tmp_path) == []
 
 
-def on_terminal(arguments: list[str], answers: list[tuple[str, str]], cwd: Path) -> tuple[int, str]:
-    """Run the script on a terminal; each answer is typed once its prompt has appeared after the last one."""
-    terminal, other_end = pty.openpty()
-    child = subprocess.Popen(
+def answer(arguments: list[str], answers: list[tuple[str, str]], cwd: Path) -> tuple[int, str]:
+    """Run the script on a terminal, and answer each prompt; return its status and all that it wrote."""
+    screen = on_terminal(
         [sys.executable, str(SCRIPT), *arguments],
+        columns=200,
         cwd=cwd,
-        env=clean_environment(TERM="xterm"),
-        stdin=other_end,
-        stdout=other_end,
-        stderr=other_end,
-        start_new_session=True,
+        environment=clean_environment(TERM="xterm"),
+        typed=[(prompt, f"{given}\n") for prompt, given in answers],
     )
-    os.close(other_end)
-    seen, answered, waiting = "", 0, list(answers)
-    deadline = time.monotonic() + 60
-    while time.monotonic() < deadline:
-        if not select.select([terminal], [], [], 1)[0]:
-            continue
-        try:
-            data = os.read(terminal, 65536)
-        except OSError:  # Linux says so when the other end has gone
-            break
-        seen += data.decode(errors="replace")
-        if waiting and waiting[0][0] in seen[answered:]:
-            answered = len(seen)
-            os.write(terminal, waiting.pop(0)[1].encode() + b"\n")
-    os.close(terminal)
-    if waiting:
-        child.kill()
-    status = child.wait(timeout=30)
-    assert not waiting, f"never asked for {waiting[0][0]}: {seen}"
-    return status, seen
+    return screen.status, screen.raw
 
 
 def test_the_guided_set_up_and_consent_on_a_terminal(tmp_path: Path) -> None:
@@ -154,7 +130,7 @@ def test_the_guided_set_up_and_consent_on_a_terminal(tmp_path: Path) -> None:
         ("random one): ", "gu'ided"),
         ("Start it now", "n"),
     ]
-    status, seen = on_terminal([], questions, tmp_path)
+    status, seen = answer([], questions, tmp_path)
     assert status == 0, seen
     assert "gu'ided" not in seen
     spec = spec_in(tmp_path)
@@ -162,11 +138,11 @@ def test_the_guided_set_up_and_consent_on_a_terminal(tmp_path: Path) -> None:
     assert (tmp_path / "generated/secrets/superuser_password").read_text() == "gu'ided"
 
     before = contents(tmp_path)
-    status, seen = on_terminal(["--workers=2"], [("Write these changes?", "n")], tmp_path)
+    status, seen = answer(["--workers=2"], [("Write these changes?", "n")], tmp_path)
     assert status == 4
     assert "+  citus-worker2:" in seen
     assert contents(tmp_path) == before
-    status, seen = on_terminal(["--workers=2"], [("Write these changes?", "y")], tmp_path)
+    status, seen = answer(["--workers=2"], [("Write these changes?", "y")], tmp_path)
     assert status == 0, seen
     assert spec_in(tmp_path)["workers"] == 2
 
