@@ -92,18 +92,28 @@ def percentile(ordered: Sequence[float], part: float) -> float:
     return ordered[min(len(ordered) - 1, int(part * len(ordered)))]
 
 
+_BLOCK = 50
+_claims: list[socket.socket] = []
+"""One for each block of ports that was given away, bound to its last port: another process leaves the block alone,
+though the servers on it may not have started yet, or may be down."""
+
+
 def free_base_port(count: int = 20) -> int:
-    """Find the first of ``count`` free ports in a row on the loopback; admin API and nodes take them."""
+    """Find the first of ``count`` free ports in a row on the loopback, at most 49; admin API and nodes take them."""
     # Below the ports that Linux gives to outgoing connections, of which one may be taken while a container restarts.
-    start = 20000 + secrets.randbelow(250) * 50
+    start = 20000 + secrets.randbelow(250) * _BLOCK
     first: int
-    for first in (*range(start, 32500, 50), *range(20000, start, 50)):
+    for first in (*range(start, 32500, _BLOCK), *range(20000, start, _BLOCK)):
+        claim = socket.socket()
         try:
+            claim.bind(("127.0.0.1", first + _BLOCK - 1))
             for port in range(first, first + count):
                 with socket.socket() as probe:
                     probe.bind(("127.0.0.1", port))
         except OSError:
+            claim.close()
             continue
+        _claims.append(claim)
         return first
     raise RuntimeError("no free ports")
 
