@@ -10,6 +10,7 @@ import logging
 import shlex
 import shutil
 import sys
+import threading
 import traceback
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -46,6 +47,10 @@ _SIGNS = {
 _GENERATED = "generated"
 _NAMED_FILES = 8
 """As many new files as are named one by one; a new worker brings one or two."""
+FRAMES_PER_S = 8
+_drawing = threading.RLock()
+"""Held while something is written to the terminal. rich decides which rows a line replaces before it writes the line: a
+frame that another thread draws in between would leave a row of itself behind."""
 _UNFINISHED = {EventKind.STARTED, EventKind.PROGRESS}
 
 
@@ -58,6 +63,10 @@ class Screen(Console):
 
     def render_str(self, text: str, **options: Any) -> Text:
         return super().render_str(visible_lines(text), **options)
+
+    def print(self, *objects: Any, **options: Any) -> None:
+        with _drawing:
+            super().print(*objects, **options)
 
     def on_broken_pipe(self) -> None:
         raise  # it is called while that error is handled
@@ -182,6 +191,7 @@ class Progress:
         self._begun: set[str] = set()
         self._animated = err.is_terminal and not err.is_dumb_terminal
         self._live: Live | None = None
+        self._hidden = threading.Event()
 
     def __enter__(self) -> Self:
         self._show()
@@ -212,14 +222,25 @@ class Progress:
             return
         Progress._shown = self
         # A new one each time: an old one erases as many lines as it once had, which are no longer its own.
-        self._live = Live(self._table(), console=err, refresh_per_second=8, transient=True, redirect_stdout=False)
+        self._live = Live(self._table(), console=err, auto_refresh=False, transient=True, redirect_stdout=False)
         self._live.start(refresh=True)
+        self._hidden = threading.Event()
+        threading.Thread(target=self._animate, args=(self._live, self._hidden), daemon=True).start()
+
+    @staticmethod
+    def _animate(live: Live, hidden: threading.Event) -> None:
+        while not hidden.wait(1 / FRAMES_PER_S):
+            with _drawing:
+                if not hidden.is_set():
+                    live.refresh()
 
     def _hide(self) -> None:
         Progress._shown = None
         if self._live:
-            self._live.update("")
-            self._live.stop()
+            with _drawing:
+                self._hidden.set()
+                self._live.update("")
+                self._live.stop()
             self._live = None
 
     def _table(self) -> Table:

@@ -66,6 +66,29 @@ def test_a_result_that_comes_while_progress_is_shown_stays_whole(
     assert screen.text.splitlines() == [*told, "the end"]
 
 
+# Lines and frames as close together as on a busy machine; the steps under way take two rows, then one.
+RACE = """
+import sys
+from citus_cluster import console
+from citus_cluster.model.events import Event, EventKind
+
+console.FRAMES_PER_S = 2000
+sys.setswitchinterval(1e-6)
+with console.Progress() as progress:
+    for number in range(100):
+        progress.emit(Event("step", EventKind.STARTED, f"step {number} is under way, and takes two rows of it"))
+        console.err.print(f"beside {number}")
+        progress.emit(Event("step", EventKind.DONE, f"step {number}"))
+"""
+
+
+def test_no_frame_is_drawn_between_a_line_and_what_it_replaces(tmp_path: Path) -> None:
+    screen = on_terminal([sys.executable, "-c", RACE], columns=40, cwd=tmp_path, environment=ENVIRONMENT, timeout_s=60)
+    assert screen.status == 0, screen.text
+    wanted = [line for number in range(100) for line in (f"beside {number}", f"✓ step {number}")]
+    assert screen.text.splitlines() == wanted
+
+
 def test_a_terminal_that_cannot_move_its_cursor_gets_plain_lines(tmp_path: Path) -> None:
     lines = shown(tmp_path, 80, TERM="dumb").text.splitlines()
     assert "· waiting for cassandra" in lines
