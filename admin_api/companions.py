@@ -10,7 +10,7 @@ from admin_api.settings import Settings
 from citus_cluster.model.api_config import CompanionAddresses
 from citus_cluster.model.companion_status import CompanionStatus, Condition
 from citus_cluster.model.nodes import NodeAddress
-from citus_cluster.model.services import Service
+from citus_cluster.model.component_name import ComponentName
 from citus_cluster.operations.companions import Companions, Places
 from citus_cluster.runtime.own_network import is_own
 
@@ -35,7 +35,7 @@ class CompanionWatch:
         self._since = time.monotonic()
         self._answer: _Answer | None = None
         self._asking: asyncio.Task[None] | None = None
-        self._were_well: set[Service] = set()
+        self._were_well: set[ComponentName] = set()
 
     async def known(self, *, within_s: float) -> tuple[CompanionStatus, ...]:
         """Give the state of each wanted companion, at most a few seconds old, after ``within_s`` at the latest.
@@ -96,7 +96,7 @@ class CompanionWatch:
 
 def _is_silent(status: CompanionStatus) -> bool:
     """Whether one does not answer, or, of several servers, some: a replica that is still copying, a joining node."""
-    several = status.service is not Service.REDIS
+    several = status.service is not ComponentName.REDIS
     return status.condition is Condition.DOWN or (several and status.condition is Condition.DEGRADED)
 
 
@@ -114,7 +114,7 @@ async def _doubt(address: NodeAddress) -> str | None:
     return f"not asked: {address.host} is not in the cluster's network, so its container does not run"
 
 
-def _unknown(service: Service, within_s: float) -> CompanionStatus:
+def _unknown(service: ComponentName, within_s: float) -> CompanionStatus:
     return CompanionStatus(service, Condition.DOWN, f"no answer within {within_s:g} s", {})
 
 

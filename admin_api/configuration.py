@@ -8,7 +8,7 @@ from admin_api.settings import Settings
 from citus_cluster.errors import CitusClusterError, SpecError
 from citus_cluster.model.api_config import CLUSTER_FILE, TOKENS_FILE, ApiConfig, ApiTokens
 from citus_cluster.model.names import without_line_end
-from citus_cluster.model.services import COMPANIONS, Service
+from citus_cluster.model.component_name import ComponentName
 
 T = TypeVar("T")
 Signature = tuple[int, int, int]
@@ -75,7 +75,7 @@ class Configuration:
         """Return the superuser's password; raise ConfigurationError."""
         return self._password.value()
 
-    def password_of(self, companion: Service) -> str:
+    def password_of(self, companion: ComponentName) -> str:
         """Return the password of a service beside Citus; raise ConfigurationError."""
         return self._companions[companion].value()
 

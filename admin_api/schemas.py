@@ -11,7 +11,7 @@ from citus_cluster.model.companion_status import Condition
 from citus_cluster.model.names import host_problem
 from citus_cluster.model.nodes import Outcome
 from citus_cluster.model.rebalance import TransferMode
-from citus_cluster.model.services import Service
+from citus_cluster.model.component_name import ComponentName
 
 Responses = dict[int | str, dict[str, Any]]
 
@@ -127,7 +127,7 @@ class WorkersHealth(BaseModel):
 class CompanionHealth(BaseModel):
     """Whether a service beside Citus answered when it was last asked, a few seconds ago at most."""
 
-    service: Service
+    service: ComponentName
     condition: Condition
     reason: str | None = Field(description="Why the condition is not ok.")
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from citus_cluster.errors import UsageError
-from citus_cluster.model.services import Service
+from citus_cluster.model.component_name import ComponentName
 
 CONFIG_DIR_VARIABLE = "CITUS_CLUSTER_API_CONFIG_DIR"
 PASSWORD_FILE_VARIABLE = "CITUS_CLUSTER_API_PASSWORD_FILE"  # noqa: S105 - the name of a variable
@@ -71,12 +71,12 @@ class Settings:
     cassandra_start_s: float = 300
     """Until then, one that has not been well yet is starting; from then on it is down, or degraded."""
 
-    def password_file_of(self, companion: Service) -> Path:
+    def password_file_of(self, companion: ComponentName) -> Path:
         """Secrets lie side by side, under the names that the Compose file gives them."""
         return self.password_file.with_name(f"{companion.value}_password")
 
-    def start_s(self, companion: Service) -> float:
-        return self.cassandra_start_s if companion is Service.CASSANDRA else self.companion_start_s
+    def start_s(self, companion: ComponentName) -> float:
+        return self.cassandra_start_s if companion is ComponentName.CASSANDRA else self.companion_start_s
 
     @classmethod
     def from_environ(cls, environ: Mapping[str, str]) -> "Settings":

@@ -15,7 +15,7 @@ import typer
 
 from citus_cluster import console
 from citus_cluster.cli_options import VALUE_MAY_BE_LEFT_OUT
-from citus_cluster.model.services import Service
+from citus_cluster.model.component_name import ComponentName
 
 PROGRAM = "citus-cluster"
 

@@ -22,7 +22,7 @@ from citus_cluster.cli_options import (
 from citus_cluster.console import escape
 from citus_cluster.errors import ConsentNeededError, ExitStatus, UsageError
 from citus_cluster.model.images import DEFAULT_CASSANDRA_IMAGE, DEFAULT_PG14_IMAGE, DEFAULT_REDIS_IMAGE
-from citus_cluster.model.services import Service
+from citus_cluster.model.component_name import ComponentName
 from citus_cluster.model.spec import (
     API_VERSION,
     DEFAULT_BASE_PORT,
@@ -72,7 +72,7 @@ def setup(
         str | None,
         option(
             "--services",
-            help=f"Wanted services, of {','.join(Service)}; or all.",
+            help=f"Wanted services, of {','.join(ComponentName)}; or all.",
             show_default="all; citus without a coordinator",
         ),
     ] = None,
@@ -282,9 +282,9 @@ def _print_next_steps(plan: SetupPlan) -> None:
 
 def _services(text: str) -> list[str]:
     if text.strip() == "":
-        raise UsageError("--services is empty: name at least one of " + ", ".join(Service) + ".")
+        raise UsageError("--services is empty: name at least one of " + ", ".join(ComponentName) + ".")
     if text.strip() == "all":
-        return [service.value for service in Service]
+        return [service.value for service in ComponentName]
     services = [part.strip() for part in text.split(",") if part.strip()]
     if "all" in services:
         raise UsageError("--services: 'all' stands alone.", hint="Write --services=all, or name the services.")

@@ -4,24 +4,14 @@ Figures are MB (1,048,576 bytes). "Judgement" marks a margin that has no source.
 """
 
 from bisect import bisect_left
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from enum import StrEnum
 
-from citus_cluster.model.services import Service
+from citus_cluster.model.component_name import ComponentName
 
 USABLE_PART = 0.9
 """Part of the machine's memory that services get, and part of a container's that its server plans with (judgement)."""
-
-REDIS_MB = 128
-REDIS_MAXMEMORY_MB = REDIS_MB * 3 // 8
-"""For data, of the container's limit: to rewrite its file Redis forks, and every page that is then written is copied;
-buffers of clients come on top. Measured under overwriting, rewrites and slow readers: 56 of 128 MB was killed for
-memory, 48 was not."""
-CASSANDRA_MB = 1280
-"""For each Cassandra node: its heap, and what the JVM takes beside it."""
-CASSANDRA_HEAP_MB = 512
-ADMIN_API_MB = 192
 
 WORK_MEM_STOCK_MB = 4
 """PostgreSQL's own default for work_mem: what a query should have."""
@@ -50,49 +40,50 @@ _MB = 1024 * 1024
 
 
 class Server(StrEnum):
-    """A kind of PostgreSQL server."""
+    """A kind of PostgreSQL server; a plain one is without Citus."""
 
     COORDINATOR = "coordinator"
     WORKER = "worker"
-    PG14 = "pg14"
+    PLAIN = "plain"
 
 
-_WEIGHT = {Server.COORDINATOR: 2, Server.WORKER: 2, Server.PG14: 1}
-_PG14_SERVERS = 2
+CITUS_SERVERS = (Server.COORDINATOR, Server.WORKER)
+_WEIGHT = {Server.COORDINATOR: 2, Server.WORKER: 2, Server.PLAIN: 1}
 # Measured on Citus 13.2: about 6 MB for a backend of the coordinator, 2 MB for one of a worker; counted with a margin.
-BACKEND_MB = {Server.COORDINATOR: 8, Server.WORKER: 4, Server.PG14: 4}
+BACKEND_MB = {Server.COORDINATOR: 8, Server.WORKER: 4, Server.PLAIN: 4}
 
 
 @dataclass(frozen=True)
-class Shares:
-    """Memory limit in MB of each container; None where the service is not wanted. All workers have the same."""
+class Part:
+    """What a component takes of the memory: ``count`` containers of ``fixed_mb`` each, or PostgreSQL servers.
 
-    servers: Mapping[Server, float]
-    redis_mb: int | None
-    cassandra_mb: int | None
-    admin_api_mb: int | None
-
-
-def share(
-    total_mb: int, *, services: frozenset[Service], workers: int, coordinator: bool, cassandra_nodes: int
-) -> Shares:
-    """Share ``total_mb`` out: fixed limits first, the rest by weight among the PostgreSQL servers.
-
-    A server's share is 0 where the fixed limits leave nothing.
+    The servers share what the fixed limits of all components leave. ``count_option`` is the option of the set-up that
+    takes a smaller count, ``unit`` what is counted. ``companion``: see :class:`Component`.
     """
-    redis_mb = REDIS_MB if Service.REDIS in services else None
-    cassandra_mb = CASSANDRA_MB if Service.CASSANDRA in services else None
-    admin_api_mb = ADMIN_API_MB if Service.ADMIN_API in services else None
-    fixed_mb = (redis_mb or 0) + (cassandra_mb or 0) * cassandra_nodes + (admin_api_mb or 0)
-    counts = {
-        Server.COORDINATOR: int(Service.CITUS in services and coordinator),
-        Server.WORKER: workers if Service.CITUS in services else 0,
-        Server.PG14: _PG14_SERVERS if Service.PG14 in services else 0,
-    }
+
+    component: ComponentName
+    fixed_mb: int = 0
+    count: int = 1
+    count_option: str = ""
+    unit: str = ""
+    servers: Mapping[Server, int] = field(default_factory=dict)
+    companion: bool = True
+
+    @property
+    def total_fixed_mb(self) -> int:
+        return self.fixed_mb * self.count
+
+
+def share(total_mb: int, parts: Sequence[Part]) -> Mapping[Server, float]:
+    """Share ``total_mb`` out: fixed limits first, the rest by weight. Gives the limit of each kind of server in MB.
+
+    It is 0 where the fixed limits leave nothing.
+    """
+    fixed_mb = sum(part.total_fixed_mb for part in parts)
+    counts = {server: sum(part.servers.get(server, 0) for part in parts) for server in Server}
     weights = sum(_WEIGHT[server] * count for server, count in counts.items())
     unit_mb = max(0.0, USABLE_PART * total_mb - fixed_mb) / max(weights, 1)
-    servers = {server: unit_mb * _WEIGHT[server] for server, count in counts.items() if count}
-    return Shares(servers, redis_mb, cassandra_mb, admin_api_mb)
+    return {server: unit_mb * _WEIGHT[server] for server, count in counts.items() if count}
 
 
 @dataclass(frozen=True)
@@ -134,7 +125,7 @@ def load_of(server: Server, *, clients: int, workers: int, cpus: int) -> Load:
     """Give the load of a server in a cluster of so many clients and workers."""
     backends = clients + 10 + 4 * workers + 10
     processes = max(16, cpus + logical_replication_workers() + 1 + 1 + 1 + TASK_EXECUTORS)
-    if server is Server.PG14:
+    if server is Server.PLAIN:
         connections = clients + 2 * PAIR_SESSIONS
         return Load(server, clients, connections, clients, processes, own_slots=connections - (clients + 10))
     if server is Server.COORDINATOR and workers:

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
-from citus_cluster.model.services import Service
+from citus_cluster.model.component_name import ComponentName
 
 
 class Condition(StrEnum):
@@ -36,7 +36,7 @@ class CompanionStatus:
     ``summary`` is the one line of them that people read.
     """
 
-    service: Service
+    service: ComponentName
     condition: Condition
     reason: str | None
     figures: Mapping[str, object]

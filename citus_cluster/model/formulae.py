@@ -99,7 +99,7 @@ class Facts:
 
     @property
     def citus(self) -> bool:
-        return self.load.server is not Server.PG14
+        return self.load.server is not Server.PLAIN
 
     @property
     def takes_clients(self) -> bool:
@@ -148,7 +148,7 @@ def _connections(facts: Facts) -> Iterator[Line]:
     yield Line("listen_addresses", "*", group, "every address of the container", PG_DOCS)
     yield Line("unix_socket_directories", "/var/run/postgresql", group, "where the image's scripts expect it", DOCKER)
     match load.server:
-        case Server.PG14:
+        case Server.PLAIN:
             formula = "C + 2 A: A sessions of this tool beside the clients, and A slots that only superusers get"
             inputs, source = f"{c}, A={budget.PAIR_SESSIONS}", JUDGEMENT
         case Server.COORDINATOR if not load.holds_shards:
@@ -160,7 +160,7 @@ def _connections(facts: Facts) -> Iterator[Line]:
         case _:
             formula, inputs, source = "1.2 (C + 10 + 4 N + 10), up to the next 10", f"{c}, {n}", CITUS_GUC
     yield Line("max_connections", load.max_connections, group, formula, source, inputs)
-    if load.server is Server.PG14:
+    if load.server is Server.PLAIN:
         formula = "A: status, health checks and a promotion get in when clients have taken the rest"
         inputs = f"A={budget.PAIR_SESSIONS}"
         yield Line("superuser_reserved_connections", budget.PAIR_SESSIONS, group, formula, JUDGEMENT, inputs)

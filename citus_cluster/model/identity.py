@@ -5,7 +5,7 @@ from typing import Any
 
 from citus_cluster.errors import ImmutableError
 from citus_cluster.model.images import tag_version
-from citus_cluster.model.services import Service
+from citus_cluster.model.component_name import ComponentName
 from citus_cluster.model.topology import Topology
 
 _WAYS = {
@@ -101,7 +101,7 @@ def refuse_immutable(earlier: Mapping[str, Any], identity: Mapping[str, Any], to
             details=details,
             hint=" ".join(dict.fromkeys(hints)),
         )
-    if Service.CITUS in topology.services:
+    if ComponentName.CITUS in topology.services:
         here = {node.service for node in topology.nodes}
         missing = [service for service in identity["addresses"] if service not in here]
         if missing:

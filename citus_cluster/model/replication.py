@@ -10,7 +10,7 @@ from typing import Any
 
 from citus_cluster.model.companion_status import CompanionStatus, Condition
 from citus_cluster.model.pg14_log import position
-from citus_cluster.model.services import Service
+from citus_cluster.model.component_name import ComponentName
 
 
 class ServerRole(StrEnum):
@@ -247,7 +247,7 @@ class PairStatus:
     def companion_status(self) -> CompanionStatus:
         """Give the shape that every companion has."""
         reason = "; ".join(self.problems) or None
-        return CompanionStatus(Service.PG14, self.condition, reason, self.as_dict(), self.summary)
+        return CompanionStatus(ComponentName.PG14, self.condition, reason, self.as_dict(), self.summary)
 
     def server(self, service: str) -> SeenServer:
         return next(server for server in self.servers if server.service == service)

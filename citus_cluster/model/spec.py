@@ -20,7 +20,7 @@ from citus_cluster.model.images import (
     redis_image_problem,
     reference_problem,
 )
-from citus_cluster.model.services import COMPANIONS, Service
+from citus_cluster.model.component_name import ComponentName
 from citus_cluster.model.tuning import Storage, Workload
 
 API_VERSION = "citus-cluster/v1"
@@ -31,8 +31,8 @@ DEFAULT_PG14_PORT = 5432
 DEFAULT_REDIS_PORT = 6379
 DEFAULT_CASSANDRA_PORT = 9042
 DEFAULT_ADMIN_PORT = 8000
-DEFAULT_SERVICES = tuple(Service)
-DEFAULT_SERVICES_WITHOUT_COORDINATOR = (Service.CITUS,)
+DEFAULT_SERVICES = tuple(ComponentName)
+DEFAULT_SERVICES_WITHOUT_COORDINATOR = (ComponentName.CITUS,)
 
 Scalar = StrictBool | StrictInt | Annotated[float, Field(allow_inf_nan=False)] | StrictStr
 _SCALAR_BRANCHES = ("bool", "int", "float", "str")
@@ -197,7 +197,7 @@ class ClusterSpec(_Model):
     name: Annotated[StrictStr, _refuse(names.project_problem)] = Field("citus", description="Compose project name.")
     user: Annotated[StrictStr, _refuse(names.user_problem)] = Field("postgres", description="Superuser.")
     database: Annotated[StrictStr, _refuse(names.database_problem)] = Field("postgres", description="Database.")
-    services: list[Service] | None = Field(
+    services: list[ComponentName] | None = Field(
         None, description="Services that are wanted: by default all, without a coordinator citus."
     )
     coordinator: StrictBool = Field(True, description="False on a host that runs workers only.")
@@ -226,12 +226,12 @@ class ClusterSpec(_Model):
         return tuple(sorted(self.workers))
 
     @property
-    def wanted(self) -> tuple[Service, ...]:
+    def wanted(self) -> tuple[ComponentName, ...]:
         """Wanted services, in the order of the Service enumeration."""
         chosen = self.services
         if chosen is None:
             chosen = list(DEFAULT_SERVICES if self.coordinator else DEFAULT_SERVICES_WITHOUT_COORDINATOR)
-        return tuple(service for service in Service if service in chosen)
+        return tuple(service for service in ComponentName if service in chosen)
 
     def as_data(self) -> dict[str, Any]:
         """Plain data for ``cluster.yaml``: every value that is set, in the order of the models.
@@ -323,16 +323,16 @@ def _contradictions(spec: ClusterSpec, given: Container[str]) -> Iterable[tuple[
         yield "workers", "a worker's number stands in the list twice: name each worker once"
     # What the file says of a service that is switched off holds again once it is switched on.
     synchronous = spec.pg14.replication is Replication.SYNC and "pg14.replication" in given
-    if synchronous and Service.PG14 not in spec.wanted:
+    if synchronous and ComponentName.PG14 not in spec.wanted:
         yield "pg14.replication", "there is no replica to wait for: add pg14 to the services, or take async replication"
-    if Service.CITUS not in spec.wanted:
-        if Service.ADMIN_API in spec.wanted:
+    if ComponentName.CITUS not in spec.wanted:
+        if ComponentName.ADMIN_API in spec.wanted:
             yield "services", "admin-api administers Citus and needs it: add citus, or leave admin-api out"
         if not spec.wanted:
-            yield "services", "no service is wanted: name at least one of " + ", ".join(Service)
+            yield "services", "no service is wanted: name at least one of " + ", ".join(ComponentName)
         return
     if not spec.coordinator:
-        if Service.ADMIN_API in spec.wanted:
+        if ComponentName.ADMIN_API in spec.wanted:
             yield "services", "admin-api runs beside the coordinator: leave it out where there is none"
         if not spec.advertise:
             yield (

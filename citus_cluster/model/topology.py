@@ -23,7 +23,7 @@ from citus_cluster.model.companions import (
 from citus_cluster.model.names import container_name
 from citus_cluster.model.nodes import NodeAddress
 from citus_cluster.model.parameters import check_pair_settings, check_user_settings
-from citus_cluster.model.services import Service
+from citus_cluster.model.component_name import ComponentName
 from citus_cluster.model.spec import ClusterSpec, LogDriver, Logging, Replication, Scalar
 from citus_cluster.model.tuning import Setting, Tuning, TuningInput, tune, with_user_settings
 
@@ -80,7 +80,7 @@ class Topology:
     name: str
     user: str
     database: str
-    services: tuple[Service, ...]
+    services: tuple[ComponentName, ...]
     publish_on: tuple[str, ...]
     publish_citus_on: tuple[str, ...]
     citus_image: images.Image
@@ -143,8 +143,8 @@ def resolve(spec: ClusterSpec, *, memory_mb: int, cpus: int, pg_major: int) -> t
             cpus=cpus,
             workload=spec.resources.workload,
             storage=spec.resources.storage,
-            workers=len(spec.worker_numbers) if Service.CITUS in spec.wanted else 0,
-            coordinator=spec.coordinator and Service.CITUS in spec.wanted,
+            workers=len(spec.worker_numbers) if ComponentName.CITUS in spec.wanted else 0,
+            coordinator=spec.coordinator and ComponentName.CITUS in spec.wanted,
             services=frozenset(spec.wanted),
             connections=spec.resources.connections,
             cassandra_nodes=spec.cassandra.nodes,
@@ -157,8 +157,8 @@ def resolve(spec: ClusterSpec, *, memory_mb: int, cpus: int, pg_major: int) -> t
 
 
 def _topology(spec: ClusterSpec, tuning: Tuning, image: images.Image) -> Topology:
-    citus = Service.CITUS in spec.wanted
-    api_service = Service.ADMIN_API.value
+    citus = ComponentName.CITUS in spec.wanted
+    api_service = ComponentName.ADMIN_API.value
     return Topology(
         name=spec.name,
         user=spec.user,
@@ -169,10 +169,10 @@ def _topology(spec: ClusterSpec, tuning: Tuning, image: images.Image) -> Topolog
         citus_image=image,
         coordinator=_node(spec, tuning, Role.COORDINATOR, 0) if citus and spec.coordinator else None,
         workers=tuple(_node(spec, tuning, Role.WORKER, n) for n in spec.worker_numbers) if citus else (),
-        pg14=pg14_pair(spec, tuning) if Service.PG14 in spec.wanted else (),
+        pg14=pg14_pair(spec, tuning) if ComponentName.PG14 in spec.wanted else (),
         pg14_synchronous=spec.pg14.replication is Replication.SYNC,
-        redis=redis_server(spec, tuning) if Service.REDIS in spec.wanted else None,
-        cassandra=cassandra_ring(spec, tuning) if Service.CASSANDRA in spec.wanted else (),
+        redis=redis_server(spec, tuning) if ComponentName.REDIS in spec.wanted else None,
+        cassandra=cassandra_ring(spec, tuning) if ComponentName.CASSANDRA in spec.wanted else (),
         admin_api=AdminApi(
             service=api_service,
             container_name=container_name(spec.name, api_service),
@@ -180,7 +180,7 @@ def _topology(spec: ClusterSpec, tuning: Tuning, image: images.Image) -> Topolog
             image=spec.images.admin_api,
             memory_mb=tuning.admin_api_mb or 0,
         )
-        if Service.ADMIN_API in spec.wanted
+        if ComponentName.ADMIN_API in spec.wanted
         else None,
         tuning=tuning,
         logging=None if spec.logging.driver is LogDriver.ENGINE else spec.logging,
@@ -246,27 +246,27 @@ def _user_settings(spec: ClusterSpec) -> Iterator[tuple[str, Mapping[str, Scalar
 def host_ports(spec: ClusterSpec) -> list[tuple[int, str]]:
     """Every host port of the wanted services, with the service that it is for."""
     ports: list[tuple[int, str]] = []
-    if Service.CITUS in spec.wanted:
+    if ComponentName.CITUS in spec.wanted:
         if spec.coordinator:
             ports.append((spec.ports.citus, service_name(Role.COORDINATOR, 0)))
         ports += [(spec.ports.citus + number, service_name(Role.WORKER, number)) for number in spec.worker_numbers]
-    if Service.PG14 in spec.wanted:
+    if ComponentName.PG14 in spec.wanted:
         first = pg14_port(spec.ports.citus, spec.ports.pg14)
         ports += [(first, PG14_PRIMARY), (first + 1, PG14_REPLICA)]
-    if Service.REDIS in spec.wanted:
+    if ComponentName.REDIS in spec.wanted:
         ports.append((spec.ports.redis, REDIS))
-    if Service.CASSANDRA in spec.wanted:
+    if ComponentName.CASSANDRA in spec.wanted:
         ports += [(spec.ports.cassandra + i, cassandra_service(i + 1)) for i in range(spec.cassandra.nodes)]
-    if Service.ADMIN_API in spec.wanted:
-        ports.append((spec.ports.admin_api, Service.ADMIN_API.value))
+    if ComponentName.ADMIN_API in spec.wanted:
+        ports.append((spec.ports.admin_api, ComponentName.ADMIN_API.value))
     return ports
 
 
 _PORT_FLAGS = {
-    Service.ADMIN_API: "--admin-port",
-    Service.PG14: "--pg14-port",
-    Service.REDIS: "--redis-port",
-    Service.CASSANDRA: "--cassandra-port",
+    ComponentName.ADMIN_API: "--admin-port",
+    ComponentName.PG14: "--pg14-port",
+    ComponentName.REDIS: "--redis-port",
+    ComponentName.CASSANDRA: "--cassandra-port",
 }
 
 

@@ -1,12 +1,12 @@
 """From a machine and a wish to the settings of every server: what fits, and what to do where it does not."""
 
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 
 from citus_cluster.errors import DoesNotFitError
 from citus_cluster.model import budget
-from citus_cluster.model.budget import Server, Shares
+from citus_cluster.model.budget import CITUS_SERVERS, Part, Server
 from citus_cluster.model.formulae import (
     DEFAULT_CLIENTS,
     Facts,
@@ -19,7 +19,6 @@ from citus_cluster.model.formulae import (
 )
 from citus_cluster.model.images import PAIR_PG_MAJOR
 from citus_cluster.model.parameters import Scalar, conf_value, needs_restart
-from citus_cluster.model.services import Service
 
 __all__ = [
     "Group",
@@ -38,21 +37,25 @@ __all__ = [
 class TuningInput:
     """The machine and the wish.
 
-    ``workers`` is the number on this host. ``connections`` is the number of clients if the user gave
-    one. ``memory_given`` tells that ``total_mb`` is the user's, not detected.
+    ``parts`` are what the wanted components take, in their order. ``connections`` is the number of clients if the user
+    gave one. ``memory_given`` tells that ``total_mb`` is the user's, not detected.
     """
 
     total_mb: int
     cpus: int
+    parts: tuple[Part, ...]
     workload: Workload = Workload.MIXED
     storage: Storage = Storage.SSD
-    workers: int = 2
-    coordinator: bool = True
-    services: frozenset[Service] = field(default_factory=lambda: frozenset({Service.CITUS, Service.ADMIN_API}))
     connections: int | None = None
-    cassandra_nodes: int = 1
     memory_given: bool = False
     citus_pg_major: int = 17
+
+    def number_of(self, server: Server) -> int:
+        return sum(part.servers.get(server, 0) for part in self.parts)
+
+    @property
+    def workers(self) -> int:
+        return self.number_of(Server.WORKER)
 
 
 @dataclass(frozen=True)
@@ -66,24 +69,20 @@ class NodeTuning:
 
 @dataclass(frozen=True)
 class Tuning:
-    """What every service gets; None where it is not wanted.
+    """What every kind of PostgreSQL server gets that is wanted, and the number of its clients.
 
-    ``connections`` is the number of clients on the coordinator, or of the PostgreSQL 14 servers where
-    there is no Citus; 0 where there is neither. ``pair_connections`` is that of the PostgreSQL 14 servers, 0 without
-    them. ``cassandra_mb`` is for each Cassandra node. ``fits`` is
-    false where the machine is too small: the settings are sound, but the limits exceed its memory.
+    ``fits`` is false where the machine is too small: the settings are sound, but the limits exceed its memory.
     """
 
-    connections: int
-    pair_connections: int
-    coordinator: NodeTuning | None
-    worker: NodeTuning | None
-    pg14: NodeTuning | None
-    redis_mb: int | None
-    cassandra_mb: int | None
-    admin_api_mb: int | None
+    clients: Mapping[Server, int]
+    servers: Mapping[Server, NodeTuning]
     fits: bool
     warnings: tuple[str, ...]
+
+    @property
+    def connections(self) -> int:
+        """Clients on the coordinator, or of the plain servers where there is no Citus; 0 where there is neither."""
+        return next(iter(self.clients.values()), 0)
 
 
 def tune(given: TuningInput) -> Tuning:
@@ -93,23 +92,15 @@ def tune(given: TuningInput) -> Tuning:
     fit. Where the memory was detected, the smallest sound settings come with ``fits`` false and a warning
     that says what is missing and what would fit.
     """
-    shares = _shares(given)
+    shares = budget.share(given.total_mb, given.parts)
     clients = {servers: _clients(given, shares, servers) for servers in _groups(shares)}
-    fits = all(clients.values()) and _fixed_limits_fit(given, shares)
-    if not fits and (given.memory_given or given.connections or _ring_too_large(given)):
+    fits = all(clients.values()) and _fixed_limits_fit(given)
+    if not fits and (given.memory_given or given.connections or any(_fewer(given, part) for part in given.parts)):
         message, hint = _shortage(given)
         raise DoesNotFitError(message, hint=hint)
-    tuned = {server: _node(given, shares, server, count) for servers, count in clients.items() for server in servers}
-    citus_first = [count or budget.CLIENTS_LEAST for _, count in clients.items()]
     return Tuning(
-        connections=citus_first[0] if citus_first else 0,
-        pair_connections=citus_first[-1] if Server.PG14 in tuned else 0,
-        coordinator=tuned.get(Server.COORDINATOR),
-        worker=tuned.get(Server.WORKER),
-        pg14=tuned.get(Server.PG14),
-        redis_mb=shares.redis_mb,
-        cassandra_mb=shares.cassandra_mb,
-        admin_api_mb=shares.admin_api_mb,
+        clients={server: n or budget.CLIENTS_LEAST for servers, n in clients.items() for server in servers},
+        servers={server: _node(given, shares, server, n) for servers, n in clients.items() for server in servers},
         fits=fits,
         warnings=() if fits else (" ".join(_shortage(given)),),
     )
@@ -135,52 +126,47 @@ def _of_user(setting: Setting, value: str) -> Setting:
     return replace(setting, value=value, formula="set in cluster.yaml", inputs="", source="cluster.yaml")
 
 
-def _shares(given: TuningInput) -> Shares:
-    return budget.share(
-        given.total_mb,
-        services=given.services,
-        workers=given.workers,
-        coordinator=given.coordinator,
-        cassandra_nodes=given.cassandra_nodes,
-    )
+def _groups(shares: Mapping[Server, float]) -> list[tuple[Server, ...]]:
+    """Servers that have the same clients: the Citus nodes, then the plain ones."""
+    citus = tuple(server for server in CITUS_SERVERS if server in shares)
+    plain = tuple(server for server in shares if server not in CITUS_SERVERS)
+    return [servers for servers in (citus, plain) if servers]
 
 
-def _groups(shares: Shares) -> list[tuple[Server, ...]]:
-    """Servers that have the same clients: the Citus nodes, then the PostgreSQL 14 pair."""
-    citus = tuple(server for server in (Server.COORDINATOR, Server.WORKER) if server in shares.servers)
-    pair = (Server.PG14,) if Server.PG14 in shares.servers else ()
-    return [servers for servers in (citus, pair) if servers]
-
-
-def _clients(given: TuningInput, shares: Shares, servers: tuple[Server, ...]) -> int:
+def _clients(given: TuningInput, shares: Mapping[Server, float], servers: tuple[Server, ...]) -> int:
     """Give the number of clients that these servers carry, 0 where they do not fit."""
 
     def fits(clients: int, work_mem_mb: float) -> bool:
         loads = (budget.load_of(s, clients=clients, workers=given.workers, cpus=given.cpus) for s in servers)
-        return all(budget.carries(load, shares.servers[load.server], work_mem_mb) for load in loads)
+        return all(budget.carries(load, shares[load.server], work_mem_mb) for load in loads)
 
     wanted = given.connections
-    # The number that the user gives is of the coordinator's clients; beside Citus, the pair takes what it can.
-    if wanted and (Server.PG14 not in servers or Service.CITUS not in given.services):
+    # The number that the user gives is of the coordinator's clients; beside Citus, plain servers take what they can.
+    if wanted and servers == _groups(shares)[0]:
         return wanted if fits(wanted, budget.WORK_MEM_LEAST_MB) else 0
     return budget.most_clients(fits, wanted or DEFAULT_CLIENTS[given.workload])
 
 
-def _ring_too_large(given: TuningInput) -> bool:
-    """Tell whether more than one Cassandra node was asked for where one would fit."""
-    return given.cassandra_nodes > 1 and _fits(replace(given, cassandra_nodes=1))
+def _fewer(given: TuningInput, part: Part) -> int:
+    """Give the largest smaller count of a part's containers that fits where its own does not; 0 if there is none."""
+    if not part.count_option or part.count < 2 or not _fits(_with_count(given, part, 1)):
+        return 0
+    return budget.smallest(lambda n: not _fits(_with_count(given, part, n + 1)), 0)
 
 
-def _fixed_limits_fit(given: TuningInput, shares: Shares) -> bool:
+def _with_count(given: TuningInput, part: Part, count: int) -> TuningInput:
+    return replace(given, parts=tuple(replace(one, count=count) if one is part else one for one in given.parts))
+
+
+def _fixed_limits_fit(given: TuningInput) -> bool:
     """Tell whether the services with fixed limits fit; where there are servers, those are short first."""
-    fixed_mb = (shares.redis_mb or 0) + (shares.admin_api_mb or 0) + (shares.cassandra_mb or 0) * given.cassandra_nodes
-    return fixed_mb <= budget.USABLE_PART * given.total_mb
+    return sum(part.total_fixed_mb for part in given.parts) <= budget.USABLE_PART * given.total_mb
 
 
-def _node(given: TuningInput, shares: Shares, server: Server, clients: int) -> NodeTuning:
+def _node(given: TuningInput, shares: Mapping[Server, float], server: Server, clients: int) -> NodeTuning:
     count = clients or budget.CLIENTS_LEAST
     load = budget.load_of(server, clients=count, workers=given.workers, cpus=given.cpus)
-    memory_mb = shares.servers[server]
+    memory_mb = shares[server]
     buffers_mb: float = budget.shared_buffers_mb(memory_mb)
     work_mem_mb = budget.work_mem_mb(load, memory_mb, buffers_mb)
     if not clients:
@@ -196,7 +182,7 @@ def _node(given: TuningInput, shares: Shares, server: Server, clients: int) -> N
         workers=given.workers,
         workload=given.workload,
         storage=given.storage,
-        pg_major=PAIR_PG_MAJOR if server is Server.PG14 else given.citus_pg_major,
+        pg_major=PAIR_PG_MAJOR if server is Server.PLAIN else given.citus_pg_major,
     )
     settings = tuple(
         Setting(
@@ -208,8 +194,8 @@ def _node(given: TuningInput, shares: Shares, server: Server, clients: int) -> N
 
 
 def _fits(given: TuningInput) -> bool:
-    shares = _shares(given)
-    return _fixed_limits_fit(given, shares) and all(_clients(given, shares, s) for s in _groups(shares))
+    shares = budget.share(given.total_mb, given.parts)
+    return _fixed_limits_fit(given) and all(_clients(given, shares, s) for s in _groups(shares))
 
 
 def _shortage(given: TuningInput) -> tuple[str, str]:
@@ -227,15 +213,17 @@ def _shortage(given: TuningInput) -> tuple[str, str]:
 
 
 def _wish(given: TuningInput) -> str:
-    names = ", ".join(service.value for service in Service if service in given.services)
-    if Service.CASSANDRA in given.services and given.cassandra_nodes > 1:
-        names = names.replace(Service.CASSANDRA.value, f"{Service.CASSANDRA.value} ({given.cassandra_nodes} nodes)")
-    if not given.services & {Service.CITUS, Service.PG14}:
+    names = ", ".join(_named(part) for part in given.parts)
+    if not any(part.servers for part in given.parts):
         return f"The services {names}"
-    nodes = ["a coordinator"] if given.coordinator else []
+    nodes = ["a coordinator"] if given.number_of(Server.COORDINATOR) else []
     nodes += [f"{given.workers} worker{'s' if given.workers > 1 else ''}"] if given.workers else []
-    citus = f" ({' and '.join(nodes)})" if Service.CITUS in given.services else ""
+    citus = f" ({' and '.join(nodes)})" if nodes else ""
     return f"The services {names}{citus} with {given.connections or budget.CLIENTS_LEAST} connections"
+
+
+def _named(part: Part) -> str:
+    return f"{part.component} ({part.count} {part.unit})" if part.count > 1 and part.unit else part.component.value
 
 
 def _smaller_wishes(given: TuningInput) -> list[str]:
@@ -244,20 +232,38 @@ def _smaller_wishes(given: TuningInput) -> list[str]:
     connections = _fewer_connections(given)
     if connections:
         ways.append(f"--connections={connections}")
-    if Service.CASSANDRA in given.services and given.cassandra_nodes > 1:
-        ring = budget.smallest(lambda n: not _fits(replace(given, cassandra_nodes=n + 1)), 0)
-        ways += [f"--cassandra-nodes={ring}"] if ring else []
-    citus = given.services & {Service.CITUS, Service.ADMIN_API}
-    for fewer in (given.services - {Service.CASSANDRA}, citus, citus - {Service.ADMIN_API}):
-        if fewer and fewer < given.services and _fits(replace(given, services=fewer)):
-            names = ",".join(service.value for service in Service if service in fewer)
-            ways.append(f"--services={names}")
+    ways += [f"{part.count_option}={count}" for part in given.parts if (count := _fewer(given, part))]
+    for fewer in _fewer_parts(given.parts):
+        if fewer and len(fewer) < len(given.parts) and _fits(replace(given, parts=fewer)):
+            ways.append(f"--services={','.join(part.component for part in fewer)}")
             break
-    if Service.CITUS in given.services and given.workers > 1:
-        workers = budget.smallest(lambda w: not _fits(replace(given, workers=w + 1)), 0)
+    if given.workers > 1:
+        workers = budget.smallest(lambda w: not _fits(_with_workers(given, w + 1)), 0)
         if workers:
             ways.append(f"--workers={workers}")
     return ways
+
+
+def _fewer_parts(parts: Sequence[Part]) -> Sequence[tuple[Part, ...]]:
+    """Give smaller wishes, the largest first: without the largest companion, without all of them, Citus alone."""
+    companions = [part for part in parts if part.companion and part.fixed_mb]
+    largest = max(companions, key=lambda part: part.fixed_mb, default=None)
+    citus = tuple(part for part in parts if not part.companion)
+    return (
+        tuple(part for part in parts if part is not largest),
+        citus,
+        tuple(part for part in citus if part.servers),
+    )
+
+
+def _with_workers(given: TuningInput, workers: int) -> TuningInput:
+    return replace(
+        given,
+        parts=tuple(
+            replace(part, servers={**part.servers, Server.WORKER: workers}) if Server.WORKER in part.servers else part
+            for part in given.parts
+        ),
+    )
 
 
 def _fewer_connections(given: TuningInput) -> int | None:

@@ -12,7 +12,7 @@ from citus_cluster.errors import CitusClusterError
 from citus_cluster.model.companion_status import CompanionStatus, Condition
 from citus_cluster.model.companions import PG14_DATABASE, PG14_USER
 from citus_cluster.model.nodes import NodeAddress
-from citus_cluster.model.services import COMPANIONS, Service
+from citus_cluster.model.component_name import ComponentName
 from citus_cluster.operations.pg14_pair import pair_status
 from citus_cluster.runtime.cassandra_ring import CassandraClient
 from citus_cluster.runtime.postgres import ConnectionInfo
@@ -23,7 +23,7 @@ _GRACE_S = 0.5
 """Each driver keeps the time by itself, and says more than that it ran out."""
 
 Ask = Callable[[float], Awaitable[CompanionStatus]]
-PasswordOf = Callable[[Service], str]
+PasswordOf = Callable[[ComponentName], str]
 Doubt = Callable[[NodeAddress], Awaitable[str | None]]
 """Why what listens at an address may not be ours, and is sent no password; None where it is ours."""
 
@@ -56,11 +56,11 @@ class Companions:
         self._cassandra: CassandraClient | None = None
 
     @property
-    def wanted(self) -> tuple[Service, ...]:
+    def wanted(self) -> tuple[ComponentName, ...]:
         """The companions that are asked, in the order of their answers."""
         return tuple(service for service in COMPANIONS if service in self._asks())
 
-    async def ask_all(self, timeout_s: float, only: Collection[Service] | None = None) -> tuple[CompanionStatus, ...]:
+    async def ask_all(self, timeout_s: float, only: Collection[ComponentName] | None = None) -> tuple[CompanionStatus, ...]:
         """Ask every one of them, or ``only`` these; ends in little more than ``timeout_s``; raises because of none."""
         asks = self._asks()
         wanted = [service for service in self.wanted if only is None or service in only]
@@ -74,18 +74,18 @@ class Companions:
             if isinstance(outcome, BaseException):
                 logger.warning("a connection did not close: %s", outcome)
 
-    def _asks(self) -> Mapping[Service, Ask]:
-        asks: dict[Service, Ask] = {}
+    def _asks(self) -> Mapping[ComponentName, Ask]:
+        asks: dict[ComponentName, Ask] = {}
         if self._places.pg14:
-            asks[Service.PG14] = self._pg14
+            asks[ComponentName.PG14] = self._pg14
         if self._places.redis:
-            asks[Service.REDIS] = self._ask_redis
+            asks[ComponentName.REDIS] = self._ask_redis
         if self._places.cassandra:
-            asks[Service.CASSANDRA] = self._ask_cassandra
+            asks[ComponentName.CASSANDRA] = self._ask_cassandra
         return asks
 
     async def _ask_pg14(self, timeout_s: float) -> CompanionStatus:
-        password = self._password_of(Service.PG14)
+        password = self._password_of(ComponentName.PG14)
         servers = {
             service: ConnectionInfo(address.host, address.port, PG14_USER, PG14_DATABASE, password)
             for service, address in self._places.pg14.items()
@@ -96,21 +96,21 @@ class Companions:
     async def _ask_redis(self, timeout_s: float) -> CompanionStatus:
         assert self._places.redis is not None, "only wanted companions are asked"  # noqa: S101
         if reason := await self._doubt(self._places.redis):
-            return CompanionStatus(Service.REDIS, Condition.DOWN, reason, {})
+            return CompanionStatus(ComponentName.REDIS, Condition.DOWN, reason, {})
         if self._redis is None:
-            self._redis = RedisClient(self._places.redis, self._password_of(Service.REDIS))
+            self._redis = RedisClient(self._places.redis, self._password_of(ComponentName.REDIS))
         return await self._redis.ask(timeout_s)
 
     async def _ask_cassandra(self, timeout_s: float) -> CompanionStatus:
         doubts = {address: await self._doubt(address) for address in self._places.cassandra}
         if all(doubts.values()):
-            return CompanionStatus(Service.CASSANDRA, Condition.DOWN, next(iter(doubts.values())), {})
+            return CompanionStatus(ComponentName.CASSANDRA, Condition.DOWN, next(iter(doubts.values())), {})
         if self._cassandra is None:
-            self._cassandra = CassandraClient(self._places.cassandra, self._password_of(Service.CASSANDRA))
+            self._cassandra = CassandraClient(self._places.cassandra, self._password_of(ComponentName.CASSANDRA))
         return await self._cassandra.ask(timeout_s, not_ours={address for address in doubts if doubts[address]})
 
 
-async def _asked(service: Service, ask: Ask, timeout_s: float) -> CompanionStatus:
+async def _asked(service: ComponentName, ask: Ask, timeout_s: float) -> CompanionStatus:
     """Ask one, and turn whatever goes wrong into its status."""
     try:
         async with asyncio.timeout(timeout_s + _GRACE_S):

@@ -7,7 +7,7 @@ from citus_cluster.errors import ImmutableError, LeftoverVolumesError
 from citus_cluster.model.companions import cassandra_service
 from citus_cluster.model.identity import removed_workers
 from citus_cluster.model.names import volume_name
-from citus_cluster.model.services import COMPANIONS, Service
+from citus_cluster.model.component_name import ComponentName
 from citus_cluster.model.spec import MAX_CASSANDRA_NODES, ClusterSpec
 from citus_cluster.model.topology import Topology
 from citus_cluster.operations.request import Machine, SetupRequest, taken_numbers
@@ -27,7 +27,7 @@ def refuse_lockout(request: SetupRequest, spec: ClusterSpec, machine: Machine, p
     lost = [
         path
         for service in COMPANIONS
-        if service in spec.wanted and service is not Service.REDIS  # its data open with any password
+        if service in spec.wanted and service is not ComponentName.REDIS  # its data open with any password
         for path in secrets.OF_SERVICE[service]
         if secrets.saved(request.root, path) is None
     ]

@@ -12,7 +12,7 @@ from citus_cluster.model.companions import pg14_port
 from citus_cluster.model.identity import known_workers, removed_workers
 from citus_cluster.model.images import PAIR_PG_MAJOR, known_pg_major, official_major, pg14_major_problem
 from citus_cluster.model.names import volume_name
-from citus_cluster.model.services import Service
+from citus_cluster.model.component_name import ComponentName
 from citus_cluster.model.spec import API_VERSION, ClusterSpec, grown_workers, parse_spec
 from citus_cluster.model.yaml_text import load_yaml
 from citus_cluster.operations.directory import read_spec, read_spec_text
@@ -147,7 +147,7 @@ def resolved_spec(spec: ClusterSpec, request: SetupRequest, machine: Machine) ->
     if updates:
         resources = resources.model_copy(update={**updates, "detected": sorted(set(detected))})
     ports = spec.ports
-    if Service.PG14 in spec.wanted:
+    if ComponentName.PG14 in spec.wanted:
         ports = ports.model_copy(update={"pg14": pg14_port(ports.citus, ports.pg14)})
     return spec.model_copy(update={"resources": resources, "ports": ports, "services": list(spec.wanted)})
 
@@ -155,7 +155,7 @@ def resolved_spec(spec: ClusterSpec, request: SetupRequest, machine: Machine) ->
 def _refuse_other_major(spec: ClusterSpec, machine: Machine) -> None:
     """Look into an image of the pair whose name does not tell its major, where it is on this machine."""
     image = spec.images.pg14
-    if Service.PG14 not in spec.wanted or official_major(image, "postgres") is not None or machine.engine is None:
+    if ComponentName.PG14 not in spec.wanted or official_major(image, "postgres") is not None or machine.engine is None:
         return
     major = machine.engine.image_pg_major(image)
     if major not in {None, PAIR_PG_MAJOR}:

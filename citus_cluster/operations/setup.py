@@ -14,7 +14,7 @@ from citus_cluster.model.changes import Action, FileChange, WantedFile
 from citus_cluster.model.effects import Effect, effects
 from citus_cluster.model.identity import identity_of, refuse_immutable, without_removed
 from citus_cluster.model.names import directory_problem, volume_name
-from citus_cluster.model.services import Service
+from citus_cluster.model.component_name import ComponentName
 from citus_cluster.model.spec import DEFAULT_PG14_PORT, ClusterSpec, Replication
 from citus_cluster.model.topology import Topology, resolve
 from citus_cluster.model.yaml_text import load_yaml
@@ -232,9 +232,9 @@ def _warnings(
     request: SetupRequest, spec: ClusterSpec, topology: Topology, previous: files.Manifest | None
 ) -> list[str]:
     found = []
-    if Service.PG14 not in spec.wanted and spec.pg14.replication is Replication.SYNC:
+    if ComponentName.PG14 not in spec.wanted and spec.pg14.replication is Replication.SYNC:
         found.append("pg14.replication is sync, and holds once pg14 is among the services.")
-    if Service.CITUS not in spec.wanted and "workers" in request.values:
+    if ComponentName.CITUS not in spec.wanted and "workers" in request.values:
         found.append("--workers has no effect: citus is not among the services.")
     old_image = previous.identity.get("image") if previous else None
     if old_image and old_image != spec.images.citus:
@@ -275,7 +275,7 @@ def _warnings(
 def _notes_of_ports(asked: ClusterSpec, spec: ClusterSpec) -> Iterator[str]:
     """Say where the pair is, when nobody chose its ports and they are not the usual ones."""
     first = spec.ports.pg14
-    if Service.PG14 in spec.wanted and asked.ports.pg14 is None and first not in {None, DEFAULT_PG14_PORT}:
+    if ComponentName.PG14 in spec.wanted and asked.ports.pg14 is None and first not in {None, DEFAULT_PG14_PORT}:
         usual = f"{DEFAULT_PG14_PORT} and {DEFAULT_PG14_PORT + 1}"
         yield (
             f"The PostgreSQL 14 pair gets ports {first} and {(first or 0) + 1} instead of {usual}, which the Citus "

@@ -17,7 +17,7 @@ from citus_cluster.model.disks import Disk, disk_alerts
 from citus_cluster.model.extension import OUTDATED, UPDATE_HINT
 from citus_cluster.model.nodes import NodeAddress
 from citus_cluster.model.overview import NodeOverview, Overview
-from citus_cluster.model.services import Service
+from citus_cluster.model.component_name import ComponentName
 from citus_cluster.model.topology import Topology
 from citus_cluster.operations import pg14_status
 from citus_cluster.operations.access import Access, access
@@ -369,13 +369,13 @@ async def _pass_their_checks(directory: Directory, services: Collection[str]) ->
 
 
 async def _companions(
-    directory: Directory, *, timeout_s: float = _COMPANIONS_TIMEOUT_S, only: Collection[Service] | None = None
+    directory: Directory, *, timeout_s: float = _COMPANIONS_TIMEOUT_S, only: Collection[ComponentName] | None = None
 ) -> tuple[CompanionStatus, ...]:
     topology = directory.topology
     passwords = {
-        Service.PG14: secrets.PG14_PASSWORD,
-        Service.REDIS: secrets.REDIS_PASSWORD,
-        Service.CASSANDRA: secrets.CASSANDRA_PASSWORD,
+        ComponentName.PG14: secrets.PG14_PASSWORD,
+        ComponentName.REDIS: secrets.REDIS_PASSWORD,
+        ComponentName.CASSANDRA: secrets.CASSANDRA_PASSWORD,
     }
     host = topology.connect_host
     places = Places(

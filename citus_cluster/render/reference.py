@@ -6,22 +6,22 @@ from collections.abc import Iterable, Iterator, Mapping
 from pydantic import BaseModel
 
 from citus_cluster.model.parameters import fixed_parameters
-from citus_cluster.model.services import Service
+from citus_cluster.model.component_name import ComponentName
 from citus_cluster.model.spec import ClusterSpec
 from citus_cluster.model.tuning import NodeTuning, Setting, Tuning, TuningInput, tune
 
 EXAMPLE = TuningInput(total_mb=7840, cpus=2, workers=3)
 """The cluster that the README starts, on Docker Desktop with 8 GB."""
 
-_CITUS = frozenset({Service.CITUS, Service.ADMIN_API})
+_CITUS = frozenset({ComponentName.CITUS, ComponentName.ADMIN_API})
 _TOTALS = (
     (3900, _CITUS),
-    (3900, frozenset(Service)),
+    (3900, frozenset(ComponentName)),
     (7840, _CITUS),
-    (7840, frozenset(Service)),
-    (15900, frozenset(Service)),
-    (24100, frozenset(Service)),
-    (64000, frozenset(Service)),
+    (7840, frozenset(ComponentName)),
+    (15900, frozenset(ComponentName)),
+    (24100, frozenset(ComponentName)),
+    (64000, frozenset(ComponentName)),
 )
 
 
@@ -100,9 +100,9 @@ def _totals_table() -> str:
     return _table(headings, [_totals_row(total_mb, services) for total_mb, services in _TOTALS])
 
 
-def _totals_row(total_mb: int, services: frozenset[Service]) -> tuple[str, ...]:
+def _totals_row(total_mb: int, services: frozenset[ComponentName]) -> tuple[str, ...]:
     tuned = tune(TuningInput(total_mb=total_mb, cpus=2, workers=3, services=services))
-    names = "all" if services == frozenset(Service) else ", ".join(s.value for s in Service if s in services)
+    names = "all" if services == frozenset(ComponentName) else ", ".join(s.value for s in ComponentName if s in services)
     if not tuned.fits:
         return (f"{total_mb:,} MB", names, "does not fit", "", "", "", "")
     assert tuned.coordinator and tuned.worker, "every row has Citus"  # noqa: S101

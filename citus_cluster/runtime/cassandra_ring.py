@@ -17,7 +17,7 @@ from citus_cluster.errors import CitusClusterError
 from citus_cluster.model.companion_status import CompanionStatus, Condition
 from citus_cluster.model.companions import CASSANDRA_USER
 from citus_cluster.model.nodes import NodeAddress
-from citus_cluster.model.services import Service
+from citus_cluster.model.component_name import ComponentName
 from citus_cluster.runtime.engine import Container, Engine, in_thread
 from citus_cluster.runtime.ports import answers
 
@@ -97,8 +97,8 @@ class CassandraClient:
         )
         if silent:
             reason = f"CQL does not answer on {', '.join(silent)}"
-            return CompanionStatus(Service.CASSANDRA, Condition.DEGRADED, reason, figures, summary)
-        return CompanionStatus(Service.CASSANDRA, Condition.OK, None, figures, summary)
+            return CompanionStatus(ComponentName.CASSANDRA, Condition.DEGRADED, reason, figures, summary)
+        return CompanionStatus(ComponentName.CASSANDRA, Condition.OK, None, figures, summary)
 
     async def close(self) -> None:
         await asyncio.to_thread(self._end)
@@ -212,4 +212,4 @@ def _first_line(error: BaseException) -> str:
 
 
 def _down(reason: str) -> CompanionStatus:
-    return CompanionStatus(Service.CASSANDRA, Condition.DOWN, reason, {})
+    return CompanionStatus(ComponentName.CASSANDRA, Condition.DOWN, reason, {})

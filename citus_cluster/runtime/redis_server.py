@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from citus_cluster.model.companion_status import CompanionStatus, Condition
 from citus_cluster.model.nodes import NodeAddress
-from citus_cluster.model.services import Service
+from citus_cluster.model.component_name import ComponentName
 
 if TYPE_CHECKING:
     from redis.asyncio import Redis
@@ -42,7 +42,7 @@ class RedisClient:
         except (RedisError, OSError) as error:
             if "max number of clients" in str(error):
                 reason = "all its connections are in use: close some (CLIENT LIST in a session that is open)"
-                return CompanionStatus(Service.REDIS, Condition.DEGRADED, reason, {})
+                return CompanionStatus(ComponentName.REDIS, Condition.DEGRADED, reason, {})
             return _down(f"{self._address} does not answer: {error}")
         return judge(info)
 
@@ -77,10 +77,10 @@ def judge(info: Mapping[str, Any]) -> CompanionStatus:
     summary = _summary(figures)
     if info.get("loading"):
         reason = f"it loads its data ({float(info.get('loading_loaded_perc', 0)):.0f} %)"
-        return CompanionStatus(Service.REDIS, Condition.STARTING, reason, figures, summary)
+        return CompanionStatus(ComponentName.REDIS, Condition.STARTING, reason, figures, summary)
     reasons = "; ".join(_problems(info, figures))
     condition = Condition.DEGRADED if reasons else Condition.OK
-    return CompanionStatus(Service.REDIS, condition, reasons or None, figures, summary)
+    return CompanionStatus(ComponentName.REDIS, condition, reasons or None, figures, summary)
 
 
 def _figures(info: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -131,4 +131,4 @@ def _summary(figures: Mapping[str, Any]) -> str:
 
 
 def _down(reason: str) -> CompanionStatus:
-    return CompanionStatus(Service.REDIS, Condition.DOWN, reason, {})
+    return CompanionStatus(ComponentName.REDIS, Condition.DOWN, reason, {})

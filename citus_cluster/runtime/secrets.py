@@ -9,7 +9,7 @@ from pathlib import Path
 from citus_cluster.errors import ImmutableError, UsageError
 from citus_cluster.model.changes import WantedFile
 from citus_cluster.model.names import password_problem, without_line_end
-from citus_cluster.model.services import Service
+from citus_cluster.model.component_name import ComponentName
 from citus_cluster.runtime.files import read_file
 
 FOLDER = "generated/secrets"
@@ -21,10 +21,10 @@ CASSANDRA_PASSWORD = f"{FOLDER}/cassandra_password"
 ADMIN_TOKEN = f"{FOLDER}/admin_api_token"
 READ_TOKEN = f"{FOLDER}/admin_api_read_token"
 OF_SERVICE = {
-    Service.PG14: (PG14_PASSWORD, REPLICATOR_PASSWORD),
-    Service.REDIS: (REDIS_PASSWORD,),
-    Service.CASSANDRA: (CASSANDRA_PASSWORD,),
-    Service.ADMIN_API: (ADMIN_TOKEN, READ_TOKEN),
+    ComponentName.PG14: (PG14_PASSWORD, REPLICATOR_PASSWORD),
+    ComponentName.REDIS: (REDIS_PASSWORD,),
+    ComponentName.CASSANDRA: (CASSANDRA_PASSWORD,),
+    ComponentName.ADMIN_API: (ADMIN_TOKEN, READ_TOKEN),
 }
 """Secrets of each service beside the superuser's password, which every directory has."""
 READ_BY_API = (SUPERUSER_PASSWORD, PG14_PASSWORD, REDIS_PASSWORD, CASSANDRA_PASSWORD)
@@ -94,7 +94,7 @@ def read_password_file(path: Path) -> str:
     return without_line_end(text)
 
 
-def prepare(root: Path, *, given_password: str | None, services: Collection[Service]) -> Secrets:
+def prepare(root: Path, *, given_password: str | None, services: Collection[ComponentName]) -> Secrets:
     """Decide on every secret that these services need; nothing is written yet, and none is ever removed.
 
     Raises UsageError for a password that cannot be used, ImmutableError for one unlike the saved one.
@@ -112,7 +112,7 @@ def prepare(root: Path, *, given_password: str | None, services: Collection[Serv
     wanted_paths = [path for service, paths in OF_SERVICE.items() if service in services for path in paths]
     values |= {path: saved(root, path) or generate() for path in wanted_paths}
     # What a process without root reads is protected by the folder alone: the API's, Redis' and Cassandra's own.
-    modes = dict.fromkeys(READ_BY_API if Service.ADMIN_API in services else (REDIS_PASSWORD, CASSANDRA_PASSWORD), 0o644)
+    modes = dict.fromkeys(READ_BY_API if ComponentName.ADMIN_API in services else (REDIS_PASSWORD, CASSANDRA_PASSWORD), 0o644)
     files = {}
     for path, value in values.items():
         wanted = WantedFile(value.encode(), modes.get(path, 0o600))

@@ -4,9 +4,9 @@ import pytest
 
 from citus_cluster.model import budget
 from citus_cluster.model.budget import Load, Server
-from citus_cluster.model.services import Service
+from citus_cluster.model.component_name import ComponentName
 
-EVERYTHING = frozenset(Service)
+EVERYTHING = frozenset(ComponentName)
 
 
 def test_fixed_limits_come_first_and_the_rest_goes_by_weight() -> None:
@@ -24,13 +24,13 @@ def test_the_shares_add_up_to_the_usable_part(total_mb: int) -> None:
 
 
 def test_only_wanted_services_get_memory() -> None:
-    shares = budget.share(8_000, services=frozenset({Service.PG14}), workers=3, coordinator=True, cassandra_nodes=1)
+    shares = budget.share(8_000, services=frozenset({ComponentName.PG14}), workers=3, coordinator=True, cassandra_nodes=1)
     assert shares.servers == pytest.approx({Server.PG14: 3_600})
     assert (shares.redis_mb, shares.cassandra_mb, shares.admin_api_mb) == (None, None, None)
 
 
 def test_a_host_without_coordinator_gives_its_memory_to_the_workers() -> None:
-    shares = budget.share(8_000, services=frozenset({Service.CITUS}), workers=2, coordinator=False, cassandra_nodes=1)
+    shares = budget.share(8_000, services=frozenset({ComponentName.CITUS}), workers=2, coordinator=False, cassandra_nodes=1)
     assert shares.servers == pytest.approx({Server.WORKER: 3_600})
 
 

@@ -11,7 +11,7 @@ import pytest
 from citus_cluster.errors import UsageError
 from citus_cluster.model.companion_status import CompanionStatus, Condition
 from citus_cluster.model.nodes import NodeAddress
-from citus_cluster.model.services import Service
+from citus_cluster.model.component_name import ComponentName
 from citus_cluster.model.spec import parse_spec
 from citus_cluster.model.topology import Topology, resolve
 from citus_cluster.operations.companions import Ask, Companions, Places
@@ -98,8 +98,8 @@ async def no_doubt(address: NodeAddress) -> str | None:
     return None
 
 
-def ask_all(places: Places, ask_pg14: Ask, password: str | None = "secret") -> dict[Service, CompanionStatus]:
-    def password_of(service: Service) -> str:
+def ask_all(places: Places, ask_pg14: Ask, password: str | None = "secret") -> dict[ComponentName, CompanionStatus]:
+    def password_of(service: ComponentName) -> str:
         if password is None:
             raise UsageError(f"generated/secrets/{service.value}_password is missing.")
         return password
@@ -124,7 +124,7 @@ async def _fails(timeout_s: float) -> CompanionStatus:
 
 
 async def _is_well(timeout_s: float) -> CompanionStatus:
-    return CompanionStatus(Service.PG14, Condition.OK, None, {})
+    return CompanionStatus(ComponentName.PG14, Condition.OK, None, {})
 
 
 @pytest.mark.parametrize(
@@ -134,14 +134,14 @@ def test_one_that_fails_hides_no_other(ask_pg14: Ask, reason: str, silent: NodeA
     began = time.monotonic()
     found = ask_all(Places({"pg14-primary": silent}, False, silent, ()), ask_pg14)
     assert time.monotonic() - began < 3
-    assert found[Service.PG14] == CompanionStatus(Service.PG14, Condition.DOWN, reason, {})
-    assert found[Service.REDIS].reason == f"{silent} did not answer within 0.3 s"
+    assert found[ComponentName.PG14] == CompanionStatus(ComponentName.PG14, Condition.DOWN, reason, {})
+    assert found[ComponentName.REDIS].reason == f"{silent} did not answer within 0.3 s"
 
 
 def test_a_lost_password_is_told_of_who_needs_it(silent: NodeAddress) -> None:
     found = ask_all(Places({"pg14-primary": silent}, False, silent, ()), _is_well, password=None)
-    assert found[Service.PG14].condition is Condition.OK
-    assert found[Service.REDIS].reason == "generated/secrets/redis_password is missing."
+    assert found[ComponentName.PG14].condition is Condition.OK
+    assert found[ComponentName.REDIS].reason == "generated/secrets/redis_password is missing."
 
 
 def test_only_what_is_wanted_is_asked() -> None:
@@ -157,31 +157,31 @@ def service(name: str, state: str, health: str | None, reason: str | None = None
     return ServiceStatus(name, name, state, health, reason)
 
 
-def down(which: Service) -> CompanionStatus:
+def down(which: ComponentName) -> CompanionStatus:
     return CompanionStatus(which, Condition.DOWN, "127.0.0.1:1 does not answer", {})
 
 
 def test_a_container_that_starts_makes_its_companion_starting() -> None:
     seen = [service("redis", "running", "starting", "Redis loads its data")]
-    found = with_containers(topology("redis"), down(Service.REDIS), seen)
+    found = with_containers(topology("redis"), down(ComponentName.REDIS), seen)
     assert (found.condition, found.reason) == (Condition.STARTING, "Redis loads its data")
 
 
 def test_a_container_that_does_not_run_is_the_reason() -> None:
     seen = [service("redis", "exited", None, "exit status 137"), service("cassandra", "running", "healthy")]
-    found = with_containers(topology("redis", "cassandra"), down(Service.REDIS), seen)
+    found = with_containers(topology("redis", "cassandra"), down(ComponentName.REDIS), seen)
     assert (found.condition, found.reason) == (Condition.DOWN, "its container is exited (exit status 137)")
 
 
 def test_of_several_nodes_each_is_named() -> None:
     seen = [service("cassandra", "exited", None, "exit status 1"), service("cassandra2", "missing", None)]
-    found = with_containers(topology("cassandra"), down(Service.CASSANDRA), seen)
+    found = with_containers(topology("cassandra"), down(ComponentName.CASSANDRA), seen)
     assert found.reason == "cassandra is exited (exit status 1); cassandra2 is missing"
 
 
 @pytest.mark.parametrize("seen", [("running", "unhealthy"), ("running", "healthy"), ("unknown", None)])
 def test_else_the_companion_speaks_for_itself(seen: tuple[str, str | None]) -> None:
-    assert with_containers(topology("redis"), down(Service.REDIS), [service("redis", *seen)]) == down(Service.REDIS)
+    assert with_containers(topology("redis"), down(ComponentName.REDIS), [service("redis", *seen)]) == down(ComponentName.REDIS)
 
 
 def test_without_citus_the_companions_are_the_cluster() -> None:

@@ -5,7 +5,7 @@ import pytest
 from citus_cluster.model.disks import Disk, disk_alerts
 from citus_cluster.model.formulae import Workload
 from citus_cluster.model.log_space import describe, log_space, needed_mb
-from citus_cluster.model.services import Service
+from citus_cluster.model.component_name import ComponentName
 from citus_cluster.model.tuning import TuningInput, tune, with_user_settings
 
 GIB = 2**30
@@ -43,7 +43,7 @@ def test_a_file_system_that_tells_nothing_is_not_full() -> None:
 
 @pytest.mark.parametrize(("workload", "largest_gb"), [(Workload.MIXED, 4), (Workload.OLTP, 8), (Workload.OLAP, 16)])
 def test_the_log_is_bounded_on_every_server_and_counted_by_its_settings(workload: Workload, largest_gb: int) -> None:
-    tuned = tune(TuningInput(total_mb=64_000, cpus=2, workers=3, workload=workload, services=frozenset(Service)))
+    tuned = tune(TuningInput(total_mb=64_000, cpus=2, workers=3, workload=workload, services=frozenset(ComponentName)))
     for node in (tuned.coordinator, tuned.worker, tuned.pg14):
         assert node
         found = log_space("one", node.settings)

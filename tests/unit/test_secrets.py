@@ -3,11 +3,11 @@ from pathlib import Path
 import pytest
 
 from citus_cluster.errors import ImmutableError, UsageError
-from citus_cluster.model.services import Service
+from citus_cluster.model.component_name import ComponentName
 from citus_cluster.runtime import secrets
 
-CITUS = (Service.CITUS,)
-WITH_API = (Service.CITUS, Service.ADMIN_API)
+CITUS = (ComponentName.CITUS,)
+WITH_API = (ComponentName.CITUS, ComponentName.ADMIN_API)
 NASTY = 'it\'s "q" $HOME ${X} #no \\n `id` %s {{x}} pässwörd 密码 🔑 end '
 
 
@@ -82,17 +82,17 @@ def test_only_the_folder_hides_what_the_api_reads(tmp_path: Path) -> None:
 
 
 def test_what_a_health_check_without_root_reads_is_hidden_by_the_folder_alone(tmp_path: Path) -> None:
-    made = secrets.prepare(tmp_path, given_password="x", services=(Service.PG14, Service.REDIS, Service.CASSANDRA))
+    made = secrets.prepare(tmp_path, given_password="x", services=(ComponentName.PG14, ComponentName.REDIS, ComponentName.CASSANDRA))
     modes = {path.rpartition("/")[2]: wanted.mode for path, wanted in made.files.items()}
     assert [name for name, mode in modes.items() if mode != 0o600] == ["redis_password", "cassandra_password"]
     assert len(set(made.values.values())) == len(made.values) == 5
 
 
 def test_a_service_that_is_switched_off_keeps_its_secret(tmp_path: Path) -> None:
-    first = secrets.prepare(tmp_path, given_password=None, services=(Service.REDIS,))
+    first = secrets.prepare(tmp_path, given_password=None, services=(ComponentName.REDIS,))
     save(tmp_path, first)
     save(tmp_path, secrets.prepare(tmp_path, given_password=None, services=CITUS))
-    again = secrets.prepare(tmp_path, given_password=None, services=(Service.REDIS,))
+    again = secrets.prepare(tmp_path, given_password=None, services=(ComponentName.REDIS,))
     assert (again.values, again.files) == (first.values, {})
 
 
@@ -125,7 +125,7 @@ def test_a_saved_password_of_several_lines_or_none_is_refused(tmp_path: Path, co
     target.parent.mkdir(parents=True)
     target.write_bytes(content.encode())
     with pytest.raises(UsageError, match="redis_password holds no password") as caught:
-        secrets.prepare(tmp_path, given_password=None, services=(Service.REDIS,))
+        secrets.prepare(tmp_path, given_password=None, services=(ComponentName.REDIS,))
     assert "sesame" not in f"{caught.value} {caught.value.hint}"
 
 

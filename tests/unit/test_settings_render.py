@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from citus_cluster.model.services import Service
+from citus_cluster.model.component_name import ComponentName
 from citus_cluster.model.tuning import NodeTuning, TuningInput, tune, with_user_settings
 from citus_cluster.render.reference import render_tables, with_tables
 from citus_cluster.render.settings import conf_quoted, render_pg_hba, render_postgresql_conf
@@ -124,7 +124,7 @@ def test_the_documentation_names_every_setting_that_is_written() -> None:
     for given in (
         TuningInput(total_mb=7_840, cpus=2, workers=3),
         TuningInput(total_mb=64_000, cpus=64, workers=0, citus_pg_major=18),
-        TuningInput(total_mb=64_000, cpus=64, workers=2, coordinator=False, services=frozenset({Service.CITUS})),
+        TuningInput(total_mb=64_000, cpus=64, workers=2, coordinator=False, services=frozenset({ComponentName.CITUS})),
     ):
         tuned = tune(given)
         for found in (tuned.coordinator, tuned.worker):

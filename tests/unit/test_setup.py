@@ -18,7 +18,7 @@ from citus_cluster.errors import (
 )
 from citus_cluster.model.changes import Action
 from citus_cluster.model.effects import EffectKind
-from citus_cluster.model.services import Service
+from citus_cluster.model.component_name import ComponentName
 from citus_cluster.model.yaml_text import load_yaml
 from citus_cluster.operations.directory import compare_files, load
 from citus_cluster.operations.setup import plan_setup
@@ -546,7 +546,7 @@ def test_a_service_that_is_left_out_takes_its_files_along(whole: Path) -> None:
     removed = [effect.service for effect in made.effects if effect.kind is EffectKind.REMOVE]
     assert removed == [*companions, "admin-api"]
     assert not (whole / "generated/config/pg14").exists()
-    set_up(whole, {"services": [*Service]})
+    set_up(whole, {"services": [*ComponentName]})
     assert set(companions) < set(compose_in(whole)["services"])
     assert tokens == [(whole / f"generated/secrets/admin_api_{name}").read_text() for name in ("token", "read_token")]
 

@@ -6,7 +6,7 @@ import jsonschema
 import pytest
 
 from citus_cluster.errors import SpecError
-from citus_cluster.model.services import Service
+from citus_cluster.model.component_name import ComponentName
 from citus_cluster.model.spec import (
     API_VERSION,
     ClusterSpec,
@@ -33,7 +33,7 @@ def problems_of(origins: dict[str, str] | None = None, **data: Any) -> tuple[str
 def test_everything_has_a_default() -> None:
     spec = spec_of()
     assert spec.worker_numbers == (1, 2)
-    assert spec.wanted == tuple(Service)
+    assert spec.wanted == tuple(ComponentName)
     assert (spec.name, spec.user, spec.database, spec.bind) == ("citus", "postgres", "postgres", "127.0.0.1")
     assert (spec.ports.citus, spec.ports.pg14, spec.ports.admin_api) == (5434, None, 8000)
     assert (spec.ports.redis, spec.ports.cassandra) == (6379, 9042)
@@ -41,11 +41,11 @@ def test_everything_has_a_default() -> None:
 
 
 def test_without_a_coordinator_there_is_no_admin_api_by_default() -> None:
-    assert spec_of(coordinator=False, advertise="db2").wanted == (Service.CITUS,)
+    assert spec_of(coordinator=False, advertise="db2").wanted == (ComponentName.CITUS,)
 
 
 def test_services_are_in_stable_order_and_once() -> None:
-    assert spec_of(services=["admin-api", "citus", "citus"]).wanted == (Service.CITUS, Service.ADMIN_API)
+    assert spec_of(services=["admin-api", "citus", "citus"]).wanted == (ComponentName.CITUS, ComponentName.ADMIN_API)
 
 
 def test_unknown_keys_are_refused_with_the_nearest_known() -> None:
@@ -139,7 +139,7 @@ def test_contradictions(data: dict[str, Any], expected: str) -> None:
 
 
 def test_a_set_without_citus_is_valid() -> None:
-    assert spec_of(services=["redis"]).wanted == (Service.REDIS,)
+    assert spec_of(services=["redis"]).wanted == (ComponentName.REDIS,)
 
 
 @pytest.mark.parametrize(

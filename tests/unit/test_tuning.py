@@ -11,7 +11,7 @@ from citus_cluster.errors import DoesNotFitError
 from citus_cluster.model import parameter_names
 from citus_cluster.model.budget import OWN_SESSIONS, PAIR_SESSIONS, SUPERUSER_RESERVED, Server, load_of
 from citus_cluster.model.parameters import check_user_settings, needs_restart
-from citus_cluster.model.services import Service
+from citus_cluster.model.component_name import ComponentName
 from citus_cluster.model.tuning import (
     Group,
     NodeTuning,
@@ -24,9 +24,9 @@ from citus_cluster.model.tuning import (
 )
 from citus_cluster.operations.overview import AT_ONCE
 
-ALL = frozenset(Service)
-SMALL = frozenset({Service.CITUS, Service.ADMIN_API})
-CITUS = frozenset({Service.CITUS})
+ALL = frozenset(ComponentName)
+SMALL = frozenset({ComponentName.CITUS, ComponentName.ADMIN_API})
+CITUS = frozenset({ComponentName.CITUS})
 
 
 def tuned(total_mb: int, **given: Any) -> Tuning:
@@ -56,7 +56,7 @@ def size_mb(value: str) -> float:
 )
 def test_reference_figures_of_three_workers(
     total_mb: int,
-    services: frozenset[Service],
+    services: frozenset[ComponentName],
     clients: int,
     limit_mb: int,
     connections: tuple[str, str],
@@ -198,16 +198,16 @@ def test_a_host_with_workers_only_is_bound_by_their_memory_alone() -> None:
 
 
 def test_a_set_without_citus() -> None:
-    result = tuned(7_840, services=frozenset({Service.PG14, Service.REDIS}), workers=0)
+    result = tuned(7_840, services=frozenset({ComponentName.PG14, ComponentName.REDIS}), workers=0)
     assert (result.coordinator, result.worker) == (None, None)
     assert result.connections == 100
     assert values(result.pg14)["max_connections"] == "114"
-    assert tuned(7_840, services=frozenset({Service.REDIS})).connections == 0
+    assert tuned(7_840, services=frozenset({ComponentName.REDIS})).connections == 0
 
 
 def test_fixed_limits_alone_can_be_too_much() -> None:
     with pytest.raises(DoesNotFitError, match=r"The services redis, cassandra need 1,565 MB"):
-        tuned(300, services=frozenset({Service.REDIS, Service.CASSANDRA}), memory_given=True)
+        tuned(300, services=frozenset({ComponentName.REDIS, ComponentName.CASSANDRA}), memory_given=True)
 
 
 @pytest.mark.parametrize("workers", [0, 1, 3, 40])

@@ -18,7 +18,7 @@ from setup_support import ROOT, set_up
 from bench.measure import free_base_port
 from citus_cluster.errors import CitusClusterError, UnprovenServerError
 from citus_cluster.model.nodes import NodeAddress
-from citus_cluster.model.services import Service
+from citus_cluster.model.component_name import ComponentName
 from citus_cluster.operations.listeners import why_not_ours
 from citus_cluster.runtime import libpq, own_network
 from citus_cluster.runtime.engine import Container
@@ -128,7 +128,7 @@ def taken(tmp_path: Path) -> Iterator[Taken]:
     base = free_base_port()
     ports = {"citus": base, "pg14": base + 10, "redis": base + 12, "cassandra": base + 13}
     values = {f"ports.{service}": port for service, port in ports.items()}
-    set_up(tmp_path, {"name": f"taken-{base}", "workers": 1, "services": [*Service], **values})
+    set_up(tmp_path, {"name": f"taken-{base}", "workers": 1, "services": [*ComponentName], **values})
     with ExitStack() as stack:
         databases = [stack.enter_context(fake_postgres(port=port)) for port in (base, base + 10, base + 11)]
         others = [stack.enter_context(fake_redis(base + 12)), stack.enter_context(fake_cassandra(base + 13))]

@@ -1,0 +1,212 @@
+"""What a component declares about itself, as data; whoever loops over components knows none of them by name.
+
+A component is what the user switches on with ``--services``. It has one or more services, which are one container
+each. Nothing here, and nothing that a component declares, reads a file, a clock or a socket.
+"""
+
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any, ClassVar
+
+from citus_cluster.model.budget import Part
+from citus_cluster.model.component_name import ComponentName
+from citus_cluster.model.parameters import Checked
+from citus_cluster.model.spec import ClusterSpec
+from citus_cluster.model.tuning import Setting, Tuning
+
+
+class Reread(StrEnum):
+    """When a server reads a file again."""
+
+    START = "start"
+    """At its start only: ``up`` makes the container anew once the file has changed."""
+    RELOAD = "reload"
+    """When it is told to; ``up`` tells it."""
+    ALWAYS = "always"
+    """By itself, or whenever a script runs. Also what holds the hash of a secret (see ``Service.restart_files``)."""
+
+
+@dataclass(frozen=True)
+class ConfigFile:
+    """A file that a service mounts, rendered from a template of config/; scripts (``.sh``) are copied as they are.
+
+    Templates get ``topology``, ``service``, its ``facts``, ``groups`` (its settings, grouped), ``digests`` (SHA-256 of
+    each secret by name). A component may write a file itself (``Component.text``); it then has no template.
+    """
+
+    name: str
+    template: str = ""
+    reread: Reread = Reread.START
+
+
+@dataclass(frozen=True)
+class Secret:
+    """A password or token in generated/secrets/.
+
+    ``opens_data``: the data in a volume were made with it, so another one locks the user out. ``read_without_root``:
+    a process without root reads it in a container. ``for_admin_api``: the admin API asks the service with it.
+    """
+
+    name: str
+    opens_data: bool = True
+    read_without_root: bool = False
+    for_admin_api: bool = True
+
+
+@dataclass(frozen=True)
+class Login:
+    """How administration logs in to a PostgreSQL server of ours."""
+
+    user: str
+    database: str
+    secret: str
+
+
+@dataclass(frozen=True)
+class AsksPostgres:
+    """Ready once a session opens; its settings are read again on the way."""
+
+
+@dataclass(frozen=True)
+class AsksTcp:
+    """Ready to be examined once it answers ``question`` with anything."""
+
+    question: bytes
+
+
+@dataclass(frozen=True)
+class AsksHttp:
+    """Ready once its own health request succeeds."""
+
+
+Knock = AsksPostgres | AsksTcp | AsksHttp
+"""A cheap question whether a server answers at all."""
+
+
+@dataclass(frozen=True)
+class Service:
+    """One container.
+
+    ``config`` is the folder below generated/config that it mounts, ``template`` the one of compose_templates/.
+    ``data`` is where its own volume (``<name>-data``) is mounted, None if it keeps nothing; ``volumes`` names others.
+    ``image`` is None where one is built from generated/. ``restart_files`` (in ``config``) and ``restart_secrets`` are
+    read at its start only and are in no label: ``up`` restarts a container that is older than they are, because
+    ``restart_reason`` was changed. ``patience_s`` is what it may take longer than others to become ready.
+    """
+
+    name: str
+    component: ComponentName
+    container_name: str
+    image: str | None
+    publish_on: tuple[str, ...]
+    host_port: int
+    memory_mb: int
+    template: str
+    config: str
+    files: tuple[ConfigFile, ...]
+    knock: Knock
+    platform: str | None = None
+    data: str | None = None
+    volumes: tuple[str, ...] = ()
+    secrets: tuple[Secret, ...] = ()
+    login: Login | None = None
+    settings: tuple[Setting, ...] = ()
+    shm_mb: int = 0
+    initdb: bool = False
+    restart_files: tuple[str, ...] = ()
+    restart_secrets: tuple[Secret, ...] = ()
+    restart_reason: str = "a password"
+    patience_s: float = 0.0
+    facts: Any = field(default=None)
+
+
+@dataclass(frozen=True)
+class Sign:
+    """What a line of a log or of a health check means, and what to do about it."""
+
+    pattern: str
+    meaning: str
+    hint: str
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a person stands: the address of the published ports, and the path to the directory, empty or with a ``/``."""
+
+    host: str
+    folder: str
+
+
+class Component:
+    """What every component has; a module of ``components`` overrides what differs.
+
+    ``owns`` matches the names of its services, also of those that a specification no longer has; ``more_volumes`` are
+    those that are not called ``<service>-data``. ``companion``: a component beside Citus.
+    """
+
+    name: ClassVar[ComponentName]
+    owns: ClassVar[re.Pattern[str]]
+    companion: ClassVar[bool] = True
+    port_option: ClassVar[str]
+    image_option: ClassVar[str]
+    secrets: ClassVar[tuple[Secret, ...]] = ()
+    more_volumes: ClassVar[tuple[str, ...]] = ()
+    signs: ClassVar[tuple[Sign, ...]] = ()
+    pg_major: ClassVar[int | None] = None
+    """The PostgreSQL major that its image must have, where its data were written by that one."""
+    settles_s: ClassVar[float] = 0.0
+    """For so long its services may need, once ready, to find each other; then it is asked how it is."""
+
+    def part(self, spec: ClusterSpec) -> Part:
+        """Say what it takes of the memory."""
+        raise NotImplementedError
+
+    def ports(self, spec: ClusterSpec) -> Sequence[tuple[str, int]]:
+        """Give each service with its host port."""
+        raise NotImplementedError
+
+    def services(self, spec: ClusterSpec, tuning: Tuning, others: Sequence[Service]) -> tuple[Service, ...]:
+        """Give its services in the order in which they start; ``others`` are those of the components before it."""
+        raise NotImplementedError
+
+    def completed(self, spec: ClusterSpec) -> ClusterSpec:
+        """Fill in what is decided once, and saved."""
+        return spec
+
+    def image(self, spec: ClusterSpec) -> str | None:
+        """Give the image that its containers run, None where one is built."""
+        raise NotImplementedError
+
+    def image_major_problem(self, image: str, major: int) -> str:
+        """Say why its containers cannot run an image of another PostgreSQL major."""
+        raise NotImplementedError
+
+    def check_settings(self, spec: ClusterSpec, citus_pg_major: int) -> Iterator[Checked]:
+        """Check the user's settings of its servers."""
+        yield from ()
+
+    def problems(self, spec: ClusterSpec) -> Iterator[str]:
+        """Say what contradicts itself in a specification that is valid value by value."""
+        yield from ()
+
+    def warnings(self, spec: ClusterSpec) -> Iterator[str]:
+        """Say what may not be as the user thinks; asked of every component, wanted or not."""
+        yield from ()
+
+    def notes(self, asked: ClusterSpec, spec: ClusterSpec) -> Iterator[str]:
+        """Say what was decided for the user: ``asked`` is the specification before that."""
+        yield from ()
+
+    def loss_of(self, gone: Sequence[str], project: str) -> tuple[str, str] | None:
+        """Say what is lost with services that a specification no longer has, and the way; None if nothing is."""
+        return None
+
+    def access(self, services: Sequence[Service], place: Place) -> Iterable[tuple[str, str]]:
+        """Give, by service, the command that opens a session on it from the user's machine."""
+        return ()
+
+    def text(self, file: ConfigFile, topology: Any, digests: Mapping[str, str]) -> str | None:
+        """Give the text of a file that follows from the whole ``topology``; None where its template has it all."""
+        return None
