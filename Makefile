@@ -1,6 +1,7 @@
 # make up      set everything up, then generate, start and verify a cluster (WORKERS=4 for four workers,
 #              ARGS=--yes to agree to changes of an existing one)
-# make test    run every test that this machine can run; what is left out is listed with the reason
+# make test    run every test that this machine can run, in two processes (JOBS=1: in one); what is left out is listed with
+#              the reason
 # make test-lowest  unit and golden tests under the oldest Python here that is supported (LOWEST=/usr/bin/python3.11)
 # make lint    formatting, lint and types
 # make bench   measure, and print ratios
@@ -9,6 +10,7 @@
 
 PYTHON ?= python3
 WORKERS ?= 3
+JOBS ?= 2
 # An existing cluster keeps its number unless one is asked for.
 ASKED := $(filter-out file,$(origin WORKERS))$(if $(wildcard cluster.yaml),,new)
 VENV := .venv
@@ -20,7 +22,7 @@ up: venv
 	$(BIN)/python setup_citus_cluster.py $(if $(ASKED),--workers=$(WORKERS)) --up $(ARGS)
 
 test: venv
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses $(JOBS) --dist loadfile --durations 40
 
 # Nothing where there is no such Python, or none that can make environments.
 LOWEST ?= $(shell for one in /usr/bin/python3 /usr/bin/python3.11 python3.11; do $$one -c 'import ensurepip, sys, venv; \

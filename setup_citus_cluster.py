@@ -7,7 +7,7 @@ try:
     from citus_cluster.entry import guard
 
     guard()
-    from citus_cluster.cli import setup_main
+    from citus_cluster.cli.program import setup_main
 except ModuleNotFoundError as error:
     if error.name and error.name.startswith("citus_cluster"):
         raise

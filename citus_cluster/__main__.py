@@ -6,9 +6,9 @@ from citus_cluster.entry import guard
 def main() -> None:
     """Import the program, and run it."""
     guard()
-    from citus_cluster import cli
+    from citus_cluster.cli import program
 
-    cli.main()
+    program.main()
 
 
 if __name__ == "__main__":

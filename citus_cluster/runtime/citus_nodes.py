@@ -187,5 +187,9 @@ async def node_health(conn: Connection, timeout_s: float) -> list[tuple[NodeAddr
 
 
 def is_busy(error: psycopg.Error) -> bool:
-    """Say whether a change failed because something else, such as a rebalance, holds the node list."""
-    return isinstance(error, psycopg.errors.LockNotAvailable)
+    """Say whether a change failed because something else, such as a rebalance, holds the node list.
+
+    In the background Citus recovers prepared transactions, and deletes the same rows of ``pg_dist_transaction`` as the
+    removal of a node does, in another order: one of the two is then ended as a deadlock.
+    """
+    return isinstance(error, psycopg.errors.LockNotAvailable | psycopg.errors.DeadlockDetected)

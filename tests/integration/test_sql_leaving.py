@@ -1,13 +1,14 @@
 """Draining workers and taking them out of the node list, on real servers."""
 
 import asyncio
+import threading
 import time
 from collections.abc import Mapping
 
 import pytest
 from sql_servers import COORDINATOR, FOURTH, WAITING_WRITERS, WORKERS, Recorder, Servers, on, register
 
-from citus_cluster.errors import InUseError, RebalanceError, UsageError
+from citus_cluster.errors import InUseError, LockedError, RebalanceError, UsageError
 from citus_cluster.model.events import Emit, EventKind, ignore
 from citus_cluster.model.leaving import Departure
 from citus_cluster.model.nodes import NodeAddress, Outcome
@@ -436,3 +437,40 @@ def test_another_server_gets_a_name_that_was_released_and_the_old_one_does_not(c
     finally:
         cluster.take_apart()
         cluster.stop(FOURTH.host)
+
+
+@pytest.mark.usefixtures("only_newest")
+def test_a_deadlock_with_the_recovery_of_prepared_transactions_is_said_to_be_a_lock(cluster: Servers) -> None:
+    """Citus' daemon deletes the same rows; here another session does, in the other order."""
+    register(cluster)
+    (group,) = cluster.sql(COORDINATOR.host, "SELECT groupid FROM pg_dist_node WHERE nodename = 'citus-worker3'")[0]
+    row = f"pg_dist_transaction WHERE groupid = {group} AND gid ="
+    for gid in ("first", "second"):
+        cluster.sql(COORDINATOR.host, f"INSERT INTO pg_dist_transaction (groupid, gid) VALUES ({group}, '{gid}')")
+    refusals: list[BaseException] = []
+
+    def remove() -> None:
+        try:
+            deregister(cluster, THIRD)
+        except LockedError as error:
+            refusals.append(error)
+
+    removing = threading.Thread(target=remove)
+    with cluster.session() as other:
+        other.execute("SET deadlock_timeout = '1min'")  # so that it is the removal that is ended
+        other.execute("BEGIN")
+        other.execute(f"DELETE FROM {row} 'second'".encode())
+        removing.start()
+        waits = (
+            "SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'transactionid' AND query LIKE '%remove_node%'"
+        )
+        deadline = time.monotonic() + 30
+        while cluster.sql(COORDINATOR.host, waits) == [(0,)]:
+            assert time.monotonic() < deadline, "the removal does not wait for the row"
+            time.sleep(0.05)
+        other.execute(f"DELETE FROM {row} 'first'".encode())
+        removing.join(timeout=30)
+        other.execute("ROLLBACK")
+    (refusal,) = refusals
+    assert "cannot be removed now" in str(refusal)
+    deregister(cluster, THIRD)

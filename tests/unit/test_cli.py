@@ -18,7 +18,9 @@ import yaml
 from setup_support import ROOT, contents
 from terminal import on_terminal
 
-from citus_cluster import cli, cli_cluster
+from citus_cluster.cli import cluster
+from citus_cluster.cli.program import main, setup_main
+from citus_cluster.cli.program import run as run_app
 from citus_cluster.model.component_name import ComponentName
 
 SCRIPT = ROOT / "setup_citus_cluster.py"
@@ -50,7 +52,7 @@ def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp
         monkeypatch.setattr(sys, "argv", ["setup_citus_cluster.py", *arguments])
         monkeypatch.setattr(sys, "stdin", io.StringIO())
         with pytest.raises(SystemExit) as ended:
-            cli.setup_main()
+            setup_main()
         printed = capsys.readouterr()
         assert "Traceback" not in printed.out + printed.err
         assert "should not have happened" not in printed.err
@@ -134,7 +136,7 @@ def test_the_guided_set_up_and_consent_on_a_terminal(tmp_path: Path) -> None:
     assert status == 0, seen
     assert "gu'ided" not in seen
     spec = spec_in(tmp_path)
-    assert (spec["workers"], spec["ports"]["citus"], spec["services"]) == (1, 6000, [*ComponentName])
+    assert (spec["workers"], spec["ports"]["citus"], spec["services"]) == (1, 6000, [*Service])
     assert (tmp_path / "generated/secrets/superuser_password").read_text() == "gu'ided"
 
     before = contents(tmp_path)
@@ -381,7 +383,7 @@ def test_the_journal_tells_of_a_run_that_was_interrupted_too(tmp_path: Path) -> 
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        cli_cluster.recorded(tmp_path, "up", interrupted)
+        cluster.recorded(tmp_path, "up", interrupted)
     line = json.loads((tmp_path / "generated/journal.jsonl").read_text())
     assert (line["operation"], line["result"], line["error"]) == ("up", "failed", "KeyboardInterrupt")
 
@@ -407,7 +409,7 @@ def test_an_interruption_says_what_to_do(monkeypatch: pytest.MonkeyPatch, capsys
 
     monkeypatch.setattr(sys, "argv", ["citus-cluster"])
     with pytest.raises(SystemExit) as ended:
-        cli.run(app)
+        run_app(app)
     assert ended.value.code == 130
     assert "Interrupted. Nothing is lost; run the command again" in capsys.readouterr().err
 
@@ -416,12 +418,12 @@ def test_an_interruption_says_what_to_do(monkeypatch: pytest.MonkeyPatch, capsys
 def program(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Run:
     """Run ``citus-cluster`` in this process, in an empty directory."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(cli, "_PROGRAM", "citus-cluster")
+    monkeypatch.setattr("citus_cluster.cli.program._PROGRAM", "citus-cluster")
 
     def execute(*arguments: str) -> Result:
         monkeypatch.setattr(sys, "argv", ["citus-cluster", *arguments])
         with pytest.raises(SystemExit) as ended:
-            cli.main()
+            main()
         printed = capsys.readouterr()
         return Result(int(ended.value.code or 0), printed.out, printed.err)
 

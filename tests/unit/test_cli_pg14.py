@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from setup_support import contents
 
-from citus_cluster import cli, cli_pg14
+from citus_cluster.cli import pg14, program
 from citus_cluster.errors import ConsentNeededError
 
 Run = Callable[..., tuple[int, str, str]]
@@ -22,7 +22,7 @@ def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp
     monkeypatch.setenv("DOCKER_HOST", "unix:///nowhere.sock")
     monkeypatch.chdir(tmp_path)
 
-    def execute(*arguments: str, main: Callable[[], None] = cli.main) -> tuple[int, str, str]:
+    def execute(*arguments: str, main: Callable[[], None] = program.main) -> tuple[int, str, str]:
         monkeypatch.setattr(sys, "argv", ["citus-cluster", *arguments])
         monkeypatch.setattr(sys, "stdin", io.StringIO())
         with pytest.raises(SystemExit) as ended:
@@ -37,7 +37,7 @@ def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp
 def make(run: Run, services: str) -> None:
     ports = "--pg14-port=1"  # nobody listens there
     status, _, said = run(
-        f"--services={services}", ports, "--memory=7840", "--cpus=2", "--no-prompt", main=cli.setup_main
+        f"--services={services}", ports, "--memory=7840", "--cpus=2", "--no-prompt", main=program.setup_main
     )
     assert status == 0, said
 
@@ -93,7 +93,7 @@ def test_without_an_engine_no_role_changes(run: Run, tmp_path: Path, command: st
 
 def test_without_a_yes_and_without_a_terminal_nobody_has_agreed() -> None:
     with pytest.raises(ConsentNeededError, match="Nobody has agreed") as refused:
-        cli_pg14._agree("Make it so?", ["this is lost"], yes=False)
+        pg14._agree("Make it so?", ["this is lost"], yes=False)
     assert refused.value.details == ("this is lost",)
     assert "--yes" in (refused.value.hint or "")
-    cli_pg14._agree("Make it so?", ["this is lost"], yes=True)
+    pg14._agree("Make it so?", ["this is lost"], yes=True)

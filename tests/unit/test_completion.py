@@ -16,25 +16,25 @@ import pytest
 from parser_support import parser_of
 from setup_support import ROOT
 
-from citus_cluster import cli, cli_completion
-from citus_cluster.cli_completion import Shell
+from citus_cluster.cli import completion, program
+from citus_cluster.cli.completion import Shell
 
 
 @pytest.fixture(scope="module")
 def app() -> Any:
     """The whole program's parser."""
-    return parser_of(cli.main)
+    return parser_of(program.main)
 
 
 @pytest.fixture(scope="module")
 def scripts(app: Any, tmp_path_factory: pytest.TempPathFactory) -> dict[Shell, Path]:
     """The scripts, as the program prints them."""
     folder = tmp_path_factory.mktemp("scripts")
-    commands = list(cli_completion.read_commands(app))
+    commands = list(completion.read_commands(app))
     texts = {
-        Shell.BASH: cli_completion.bash(commands),
-        Shell.ZSH: cli_completion.zsh(commands),
-        Shell.FISH: cli_completion.fish(commands),
+        Shell.BASH: completion.bash(commands),
+        Shell.ZSH: completion.zsh(commands),
+        Shell.FISH: completion.fish(commands),
     }
     for shell, text in texts.items():
         (folder / shell).write_text(text)
@@ -101,7 +101,7 @@ def test_every_command_and_option_of_the_parser_is_known(app: Any, scripts: dict
 def test_a_flag_takes_a_value_everywhere_or_nowhere(app: Any) -> None:
     """The scripts skip the word after such a flag without looking at the command."""
     takes: dict[str, bool] = {}
-    for command in cli_completion.read_commands(app):
+    for command in completion.read_commands(app):
         for option in command.options:
             for flag in option.flags:
                 assert takes.setdefault(flag, option.takes_value) == option.takes_value, flag

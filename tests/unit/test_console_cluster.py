@@ -8,8 +8,8 @@ import pytest
 from rich.console import Console
 from setup_support import set_up
 
-from citus_cluster import console, console_cluster
-from citus_cluster.console_cluster import print_status
+from citus_cluster.console import cluster, screen
+from citus_cluster.console.cluster import print_status
 from citus_cluster.model.nodes import NodeAddress
 from citus_cluster.model.overview import NodeOverview, Overview, TableOverview
 from citus_cluster.model.rebalance import JobState, RebalanceStatus, RunningMove
@@ -105,7 +105,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def block(root: Path, capsys: pytest.CaptureFixture[str], *, show_secrets: bool) -> list[str]:
     result = UpResult("citus", 1.0, (), (), (), True, (), (), access(load(root)))
-    console_cluster.print_block(result, root, show_secrets=show_secrets)
+    cluster.print_block(result, root, show_secrets=show_secrets)
     return capsys.readouterr().out.splitlines()
 
 
@@ -128,14 +128,14 @@ def test_the_block_has_a_request_to_the_admin_api_and_says_how_to_see_the_passwo
 def test_the_status_shows_where_each_service_is_and_how_to_connect(root: Path) -> None:
     page = io.StringIO()
     found = replace(FOUND, access=access(load(root)), root=root)
-    console_cluster.print_status(found, Console(file=page, width=80, highlight=False, soft_wrap=True))
+    cluster.print_status(found, Console(file=page, width=80, highlight=False, soft_wrap=True))
     text = page.getvalue()
     assert "127.0.0.1:5434" in text and "127.0.0.1:5435" in text
     assert "Bearer $(cat" in text and "redis-cli" in text
     assert text.index("Connect") < text.index("! a move waits")
     hidden = io.StringIO()
     down = replace(found, state=State.DOWN)
-    console_cluster.print_status(down, Console(file=hidden, width=80, highlight=False, soft_wrap=True))
+    cluster.print_status(down, Console(file=hidden, width=80, highlight=False, soft_wrap=True))
     assert "Connect" not in hidden.getvalue()
 
 
@@ -148,4 +148,4 @@ def test_the_journal_gives_its_last_line_of_an_operation(root: Path) -> None:
         file.write('{"operation": "do')  # a run that was killed while it wrote
     found = journal.last(root, {"up", "down"})
     assert found and (found["operation"], found["arguments"]) == ("down", ["down"])
-    assert console.pasteable("citus-cluster psql", root).endswith(f"psql --dir {root}")
+    assert screen.pasteable("citus-cluster psql", root).endswith(f"psql --dir {root}")

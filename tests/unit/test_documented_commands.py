@@ -12,16 +12,16 @@ from parser_support import parser_of
 from setup_support import ROOT
 from typer.exceptions import TyperException
 
-from citus_cluster import cli
-from citus_cluster.cli_examples import EXAMPLES
-from citus_cluster.cli_options import completed
+from citus_cluster.cli import program
+from citus_cluster.cli.examples import EXAMPLES
+from citus_cluster.cli.options import completed
 
 DOCUMENTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
 PROGRAMS: dict[str, Callable[[], None]] = {
-    "citus-cluster": cli.main,
-    "python -m citus_cluster": cli.main,
-    "python setup_citus_cluster.py": cli.setup_main,
-    "python add_worker.py": cli.add_worker_main,
+    "citus-cluster": program.main,
+    "python -m citus_cluster": program.main,
+    "python setup_citus_cluster.py": program.setup_main,
+    "python add_worker.py": program.add_worker_main,
 }
 # What the documents write where a user writes a value.
 PLACEHOLDERS = {"SECONDS": "5", "NUMBER": "2"}

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from setup_support import ROOT, set_up
 
-from citus_cluster.cli_cluster import following
+from citus_cluster.cli.cluster import following
 from citus_cluster.model.events import Event, EventKind
 from citus_cluster.operations.rebalance_watch import STEP
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from citus_cluster.console import pasteable
+from citus_cluster.console.screen import pasteable
 
 
 @pytest.fixture

@@ -9,7 +9,8 @@ import pytest
 import yaml
 from setup_support import a_request, contents, no_engine, plan, set_up
 
-from citus_cluster import cli, console
+from citus_cluster.cli import program
+from citus_cluster.console import screen
 from citus_cluster.errors import ImmutableError, UsageError
 from citus_cluster.model.effects import EffectKind
 from citus_cluster.model.nodes import NodeAddress
@@ -137,7 +138,7 @@ def test_a_number_waits_for_its_volume(root: Path) -> None:
 
 
 def test_why_a_number_is_left_out_is_said(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    console.print_plan(leave(root, 3, [1, 2, 4]), diffs=False, later=True)
+    screen.print_plan(leave(root, 3, [1, 2, 4]), diffs=False, later=True)
     printed = capsys.readouterr().out
     assert "  at the next citus-cluster up:\n    restart   citus-coordinator" in printed
     assert "stop" not in printed, "its container is stopped now"
@@ -228,9 +229,9 @@ def test_variables_of_other_commands_agree_to_no_removal_and_contradict_nothing(
     for given, told in ((["--undo"], "Cannot connect"), (["--undo", "--wait"], "neither waits nor previews")):
         monkeypatch.setattr("sys.argv", ["citus-cluster", "nodes", "drain", "citus-worker4", *given, f"--dir={root}"])
         with pytest.raises(SystemExit):
-            cli.main()
+            program.main()
         assert told in capsys.readouterr().err
     monkeypatch.setattr("sys.argv", ["citus-cluster", "nodes", "remove", "--help"])
     with pytest.raises(SystemExit):
-        cli.main()
+        program.main()
     assert "CITUS_CLUSTER_REMOVE_YES" in capsys.readouterr().out

@@ -19,7 +19,7 @@ BLOCK = (
 # What `up` does: companions are still waited for when the block comes, and end after it.
 PROGRAM = f"""
 import sys, termios
-from citus_cluster import console
+from citus_cluster.console import screen
 from citus_cluster.model.events import Event, EventKind
 
 silent = termios.tcgetattr(0)
@@ -29,18 +29,18 @@ termios.tcsetattr(0, termios.TCSANOW, silent)
 def tell(step, kind, message):
     progress.emit(Event(step, kind, message))
 
-with console.Progress() as progress:
+with screen.Progress() as progress:
     tell("redis", EventKind.STARTED, "waiting for redis, whose health check has not said yes in the last while")
     tell("cassandra", EventKind.STARTED, "waiting for cassandra")
     tell("verify", EventKind.DONE, "the cluster is verified")
     sys.stdin.readline()  # until the progress is on the screen
     for line in {BLOCK!r}:
-        console.out.print(line, markup=False)
+        screen.out.print(line, markup=False)
     tell("cassandra", EventKind.PROGRESS, "waiting for cassandra: not yet")
     tell("redis", EventKind.DONE, "redis is ready")
-    console.print_json({{"a": 1}})
+    screen.print_json({{"a": 1}})
     tell("cassandra", EventKind.DONE, "cassandra is ready")
-console.out.print("the end")
+screen.out.print("the end")
 """
 ENVIRONMENT = {"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT), "TERM": "xterm-256color", "LANG": "C.UTF-8"}
 
@@ -69,15 +69,15 @@ def test_a_result_that_comes_while_progress_is_shown_stays_whole(
 # Lines and frames as close together as on a busy machine; the steps under way take two rows, then one.
 RACE = """
 import sys
-from citus_cluster import console
+from citus_cluster.console import screen
 from citus_cluster.model.events import Event, EventKind
 
-console.FRAMES_PER_S = 2000
+screen.FRAMES_PER_S = 2000
 sys.setswitchinterval(1e-6)
-with console.Progress() as progress:
+with screen.Progress() as progress:
     for number in range(100):
         progress.emit(Event("step", EventKind.STARTED, f"step {number} is under way, and takes two rows of it"))
-        console.err.print(f"beside {number}")
+        screen.err.print(f"beside {number}")
         progress.emit(Event("step", EventKind.DONE, f"step {number}"))
 """
 

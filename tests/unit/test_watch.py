@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from setup_support import ROOT, set_up
 
-from citus_cluster.cli_options import completed
+from citus_cluster.cli.options import completed
 
 
 @pytest.mark.parametrize(

@@ -12,8 +12,7 @@ from typing import Annotated, Any, TypeVar
 
 import typer
 
-from citus_cluster import console, console_cluster
-from citus_cluster.cli_options import (
+from citus_cluster.cli.options import (
     DirectoryOption,
     Format,
     FormatOption,
@@ -24,8 +23,9 @@ from citus_cluster.cli_options import (
     option,
     redacted,
 )
-from citus_cluster.cli_watch import watch
-from citus_cluster.console import escape
+from citus_cluster.cli.watch import watch
+from citus_cluster.console import cluster, screen
+from citus_cluster.console.screen import escape
 from citus_cluster.entry import INTERRUPTED
 from citus_cluster.errors import CitusClusterError, UsageError, WorkerUnreachableError
 from citus_cluster.model.names import host_problem
@@ -86,16 +86,16 @@ def recorded(root: Path | None, operation: str, work: Callable[[], T]) -> T:
 
 
 @contextmanager
-def following(follow: str = _FOLLOW, stop: str = "citus-cluster rebalance stop") -> Iterator[console.Progress]:
+def following(follow: str = _FOLLOW, stop: str = "citus-cluster rebalance stop") -> Iterator[screen.Progress]:
     """Show progress. Where Ctrl-C ends it while a rebalance runs, say that this goes on, and how to go on with it."""
-    progress = console.Progress()
+    progress = screen.Progress()
     try:
         with progress:
             yield progress
     except KeyboardInterrupt:
         if not progress.is_under_way(rebalance_watch.STEP):
             raise
-        console.err.print(
+        screen.err.print(
             f"Interrupted. The rebalance continues in the background. To follow it: {follow}\nTo stop it: {stop}",
             markup=False,
         )
@@ -115,13 +115,13 @@ def start(
     load(root)  # refuses a directory without a cluster, before a lock file is made there
 
     def agree(question: str) -> bool:
-        return upgrade_citus or (show and console.interactive() and console.confirm(question))
+        return upgrade_citus or (show and screen.interactive() and screen.confirm(question))
 
     def show_citus(result: UpResult) -> None:
         if show and directory.topology.nodes:
-            console_cluster.print_block(result, root, show_secrets=show_secrets)
+            cluster.print_block(result, root, show_secrets=show_secrets)
 
-    with files.locked(root), console.Progress() as progress:
+    with files.locked(root), screen.Progress() as progress:
         directory = load(root)
         work = partial(
             start_cluster,
@@ -134,7 +134,7 @@ def start(
         )
         result = recorded(root, "up", lambda: asyncio.run(work()))
     if show:
-        console_cluster.print_companions_block(result, root)
+        cluster.print_companions_block(result, root)
     return result.as_dict(show_secrets=show_secrets)
 
 
@@ -161,7 +161,7 @@ def up(
         upgrade_citus=upgrade_citus,
     )
     if format_ is Format.JSON:
-        console.print_json(result)
+        screen.print_json(result)
 
 
 def down(
@@ -178,14 +178,14 @@ def down(
     loaded = load(directory.absolute())
     if volumes:
         name = loaded.topology.name
-        if confirm is None and console.interactive():
+        if confirm is None and screen.interactive():
             confirm = typer.prompt(f"All data of the cluster is lost. Type its name ({name}) to go on", err=True)
         if confirm != name:
             raise UsageError(
                 f"down --volumes removes all data of {name!r}, and its name was not confirmed; nothing was done.",
                 hint=f"To agree, add --confirm {name}.",
             )
-    with files.locked(loaded.root), console.Progress() as progress:
+    with files.locked(loaded.root), screen.Progress() as progress:
         recorded(loaded.root, "down", lambda: asyncio.run(stop_cluster(loaded, progress.emit, volumes=volumes)))
 
 
@@ -202,9 +202,9 @@ def status(
         watch(directory.absolute(), watch_s, format_)
     found = asyncio.run(read_status(load(directory.absolute())))
     if format_ is Format.JSON:
-        console.print_json(found.as_dict())
+        screen.print_json(found.as_dict())
     else:
-        console_cluster.print_status(found)
+        cluster.print_status(found)
     raise typer.Exit(0 if found.ok else 1)
 
 
@@ -265,7 +265,7 @@ def add_worker(
     worker = NodeAddress(host, port)
     hint = _growing_hint(loaded, host)
 
-    async def run(progress: console.Progress) -> tuple[NodeResult, RebalanceStatus | None]:
+    async def run(progress: screen.Progress) -> tuple[NodeResult, RebalanceStatus | None]:
         started = time.monotonic()
         async with await nodes.reach_coordinator(info, progress.emit, timeout_s=timeout) as conn:
             left_s = max(1.0, timeout - (time.monotonic() - started))
@@ -286,14 +286,14 @@ def add_worker(
         root = loaded.root if loaded else None
         result, moved = recorded(root, "add-worker", lambda: asyncio.run(run(progress)))
     if format_ is Format.JSON:
-        console.print_json({"node": result.as_dict(), "rebalance": moved.as_dict() if moved else None})
+        screen.print_json({"node": result.as_dict(), "rebalance": moved.as_dict() if moved else None})
         return
     words = {Outcome.ADDED: "registered", Outcome.ACTIVATED: "activated again", Outcome.ALREADY: "registered already"}
-    console.out.print(f"{escape(str(worker))} is {words.get(result.outcome, result.outcome.value)}.")
+    screen.out.print(f"{escape(str(worker))} is {words.get(result.outcome, result.outcome.value)}.")
     if moved and not wait:
-        console_cluster.print_rebalance(moved)
+        cluster.print_rebalance(moved)
     if not start_rebalance and result.outcome is Outcome.ADDED:
-        console.out.print("It holds no shards of existing tables until a rebalance: citus-cluster rebalance start")
+        screen.out.print("It holds no shards of existing tables until a rebalance: citus-cluster rebalance start")
 
 
 def _growing_hint(loaded: Directory | None, host: str) -> str | None:
@@ -314,7 +314,7 @@ def _growing_hint(loaded: Directory | None, host: str) -> str | None:
 
 
 async def _start_and_show(
-    conn: Connection, options: RebalanceOptions, progress: console.Progress, *, wait: bool
+    conn: Connection, options: RebalanceOptions, progress: screen.Progress, *, wait: bool
 ) -> RebalanceStatus | None:
     # Running the command again is how it resumes: a rebalance that runs already is followed first.
     if wait:
@@ -325,7 +325,7 @@ async def _start_and_show(
     if wait:
         return await rebalance_watch.wait(conn, progress.emit, job_id=job_id)
     found = await rebalance_watch.status(conn, job_id)
-    console.err.print(f"It continues in the background; watch it with: {_FOLLOW}")
+    screen.err.print(f"It continues in the background; watch it with: {_FOLLOW}")
     return found
 
 
@@ -346,10 +346,10 @@ def rebalance_plan(
 
     found, warnings = _on_coordinator(directory, dsn, None, work)
     if format_ is Format.JSON:
-        console.print_json({**found.as_dict(), "warnings": list(warnings)})
+        screen.print_json({**found.as_dict(), "warnings": list(warnings)})
     else:
-        console_cluster.print_rebalance_plan(found)
-        console.print_warnings(warnings)
+        cluster.print_rebalance_plan(found)
+        screen.print_warnings(warnings)
 
 
 def rebalance_start(
@@ -379,9 +379,9 @@ def rebalance_start(
             directory, dsn, "rebalance-start", lambda conn: _start_and_show(conn, options, progress, wait=wait)
         )
     if format_ is Format.JSON:
-        console.print_json({"rebalance": found.as_dict() if found else None})
+        screen.print_json({"rebalance": found.as_dict() if found else None})
     elif found and not wait:
-        console_cluster.print_rebalance(found)
+        cluster.print_rebalance(found)
 
 
 def rebalance_status(
@@ -402,9 +402,9 @@ def rebalance_stop(
 
 def _print_status(found: RebalanceStatus, format_: Format) -> None:
     if format_ is Format.JSON:
-        console.print_json(found.as_dict())
+        screen.print_json(found.as_dict())
     else:
-        console_cluster.print_rebalance(found)
+        cluster.print_rebalance(found)
 
 
 def rebalance_wait(
@@ -416,9 +416,9 @@ def rebalance_wait(
     with following() as progress:
         found = _on_coordinator(directory, dsn, None, lambda conn: rebalance_watch.wait(conn, progress.emit))
     if format_ is Format.JSON:
-        console.print_json(found.as_dict())
+        screen.print_json(found.as_dict())
     elif found.state is JobState.NONE:
-        console.out.print("No rebalance has run yet.")
+        screen.out.print("No rebalance has run yet.")
 
 
 def add_commands(app: typer.Typer, new: Callable[..., typer.Typer]) -> typer.Typer:

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from citus_cluster.console import err, escape, out, pasteable, table
+from citus_cluster.console.screen import err, escape, out, pasteable, table
 from citus_cluster.model.replication import Lag, PairStatus, SeenServer
 from citus_cluster.model.units import size
 from citus_cluster.operations.pg14_promotion import Promotion

@@ -7,8 +7,8 @@ from typing import Annotated
 
 import typer
 
-from citus_cluster import console
-from citus_cluster.cli_options import DirectoryOption
+from citus_cluster.cli.options import DirectoryOption
+from citus_cluster.console import screen
 from citus_cluster.entry import INTERRUPTED
 from citus_cluster.operations import containers
 from citus_cluster.operations.directory import load
@@ -62,7 +62,7 @@ def logs(
     try:
         # Through our own printing: a client writes what it likes into a log, also what a terminal would obey.
         for line in compose_of(loaded).read_lines(*arguments):
-            console.out.print(line, markup=False)
+            screen.out.print(line, markup=False)
     except KeyboardInterrupt:
         sys.exit(INTERRUPTED)
 

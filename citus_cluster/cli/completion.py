@@ -13,8 +13,8 @@ from typing import Annotated, Any
 
 import typer
 
-from citus_cluster import console
-from citus_cluster.cli_options import VALUE_MAY_BE_LEFT_OUT
+from citus_cluster.cli.options import VALUE_MAY_BE_LEFT_OUT
+from citus_cluster.console import screen
 from citus_cluster.model.component_name import ComponentName
 
 PROGRAM = "citus-cluster"
@@ -48,7 +48,7 @@ _NAMES = {
     ("logs", "services"): _SERVICES,
     ("roles", "name"): _ROLES,
 }
-_CHOICES = {("setup", "services"): (*Service, "all")}
+_CHOICES = {("setup", "services"): (*ComponentName, "all")}
 
 
 @dataclass(frozen=True)
@@ -117,7 +117,7 @@ def completion(
           citus-cluster completion fish > ~/.config/fish/completions/citus-cluster.fish
     """
     script = {Shell.BASH: bash, Shell.ZSH: zsh, Shell.FISH: fish}[shell]
-    console.write(script(list(read_commands(context.find_root().command))))
+    screen.write(script(list(read_commands(context.find_root().command))))
 
 
 def read_commands(command: Any, path: tuple[str, ...] = (), above: typer.Context | None = None) -> Iterator[Command]:

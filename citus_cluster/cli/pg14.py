@@ -10,9 +10,8 @@ from typing import Annotated
 
 import typer
 
-from citus_cluster import console, console_pg14
-from citus_cluster.cli_cluster import recorded
-from citus_cluster.cli_options import (
+from citus_cluster.cli.cluster import recorded
+from citus_cluster.cli.options import (
     DirectoryOption,
     Format,
     FormatOption,
@@ -21,7 +20,8 @@ from citus_cluster.cli_options import (
     choose_format,
     option,
 )
-from citus_cluster.console import escape
+from citus_cluster.console import pg14, screen
+from citus_cluster.console.screen import escape
 from citus_cluster.entry import INTERRUPTED
 from citus_cluster.errors import ConsentNeededError
 from citus_cluster.model.replication import PairStatus
@@ -40,9 +40,9 @@ def status(directory: DirectoryOption = Path(), format_: FormatOption = Format.T
     loaded = load(directory.absolute())
     found = asyncio.run(pg14_status.status(loaded))
     if format_ is Format.JSON:
-        console.print_json(found.as_dict())
+        screen.print_json(found.as_dict())
     else:
-        console_pg14.print_status(found, {server.service: server.host_port for server in loaded.topology.pg14})
+        pg14.print_status(found, {server.service: server.host_port for server in loaded.topology.pg14})
     raise typer.Exit(0 if found.ok else 1)
 
 
@@ -69,11 +69,11 @@ def lag(
 
 def _print_lag(found: PairStatus, format_: Format) -> None:
     if format_ is Format.JSON:
-        console.print_json_line(found.lag.as_dict())
+        screen.print_json_line(found.lag.as_dict())
         return
     replica = found.replica
     name = replica.service if replica else "the replica"
-    console.out.print(escape(f"{name}: {console_pg14.lag_line(found.lag)}"))
+    screen.out.print(escape(f"{name}: {pg14.lag_line(found.lag)}"))
 
 
 def promote(
@@ -93,7 +93,7 @@ def promote(
         # A loss that nobody has accepted is refused below, without a question.
         if not plan.already and (accept_loss or not plan.losses):
             _agree(f"Make {plan.target} the primary?", [*plan.losses, *plan.notes], yes=yes)
-        with console.Progress() as progress:
+        with screen.Progress() as progress:
             done = recorded(
                 loaded.root,
                 "pg14-promote",
@@ -104,9 +104,9 @@ def promote(
                 ),
             )
     if format_ is Format.JSON:
-        console.print_json(done.as_dict())
+        screen.print_json(done.as_dict())
     else:
-        console_pg14.print_promotion(done, loaded.root)
+        pg14.print_promotion(done, loaded.root)
 
 
 def rebuild_replica(
@@ -128,16 +128,16 @@ def rebuild_replica(
         plan = asyncio.run(pg14_rebuild.plan_rebuild(loaded, server, engine, discard=discard))
         if plan.losses:
             _agree(f"Make {plan.target} a fresh replica of {plan.primary}?", plan.losses, yes=yes)
-        with console.Progress() as progress:
+        with screen.Progress() as progress:
             found = recorded(
                 loaded.root,
                 "pg14-rebuild-replica",
                 lambda: asyncio.run(pg14_rebuild.rebuild(loaded, plan, engine, progress.emit, timeout_s=timeout)),
             )
     if format_ is Format.JSON:
-        console.print_json({**found.as_dict(), "kept_as": plan.keep_as})
+        screen.print_json({**found.as_dict(), "kept_as": plan.keep_as})
     else:
-        console_pg14.print_rebuild(plan, found)
+        pg14.print_rebuild(plan, found)
 
 
 @contextmanager
@@ -151,14 +151,14 @@ def _changing(directory: Path) -> Iterator[tuple[Directory, Engine]]:
 def _agree(question: str, consequences: Sequence[str], *, yes: bool) -> None:
     """Say what follows, and ask, on a terminal. Raises ConsentNeededError where nobody has agreed."""
     if yes:
-        console_pg14.print_consequences(consequences)
+        pg14.print_consequences(consequences)
         return
-    if not console.interactive():
+    if not screen.interactive():
         raise ConsentNeededError(
             f"{question} Nobody has agreed; nothing was done.", details=consequences, hint="To agree, add --yes."
         )
-    console_pg14.print_consequences(consequences)
-    if not console.confirm(question):
+    pg14.print_consequences(consequences)
+    if not screen.confirm(question):
         raise ConsentNeededError("Nothing was done.", hint="Run the command again when you agree.")
 
 

@@ -16,10 +16,11 @@ import typer
 from pydantic import ValidationError
 from typer.exceptions import Abort, Exit, TyperException
 
-from citus_cluster import __version__, console
-from citus_cluster.cli_examples import PROGRAM, show_examples
-from citus_cluster.cli_options import PREFIX, DebugOption, Format, choose_format, chosen_format, completed
-from citus_cluster.cli_setup import setup
+from citus_cluster import __version__
+from citus_cluster.cli.examples import PROGRAM, show_examples
+from citus_cluster.cli.options import PREFIX, DebugOption, Format, choose_format, chosen_format, completed
+from citus_cluster.cli.setup import setup
+from citus_cluster.console import screen
 from citus_cluster.entry import INTERRUPTED, release
 from citus_cluster.errors import CitusClusterError, ExitStatus, UsageError
 from citus_cluster.runtime.environment import drop_libpq_variables
@@ -29,7 +30,7 @@ _PROGRAM = {"__main__.py": "citus-cluster"}.get(Path(sys.argv[0]).name, Path(sys
 
 def _version(wanted: bool) -> None:
     if wanted:
-        console.out.print(f"citus-cluster {__version__}")
+        screen.out.print(f"citus-cluster {__version__}")
         raise typer.Exit
 
 
@@ -55,7 +56,7 @@ def run(app: typer.Typer) -> NoReturn:
 def _status_of(app: typer.Typer) -> int:
     arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]
     drop_libpq_variables()
-    console.show_logs()
+    screen.show_logs()
     if len(arguments) != len(sys.argv) - 1:
         os.environ[f"{PREFIX}DEBUG"] = "1"
     if "--format=json" in arguments or "--format json" in " ".join(arguments):
@@ -76,14 +77,14 @@ def _status_of(app: typer.Typer) -> int:
         # The parser's own complaint; a program that was called without any command shows its help.
         text = error.format_message()
         if text.startswith("Usage:"):
-            console.err.print(text, markup=False)
+            screen.err.print(text, markup=False)
         else:
             context = getattr(error, "ctx", None)
             place = context.command_path if context else _PROGRAM
             _print_failure(UsageError(_complaint(error), hint=f"{place} --help shows what it takes."))
         return ExitStatus.USAGE
     except (Abort, KeyboardInterrupt):
-        console.err.print("Interrupted. Nothing is lost; run the command again to go on.")
+        screen.err.print("Interrupted. Nothing is lost; run the command again to go on.")
         return INTERRUPTED
     except CitusClusterError as error:
         _print_failure(error)
@@ -92,10 +93,10 @@ def _status_of(app: typer.Typer) -> int:
         if _is_lost_output(error):
             raise
         if os.environ.get(f"{PREFIX}DEBUG"):
-            console.print_traceback(error)
+            screen.print_traceback(error)
             return ExitStatus.FAILED
         place = traceback.extract_tb(error.__traceback__)[-1]
-        console.err.print(
+        screen.err.print(
             f"Error: this should not have happened: {type(error).__name__}: {error} "
             f"({Path(place.filename).name}:{place.lineno}). Please report it with the output of --debug.",
             markup=False,
@@ -123,7 +124,7 @@ def _give_up_output(error: OSError) -> int:
             os.dup2(nowhere, stream.fileno())
     if not isinstance(error, BrokenPipeError):
         with suppress(OSError):
-            console.err.print(f"[red]Error:[/] The output cannot be written: {error.strerror}.")
+            screen.err.print(f"[red]Error:[/] The output cannot be written: {error.strerror}.")
     return _OUTPUT_LOST
 
 
@@ -175,10 +176,10 @@ def _show_values(command: Any) -> None:
 
 def _print_failure(error: CitusClusterError) -> None:
     if os.environ.get(f"{PREFIX}DEBUG"):
-        console.print_traceback(error)
+        screen.print_traceback(error)
     if chosen_format() is Format.JSON:
-        console.print_json({"error": error.as_dict()})
-    console.print_error(error)
+        screen.print_json({"error": error.as_dict()})
+    screen.print_error(error)
 
 
 _typer = partial(
@@ -200,7 +201,7 @@ def setup_main() -> None:
 
 def add_worker_main() -> None:
     """Run ``python add_worker.py``."""
-    from citus_cluster.cli_cluster import add_worker
+    from citus_cluster.cli.cluster import add_worker
 
     app = _typer()
     app.command()(add_worker)
@@ -209,7 +210,7 @@ def add_worker_main() -> None:
 
 def main() -> None:
     """Run ``citus-cluster`` or ``python -m citus_cluster``."""
-    from citus_cluster import cli_cluster, cli_completion, cli_containers, cli_leaving, cli_pg14, cli_roles
+    from citus_cluster.cli import cluster, completion, containers, leaving, pg14, roles
 
     app = _typer(no_args_is_help=True)
 
@@ -223,9 +224,9 @@ def main() -> None:
         """Run Citus (distributed PostgreSQL) on Docker Compose."""
 
     app.command("setup")(setup)
-    cli_leaving.add_commands(cli_cluster.add_commands(app, _typer))
-    cli_roles.add_commands(app, _typer)
-    cli_pg14.add_commands(app, _typer)
-    cli_containers.add_commands(app, _typer)
-    cli_completion.add_commands(app, _typer)
+    leaving.add_commands(cluster.add_commands(app, _typer))
+    roles.add_commands(app, _typer)
+    pg14.add_commands(app, _typer)
+    containers.add_commands(app, _typer)
+    completion.add_commands(app, _typer)
     run(app)

@@ -10,9 +10,8 @@ from typing import Annotated, TypeVar
 
 import typer
 
-from citus_cluster import console
-from citus_cluster.cli_cluster import DsnOption, connected, locate, recorded
-from citus_cluster.cli_options import (
+from citus_cluster.cli.cluster import DsnOption, connected, locate, recorded
+from citus_cluster.cli.options import (
     DirectoryOption,
     Format,
     FormatOption,
@@ -20,7 +19,8 @@ from citus_cluster.cli_options import (
     choose_format,
     option,
 )
-from citus_cluster.console import escape
+from citus_cluster.console import screen
+from citus_cluster.console.screen import escape
 from citus_cluster.errors import ExitStatus
 from citus_cluster.model.handover import Handover
 from citus_cluster.model.role_limits import Limit, in_words
@@ -110,7 +110,7 @@ def list_roles(dsn: DsnOption = None, directory: DirectoryOption = Path(), forma
     home = Home(info, loaded.root if loaded else None)
     found = asyncio.run(_on(home, lambda conn: roles.list_roles(conn, home)))
     if format_ is Format.JSON:
-        console.print_json(found.as_dict())
+        screen.print_json(found.as_dict())
     else:
         _print_list(found, home.root)
 
@@ -153,9 +153,9 @@ def drop(
         act = partial(role_drop.drop, reassign=reassign or bool(also), named=also or (), disconnect=disconnect)
         changed = _recorded(home, "roles-drop", lambda conn: act(conn, home, name, progress.emit))
     if format_ is Format.JSON:
-        console.print_json({"role": name, "changed": list(changed)})
+        screen.print_json({"role": name, "changed": list(changed)})
     else:
-        console.out.print(f"Role {escape(name)} is gone." if changed else f"There is no role {escape(name)}.")
+        screen.out.print(f"Role {escape(name)} is gone." if changed else f"There is no role {escape(name)}.")
 
 
 def _show_reassignment(name: str, named: Sequence[str], directory: Path, dsn: str | None, format_: Format) -> None:
@@ -163,14 +163,14 @@ def _show_reassignment(name: str, named: Sequence[str], directory: Path, dsn: st
     home = Home(info, loaded.root if loaded else None)
     handover: Handover | None = asyncio.run(_on(home, lambda conn: role_drop.plan_reassignment(conn, home, name)))
     if format_ is Format.JSON:
-        console.print_json({"role": name, "objects": handover.as_list(named) if handover else []})
+        screen.print_json({"role": name, "objects": handover.as_list(named) if handover else []})
     elif handover is None:
-        console.out.print(f"Role {escape(name)} owns nothing.")
+        screen.out.print(f"Role {escape(name)} owns nothing.")
     else:
         rows = [(one.name, heir, one.reason or "-") for one, heir in handover.heirs.items()]
-        console.out.print(console.table(f"What {name} owns", ("object", "goes to", "must be named, since it"), rows))
+        screen.out.print(screen.table(f"What {name} owns", ("object", "goes to", "must be named, since it"), rows))
         if any(one.home and one.power for one in handover.heirs):
-            console.err.print(
+            screen.err.print(
                 "A view or function that is given away loses what only its old owner was allowed to read or do: the "
                 "new owner may use what it owns itself, and nothing else."
             )
@@ -178,9 +178,9 @@ def _show_reassignment(name: str, named: Sequence[str], directory: Path, dsn: st
 
 
 @contextmanager
-def _at_work(directory: Path, dsn: str | None) -> Iterator[tuple[Home, console.Progress]]:
+def _at_work(directory: Path, dsn: str | None) -> Iterator[tuple[Home, screen.Progress]]:
     info, loaded = locate(directory, dsn)
-    with files.locked(loaded.root) if loaded else nullcontext(), console.Progress() as progress:
+    with files.locked(loaded.root) if loaded else nullcontext(), screen.Progress() as progress:
         yield Home(info, loaded.root if loaded else None), progress
 
 
@@ -202,22 +202,22 @@ _MAY = {
 
 def _print_result(made: RoleResult, home: Home, format_: Format, *, show_secrets: bool) -> None:
     if format_ is Format.JSON:
-        console.print_json(made.as_dict(show_secrets=show_secrets))
+        screen.print_json(made.as_dict(show_secrets=show_secrets))
         return
     record, where = made.record, made.connection
     schemas = f"schema{'s' if len(record.schemas) > 1 else ''} {', '.join(record.schemas)}"
-    console.out.print(f"[bold]Role {escape(record.name)}[/] {_MAY[record.access]} in {escape(schemas)}.")
+    screen.out.print(f"[bold]Role {escape(record.name)}[/] {_MAY[record.access]} in {escape(schemas)}.")
     if made.limits is not None:
         limits = in_words({Limit(name): value for name, value in made.limits.items()})
-        console.out.print(f"  Limits: {escape(limits)}")
+        screen.out.print(f"  Limits: {escape(limits)}")
     if home.root and made.password_file:
         folder = "" if home.root == Path.cwd() else f"{home.root}/"
         command = (
             f'PGPASSWORD="$(cat {quote(folder + made.password_file)})" psql -h {quote(where.host)} -p {where.port} '
             f"-U {quote(where.user)} -d {quote(where.database)}"
         )
-        console.out.print(f"  psql  {escape(command)}")
-    console.out.print(f"  DSN   {escape(where.dsn(masked=not show_secrets))}")
+        screen.out.print(f"  psql  {escape(command)}")
+    screen.out.print(f"  DSN   {escape(where.dsn(masked=not show_secrets))}")
 
 
 def _access(one: RoleStatus) -> str:
@@ -239,14 +239,14 @@ def _print_list(found: RoleList, root: Path | None) -> None:
             )
             for one in found.roles
         ]
-        console.out.print(console.table("Roles", ("role", "access", "schemas", "limits", "password", "state"), rows))
+        screen.out.print(screen.table("Roles", ("role", "access", "schemas", "limits", "password", "state"), rows))
     else:
-        console.out.print("There is no role but the superuser. One is made by: citus-cluster roles create NAME")
+        screen.out.print("There is no role but the superuser. One is made by: citus-cluster roles create NAME")
     for reason in found.silent:
-        console.out.print(f"[yellow]![/] {escape(reason)}")
+        screen.out.print(f"[yellow]![/] {escape(reason)}")
     if any(one.problems and one.record for one in found.roles):
         command = "citus-cluster roles create NAME"
-        console.err.print(f"To repair a role: {escape(console.pasteable(command, root) if root else command)}")
+        screen.err.print(f"To repair a role: {escape(screen.pasteable(command, root) if root else command)}")
 
 
 def add_commands(app: typer.Typer, new: Callable[..., typer.Typer]) -> None:

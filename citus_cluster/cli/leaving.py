@@ -10,10 +10,10 @@ from typing import Annotated, TypeVar
 
 import typer
 
-from citus_cluster import console, console_cluster
-from citus_cluster.cli_cluster import DsnOption, ModeOption, TrustOption, connected, following, recorded
-from citus_cluster.cli_options import DirectoryOption, Format, FormatOption, choose_format, option
-from citus_cluster.console import escape
+from citus_cluster.cli.cluster import DsnOption, ModeOption, TrustOption, connected, following, recorded
+from citus_cluster.cli.options import DirectoryOption, Format, FormatOption, choose_format, option
+from citus_cluster.console import cluster, screen
+from citus_cluster.console.screen import escape
 from citus_cluster.errors import ConsentNeededError, ExitStatus, UsageError
 from citus_cluster.model.leaving import resolve_name
 from citus_cluster.model.nodes import NodeAddress
@@ -76,9 +76,9 @@ def nodes_drain(
         operation = "nodes-drain-undo" if undo else "nodes-drain"
         result = recorded(root, operation, lambda: _run(info, work))
     if format_ is Format.JSON:
-        console.print_json(result.as_dict())
+        screen.print_json(result.as_dict())
     elif undo:
-        console.out.print("Shards that have moved stay where they are; citus-cluster rebalance start balances them.")
+        screen.out.print("Shards that have moved stay where they are; citus-cluster rebalance start balances them.")
     else:
         _print_drained(result, root)
 
@@ -98,29 +98,29 @@ def _show_drain_plan(
     found = _run(info, work)
     moves = found.moves.moves
     if format_ is Format.JSON:
-        console.print_json(found.as_dict())
+        screen.print_json(found.as_dict())
     elif moves:
-        console_cluster.print_rebalance_plan(found.moves)
+        cluster.print_rebalance_plan(found.moves)
     else:
-        console.out.print("Nothing to move.")
-    console.print_warnings(found.warnings)
+        screen.out.print("Nothing to move.")
+    screen.print_warnings(found.warnings)
     if found.refusal:
         # Not raised: with JSON it is in what was printed, which is to stay one document.
-        console.print_error(found.refusal)
+        screen.print_error(found.refusal)
         raise typer.Exit(found.refusal.exit_status)
     raise typer.Exit(ExitStatus.WOULD_CHANGE if moves else ExitStatus.DONE)
 
 
 def _print_drained(result: Drained, root: Path | None) -> None:
     if result.rebalance is None or result.rebalance.state.is_final:
-        console.out.print("Next:")
+        screen.out.print("Next:")
         for found in result.departures:
             command = f"citus-cluster nodes remove {quote(found.name)}"
-            console.out.print(f"  {escape(console.pasteable(command, root) if root else command)}")
+            screen.out.print(f"  {escape(screen.pasteable(command, root) if root else command)}")
         return
-    console_cluster.print_rebalance(result.rebalance)
+    cluster.print_rebalance(result.rebalance)
     names = " ".join(found.name for found in result.departures)
-    console.err.print(
+    screen.err.print(
         f"It continues in the background; follow it with: citus-cluster nodes drain {escape(names)} --wait"
     )
 
@@ -164,14 +164,14 @@ def nodes_remove(
         if not plan.nothing_to_do and not yes and not dry_run:
             _ask(shown)
         if not dry_run:
-            with console.Progress() as progress:
+            with screen.Progress() as progress:
                 _run(info, lambda conn: removal.remove(conn, plan, progress.emit))
         return plan
 
     with files.locked(root) if root else nullcontext():
         plan = act() if dry_run else recorded(root, "nodes-remove", act)
     if not shown:
-        console.print_json(plan.as_dict())
+        screen.print_json(plan.as_dict())
     if dry_run:
         raise typer.Exit(ExitStatus.DONE if plan.nothing_to_do else ExitStatus.WOULD_CHANGE)
     if shown:
@@ -179,8 +179,8 @@ def nodes_remove(
 
 
 def _ask(shown: bool) -> None:
-    if shown and console.interactive():
-        if console.confirm("Remove it?"):
+    if shown and screen.interactive():
+        if screen.confirm("Remove it?"):
             return
         raise ConsentNeededError("Nothing was changed.", hint="Run the command again when you agree.")
     raise ConsentNeededError(
@@ -192,38 +192,38 @@ def _ask(shown: bool) -> None:
 def _print_plan(plan: RemovalPlan) -> None:
     found = plan.departure
     if plan.nothing_to_do:
-        console.out.print(f"Nothing to do: {escape(str(found.address))} has left the cluster.")
+        screen.out.print(f"Nothing to do: {escape(str(found.address))} has left the cluster.")
         return
     if found.node:
         holds = f", with copies of {count(found.shards, 'shard')} that other nodes have too" if found.shards else ""
-        console.out.print(f"[bold]{escape(str(found.address))}[/] leaves the node list{escape(holds)}")
+        screen.out.print(f"[bold]{escape(str(found.address))}[/] leaves the node list{escape(holds)}")
     else:
-        console.out.print(f"[bold]{escape(str(found.address))}[/] is not in the node list any more")
+        screen.out.print(f"[bold]{escape(str(found.address))}[/] is not in the node list any more")
     if plan.setup:
-        console.print_plan(plan.setup, diffs=False, later=True)
+        screen.print_plan(plan.setup, diffs=False, later=True)
     if plan.container:
-        console.out.print(f"  remove    the container {escape(plan.container.name)}")
+        screen.out.print(f"  remove    the container {escape(plan.container.name)}")
     if plan.volume:
-        console.out.print(f"  keep      the volume {escape(plan.volume)}")
+        screen.out.print(f"  keep      the volume {escape(plan.volume)}")
     if plan.setup:
-        console.print_warnings(plan.setup.warnings)
-    console.print_warnings(plan.notes)
+        screen.print_warnings(plan.setup.warnings)
+    screen.print_warnings(plan.notes)
 
 
 def _print_removed(plan: RemovalPlan) -> None:
     if not plan.nothing_to_do:
-        console.out.print(f"{escape(str(plan.departure.address))} has left the cluster.")
+        screen.out.print(f"{escape(str(plan.departure.address))} has left the cluster.")
     meaning = "when nothing in it is needed" + ("; its number is free then" if plan.setup else "")
     lines = {f"docker volume rm {plan.volume}": meaning}
     lines = lines if plan.volume else {}
     if plan.restarts and plan.setup:
-        up = console.pasteable("citus-cluster up", plan.setup.root)
+        up = screen.pasteable("citus-cluster up", plan.setup.root)
         lines[up] = f"gives its memory to the others: restarts {', '.join(plan.restarts)}"
     width = max((len(command) for command in lines), default=0)
     if lines:
-        console.out.print("Next:")
+        screen.out.print("Next:")
     for command, meaning in lines.items():
-        console.out.print(f"  {escape(command):<{width}}   # {escape(meaning)}")
+        screen.out.print(f"  {escape(command):<{width}}   # {escape(meaning)}")
 
 
 def _locate(directory: Path, dsn: str | None) -> tuple[ConnectionInfo, Directory | None]:

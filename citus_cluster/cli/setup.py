@@ -8,8 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from citus_cluster import console
-from citus_cluster.cli_options import (
+from citus_cluster.cli.options import (
     DebugOption,
     Format,
     FormatOption,
@@ -19,7 +18,8 @@ from citus_cluster.cli_options import (
     option,
     redacted,
 )
-from citus_cluster.console import escape
+from citus_cluster.console import screen
+from citus_cluster.console.screen import escape
 from citus_cluster.errors import ConsentNeededError, ExitStatus, UsageError
 from citus_cluster.model.images import DEFAULT_CASSANDRA_IMAGE, DEFAULT_PG14_IMAGE, DEFAULT_REDIS_IMAGE
 from citus_cluster.model.component_name import ComponentName
@@ -180,7 +180,7 @@ def setup(
     choose_format(format_)
     root = output_dir.absolute()
     given_password = _given_password(password, password_file)
-    if sys.argv[1:] in ([], ["setup"]) and console.interactive():
+    if sys.argv[1:] in ([], ["setup"]) and screen.interactive():
         answers, given_password, up = _guided(root)
         given |= {path: (origin, answers.get(path, value)) for path, (origin, value) in given.items()}
     redetect = {path for path in ("resources.memory_mb", "resources.cpus") if given[path][1] == "auto"}
@@ -198,7 +198,7 @@ def setup(
     plan = _write(request, ask=not (no_prompt or yes or force), consent=yes or force, show=format_ is Format.TEXT)
     result: dict[str, Any] = {"setup": plan.as_dict()}
     if up:
-        from citus_cluster.cli_cluster import start
+        from citus_cluster.cli.cluster import start
 
         result["up"] = start(
             root,
@@ -211,7 +211,7 @@ def setup(
     elif format_ is Format.TEXT:
         _print_next_steps(plan)
     if format_ is Format.JSON:
-        console.print_json(result)
+        screen.print_json(result)
 
 
 def _write(request: SetupRequest, *, ask: bool, consent: bool, show: bool) -> SetupPlan:
@@ -223,10 +223,10 @@ def _write(request: SetupRequest, *, ask: bool, consent: bool, show: bool) -> Se
     with files.locked(request.root):
         # Planned again under the lock: another run may have ended in between.
         plan = plan_setup(request)
-        asked = plan.needs_consent and not consent and ask and console.interactive() and not plan.replaced_edits
+        asked = plan.needs_consent and not consent and ask and screen.interactive() and not plan.replaced_edits
         _show_plan(plan, show=show, diffs=asked)
         if asked:
-            consent = console.confirm("Write these changes?")
+            consent = screen.confirm("Write these changes?")
             if not consent:
                 raise ConsentNeededError("Nothing was written.", hint="Run the command again when you agree.")
         finishing = plan.unfinished  # a run that was killed could not record itself
@@ -240,25 +240,25 @@ def _write(request: SetupRequest, *, ask: bool, consent: bool, show: bool) -> Se
             details = {"arguments": redacted(sys.argv[1:]), "files": list(changed)}
             journal.record(request.root, "setup", "done", details)
             if show and plan.all_changes:
-                console.err.print(f"Wrote {count(len(plan.all_changes), 'file')}.")
+                screen.err.print(f"Wrote {count(len(plan.all_changes), 'file')}.")
     return plan
 
 
 def _show_plan(plan: SetupPlan, *, show: bool, diffs: bool, brief: bool = True) -> None:
     if show:
-        console.print_plan(plan, diffs=diffs, brief=brief)
-    console.print_warnings(plan.warnings)
+        screen.print_plan(plan, diffs=diffs, brief=brief)
+    screen.print_warnings(plan.warnings)
     if show:
-        console.print_notes(plan.notes)
+        screen.print_notes(plan.notes)
 
 
 def _show_dry_run(plan: SetupPlan, format_: Format) -> None:
     if format_ is Format.JSON:
-        console.print_json(plan.as_dict())
+        screen.print_json(plan.as_dict())
     else:
         _show_plan(plan, show=True, diffs=True, brief=False)
         if not plan.nothing_to_do:
-            console.err.print("Nothing was written (--dry-run).")
+            screen.err.print("Nothing was written (--dry-run).")
     raise typer.Exit(ExitStatus.DONE if plan.nothing_to_do else ExitStatus.WOULD_CHANGE)
 
 
@@ -267,7 +267,7 @@ def _print_next_steps(plan: SetupPlan) -> None:
         "docker compose up -d --wait": "starts everything",
         "citus-cluster up": "the same, with checks, progress and a verification",
     }
-    lines = {console.pasteable(command, plan.root): meaning for command, meaning in lines.items()}
+    lines = {screen.pasteable(command, plan.root): meaning for command, meaning in lines.items()}
     if plan.topology.coordinator is None:
         lines |= {
             f"python add_worker.py --host {worker.address.host} --port {worker.address.port}": "on the coordinator's "
@@ -275,9 +275,9 @@ def _print_next_steps(plan: SetupPlan) -> None:
             for worker in plan.topology.workers
         }
     width = max(len(command) for command in lines)
-    console.out.print("Next:")
+    screen.out.print("Next:")
     for command, meaning in lines.items():
-        console.out.print(f"  {escape(command):<{width}}   # {meaning}")
+        screen.out.print(f"  {escape(command):<{width}}   # {meaning}")
 
 
 def _services(text: str) -> list[str]:
@@ -323,7 +323,7 @@ def _given_password(password: str | None, password_file: Path | None) -> str | N
             raise UsageError(f"The password file {password_file} is empty.", hint="Write the password into it.")
         return text
     if password is not None and any(argument.split("=")[0] == "--pass" for argument in sys.argv[1:]):
-        console.print_warnings(
+        screen.print_warnings(
             ["--pass shows in the process list and in the shell's history; --password-file does not."]
         )
     return password
@@ -355,7 +355,7 @@ def _guided(root: Path) -> tuple[dict[str, Any], str | None, bool]:
     """Ask the few things that matter; Enter takes the default."""
     own = root / SPEC_FILE
     now: ClusterSpec | None = parse_spec(read_spec(own, SPEC_FILE)) if own.exists() else None
-    console.err.print("A Citus cluster on Docker Compose. Enter takes the value in brackets.")
+    screen.err.print("A Citus cluster on Docker Compose. Enter takes the value in brackets.")
     default = str(len(now.worker_numbers) if now else 2)
     workers = typer.prompt("Workers", default=default, value_proc=_checked("workers", int), err=True)
     chosen = ",".join(now.wanted if now else DEFAULT_SERVICES)

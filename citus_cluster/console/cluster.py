@@ -1,13 +1,13 @@
 """Printing what a running cluster is like: the block to paste, the status, a rebalance.
 
-Apart from console.py, so that the generator need not load the database driver.
+Apart from the screen, so that the generator need not load the database driver.
 """
 
 from pathlib import Path
 
 from rich.console import Console
 
-from citus_cluster.console import escape, out, pasteable, table
+from citus_cluster.console.screen import escape, out, pasteable, table
 from citus_cluster.model.rebalance import JobState, RebalancePlan, RebalanceStatus
 from citus_cluster.model.units import size
 from citus_cluster.operations.access import Access

@@ -12,9 +12,9 @@ from rich.console import Console
 from rich.live import Live
 from rich.text import Text
 
-from citus_cluster import console, console_cluster
-from citus_cluster.cli_options import Format
-from citus_cluster.console import escape
+from citus_cluster.cli.options import Format
+from citus_cluster.console import cluster, screen
+from citus_cluster.console.screen import escape
 from citus_cluster.entry import INTERRUPTED
 from citus_cluster.errors import CitusClusterError, UnreachableError
 from citus_cluster.operations.directory import load
@@ -44,11 +44,11 @@ async def _rounds(root: Path, seconds: float, format_: Format) -> NoReturn:
     if task:
         # Ended by the signal itself, the process would leave the terminal without its cursor.
         asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
-    if format_ is Format.JSON or not console.out.is_terminal:
+    if format_ is Format.JSON or not screen.out.is_terminal:
         while True:
             _print(await _look(root), format_)
             await asyncio.sleep(seconds)
-    with Live(console=console.out, auto_refresh=False) as live:
+    with Live(console=screen.out, auto_refresh=False) as live:
         while True:
             live.update(_in_place(await _look(root), seconds), refresh=True)
             await asyncio.sleep(seconds)
@@ -67,9 +67,7 @@ async def _look(root: Path) -> Status | CitusClusterError:
 
 def _in_place(found: Status | CitusClusterError, seconds: float) -> Text:
     page = io.StringIO()
-    wide = console.Screen(
-        file=page, force_terminal=True, color_system=console.out.color_system, width=console.out.width
-    )
+    wide = screen.Screen(file=page, force_terminal=True, color_system=screen.out.color_system, width=screen.out.width)
     wide.print(f"[dim]{datetime.now().astimezone():%X}, every {seconds:g} s; Ctrl-C ends it[/]")
     # On a terminal that is too small the end is cut off: the reasons must not be there.
     _print_text(found, wide, problems_first=True)
@@ -82,15 +80,15 @@ def _print(found: Status | CitusClusterError, format_: Format) -> None:
         document = (
             {"error": found.code, "message": found.message} if isinstance(found, CitusClusterError) else found.as_dict()
         )
-        console.print_json_line({"time": now, **document})
+        screen.print_json_line({"time": now, **document})
     else:
-        console.out.print(f"{now}")
-        _print_text(found, console.out)
-        console.out.print()
+        screen.out.print(f"{now}")
+        _print_text(found, screen.out)
+        screen.out.print()
 
 
 def _print_text(found: Status | CitusClusterError, out: Console, *, problems_first: bool = False) -> None:
     if isinstance(found, CitusClusterError):
         out.print(f"[red]Error:[/] {escape(found.message)}")
     else:
-        console_cluster.print_status(found, out, problems_first=problems_first)
+        cluster.print_status(found, out, problems_first=problems_first)
