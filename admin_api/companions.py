@@ -9,10 +9,12 @@ from admin_api.configuration import Configuration
 from admin_api.settings import Settings
 from citus_cluster.model.api_config import CompanionAddresses
 from citus_cluster.model.companion_status import CompanionStatus, Condition
-from citus_cluster.model.nodes import NodeAddress
 from citus_cluster.model.component_name import ComponentName
-from citus_cluster.operations.companions import Companions, Places
+from citus_cluster.model.components import COMPONENTS
+from citus_cluster.model.nodes import NodeAddress
+from citus_cluster.operations.companions import Companions
 from citus_cluster.runtime.own_network import is_own
+from citus_cluster.runtime.probes import Target
 
 _STALE_INTERVALS = 6
 """An answer so many intervals old is no longer shown in place of the one that does not come."""
@@ -69,7 +71,7 @@ class CompanionWatch:
         await _close(before, asking)
 
     def _made(self, addresses: CompanionAddresses) -> Companions:
-        return Companions(_places(addresses), self._configuration.password_of, doubt=_doubt)
+        return Companions(_targets(addresses), self._configuration.password_of, doubt=_doubt)
 
     async def _ask(self) -> None:
         companions = self._companions
@@ -96,7 +98,7 @@ class CompanionWatch:
 
 def _is_silent(status: CompanionStatus) -> bool:
     """Whether one does not answer, or, of several servers, some: a replica that is still copying, a joining node."""
-    several = status.service is not ComponentName.REDIS
+    several = COMPONENTS[status.service].several
     return status.condition is Condition.DOWN or (several and status.condition is Condition.DEGRADED)
 
 
@@ -118,10 +120,15 @@ def _unknown(service: ComponentName, within_s: float) -> CompanionStatus:
     return CompanionStatus(service, Condition.DOWN, f"no answer within {within_s:g} s", {})
 
 
-def _places(addresses: CompanionAddresses) -> Places:
-    return Places(
-        pg14={address.host: address for address in addresses.pg14},
-        pg14_synchronous=addresses.pg14_synchronous,
-        redis=addresses.redis,
-        cassandra=addresses.cassandra,
-    )
+def _targets(addresses: CompanionAddresses) -> list[Target]:
+    """Give what there is to ask: services are reached under their own names."""
+    named = {
+        ComponentName.PG14: addresses.pg14,
+        ComponentName.REDIS: (addresses.redis,) if addresses.redis else (),
+        ComponentName.CASSANDRA: addresses.cassandra,
+    }
+    return [
+        Target(component, {one.host: one for one in found}, synchronous=addresses.pg14_synchronous)
+        for component, found in named.items()
+        if found
+    ]

@@ -7,8 +7,9 @@ from typing import Generic, TypeVar
 from admin_api.settings import Settings
 from citus_cluster.errors import CitusClusterError, SpecError
 from citus_cluster.model.api_config import CLUSTER_FILE, TOKENS_FILE, ApiConfig, ApiTokens
-from citus_cluster.model.names import without_line_end
 from citus_cluster.model.component_name import ComponentName
+from citus_cluster.model.components import COMPANIONS
+from citus_cluster.model.names import without_line_end
 
 T = TypeVar("T")
 Signature = tuple[int, int, int]

@@ -8,10 +8,10 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StrictBool
 
 from admin_api.problems import MEDIA_TYPE
 from citus_cluster.model.companion_status import Condition
+from citus_cluster.model.component_name import ComponentName
 from citus_cluster.model.names import host_problem
 from citus_cluster.model.nodes import Outcome
 from citus_cluster.model.rebalance import TransferMode
-from citus_cluster.model.component_name import ComponentName
 
 Responses = dict[int | str, dict[str, Any]]
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from citus_cluster.errors import UsageError
 from citus_cluster.model.component_name import ComponentName
+from citus_cluster.model.components import COMPONENTS
 
 CONFIG_DIR_VARIABLE = "CITUS_CLUSTER_API_CONFIG_DIR"
 PASSWORD_FILE_VARIABLE = "CITUS_CLUSTER_API_PASSWORD_FILE"  # noqa: S105 - the name of a variable
@@ -68,15 +69,14 @@ class Settings:
     companion_interval_s: float = 5
     """An answer of theirs is good for so long; nobody makes them be asked more often."""
     companion_start_s: float = 120
-    cassandra_start_s: float = 300
     """Until then, one that has not been well yet is starting; from then on it is down, or degraded."""
 
     def password_file_of(self, companion: ComponentName) -> Path:
         """Secrets lie side by side, under the names that the Compose file gives them."""
-        return self.password_file.with_name(f"{companion.value}_password")
+        return self.password_file.with_name(COMPONENTS[companion].secrets[0].name)
 
     def start_s(self, companion: ComponentName) -> float:
-        return self.cassandra_start_s if companion is ComponentName.CASSANDRA else self.companion_start_s
+        return self.companion_start_s * COMPONENTS[companion].start_factor
 
     @classmethod
     def from_environ(cls, environ: Mapping[str, str]) -> "Settings":

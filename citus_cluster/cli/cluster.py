@@ -28,10 +28,10 @@ from citus_cluster.console import cluster, screen
 from citus_cluster.console.screen import escape
 from citus_cluster.entry import INTERRUPTED
 from citus_cluster.errors import CitusClusterError, UsageError, WorkerUnreachableError
+from citus_cluster.model.components.citus import service_name
 from citus_cluster.model.names import host_problem
-from citus_cluster.model.nodes import NodeAddress, NodeResult, Outcome
+from citus_cluster.model.nodes import NodeAddress, NodeResult, Outcome, Role
 from citus_cluster.model.rebalance import JobState, RebalanceOptions, RebalancePlan, RebalanceStatus, TransferMode
-from citus_cluster.model.topology import Role, service_name
 from citus_cluster.operations import nodes, rebalance, rebalance_watch
 from citus_cluster.operations.directory import Directory, load
 from citus_cluster.runtime import files, journal

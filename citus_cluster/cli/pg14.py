@@ -42,7 +42,7 @@ def status(directory: DirectoryOption = Path(), format_: FormatOption = Format.T
     if format_ is Format.JSON:
         screen.print_json(found.as_dict())
     else:
-        pg14.print_status(found, {server.service: server.host_port for server in loaded.topology.pg14})
+        pg14.print_status(found, {server.name: server.host_port for server in pg14_status.pair_of(loaded)})
     raise typer.Exit(0 if found.ok else 1)
 
 

@@ -21,8 +21,8 @@ from citus_cluster.cli.options import (
 from citus_cluster.console import screen
 from citus_cluster.console.screen import escape
 from citus_cluster.errors import ConsentNeededError, ExitStatus, UsageError
-from citus_cluster.model.images import DEFAULT_CASSANDRA_IMAGE, DEFAULT_PG14_IMAGE, DEFAULT_REDIS_IMAGE
 from citus_cluster.model.component_name import ComponentName
+from citus_cluster.model.images import DEFAULT_CASSANDRA_IMAGE, DEFAULT_PG14_IMAGE, DEFAULT_REDIS_IMAGE
 from citus_cluster.model.spec import (
     API_VERSION,
     DEFAULT_BASE_PORT,

@@ -16,6 +16,10 @@ from citus_cluster.model.parameters import Checked
 from citus_cluster.model.spec import ClusterSpec
 from citus_cluster.model.tuning import Setting, Tuning
 
+SECRETS_FOLDER = "generated/secrets"
+FENCED = "fenced"
+"""So begins what the health check of a server says that must not serve until someone decides."""
+
 
 class Reread(StrEnum):
     """When a server reads a file again."""
@@ -54,6 +58,11 @@ class Secret:
     read_without_root: bool = False
     for_admin_api: bool = True
 
+    @property
+    def path(self) -> str:
+        """Path below the cluster's directory."""
+        return f"{SECRETS_FOLDER}/{self.name}"
+
 
 @dataclass(frozen=True)
 class Login:
@@ -61,7 +70,7 @@ class Login:
 
     user: str
     database: str
-    secret: str
+    secret: Secret
 
 
 @dataclass(frozen=True)
@@ -91,7 +100,8 @@ class Service:
 
     ``config`` is the folder below generated/config that it mounts, ``template`` the one of compose_templates/.
     ``data`` is where its own volume (``<name>-data``) is mounted, None if it keeps nothing; ``volumes`` names others.
-    ``image`` is None where one is built from generated/. ``restart_files`` (in ``config``) and ``restart_secrets`` are
+    ``port`` is the one in the network. ``image`` is None where, ``built``, one is made from generated/. ``initdb``: it
+    runs the scripts of initdb/ at its first start. ``restart_files`` (in ``config``) and ``restart_secrets`` are
     read at its start only and are in no label: ``up`` restarts a container that is older than they are, because
     ``restart_reason`` was changed. ``patience_s`` is what it may take longer than others to become ready.
     """
@@ -102,6 +112,7 @@ class Service:
     image: str | None
     publish_on: tuple[str, ...]
     host_port: int
+    port: int
     memory_mb: int
     template: str
     config: str
@@ -115,6 +126,7 @@ class Service:
     settings: tuple[Setting, ...] = ()
     shm_mb: int = 0
     initdb: bool = False
+    built: bool = False
     restart_files: tuple[str, ...] = ()
     restart_secrets: tuple[Secret, ...] = ()
     restart_reason: str = "a password"
@@ -124,16 +136,20 @@ class Service:
 
 @dataclass(frozen=True)
 class Sign:
-    """What a line of a log or of a health check means, and what to do about it."""
+    """What a line of a log or of a health check means, and what to do about it.
+
+    ``is_symptom``: another line may name the reason.
+    """
 
     pattern: str
     meaning: str
     hint: str
+    is_symptom: bool = False
 
 
 @dataclass(frozen=True)
 class Place:
-    """Where a person stands: the address of the published ports, and the path to the directory, empty or with a ``/``."""
+    """Where a person stands: the address of published ports, and the path to the directory, empty or with a ``/``."""
 
     host: str
     folder: str
@@ -156,8 +172,20 @@ class Component:
     signs: ClassVar[tuple[Sign, ...]] = ()
     pg_major: ClassVar[int | None] = None
     """The PostgreSQL major that its image must have, where its data were written by that one."""
-    settles_s: ClassVar[float] = 0.0
-    """For so long its services may need, once ready, to find each other; then it is asked how it is."""
+    settle_together: ClassVar[bool] = False
+    """Its services are waited for together, and then asked how they are with each other."""
+    several: ClassVar[bool] = False
+    """It has several servers, or may have: while some do not answer, it serves, but not all of it."""
+    start_factor: ClassVar[float] = 1.0
+    """So many times as long as others it may take at its first start."""
+
+    def keeps(self, project: str, volume: str) -> bool:
+        """Tell whether a volume has the name of one that this component makes in a project."""
+        own = volume.removeprefix(f"{project}_")
+        if own == volume:
+            return False
+        service = own.removesuffix("-data")
+        return own in self.more_volumes or (service != own and self.owns.fullmatch(service) is not None)
 
     def part(self, spec: ClusterSpec) -> Part:
         """Say what it takes of the memory."""
@@ -178,6 +206,10 @@ class Component:
     def image(self, spec: ClusterSpec) -> str | None:
         """Give the image that its containers run, None where one is built."""
         raise NotImplementedError
+
+    def tells_major(self, image: str) -> bool:
+        """Tell whether the name of an image says which PostgreSQL major it has."""
+        return False
 
     def image_major_problem(self, image: str, major: int) -> str:
         """Say why its containers cannot run an image of another PostgreSQL major."""
@@ -207,6 +239,6 @@ class Component:
         """Give, by service, the command that opens a session on it from the user's machine."""
         return ()
 
-    def text(self, file: ConfigFile, topology: Any, digests: Mapping[str, str]) -> str | None:
-        """Give the text of a file that follows from the whole ``topology``; None where its template has it all."""
-        return None
+    def text(self, file: ConfigFile, topology: Any, digests: Mapping[str, str]) -> str:
+        """Give the text of a file that has no template, since it follows from the whole ``topology``."""
+        raise NotImplementedError

@@ -4,8 +4,8 @@ from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 from citus_cluster.errors import ImmutableError
-from citus_cluster.model.images import tag_version
 from citus_cluster.model.component_name import ComponentName
+from citus_cluster.model.images import tag_version
 from citus_cluster.model.topology import Topology
 
 _WAYS = {
@@ -38,7 +38,7 @@ def identity_of(topology: Topology, earlier: Mapping[str, Any], leaving: Collect
         "pg_major": topology.citus_image.pg_major,
         "addresses": {service: address for service, address in addresses.items() if service not in gone},
         **({"removed": removed} if removed else {}),
-        "companions": {**earlier.get("companions", {}), **{m.service: m.image for m in topology.companions}},
+        "companions": {**earlier.get("companions", {}), **{one.name: one.image for one in topology.companions}},
     }
 
 
@@ -101,7 +101,7 @@ def refuse_immutable(earlier: Mapping[str, Any], identity: Mapping[str, Any], to
             details=details,
             hint=" ".join(dict.fromkeys(hints)),
         )
-    if ComponentName.CITUS in topology.services:
+    if ComponentName.CITUS in topology.components:
         here = {node.service for node in topology.nodes}
         missing = [service for service in identity["addresses"] if service not in here]
         if missing:

@@ -5,6 +5,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
+POSTGRES_PORT = 5432
+"""On which every PostgreSQL server listens in the network."""
 _SERVICE = re.compile(r"citus-(coordinator|worker\d+)")
 
 
@@ -13,7 +15,7 @@ class NodeAddress:
     """Name and port under which every node of the cluster reaches this one."""
 
     host: str
-    port: int = 5432
+    port: int = POSTGRES_PORT
 
     def __str__(self) -> str:
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
@@ -37,6 +39,26 @@ class NodeAddress:
     def silence_hint(self) -> str:
         """What to do where it does not answer."""
         return f"See its log: {self.compose_command('logs')}. If it is paused: {self.compose_command('unpause')}."
+
+
+class Role(StrEnum):
+    """What a node is for."""
+
+    COORDINATOR = "coordinator"
+    WORKER = "worker"
+
+
+@dataclass(frozen=True)
+class Node:
+    """One node of the Citus cluster on this host.
+
+    ``service`` names the container that serves it, ``address`` is where every other node reaches it.
+    """
+
+    service: str
+    role: Role
+    number: int
+    address: NodeAddress
 
 
 class Outcome(StrEnum):

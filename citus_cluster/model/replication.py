@@ -9,8 +9,8 @@ from enum import StrEnum
 from typing import Any
 
 from citus_cluster.model.companion_status import CompanionStatus, Condition
-from citus_cluster.model.pg14_log import position
 from citus_cluster.model.component_name import ComponentName
+from citus_cluster.model.pg14_log import position
 
 
 class ServerRole(StrEnum):

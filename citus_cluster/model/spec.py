@@ -9,6 +9,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StrictBool, S
 
 from citus_cluster.errors import SpecError
 from citus_cluster.model import names
+from citus_cluster.model.component_name import ALL, ComponentName
 from citus_cluster.model.images import (
     DEFAULT_CASSANDRA_IMAGE,
     DEFAULT_CITUS_IMAGE,
@@ -20,7 +21,6 @@ from citus_cluster.model.images import (
     redis_image_problem,
     reference_problem,
 )
-from citus_cluster.model.component_name import ComponentName
 from citus_cluster.model.tuning import Storage, Workload
 
 API_VERSION = "citus-cluster/v1"
@@ -31,7 +31,8 @@ DEFAULT_PG14_PORT = 5432
 DEFAULT_REDIS_PORT = 6379
 DEFAULT_CASSANDRA_PORT = 9042
 DEFAULT_ADMIN_PORT = 8000
-DEFAULT_SERVICES = tuple(ComponentName)
+DEFAULT_SERVICES = ALL
+_ADMINISTRATION = (ComponentName.CITUS, ComponentName.ADMIN_API)
 DEFAULT_SERVICES_WITHOUT_COORDINATOR = (ComponentName.CITUS,)
 
 Scalar = StrictBool | StrictInt | Annotated[float, Field(allow_inf_nan=False)] | StrictStr
@@ -227,7 +228,7 @@ class ClusterSpec(_Model):
 
     @property
     def wanted(self) -> tuple[ComponentName, ...]:
-        """Wanted services, in the order of the Service enumeration."""
+        """Wanted services, in the order of the enumeration."""
         chosen = self.services
         if chosen is None:
             chosen = list(DEFAULT_SERVICES if self.coordinator else DEFAULT_SERVICES_WITHOUT_COORDINATOR)
@@ -241,7 +242,7 @@ class ClusterSpec(_Model):
         data = self.model_dump(mode="json", exclude_none=True)
         data["services"] = [service.value for service in self.wanted]
         default = ClusterSpec.model_construct().model_dump(mode="json", exclude_none=True)
-        for name in (service.value for service in COMPANIONS if service not in self.wanted):
+        for name in (one.value for one in ComponentName if one not in {*_ADMINISTRATION, *self.wanted}):
             for group, key in ((data, name), (data["ports"], name), (data["images"], name)):
                 usual = default if group is data else default["ports" if group is data["ports"] else "images"]
                 if group.get(key) == usual.get(key):

@@ -76,6 +76,7 @@ class Tuning:
 
     clients: Mapping[Server, int]
     servers: Mapping[Server, NodeTuning]
+    citus_pg_major: int
     fits: bool
     warnings: tuple[str, ...]
 
@@ -101,6 +102,7 @@ def tune(given: TuningInput) -> Tuning:
     return Tuning(
         clients={server: n or budget.CLIENTS_LEAST for servers, n in clients.items() for server in servers},
         servers={server: _node(given, shares, server, n) for servers, n in clients.items() for server in servers},
+        citus_pg_major=given.citus_pg_major,
         fits=fits,
         warnings=() if fits else (" ".join(_shortage(given)),),
     )

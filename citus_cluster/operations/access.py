@@ -5,11 +5,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from shlex import quote
 
-from citus_cluster.model.companions import PG14_DATABASE, PG14_USER
+from citus_cluster.model.component import Place
+from citus_cluster.model.component_name import ComponentName
+from citus_cluster.model.components import COMPONENTS
 from citus_cluster.model.topology import Topology
 from citus_cluster.operations.directory import Directory
 from citus_cluster.runtime.postgres import ConnectionInfo
-from citus_cluster.runtime.secrets import ADMIN_TOKEN, PG14_PASSWORD, SUPERUSER_PASSWORD
+from citus_cluster.runtime.secrets import ADMIN_TOKEN, SUPERUSER_PASSWORD
 
 
 @dataclass(frozen=True)
@@ -59,7 +61,8 @@ def access(directory: Directory, drained: Sequence[str] = ()) -> Access:
     ``drained`` names workers that are about to leave.
     """
     topology = directory.topology
-    node, api = topology.coordinator, topology.admin_api
+    node = topology.service(topology.coordinator.service) if topology.coordinator else None
+    api = next(iter(topology.of(ComponentName.ADMIN_API)), None)
     user, database = quote(topology.user), quote(topology.database)
     folder = "" if directory.root == Path.cwd() else quote(f"{directory.root}/")
     host = f"[{topology.connect_host}]" if ":" in topology.connect_host else topology.connect_host
@@ -71,27 +74,16 @@ def access(directory: Directory, drained: Sequence[str] = ()) -> Access:
         else None,
         admin_api_url=f"http://{host}:{api.host_port}" if api else None,
         admin_api_token_file=f"{folder}{ADMIN_TOKEN}" if api else None,
-        companions=dict(_companions(topology, folder)),
-        addresses={member.service: f"{host}:{member.host_port}" for member in topology.members},
+        companions=dict(_companions(topology, Place(topology.connect_host, folder))),
+        addresses={service.name: f"{host}:{service.host_port}" for service in topology.services},
         next_commands=_next_commands(directory, drained),
         connection=directory.coordinator() if node else None,
     )
 
 
-def _companions(topology: Topology, folder: str) -> Iterator[tuple[str, str]]:
-    for server in topology.pg14:
-        yield (
-            server.service,
-            f'PGPASSWORD="$(cat {folder}{PG14_PASSWORD})" psql -h {topology.connect_host} -p {server.host_port} '
-            f"-U {PG14_USER} -d {PG14_DATABASE}",
-        )
-    if topology.redis:
-        # Inside the container: few machines have a redis-cli of their own.
-        opened = "REDISCLI_AUTH=$(cat /run/secrets/redis_password) exec redis-cli"
-        yield topology.redis.service, f"docker exec -it {topology.redis.container_name} sh -c '{opened}'"
-    for node in topology.cassandra[:1]:
-        # There cqlsh finds its credentials, in a file that start.sh writes.
-        yield node.service, f"docker exec -it {node.container_name} cqlsh"
+def _companions(topology: Topology, place: Place) -> Iterator[tuple[str, str]]:
+    for component in topology.components:
+        yield from COMPONENTS[component].access(topology.of(component), place)
 
 
 def _next_commands(directory: Directory, drained: Sequence[str]) -> tuple[str, ...]:

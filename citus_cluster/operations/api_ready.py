@@ -4,6 +4,7 @@ import asyncio
 import time
 from collections.abc import Iterable
 
+from citus_cluster.model.component_name import ComponentName
 from citus_cluster.model.events import Emit, Event, EventKind
 from citus_cluster.model.topology import Topology
 from citus_cluster.operations.readiness import Watch, wait_until_ready
@@ -34,6 +35,7 @@ class ApiWait:
         timeout_s: float,
     ) -> None:
         self._topology = topology
+        self._api = next(iter(topology.of(ComponentName.ADMIN_API)), None)
         self._watch = watch
         self._ran_before = {(one.id, one.started_at) for one in before if one.state == "running"}
         self._emit = emit
@@ -43,8 +45,8 @@ class ApiWait:
 
     async def ready(self) -> None:
         """Wait until it says that the cluster is as desired; raises ServiceFailedError."""
-        if api := self._topology.admin_api:
-            knocks = {api.service: self._knock}
+        if api := self._api:
+            knocks = {api.name: self._knock}
             await wait_until_ready(self._watch, knocks, self._emit, deadline=self._deadline, timeout_s=self._timeout_s)
 
     async def ready_beside_verified(self, waiting: asyncio.Task[None]) -> None:
@@ -54,8 +56,8 @@ class ApiWait:
         """
         left_s = max(0.0, self._deadline - time.monotonic())
         await asyncio.wait({waiting}, timeout=min(PATIENCE_S, left_s))
-        api = self._topology.admin_api
-        container = await self._watch.container(api.service) if api and not waiting.done() else None
+        api = self._api
+        container = await self._watch.container(api.name) if api and not waiting.done() else None
         if container is None or (container.id, container.started_at) not in self._ran_before:
             await waiting
             return
@@ -67,7 +69,7 @@ class ApiWait:
         await self.ready()
 
     async def _knock(self) -> HealthProbe:
-        api = self._topology.admin_api
+        api = self._api
         assert api is not None  # noqa: S101 - only one that is there is knocked at
         answer = await in_thread(probe_api, self._topology.connect_host, api.host_port, timeout_s=KNOCK_TIMEOUT_S)
         self._reason = answer.output or self._reason

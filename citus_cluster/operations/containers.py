@@ -4,8 +4,7 @@ import difflib
 from collections.abc import Sequence
 
 from citus_cluster.errors import ServiceFailedError, UsageError
-from citus_cluster.model.companions import PG14_DATABASE, PG14_USER, Pg14Server
-from citus_cluster.model.topology import Node
+from citus_cluster.model.component import Login, Service
 from citus_cluster.operations.directory import Directory
 from citus_cluster.runtime.engine import Engine, exec_argv
 
@@ -16,34 +15,31 @@ def psql_argv(directory: Directory, name: str | None, statements: Sequence[str],
     It goes through the container's own socket, which needs no password. With ``terminal`` a person types there; else
     it reads its standard input. Raises UsageError for an unknown name, ServiceFailedError where it does not run.
     """
-    server = find_server(directory, name)
+    server, login = find_server(directory, name)
     engine = Engine.connect()
     found = {container.service: container for container in engine.project_containers(directory.topology.name)}
-    container = found.get(server.service)
+    container = found.get(server.name)
     if container is None or container.state not in {"running", "paused"}:
         state = "has no container" if container is None else f"does not run: its container is {container.state}"
-        raise ServiceFailedError(f"{server.service} {state}.", hint="Start it: citus-cluster up")
+        raise ServiceFailedError(f"{server.name} {state}.", hint="Start it: citus-cluster up")
     if container.state == "paused":
-        raise ServiceFailedError(f"{server.service} is paused.", hint=f"Resume it: docker unpause {container.name}")
-    pair = isinstance(server, Pg14Server)
-    user, database = (PG14_USER, PG14_DATABASE) if pair else (directory.topology.user, directory.topology.database)
-    command = ["psql", "-U", user, "-d", database]
+        raise ServiceFailedError(f"{server.name} is paused.", hint=f"Resume it: docker unpause {container.name}")
+    command = ["psql", "-U", login.user, "-d", login.database]
     command += [part for statement in statements for part in ("-c", statement)]
     return exec_argv(container, command, terminal=terminal)
 
 
-def find_server(directory: Directory, name: str | None) -> Node | Pg14Server:
+def find_server(directory: Directory, name: str | None) -> tuple[Service, Login]:
     """Give the PostgreSQL server that a user calls so, by service or container, also without ``citus-``."""
-    topology = directory.topology
-    servers: list[Node | Pg14Server] = [*topology.nodes, *topology.pg14]
+    servers = [(service, service.login) for service in directory.topology.services if service.login]
     if not servers:
         raise UsageError("This directory has no PostgreSQL server.", hint="Its services are in cluster.yaml.")
     if name is None:
         return servers[0]
-    for server in servers:
-        if name in {server.service, server.container_name, server.service.removeprefix("citus-")}:
-            return server
-    raise _unknown("server", name, [server.service for server in servers])
+    for server, login in servers:
+        if name in {server.name, server.container_name, server.name.removeprefix("citus-")}:
+            return server, login
+    raise _unknown("server", name, [server.name for server, _ in servers])
 
 
 def logs_arguments(directory: Directory, names: Sequence[str], *, follow: bool, tail: int | None) -> tuple[str, ...]:
@@ -51,16 +47,12 @@ def logs_arguments(directory: Directory, names: Sequence[str], *, follow: bool, 
 
     Raises UsageError for an unknown name.
     """
-    members = directory.topology.members
+    members = directory.topology.services
     services = []
     for name in names:
-        found = [
-            one.service
-            for one in members
-            if name in {one.service, one.container_name, one.service.removeprefix("citus-")}
-        ]
+        found = [one.name for one in members if name in {one.name, one.container_name, one.name.removeprefix("citus-")}]
         if not found:
-            raise _unknown("service", name, [one.service for one in members])
+            raise _unknown("service", name, [one.name for one in members])
         services.append(found[0])
     options = [*(["--follow"] if follow else []), *([f"--tail={tail}"] if tail is not None else [])]
     return ("logs", "--no-color", *options, *services)

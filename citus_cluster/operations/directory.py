@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING
 
 from citus_cluster.errors import SpecError, UsageError
 from citus_cluster.model.changes import Action, FileChange, plan_files
-from citus_cluster.model.companions import PG14_DATABASE, PG14_USER, Pg14Server
+from citus_cluster.model.component import Secret, Service
 from citus_cluster.model.compose_drift import drift
 from citus_cluster.model.identity import identity_of, refuse_immutable
 from citus_cluster.model.images import known_pg_major
 from citus_cluster.model.spec import ClusterSpec, parse_spec
-from citus_cluster.model.topology import Node, Topology, resolve
+from citus_cluster.model.topology import Topology, resolve
 from citus_cluster.model.units import size
 from citus_cluster.model.yaml_text import load_yaml
 from citus_cluster.render.bundle import COMPOSE_FILE, GITIGNORE_FILE, SPEC_FILE, render_bundle
@@ -52,27 +52,27 @@ class Directory:
                 "Citus is not among the services of this directory.",
                 hint="Add it to the services in cluster.yaml, then run setup_citus_cluster.py and citus-cluster up.",
             )
-        return self.connection(self.topology.coordinator)
+        return self.connection(self.topology.service(self.topology.coordinator.service))
 
-    def connection(self, node: Node | Pg14Server) -> "ConnectionInfo":
-        """Give how this machine reaches a PostgreSQL server: by its published port."""
+    def connection(self, server: Service) -> "ConnectionInfo":
+        """Give how this machine reaches a PostgreSQL server, which has a login: by its published port."""
         # Imported here: the driver costs 50 ms, and a set-up needs none.
         from citus_cluster.runtime.postgres import ConnectionInfo
 
-        pair = isinstance(node, Pg14Server)
+        assert server.login, "only PostgreSQL servers are connected to"  # noqa: S101
         return ConnectionInfo(
             host=self.topology.connect_host,
-            port=node.host_port,
-            user=PG14_USER if pair else self.topology.user,
-            database=PG14_DATABASE if pair else self.topology.database,
-            password=self.secret(secrets.PG14_PASSWORD) if pair else self.password,
+            port=server.host_port,
+            user=server.login.user,
+            database=server.login.database,
+            password=self.secret(server.login.secret),
         )
 
-    def secret(self, path: str) -> str:
-        """Read one more secret, ``secrets.REDIS_PASSWORD``. Raises UsageError where it is missing."""
-        found = secrets.saved(self.root, path)
+    def secret(self, secret: Secret) -> str:
+        """Read a secret of this cluster. Raises UsageError where it is missing."""
+        found = secrets.saved(self.root, secret.path)
         if found is None:
-            raise UsageError(f"{path} is missing.", hint="Put it back: the data were made with what it held.")
+            raise UsageError(f"{secret.path} is missing.", hint="Put it back: the data were made with what it held.")
         return found
 
 
@@ -153,8 +153,7 @@ def compare_files(
     wanted = render_bundle(
         topology,
         load_sources(),
-        tokens=made.tokens,
-        redis_password=made.values.get(secrets.REDIS_PASSWORD),
+        digests=made.digests,
         # Whatever encoding the user's own lines have, they are written back as they were.
         gitignore=ignore.content.decode(errors="surrogateescape") if ignore else None,
     )

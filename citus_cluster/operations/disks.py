@@ -4,9 +4,7 @@ import asyncio
 from collections.abc import Mapping
 
 from citus_cluster.errors import CitusClusterError
-from citus_cluster.model.companions import CassandraNode, RedisServer
 from citus_cluster.model.disks import Disk
-from citus_cluster.model.topology import AdminApi, Member, Node, Topology
 from citus_cluster.operations.directory import Directory
 from citus_cluster.runtime.engine import Container, Engine, in_thread
 
@@ -16,9 +14,7 @@ _TIMEOUT_S = 4.0
 async def local_disks(directory: Directory) -> Mapping[str, Disk]:
     """Ask each running container for the file system of its data; by service. One that does not answer is left out."""
     topology = directory.topology
-    folders = {
-        member.service: _folder(topology, member) for member in topology.members if not isinstance(member, AdminApi)
-    }
+    folders = {service.name: service.data for service in topology.services if service.data}
     try:
         engine = await in_thread(Engine.connect)
         containers = await in_thread(engine.project_containers, topology.name)
@@ -27,19 +23,6 @@ async def local_disks(directory: Directory) -> Mapping[str, Disk]:
     running = [one for one in containers if one.state == "running" and one.service in folders]
     found = await asyncio.gather(*(_disk(engine, one, folders[one.service or ""]) for one in running))
     return {disk.holder: disk for disk in found if disk}
-
-
-def _folder(topology: Topology, member: Member) -> str:
-    """Where the member's volume is mounted."""
-    match member:
-        case Node():
-            return topology.citus_image.data_mount
-        case RedisServer():
-            return "/data"
-        case CassandraNode():
-            return "/var/lib/cassandra"
-        case _:
-            return "/var/lib/postgresql/data"
 
 
 async def _disk(engine: Engine, container: Container, folder: str) -> Disk | None:

@@ -1,11 +1,11 @@
 """Taking a cluster down. Its data stays, unless its volumes are to go too."""
 
 import asyncio
-import re
 from collections.abc import Sequence
 from contextlib import suppress
 
 from citus_cluster.errors import CitusClusterError, ServiceFailedError
+from citus_cluster.model.components import owner_of
 from citus_cluster.model.events import Emit, Event, EventKind
 from citus_cluster.model.units import count
 from citus_cluster.operations.directory import Directory
@@ -15,7 +15,6 @@ from citus_cluster.runtime.compose import ComposeError
 from citus_cluster.runtime.engine import Engine, hung_engine_hint, in_thread
 
 _STAYS = "the containers are removed; the network stays, and the next start uses it"
-_OURS = re.compile(r"citus-(coordinator|worker\d+)|admin-api|pg14-(primary|replica)|redis|cassandra\d*")
 # A server gets two minutes to stop; one after the other where the engine is slow.
 _TIMEOUT_S = 600.0
 
@@ -37,7 +36,8 @@ async def down(directory: Directory, emit: Emit, *, volumes: bool = False) -> No
         raise refusal(others, "nothing was removed")
     config = await compose_of(directory).config(all_profiles=True)
     foreign = [container for container in containers if container.service not in config["services"]]
-    left = [] if volumes else [container for container in foreign if not _is_ours(container.service or "")]
+    # Of a service that cluster.yaml may not ask for any more.
+    left = [] if volumes else [container for container in foreign if owner_of(container.service or "") is None]
     for container in foreign:
         if container not in left:
             # No longer in the files, ours or the user's: Compose would leave it, and the network with it.
@@ -79,11 +79,6 @@ async def down(directory: Directory, emit: Emit, *, volumes: bool = False) -> No
     for volume in await in_thread(engine.project_volumes, project):
         await in_thread(engine.remove_volume, volume)
     emit(Event("down", EventKind.DONE, f"{project} is down, and its volumes are removed"))
-
-
-def _is_ours(service: str) -> bool:
-    """Whether we make services of this name, though cluster.yaml may not ask for this one any more."""
-    return _OURS.fullmatch(service) is not None
 
 
 def _what_is_left(containers: Sequence[str], networks: Sequence[str]) -> str:

@@ -7,7 +7,7 @@ from citus_cluster.errors import CitusClusterError, ConsentNeededError, Mismatch
 from citus_cluster.model.events import Emit, Event, EventKind
 from citus_cluster.model.extension import ExtensionVersions
 from citus_cluster.model.images import ReleaseChange, release_change, tag_version
-from citus_cluster.model.topology import Node
+from citus_cluster.model.nodes import Node
 from citus_cluster.operations.directory import Directory
 from citus_cluster.runtime.citus_extension import (
     extension_versions,
@@ -130,7 +130,7 @@ async def _look(conn: Connection) -> tuple[ExtensionVersions | None, bool]:
 
 
 async def _on(directory: Directory, node: Node, doing: str, work: Callable[[Connection], Awaitable[T]]) -> T:
-    conn = await connect(directory.connection(node), timeout_s=CONNECT_TIMEOUT_S)
+    conn = await connect(directory.connection(directory.topology.service(node.service)), timeout_s=CONNECT_TIMEOUT_S)
     async with conn, translated(f"{doing} on {node.service}", server=node.service):
         return await work(conn)
 

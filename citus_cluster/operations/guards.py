@@ -4,11 +4,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from citus_cluster.errors import ImmutableError, LeftoverVolumesError
-from citus_cluster.model.companions import cassandra_service
+from citus_cluster.model.components import wanted
 from citus_cluster.model.identity import removed_workers
 from citus_cluster.model.names import volume_name
-from citus_cluster.model.component_name import ComponentName
-from citus_cluster.model.spec import MAX_CASSANDRA_NODES, ClusterSpec
+from citus_cluster.model.spec import ClusterSpec
 from citus_cluster.model.topology import Topology
 from citus_cluster.operations.request import Machine, SetupRequest, taken_numbers
 from citus_cluster.runtime import secrets
@@ -25,35 +24,38 @@ def refuse_lockout(request: SetupRequest, spec: ClusterSpec, machine: Machine, p
     Raises LeftoverVolumesError.
     """
     lost = [
-        path
-        for service in COMPANIONS
-        if service in spec.wanted and service is not ComponentName.REDIS  # its data open with any password
-        for path in secrets.OF_SERVICE[service]
-        if secrets.saved(request.root, path) is None
+        (component, secret)
+        for component in wanted(spec)
+        for secret in component.secrets
+        if secret.opens_data and secret.path != secrets.SUPERUSER_PASSWORD
+        if secrets.saved(request.root, secret.path) is None
     ]
     superuser_lost = not has_password(request)
     if machine.engine is None:
         had = previous.identity.get("companions", {}) if previous else {}
-        lost = [path for path in lost if any(_opens(path, service) for service in had)]
-        lost += [secrets.SUPERUSER_PASSWORD] if previous and superuser_lost else []
-        if lost:
+        paths = [secret.path for component, secret in lost if any(component.owns.fullmatch(one) for one in had)]
+        paths += [secrets.SUPERUSER_PASSWORD] if previous and superuser_lost else []
+        if paths:
             raise LeftoverVolumesError(
-                f"{', '.join(lost)} of this cluster is missing, and no Docker engine tells whether it has data, "
+                f"{', '.join(paths)} of this cluster is missing, and no Docker engine tells whether it has data, "
                 "which a new password would not open; nothing was written.",
                 hint="Put the file back, or give the superuser's password with --password-file; or start the engine "
                 "and run the command again.",
             )
         return
     volumes = machine.engine.project_volumes(spec.name) if lost or superuser_lost else ()
-    services = {volume: volume.removeprefix(f"{spec.name}_") for volume in volumes}
-    lost = [path for path in lost if any(_opens(path, service) for service in services.values())]
+    lost = [(component, secret) for component, secret in lost if any(component.keeps(spec.name, v) for v in volumes)]
     if not superuser_lost:
-        volumes = tuple(one for one, service in services.items() if any(_opens(path, service) for path in lost))
+        volumes = tuple(v for v in volumes if any(component.keeps(spec.name, v) for component, _ in lost))
     if not volumes:
         return
     homes = {container.working_dir for container in machine.engine.project_containers(spec.name)}
     where = "".join(f" ({home})" for home in sorted(home for home in homes if home))
-    way = "give its password with --password-file" if superuser_lost else f"put {' and '.join(lost)} back"
+    way = (
+        "give its password with --password-file"
+        if superuser_lost
+        else f"put {' and '.join(secret.path for _, secret in lost)} back"
+    )
     raise LeftoverVolumesError(
         f"Volumes of an earlier cluster named {spec.name!r} are on this engine, "
         "and a new password would not open them; nothing was written.",
@@ -63,32 +65,19 @@ def refuse_lockout(request: SetupRequest, spec: ClusterSpec, machine: Machine, p
     )
 
 
-def _opens(path: str, name: str) -> bool:
-    """Tell whether a companion's secret belongs to a service, or to a volume without its project."""
-    return name.startswith(next(service.value for service, paths in secrets.OF_SERVICE.items() if path in paths))
-
-
-def refuse_smaller_ring(topology: Topology, earlier: Mapping[str, Any], machine: Machine) -> None:
-    """A node of Cassandra that is left out takes its part of the data with it, unless it was decommissioned.
+def refuse_lost_services(spec: ClusterSpec, topology: Topology, earlier: Mapping[str, Any], machine: Machine) -> None:
+    """A service that a component no longer has may take data with it.
 
     ``earlier`` is the identity of an earlier run. Raises ImmutableError.
     """
-    here = {node.service for node in topology.cassandra}
-    if not here:
-        return  # switched off: nothing leaves the ring
-    ring = [cassandra_service(number) for number in range(1, MAX_CASSANDRA_NODES + 1)]
-    gone = [service for service in ring if service in earlier.get("companions", {}) and service not in here]
-    if machine.engine:
-        volumes = machine.engine.project_volumes(topology.name)
-        gone = [service for service in gone if volume_name(topology.name, service) in volumes]
-    if gone:
-        last = gone[-1]
-        raise ImmutableError(
-            f"This would take {', '.join(gone)} out of Cassandra's ring, with the data there; nothing was written.",
-            hint=f"Keep the number of nodes; or first, from the last to the first of them: docker compose exec {last} "
-            f"nodetool decommission --force; docker compose rm -sf {last}; "
-            f"docker volume rm {volume_name(topology.name, last)}. docs/services.md has all steps.",
-        )
+    for component in wanted(spec):
+        here = {service.name for service in topology.of(component.name)}
+        gone = [name for name in earlier.get("companions", {}) if component.owns.fullmatch(name) and name not in here]
+        if gone and machine.engine:
+            volumes = machine.engine.project_volumes(topology.name)
+            gone = [name for name in gone if volume_name(topology.name, name) in volumes]
+        if gone and (loss := component.loss_of(gone, topology.name)):
+            raise ImmutableError(loss[0], hint=loss[1])
 
 
 def refuse_return(topology: Topology, previous: Manifest | None, machine: Machine) -> None:

@@ -5,8 +5,8 @@ from collections.abc import Mapping, Sequence, Set
 from typing import Any
 
 from citus_cluster.errors import CitusClusterError
+from citus_cluster.model.components import owner_of
 from citus_cluster.model.events import Emit, Event, EventKind
-from citus_cluster.model.services import COMPANIONS
 from citus_cluster.operations.directory import Directory
 from citus_cluster.operations.preflight import Finding, Severity, compose_of, refusal
 from citus_cluster.runtime.compose import ComposeError
@@ -17,7 +17,7 @@ async def late_companions(
     directory: Directory, engine: Engine, services: Mapping[str, Mapping[str, Any]]
 ) -> frozenset[str]:
     """Companions whose image is not here: Citus does not wait until it is fetched."""
-    names = [member.service for member in directory.topology.companions if member.service in services]
+    names = [one.name for one in directory.topology.companions if one.name in services]
     here = await asyncio.gather(*(in_thread(engine.has_image, str(services[name]["image"])) for name in names))
     return frozenset(name for name, there in zip(names, here, strict=True) if not there)
 
@@ -42,8 +42,8 @@ async def get_images(
 
 
 def _image_flag(service: str) -> str:
-    kinds = (*(kind.value for kind in COMPANIONS), "admin-api")
-    return f"--{next((kind for kind in kinds if service.startswith(kind)), 'citus')}-image"
+    owner = owner_of(service)
+    return owner.image_option if owner else "--citus-image"
 
 
 async def _pull(engine: Engine, image: str, platform: str | None, flag: str, emit: Emit) -> Finding | None:

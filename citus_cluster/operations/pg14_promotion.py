@@ -32,11 +32,11 @@ from citus_cluster.operations.pg14_losses import (
     notes,
     prove_at_rest,
 )
-from citus_cluster.operations.pg14_pair import ask
 from citus_cluster.operations.pg14_status import find_container, require_server, status
 from citus_cluster.runtime import pg14
 from citus_cluster.runtime.engine import Container, Engine, in_thread
 from citus_cluster.runtime.postgres import ConnectionInfo, connect
+from citus_cluster.runtime.probes.pair import ask
 
 _POLL_S = 0.3
 _CONNECT_TIMEOUT_S = 3.0
@@ -82,8 +82,8 @@ async def plan_promotion(directory: Directory, service: str | None, engine: Engi
     """
     found = await status(directory, engine)
     target = require_server(directory, service) if service else await _default_target(directory, found, engine)
-    server = next(server for server in directory.topology.pg14 if server.service == target)
-    seen, old = found.server(target), found.server(server.peer)
+    server = directory.topology.service(target)
+    seen, old = found.server(target), found.server(server.facts.peer)
     proof = await prove_at_rest(
         directory,
         engine,
@@ -265,7 +265,7 @@ async def _stop_old(
             ) from error
         emit(Event("promote:stop", EventKind.DONE, f"{plan.old} is stopped"))
         stopped = container
-    server = next(server for server in directory.topology.pg14 if server.service == plan.old)
+    server = directory.topology.service(plan.old)
     still = await ask(directory.connection(server), SeenServer(plan.old))
     if still.role is ServerRole.PRIMARY:
         raise ReplicationError(

@@ -136,7 +136,7 @@ async def _require_room(directory: Directory, plan: Rebuild, engine: Engine, con
     """Raise ReplicationError where the volume cannot hold the copy, before anything is removed for it."""
     if container.state != "running":
         await in_thread(engine.start, container)
-    source = next(server for server in directory.topology.pg14 if server.service == plan.primary)
+    source = directory.topology.service(plan.primary)
     try:
         async with await connect(directory.connection(source), timeout_s=_CONNECT_TIMEOUT_S) as conn:
             needed = await pg14.data_bytes(conn) + _MARGIN_BYTES

@@ -4,19 +4,26 @@ import asyncio
 import time
 
 from citus_cluster.errors import CitusClusterError, EngineUnavailableError, UsageError
+from citus_cluster.model.component import Service
+from citus_cluster.model.component_name import ComponentName
 from citus_cluster.model.replication import PairStatus, SeenServer
 from citus_cluster.operations.directory import Directory
-from citus_cluster.operations.pg14_pair import DEFAULT_TIMEOUT_S, pair_status
 from citus_cluster.runtime import pg14
 from citus_cluster.runtime.engine import Container, Engine, in_thread
+from citus_cluster.runtime.probes.pair import DEFAULT_TIMEOUT_S, pair_status
 
 # A standby tries again every 5 s (wal_retrieve_retry_interval).
 _CONNECTS_WITHIN_S, _POLL_S = 15.0, 0.5
 
 
+def pair_of(directory: Directory) -> tuple[Service, ...]:
+    """Give both servers; none where the pair is not wanted."""
+    return directory.topology.of(ComponentName.PG14)
+
+
 def require_pair(directory: Directory) -> None:
     """Raise UsageError where the directory has no PostgreSQL 14 pair."""
-    if not directory.topology.pg14:
+    if not pair_of(directory):
         raise UsageError(
             "This cluster has no PostgreSQL 14 pair.",
             hint="Add pg14 to its services: python setup_citus_cluster.py --services=all --up",
@@ -26,7 +33,7 @@ def require_pair(directory: Directory) -> None:
 def require_server(directory: Directory, service: str) -> str:
     """Check the name of a server of the pair. Raises UsageError."""
     require_pair(directory)
-    names = [server.service for server in directory.topology.pg14]
+    names = [server.name for server in pair_of(directory)]
     if service not in names:
         raise UsageError(f"There is no server {service!r} in the pair.", hint=f"The two are {' and '.join(names)}.")
     return service
@@ -48,8 +55,8 @@ async def status(
         if engine:
             raise
     return await pair_status(
-        {server.service: directory.connection(server) for server in directory.topology.pg14},
-        synchronous=directory.topology.pg14_synchronous,
+        {server.name: directory.connection(server) for server in pair_of(directory)},
+        synchronous=pair_of(directory)[0].facts.synchronous,
         seen=seen,
         chosen=chosen,
         timeout_s=timeout_s,
@@ -77,7 +84,7 @@ async def _look_at_containers(directory: Directory, engine: Engine) -> list[tupl
     """Give, for each server, the primary that its container knows as chosen, and what it says of the server."""
     containers = await in_thread(engine.project_containers, directory.topology.name)
     found = {container.service: container for container in containers}
-    services = [server.service for server in directory.topology.pg14]
+    services = [server.name for server in pair_of(directory)]
     return await asyncio.gather(*(_look_at(engine, service, found.get(service)) for service in services))
 
 

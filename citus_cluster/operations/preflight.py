@@ -10,10 +10,12 @@ from typing import Any
 
 from citus_cluster.errors import CitusClusterError, EngineUnavailableError, PreflightError
 from citus_cluster.model.changes import FileChange, digest
+from citus_cluster.model.component import SECRETS_FOLDER
+from citus_cluster.model.components import owner_of
 from citus_cluster.model.compose_drift import service_drift
 from citus_cluster.model.log_space import LogSpace, describe, log_space, needed_mb
 from citus_cluster.model.names import directory_problem
-from citus_cluster.model.topology import Topology, port_flag
+from citus_cluster.model.topology import Topology
 from citus_cluster.model.units import size
 from citus_cluster.operations.directory import Directory, compare_files, compose_drift
 from citus_cluster.render.bundle import COMPOSE_FILE, CONFIG_FOLDER
@@ -90,7 +92,7 @@ def refusal(errors: Sequence[Finding], consequence: str = "nothing was started")
 def compose_of(directory: Directory) -> Compose:
     """Compose for this directory, with the profiles of its services."""
     topology = directory.topology
-    return Compose(directory.root, topology.name, tuple(service.value for service in topology.services))
+    return Compose(directory.root, topology.name, tuple(topology.components))
 
 
 async def preflight(directory: Directory) -> Preflight:
@@ -211,7 +213,7 @@ def memory_findings(directory: Directory, info: EngineInfo) -> Iterator[Finding]
             "memory-short", "The cluster does not fit into the memory. " + " ".join(topology.tuning.warnings), ""
         )
         return
-    limits_mb = sum(member.memory_mb for member in topology.members)
+    limits_mb = sum(service.memory_mb for service in topology.services)
     if limits_mb <= info.memory_mb:
         return
     message = f"The containers may take {limits_mb} MB, but the Docker engine has {info.memory_mb} MB."
@@ -229,9 +231,8 @@ def _disk_findings(info: EngineInfo, topology: Topology, missing_images: int) ->
         free_mb = disk_usage(info.storage_root).free // _MB
     except OSError:
         return  # not ours to see; the engine itself will say when it is full
-    logs = [log_space(node.service, node.settings) for node in topology.nodes]
-    logs += [log_space(server.service, server.settings) for server in topology.pg14]
-    yield from disk_findings(free_mb, info.storage_root, len(topology.members), logs, missing_images)
+    logs = [log_space(service.name, service.settings) for service in topology.services if service.settings]
+    yield from disk_findings(free_mb, info.storage_root, len(topology.services), logs, missing_images)
 
 
 def disk_findings(
@@ -290,8 +291,14 @@ def _port_findings(
         yield _error(
             "port-taken",
             f"{service}: port {port} on {address} is in use by {owner}.",
-            f"Stop that, or choose another {port_flag(service)}.",
+            f"Stop that, or choose another {_port_option(service)}.",
         )
+
+
+def _port_option(service: str) -> str:
+    """Option of the set-up that chooses the host port of a Compose service."""
+    owner = owner_of(service)
+    return owner.port_option if owner else "--port"
 
 
 def _file_findings(directory: Directory) -> Iterator[Finding]:
@@ -304,12 +311,12 @@ def _file_findings(directory: Directory) -> Iterator[Finding]:
             f"Generated files are missing: {_some(missing)}.",
             "Write them again: python setup_citus_cluster.py --yes.",
         )
-    folder = root / secrets.FOLDER
+    folder = root / SECRETS_FOLDER
     if folder.stat().st_mode & 0o077:
         yield _warning(
-            "secret-modes", f"Others on this machine can read {secrets.FOLDER}/.", f"chmod 700 {secrets.FOLDER}"
+            "secret-modes", f"Others on this machine can read {SECRETS_FOLDER}/.", f"chmod 700 {SECRETS_FOLDER}"
         )
-    needed = secrets.prepare(root, given_password=None, services=directory.spec.wanted).files
+    needed = secrets.prepare(root, given_password=None, wanted=directory.spec.wanted).files
     for path, wanted in needed.items():
         found = files.read_file(root, path)
         if found is None or not found.content:
@@ -338,7 +345,7 @@ def _file_findings(directory: Directory) -> Iterator[Finding]:
 def stale_findings(directory: Directory) -> Iterator[Finding]:
     """Compare the files with what cluster.yaml asks for now."""
     root, topology = directory.root, directory.topology
-    made = secrets.prepare(root, given_password=None, services=directory.spec.wanted)
+    made = secrets.prepare(root, given_password=None, wanted=directory.spec.wanted)
     changes = compare_files(root, topology, made, directory.manifest.files)
     stale = [change for change in changes if change.changes and change.old is not None]
     edited = next((change for change in stale if change.path == COMPOSE_FILE and change.edited), None)

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from citus_cluster.errors import AuthenticationError, EngineUnavailableError, ServiceFailedError
 from citus_cluster.model.causes import last_reason, probable_cause
-from citus_cluster.model.companions import FENCED
+from citus_cluster.model.component import FENCED
 from citus_cluster.model.events import Emit, Event, EventKind
 from citus_cluster.runtime.engine import Container, Engine, HealthProbe, in_thread
 

@@ -8,11 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from citus_cluster.errors import EngineUnavailableError, SpecError, UsageError
-from citus_cluster.model.companions import pg14_port
+from citus_cluster.model import components
 from citus_cluster.model.identity import known_workers, removed_workers
-from citus_cluster.model.images import PAIR_PG_MAJOR, known_pg_major, official_major, pg14_major_problem
+from citus_cluster.model.images import known_pg_major
 from citus_cluster.model.names import volume_name
-from citus_cluster.model.component_name import ComponentName
 from citus_cluster.model.spec import API_VERSION, ClusterSpec, grown_workers, parse_spec
 from citus_cluster.model.yaml_text import load_yaml
 from citus_cluster.operations.directory import read_spec, read_spec_text
@@ -146,20 +145,20 @@ def resolved_spec(spec: ClusterSpec, request: SetupRequest, machine: Machine) ->
             detected.append(name)
     if updates:
         resources = resources.model_copy(update={**updates, "detected": sorted(set(detected))})
-    ports = spec.ports
-    if ComponentName.PG14 in spec.wanted:
-        ports = ports.model_copy(update={"pg14": pg14_port(ports.citus, ports.pg14)})
-    return spec.model_copy(update={"resources": resources, "ports": ports, "services": list(spec.wanted)})
+    for component in components.wanted(spec):
+        spec = component.completed(spec)
+    return spec.model_copy(update={"resources": resources, "services": list(spec.wanted)})
 
 
 def _refuse_other_major(spec: ClusterSpec, machine: Machine) -> None:
-    """Look into an image of the pair whose name does not tell its major, where it is on this machine."""
-    image = spec.images.pg14
-    if ComponentName.PG14 not in spec.wanted or official_major(image, "postgres") is not None or machine.engine is None:
-        return
-    major = machine.engine.image_pg_major(image)
-    if major not in {None, PAIR_PG_MAJOR}:
-        raise SpecError(f"images.pg14: {pg14_major_problem(image, major or 0)}; nothing was written.")
+    """Look into images whose name does not tell their PostgreSQL major, where they are on this machine."""
+    for component in components.wanted(spec):
+        image = component.image(spec)
+        if component.pg_major is None or image is None or component.tells_major(image) or machine.engine is None:
+            continue
+        major = machine.engine.image_pg_major(image)
+        if major not in {None, component.pg_major}:
+            raise SpecError(f"{component.image_major_problem(image, major or 0)}; nothing was written.")
 
 
 def _saved_detection(request: SetupRequest) -> dict[str, int]:

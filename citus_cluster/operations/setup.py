@@ -11,15 +11,16 @@ from typing import Any
 
 from citus_cluster.errors import ConsentNeededError, EditedFileError, SpecError, UsageError
 from citus_cluster.model.changes import Action, FileChange, WantedFile
+from citus_cluster.model.component_name import ComponentName
+from citus_cluster.model.components import COMPONENTS, wanted
 from citus_cluster.model.effects import Effect, effects
 from citus_cluster.model.identity import identity_of, refuse_immutable, without_removed
 from citus_cluster.model.names import directory_problem, volume_name
-from citus_cluster.model.component_name import ComponentName
-from citus_cluster.model.spec import DEFAULT_PG14_PORT, ClusterSpec, Replication
+from citus_cluster.model.spec import ClusterSpec
 from citus_cluster.model.topology import Topology, resolve
 from citus_cluster.model.yaml_text import load_yaml
 from citus_cluster.operations.directory import compare_files
-from citus_cluster.operations.guards import has_password, refuse_lockout, refuse_return, refuse_smaller_ring
+from citus_cluster.operations.guards import has_password, refuse_lockout, refuse_lost_services, refuse_return
 from citus_cluster.operations.request import Machine, SetupRequest, merged_spec, pg_major, resolved_spec, taken_numbers
 from citus_cluster.render.bundle import COMPOSE_FILE, CONFIG_FOLDER, SPEC_FILE
 from citus_cluster.render.spec_file import render_spec
@@ -123,9 +124,9 @@ def plan_setup(request: SetupRequest, *, connect_engine: Callable[[], Engine] = 
     earlier = previous.identity if previous else {}
     identity = identity_of(topology, earlier, request.leaving)
     refuse_immutable(earlier, identity, topology)
-    made = secrets.prepare(request.root, given_password=request.password, services=spec.wanted)
+    made = secrets.prepare(request.root, given_password=request.password, wanted=spec.wanted)
     refuse_lockout(request, spec, machine, previous)
-    refuse_smaller_ring(topology, earlier, machine)
+    refuse_lost_services(spec, topology, earlier, machine)
     refuse_return(topology, previous, machine)
     changes = compare_files(
         request.root, topology, made, previous.files if previous else {}, replace_edited=request.replace_edited
@@ -143,7 +144,11 @@ def plan_setup(request: SetupRequest, *, connect_engine: Callable[[], Engine] = 
         secrets=made,
         effects=_effects(changes, previous),
         warnings=(*warnings, *_warnings(request, spec, topology, previous)),
-        notes=(*_notes(machine), *_notes_of_ports(asked, spec), *_notes_of_request(request, spec, previous, machine)),
+        notes=(
+            *_notes(machine),
+            *_notes_of_components(asked, spec),
+            *_notes_of_request(request, spec, previous, machine),
+        ),
         identity=identity,
         previous=previous,
     )
@@ -231,9 +236,7 @@ def _config_folder(definition: Any) -> str:
 def _warnings(
     request: SetupRequest, spec: ClusterSpec, topology: Topology, previous: files.Manifest | None
 ) -> list[str]:
-    found = []
-    if ComponentName.PG14 not in spec.wanted and spec.pg14.replication is Replication.SYNC:
-        found.append("pg14.replication is sync, and holds once pg14 is among the services.")
+    found = [warning for component in COMPONENTS.values() for warning in component.warnings(spec)]
     if ComponentName.CITUS not in spec.wanted and "workers" in request.values:
         found.append("--workers has no effect: citus is not among the services.")
     old_image = previous.identity.get("image") if previous else None
@@ -244,7 +247,7 @@ def _warnings(
             "is newer. This cannot be undone: make a backup first. up refuses an image older than the data."
         )
     if topology.nodes and spec.advertise:
-        addresses = " and ".join(topology.publish_citus_on)
+        addresses = " and ".join(topology.service(topology.nodes[0].service).publish_on)
         found.append(
             f"Citus' ports are published on {addresses}, for other servers too: the network between them must be "
             "trusted: connections between nodes are encrypted, but the nodes do not check each other's identity."
@@ -272,15 +275,9 @@ def _warnings(
     return found
 
 
-def _notes_of_ports(asked: ClusterSpec, spec: ClusterSpec) -> Iterator[str]:
-    """Say where the pair is, when nobody chose its ports and they are not the usual ones."""
-    first = spec.ports.pg14
-    if ComponentName.PG14 in spec.wanted and asked.ports.pg14 is None and first not in {None, DEFAULT_PG14_PORT}:
-        usual = f"{DEFAULT_PG14_PORT} and {DEFAULT_PG14_PORT + 1}"
-        yield (
-            f"The PostgreSQL 14 pair gets ports {first} and {(first or 0) + 1} instead of {usual}, which the Citus "
-            f"nodes may need (--port={spec.ports.citus}). Choose others with --pg14-port."
-        )
+def _notes_of_components(asked: ClusterSpec, spec: ClusterSpec) -> Iterator[str]:
+    for component in wanted(spec):
+        yield from component.notes(asked, spec)
 
 
 def _notes_of_request(

@@ -13,24 +13,26 @@ from citus_cluster.errors import CitusClusterError, EngineUnavailableError
 from citus_cluster.model.capacity import lost_slots_problem
 from citus_cluster.model.causes import probable_cause
 from citus_cluster.model.companion_status import CompanionStatus, Condition, timed_out
+from citus_cluster.model.component_name import ComponentName
+from citus_cluster.model.components import COMPONENTS
 from citus_cluster.model.disks import Disk, disk_alerts
 from citus_cluster.model.extension import OUTDATED, UPDATE_HINT
 from citus_cluster.model.nodes import NodeAddress
 from citus_cluster.model.overview import NodeOverview, Overview
-from citus_cluster.model.component_name import ComponentName
 from citus_cluster.model.topology import Topology
-from citus_cluster.operations import pg14_status
+from citus_cluster.operations import inspection
 from citus_cluster.operations.access import Access, access
-from citus_cluster.operations.companions import Companions, Places
+from citus_cluster.operations.companions import Companions
 from citus_cluster.operations.directory import Directory
 from citus_cluster.operations.disks import local_disks
 from citus_cluster.operations.listeners import Listeners
 from citus_cluster.operations.overview import overview
 from citus_cluster.operations.preflight import project_findings
-from citus_cluster.runtime import journal, secrets
-from citus_cluster.runtime.cassandra_ring import RingNode, nodetool_status
+from citus_cluster.runtime import journal
 from citus_cluster.runtime.engine import Container, Engine, in_thread
 from citus_cluster.runtime.postgres import connect
+from citus_cluster.runtime.probes import Target
+from citus_cluster.runtime.probes.cassandra import RingNode, nodetool_status
 
 _CONNECT_TIMEOUT_S = 3.0
 _OVERVIEW_TIMEOUT_S = 25.0
@@ -202,9 +204,7 @@ async def _taken_down(directory: Directory) -> Status | None:
     return Status(
         cluster=topology.name,
         state=State.DOWN,
-        services=tuple(
-            ServiceStatus(one.service, one.container_name, "missing", None, None) for one in topology.members
-        ),
+        services=tuple(ServiceStatus(one.name, one.container_name, "missing", None, None) for one in topology.services),
         overview=None,
         companions=(),
         ring=None,
@@ -274,7 +274,7 @@ def overall(topology: Topology, services: Sequence[ServiceStatus], seen: Overvie
 
 async def _services(directory: Directory) -> tuple[tuple[ServiceStatus, ...], list[str]]:
     topology = directory.topology
-    names = {member.service: member.container_name for member in topology.members}
+    names = {service.name: service.container_name for service in topology.services}
     try:
         engine, containers = await _containers(topology.name)
         found = {container.service: container for container in containers}
@@ -341,7 +341,7 @@ async def _ask_again(
     machine is busy.
     """
     members = {
-        one.service: [member.service for member in directory.topology.companions if member.config == one.service.value]
+        one.service: [service.name for service in directory.topology.of(one.service)]
         for one in asked
         if timed_out(one.reason)
     }
@@ -372,27 +372,12 @@ async def _companions(
     directory: Directory, *, timeout_s: float = _COMPANIONS_TIMEOUT_S, only: Collection[ComponentName] | None = None
 ) -> tuple[CompanionStatus, ...]:
     topology = directory.topology
-    passwords = {
-        ComponentName.PG14: secrets.PG14_PASSWORD,
-        ComponentName.REDIS: secrets.REDIS_PASSWORD,
-        ComponentName.CASSANDRA: secrets.CASSANDRA_PASSWORD,
-    }
-    host = topology.connect_host
-    places = Places(
-        pg14={server.service: NodeAddress(host, server.host_port) for server in topology.pg14},
-        pg14_synchronous=topology.pg14_synchronous,
-        redis=NodeAddress(host, topology.redis.host_port) if topology.redis else None,
-        cassandra=tuple(NodeAddress(host, node.host_port) for node in topology.cassandra),
-    )
-
-    async def ask_pg14(timeout_s: float) -> CompanionStatus:
-        return (await pg14_status.status(directory, timeout_s=timeout_s)).companion_status()
-
+    targets = [_target(topology, component) for component in topology.components if COMPONENTS[component].companion]
     companions = Companions(
-        places,
-        lambda service: directory.secret(passwords[service]),
+        targets,
+        lambda component: directory.secret(COMPONENTS[component].secrets[0]),
         doubt=(await Listeners.look(directory)).doubt,
-        ask_pg14=ask_pg14,
+        instead=inspection.asks(directory),
     )
     try:
         return await companions.ask_all(timeout_s, only)
@@ -400,9 +385,18 @@ async def _companions(
         await companions.close()
 
 
+def _target(topology: Topology, component: ComponentName) -> Target:
+    services = topology.of(component)
+    return Target(
+        component,
+        {service.name: NodeAddress(topology.connect_host, service.host_port) for service in services},
+        synchronous=bool(getattr(services[0].facts, "synchronous", False)),
+    )
+
+
 async def _ring(directory: Directory) -> tuple[RingNode, ...] | None:
     """Ask nodetool in the first node that answers; it takes some seconds, and only adds to what CQL says."""
-    names = [node.service for node in directory.topology.cassandra]
+    names = [service.name for service in directory.topology.of(ComponentName.CASSANDRA)]
     if not names:
         return None
     try:
@@ -425,7 +419,7 @@ def with_containers(
     """Say why one does not answer as its containers know it: they are starting, or do not run."""
     if companion.condition not in {Condition.DOWN, Condition.UNKNOWN}:
         return companion
-    own = {member.service for member in topology.companions if member.config == companion.service.value}
+    own = {service.name for service in topology.of(companion.service)}
     containers = [service for service in services if service.service in own and not service.ok]
     starting = [service for service in containers if service.state == "running" and service.health == "starting"]
     if starting:

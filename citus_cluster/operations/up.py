@@ -14,15 +14,14 @@ from citus_cluster.errors import (
     ServiceFailedError,
     UnreachableError,
 )
-from citus_cluster.model.api_config import CLUSTER_FILE
 from citus_cluster.model.causes import probable_cause
-from citus_cluster.model.companions import Pg14Server, RedisServer
+from citus_cluster.model.component import AsksPostgres, AsksTcp, Service
+from citus_cluster.model.components import COMPONENTS
 from citus_cluster.model.events import Emit, Event, EventKind
 from citus_cluster.model.extension import OUTDATED
-from citus_cluster.model.nodes import NodeResult, Outcome
+from citus_cluster.model.nodes import Node, NodeResult, Outcome
 from citus_cluster.model.registration import RegisteredNode
-from citus_cluster.model.topology import Node
-from citus_cluster.operations import pg14_status
+from citus_cluster.operations import inspection
 from citus_cluster.operations.access import Access, access
 from citus_cluster.operations.api_ready import ApiWait
 from citus_cluster.operations.directory import Directory
@@ -40,8 +39,6 @@ from citus_cluster.operations.reloads import Reloads, refuse_unused
 from citus_cluster.operations.unwanted import stop_departed, stop_unwanted
 from citus_cluster.operations.verify import verify
 from citus_cluster.render.bundle import CONFIG_FOLDER
-from citus_cluster.runtime import secrets
-from citus_cluster.runtime.cassandra_ring import OPTIONS
 from citus_cluster.runtime.citus_nodes import read_registry
 from citus_cluster.runtime.compose import ComposeError
 from citus_cluster.runtime.engine import Container, Engine, HealthProbe, hung_engine_hint, in_thread
@@ -52,12 +49,8 @@ from citus_cluster.runtime.server_settings import reload_if_stale, unused_settin
 
 DEFAULT_TIMEOUT_S = 300.0
 """Cassandra's first start takes 20 s on two cores, and minutes on a slow machine."""
-_JOIN_S = 150.0
-"""What a node of Cassandra may take to join the ring, beside copying; 80 s on an idle machine."""
 _KNOCK_TIMEOUT_S = 2.0
 _SHARED_FOLDER_LAG_S = 1.0
-# Answered before Redis knows who asks, with an error.
-_PING = b"PING\r\n"
 # All nodes are ready by then; what is still pending after this long needs a person.
 _REGISTER_PATIENCE_S = 30.0
 
@@ -176,7 +169,8 @@ async def _start_citus(
 ) -> UpResult:
     """Wait for the nodes, update Citus' extension where the image is newer, register, verify, and wait for the API."""
     deadline, engine = started + timeout_s, watch.engine
-    knocks = {node.service: _knock_at(directory, node, reloaded) for node in directory.topology.nodes}
+    topology = directory.topology
+    knocks = {node.service: _knock_at(directory, topology.service(node.service), reloaded) for node in topology.nodes}
     await wait_until_ready(watch, knocks, emit, deadline=deadline, timeout_s=timeout_s, until=_is_ready_or_outdated)
     if await update_extensions(directory, agree, emit, asked_for=upgrade_citus):
         # Neither the question nor the update counts against the time for the start.
@@ -223,31 +217,29 @@ async def _wait_for_companions(
     Those that are ``late`` have no image yet: it is fetched, and they are started, here.
     """
     topology = directory.topology
-    groups: dict[str, dict[str, Knock]] = {}
-    for server in topology.pg14:
-        groups.setdefault(server.config, {})[server.service] = _knock_at(directory, server, reloaded)
-    for member in topology.companions:
-        if not isinstance(member, Pg14Server):
-            question = _PING if isinstance(member, RedisServer) else OPTIONS
-            groups[member.service] = {member.service: _knock_with(question, topology.connect_host, member.host_port)}
-    # Nodes of Cassandra join one after the other.
-    waits = {node.service: _JOIN_S * (node.number - 1) for node in topology.cassandra}
+    # Those that settle with each other are waited for together, the others one by one.
+    groups: dict[str, list[Service]] = {}
+    for service in topology.companions:
+        together = COMPONENTS[service.component].settle_together
+        groups.setdefault(service.component.value if together else service.name, []).append(service)
     one_at_a_time = asyncio.Lock()
 
-    async def bring_up(name: str, group: Mapping[str, Knock]) -> None:
-        until = deadline + waits.get(name, 0)
-        if missing := group.keys() & late:
+    async def bring_up(group: Sequence[Service]) -> None:
+        knocks = {service.name: _knock_at(directory, service, reloaded) for service in group}
+        patience_s = max(service.patience_s for service in group)
+        until = deadline + patience_s
+        if missing := knocks.keys() & late:
             async with one_at_a_time:
                 await get_images(directory, watch.engine, missing, found.services, emit)
-                until = time.monotonic() + timeout_s + waits.get(name, 0)
+                until = time.monotonic() + timeout_s + patience_s
                 await _start(directory, found.containers, sorted(missing), emit, timeout_s=timeout_s)
-        await wait_until_ready(watch, group, emit, deadline=until, timeout_s=timeout_s + waits.get(name, 0))
-        if any(server.service in group for server in topology.pg14):
-            for problem in await pg14_status.problems_at_rest(directory, watch.engine):
-                emit(Event("pg14", EventKind.WARNING, problem))
-        refuse_unused(reloaded, group, emit)
+        await wait_until_ready(watch, knocks, emit, deadline=until, timeout_s=timeout_s + patience_s)
+        component = group[0].component
+        for problem in await inspection.problems_at_rest(component, directory, watch.engine):
+            emit(Event(component.value, EventKind.WARNING, problem))
+        refuse_unused(reloaded, knocks, emit)
 
-    outcomes = await asyncio.gather(*(bring_up(*group) for group in groups.items()), return_exceptions=True)
+    outcomes = await asyncio.gather(*(bring_up(group) for group in groups.values()), return_exceptions=True)
     failures = [outcome for outcome in outcomes if isinstance(outcome, CitusClusterError)]
     for outcome in outcomes:
         if isinstance(outcome, BaseException) and outcome not in failures:
@@ -259,7 +251,7 @@ async def _wait_for_companions(
             details=[line for failure in failures for line in failure.details],
             hint=" ".join(failure.hint or "" for failure in failures),
         )
-    return tuple(member.service for member in topology.companions)
+    return tuple(service.name for service in topology.companions)
 
 
 async def _complete(
@@ -336,7 +328,7 @@ async def _start(
     Raises ServiceFailedError.
     """
     emit(Event("start", EventKind.STARTED, "starting the containers"))
-    companions = {member.service for member in directory.topology.companions}
+    companions = {service.name for service in directory.topology.companions}
     paused = [one.name for one in before if one.state == "paused" and one.ours and one.service not in companions]
     if paused:
         names = " ".join(paused)
@@ -389,12 +381,7 @@ async def _restart_on_replaced_folders(
     Only those that ran ``before`` can: one that was just started must not be disturbed at its first start.
     """
     topology = directory.topology
-    servers: list[Node | Pg14Server] = [*topology.nodes, *topology.pg14]
-    files = {server.service: f"{server.config}/postgresql.conf" for server in servers}
-    files |= {topology.redis.service: f"{topology.redis.config}/redis.conf"} if topology.redis else {}
-    files |= {node.service: f"{node.config}/cassandra.yaml" for node in topology.cassandra}
-    if directory.topology.admin_api:
-        files[directory.topology.admin_api.service] = f"admin-api/{CLUSTER_FILE}"
+    files = {service.name: f"{service.config}/{service.files[0].name}" for service in topology.services}
 
     async def look(container: Container, file: str) -> None:
         on_disk = (directory.root / CONFIG_FOLDER / file).read_bytes()
@@ -412,7 +399,7 @@ async def _restart_on_replaced_folders(
         message = f"{container.service} is restarted: the folder that it had mounted was replaced"
         emit(Event(f"remount:{container.service}", EventKind.DONE, message))
 
-    containers = await in_thread(engine.project_containers, directory.topology.name)
+    containers = await in_thread(engine.project_containers, topology.name)
     ran_before = {container.id for container in before if container.state == "running"}
     running = [c for c in containers if c.state == "running" and c.id in ran_before and c.service in files]
     await asyncio.gather(*(look(one, files[one.service or ""]) for one in running))
@@ -423,37 +410,45 @@ async def _restart_on_changed_passwords(
 ) -> None:
     """Restart what reads a password, or rights, at its start only, and ran before these were changed."""
     root, topology = directory.root, directory.topology
-    files: dict[str, list[Path]] = {}
-    if topology.redis:
-        files[topology.redis.service] = [root / CONFIG_FOLDER / topology.redis.config / "users.acl"]
-    if topology.admin_api:
-        files[topology.admin_api.service] = [root / path for path in secrets.READ_BY_API]
+    services = {service.name: service for service in topology.services}
     for container in await in_thread(engine.project_containers, topology.name):
+        service = services.get(container.service or "")
         ran = any(one.id == container.id and one.started_at == container.started_at for one in before)
-        if not ran or container.state != "running" or container.service not in files:
+        if service is None or not ran or container.state != "running":
             continue
+        files = [root / CONFIG_FOLDER / service.config / name for name in service.restart_files]
+        files += [root / secret.path for secret in service.restart_secrets]
         started = datetime.fromisoformat(container.started_at).timestamp()
-        changed = [dated(path).st_mtime for path in files[container.service] if path.exists()]
+        changed = [dated(path).st_mtime for path in files if path.exists()]
         # Started in the future: the clock was put back since, and nothing can be told.
-        if started > time.time() or max(changed, default=0.0) > started:
+        if changed and (started > time.time() or max(changed) > started):
             await in_thread(engine.restart, container)
-            of_redis = topology.redis is not None and container.service == topology.redis.service
-            what = "its password, or what its user may do," if of_redis else "a password"
-            message = f"{container.service} is restarted: {what} was changed"
-            emit(Event(f"password:{container.service}", EventKind.DONE, message))
+            message = f"{service.name} is restarted: {service.restart_reason} was changed"
+            emit(Event(f"password:{service.name}", EventKind.DONE, message))
 
 
-def _knock_at(directory: Directory, node: Node | Pg14Server, reloaded: Reloads) -> Knock:
-    info = directory.connection(node)
-    changed_at = last_change(directory.root, node.config)
+def _knock_at(directory: Directory, service: Service, reloaded: Reloads) -> Knock:
+    """Give the question to which a service answers once it is worth while to run its health check."""
+    match service.knock:
+        case AsksPostgres():
+            return _knock_with_session(directory, service, reloaded)
+        case AsksTcp(question):
+            return _knock_with(question, directory.topology.connect_host, service.host_port)
+        case _:
+            raise AssertionError(f"{service.name} is waited for by its own health request")
+
+
+def _knock_with_session(directory: Directory, server: Service, reloaded: Reloads) -> Knock:
+    info = directory.connection(server)
+    changed_at = last_change(directory.root, server.config)
 
     async def knock() -> HealthProbe:
         """Connect, and once connected have the server read settings that were changed since it last did."""
         try:
             async with translated("looking at its settings"), await connect(info, timeout_s=_KNOCK_TIMEOUT_S) as conn:
-                if await reload_if_stale(conn, changed_at) and node.service not in reloaded.done:
-                    reloaded.done.append(node.service)
-                reloaded.unused[node.service] = await unused_settings(conn)
+                if await reload_if_stale(conn, changed_at) and server.name not in reloaded.done:
+                    reloaded.done.append(server.name)
+                reloaded.unused[server.name] = await unused_settings(conn)
         except AuthenticationError:
             raise
         except UnreachableError as error:

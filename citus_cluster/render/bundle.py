@@ -4,16 +4,15 @@ Secrets are not among them: those are made once and kept by runtime/secrets.py.
 """
 
 import hashlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 
-from citus_cluster.model.api_config import ApiConfig, ApiTokens, CompanionAddresses, hash_token
 from citus_cluster.model.changes import WantedFile
-from citus_cluster.model.companions import CASSANDRA_PORT, REDIS_PORT
-from citus_cluster.model.nodes import NodeAddress
-from citus_cluster.model.topology import POSTGRES_PORT, Node, Role, Topology
+from citus_cluster.model.component import ConfigFile, Reread, Service
+from citus_cluster.model.components import COMPONENTS
+from citus_cluster.model.topology import Topology
 from citus_cluster.render.compose import render_compose
-from citus_cluster.render.settings import render_pg_hba, render_postgresql_conf
+from citus_cluster.render.settings import grouped
 from citus_cluster.render.templates import environment
 
 COMPOSE_FILE = "docker-compose.yml"
@@ -51,48 +50,52 @@ class Sources:
 
 
 def render_bundle(
-    topology: Topology,
-    sources: Sources,
-    *,
-    tokens: Mapping[str, str],
-    redis_password: str | None,
-    gitignore: str | None,
+    topology: Topology, sources: Sources, *, digests: Mapping[str, str], gitignore: str | None
 ) -> dict[str, WantedFile]:
     """Render every file that the manifest tracks, and .gitignore, which is shared with the user.
 
-    ``tokens`` are the admin API's by role; of them and of the password of Redis only hashes are written.
+    ``digests`` are the SHA-256 of the secrets, by name; of no secret more than that is written.
     ``gitignore`` is the text that is there already.
     """
-    files: dict[str, WantedFile] = {}
-    companions = dict(_companion_files(topology, sources))
-    context = sources.api_context if topology.admin_api and not topology.admin_api.image else {}
-    files[COMPOSE_FILE] = _text(
-        render_compose(
-            topology,
-            sources.compose,
-            init_scripts=sorted(sources.initdb),
-            admin_api_context_hash=context_hash(sources.api_context),
-            companion_hashes=_restart_hashes(companions),
-        )
+    config: dict[str, WantedFile] = {}
+    start_hashes: dict[str, str] = {}
+    # Services with the same folder mount the same files.
+    for folder, service in {service.config: service for service in reversed(topology.services)}.items():
+        texts = {file.name: _render(file, topology, service, sources, digests) for file in service.files}
+        at_start = {file.name: texts[file.name] for file in service.files if file.reread is Reread.START}
+        if at_start:
+            start_hashes[folder] = context_hash(at_start)[:16]
+        texts |= {f"initdb/{name}": text for name, text in sources.initdb.items() if service.initdb}
+        config |= {f"{CONFIG_FOLDER}/{folder}/{name}": _text(text) for name, text in texts.items()}
+    compose = render_compose(
+        topology,
+        sources.compose,
+        init_scripts=sorted(sources.initdb),
+        build_hash=context_hash(sources.api_context)[:12],
+        start_hashes=start_hashes,
     )
-    files[ENV_FILE] = WantedFile(render_env(topology).encode(), mode=0o600)
-    for node in topology.nodes:
-        if f"{CONFIG_FOLDER}/{node.config}/postgresql.conf" not in files:
-            files |= dict(_node_files(topology, node, sources))
-    files |= companions
-    if topology.redis:
-        assert redis_password is not None, "secrets follow from the services"  # noqa: S101
-        digest = hashlib.sha256(redis_password.encode()).hexdigest()
-        acl = environment(sources.config).get_template("redis-users.acl").render(password_sha256=digest)
-        files[f"{CONFIG_FOLDER}/{topology.redis.config}/users.acl"] = _text(acl)
-    if topology.admin_api:
-        files[f"{CONFIG_FOLDER}/admin-api/cluster.json"] = _text(_api_config(topology).to_json())
-        files[f"{CONFIG_FOLDER}/admin-api/tokens.json"] = _text(
-            ApiTokens(**{role: hash_token(token) for role, token in tokens.items()}).to_json()
-        )
-    files |= {f"{API_CONTEXT_FOLDER}/{path}": _text(text) for path, text in context.items()}
-    files[GITIGNORE_FILE] = WantedFile(merge_gitignore(gitignore).encode(errors="surrogateescape"), tracked=False)
-    return files
+    builds = any(service.built and service.image is None for service in topology.services)
+    context = sources.api_context if builds else {}
+    return {
+        COMPOSE_FILE: _text(compose),
+        ENV_FILE: WantedFile(render_env(topology).encode(), mode=0o600),
+        **config,
+        **{f"{API_CONTEXT_FOLDER}/{path}": _text(text) for path, text in context.items()},
+        GITIGNORE_FILE: WantedFile(merge_gitignore(gitignore).encode(errors="surrogateescape"), tracked=False),
+    }
+
+
+def _render(
+    file: ConfigFile, topology: Topology, service: Service, sources: Sources, digests: Mapping[str, str]
+) -> str:
+    """Give the text of one file of a service's folder."""
+    if not file.template:
+        return COMPONENTS[service.component].text(file, topology, digests)
+    if file.template.endswith(".sh"):
+        return sources.config[file.template]
+    template = environment(sources.config).get_template(file.template)
+    groups = grouped(service.settings)
+    return template.render(topology=topology, service=service, facts=service.facts, groups=groups, digests=digests)
 
 
 def context_hash(context: Mapping[str, str]) -> str:
@@ -107,12 +110,12 @@ def render_env(topology: Topology) -> str:
     """Render .env: what Compose reads, and what people and scripts look for; never a secret."""
     values = {
         "COMPOSE_PROJECT_NAME": topology.name,
-        "COMPOSE_PROFILES": ",".join(topology.services),
+        "COMPOSE_PROFILES": ",".join(topology.components),
         "POSTGRES_USER": topology.user,
         "POSTGRES_DB": topology.database,
     }
-    for member in topology.members:
-        values[member.service.upper().replace("-", "_") + "_PORT"] = str(member.host_port)
+    for service in topology.services:
+        values[service.name.upper().replace("-", "_") + "_PORT"] = str(service.host_port)
     lines = "".join(f"{name}={value}\n" for name, value in values.items())
     return f"# Written by setup_citus_cluster.py. Passwords are in generated/secrets/.\n{lines}"
 
@@ -129,67 +132,6 @@ def merge_gitignore(existing: str | None) -> str:
         return existing
     separator = "" if existing.endswith("\n") or not existing else "\n"
     return existing + separator + "".join(f"{line}\n" for line in missing)
-
-
-def _node_files(topology: Topology, node: Node, sources: Sources) -> Iterable[tuple[str, WantedFile]]:
-    folder = f"{CONFIG_FOLDER}/{node.config}"
-    template = "coordinator.conf" if node.role is Role.COORDINATOR else "worker.conf"
-    yield f"{folder}/postgresql.conf", _text(render_postgresql_conf(sources.config, template, node.settings))
-    yield f"{folder}/pg_hba.conf", _text(render_pg_hba(sources.config))
-    yield f"{folder}/healthcheck.sh", _text(sources.config["healthcheck.sh"])
-    for name, text in sources.initdb.items():
-        yield f"{folder}/initdb/{name}", _text(text)
-
-
-def _companion_files(topology: Topology, sources: Sources) -> Iterable[tuple[str, WantedFile]]:
-    """Give the settings and scripts of each companion; ``config/pg14-start.sh`` becomes ``pg14/start.sh``."""
-    jinja = environment(sources.config)
-    if topology.pg14:
-        folder = f"{CONFIG_FOLDER}/{topology.pg14[0].config}"
-        conf = render_postgresql_conf(sources.config, "pg14.conf", topology.pg14[0].settings)
-        yield f"{folder}/postgresql.conf", _text(conf)
-        yield f"{folder}/pg_hba.conf", _text(jinja.get_template("pg14_hba.conf").render())
-    if topology.redis:
-        text = jinja.get_template("redis.conf").render(redis=topology.redis)
-        yield f"{CONFIG_FOLDER}/{topology.redis.config}/redis.conf", _text(text)
-    if topology.cassandra:
-        folder = f"{CONFIG_FOLDER}/{topology.cassandra[0].config}"
-        yield f"{folder}/cassandra.yaml", _text(jinja.get_template("cassandra.yaml").render(topology=topology))
-        yield f"{folder}/ring.txt", _text(jinja.get_template("cassandra-ring.txt").render(topology=topology))
-    for config in dict.fromkeys(member.config for member in topology.companions):
-        for name, text in sources.config.items():
-            if name.startswith(f"{config}-") and name.endswith(".sh"):
-                yield f"{CONFIG_FOLDER}/{config}/{name.removeprefix(f'{config}-')}", _text(text)
-
-
-def _restart_hashes(files: Mapping[str, WantedFile]) -> Mapping[str, str]:
-    """Hash, for each companion's folder, what its server reads at its start only."""
-    folders: dict[str, dict[str, str]] = {}
-    for path, file in files.items():
-        folder, name = path.removeprefix(f"{CONFIG_FOLDER}/").split("/", 1)
-        # A node that a grown ring restarts would be away while the new one joins.
-        if name not in {"postgresql.conf", "pg_hba.conf", "healthcheck.sh", "ring.txt"}:
-            folders.setdefault(folder, {})[name] = file.content.decode()
-    return {folder: context_hash(texts)[:16] for folder, texts in folders.items()}
-
-
-def _api_config(topology: Topology) -> ApiConfig:
-    coordinator = topology.coordinator
-    assert coordinator is not None, "the specification refuses an admin API without a coordinator"  # noqa: S101
-    return ApiConfig(
-        cluster=topology.name,
-        user=topology.user,
-        database=topology.database,
-        coordinator=NodeAddress(coordinator.service, POSTGRES_PORT),
-        coordinator_address=coordinator.address,
-        workers=tuple(worker.address for worker in topology.workers),
-        companions=CompanionAddresses(
-            pg14=tuple(NodeAddress(server.service, POSTGRES_PORT) for server in topology.pg14),
-            pg14_synchronous=topology.pg14_synchronous,
-            redis=NodeAddress(topology.redis.service, REDIS_PORT) if topology.redis else None,
-            cassandra=tuple(NodeAddress(node.service, CASSANDRA_PORT) for node in topology.cassandra),
-        ),
-    )
 
 
 def _text(text: str) -> WantedFile:

@@ -1,27 +1,36 @@
 """The tables of docs/configuration.md that follow from the code: what is written where, and why."""
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from pydantic import BaseModel
 
+from citus_cluster.model.budget import CITUS_SERVERS, Server
+from citus_cluster.model.component_name import ALL, ComponentName
 from citus_cluster.model.parameters import fixed_parameters
-from citus_cluster.model.component_name import ComponentName
-from citus_cluster.model.spec import ClusterSpec
+from citus_cluster.model.spec import API_VERSION, ClusterSpec, parse_spec
+from citus_cluster.model.topology import tuning_input
 from citus_cluster.model.tuning import NodeTuning, Setting, Tuning, TuningInput, tune
 
-EXAMPLE = TuningInput(total_mb=7840, cpus=2, workers=3)
-"""The cluster that the README starts, on Docker Desktop with 8 GB."""
+_CITUS = (ComponentName.CITUS, ComponentName.ADMIN_API)
 
-_CITUS = frozenset({ComponentName.CITUS, ComponentName.ADMIN_API})
+
+def example(
+    total_mb: int = 7840, workers: int = 3, components: Sequence[ComponentName] = _CITUS, pg_major: int = 17
+) -> TuningInput:
+    """Give the cluster that the README starts, on Docker Desktop with 8 GB, or one that differs from it."""
+    spec = parse_spec({"apiVersion": API_VERSION, "workers": workers, "services": list(components)})
+    return tuning_input(spec, memory_mb=total_mb, cpus=2, pg_major=pg_major)
+
+
 _TOTALS = (
     (3900, _CITUS),
-    (3900, frozenset(ComponentName)),
+    (3900, ALL),
     (7840, _CITUS),
-    (7840, frozenset(ComponentName)),
-    (15900, frozenset(ComponentName)),
-    (24100, frozenset(ComponentName)),
-    (64000, frozenset(ComponentName)),
+    (7840, ALL),
+    (15900, ALL),
+    (24100, ALL),
+    (64000, ALL),
 )
 
 
@@ -50,16 +59,16 @@ def with_tables(document: str, tables: Mapping[str, str]) -> str:
 
 
 def _settings_table() -> str:
-    tuned = tune(EXAMPLE)
-    coordinator, worker = _by_name(tuned.coordinator), _by_name(tuned.worker)
+    tuned = tune(example())
+    coordinator, worker = _nodes(tuned)
     rows = [_settings_row(name, coordinator.get(name), worker.get(name)) for name in {**coordinator, **worker}]
     special = (
-        ("PostgreSQL 18", TuningInput(total_mb=7840, cpus=2, workers=3, citus_pg_major=18)),
-        ("a cluster without workers", TuningInput(total_mb=7840, cpus=2, workers=0)),
+        ("PostgreSQL 18", example(pg_major=18)),
+        ("a cluster without workers", example(workers=0)),
     )
     for case, given in special:
         tuned = tune(given)
-        nodes = _by_name(tuned.coordinator), _by_name(tuned.worker)
+        nodes = _nodes(tuned)
         names = [name for name in {**nodes[0], **nodes[1]} if name not in coordinator and name not in worker]
         rows += [_settings_row(name, nodes[0].get(name), nodes[1].get(name), only=case) for name in names]
     return _table(("Setting", "Coordinator", "Worker", "Formula or reason", "Source", "Change"), rows)
@@ -100,19 +109,18 @@ def _totals_table() -> str:
     return _table(headings, [_totals_row(total_mb, services) for total_mb, services in _TOTALS])
 
 
-def _totals_row(total_mb: int, services: frozenset[ComponentName]) -> tuple[str, ...]:
-    tuned = tune(TuningInput(total_mb=total_mb, cpus=2, workers=3, services=services))
-    names = "all" if services == frozenset(ComponentName) else ", ".join(s.value for s in ComponentName if s in services)
+def _totals_row(total_mb: int, components: Sequence[ComponentName]) -> tuple[str, ...]:
+    tuned = tune(example(total_mb, components=components))
+    names = "all" if components == ALL else ", ".join(components)
     if not tuned.fits:
         return (f"{total_mb:,} MB", names, "does not fit", "", "", "", "")
-    assert tuned.coordinator and tuned.worker, "every row has Citus"  # noqa: S101
-    connections = " / ".join(_by_name(node)["max_connections"].value for node in (tuned.coordinator, tuned.worker))
-    work_mem = " / ".join(_by_name(node)["work_mem"].value for node in (tuned.coordinator, tuned.worker))
+    nodes = _nodes(tuned)
+    connections, work_mem = (" / ".join(node[name].value for node in nodes) for name in ("max_connections", "work_mem"))
     return (
         f"{total_mb:,} MB",
         names,
         str(tuned.connections),
-        f"{tuned.coordinator.memory_mb:,} MB",
+        f"{tuned.servers[Server.COORDINATOR].memory_mb:,} MB",
         connections,
         work_mem,
         _pair(tuned),
@@ -120,10 +128,15 @@ def _totals_row(total_mb: int, services: frozenset[ComponentName]) -> tuple[str,
 
 
 def _pair(tuned: Tuning) -> str:
-    if not tuned.pg14:
+    server = tuned.servers.get(Server.PLAIN)
+    if server is None:
         return "-"
-    settings = _by_name(tuned.pg14)
-    return f"{tuned.pg14.memory_mb:,} MB, {tuned.pair_connections} clients, {settings['work_mem'].value}"
+    return f"{server.memory_mb:,} MB, {tuned.clients[Server.PLAIN]} clients, {_by_name(server)['work_mem'].value}"
+
+
+def _nodes(tuned: Tuning) -> tuple[dict[str, Setting], dict[str, Setting]]:
+    coordinator, worker = (_by_name(tuned.servers.get(server)) for server in CITUS_SERVERS)
+    return coordinator, worker
 
 
 def _by_name(node: NodeTuning | None) -> dict[str, Setting]:

@@ -1,10 +1,9 @@
-"""Settings files of a server: its settings and its access rules become the texts that PostgreSQL reads."""
+"""Settings of a PostgreSQL server as its settings file has them."""
 
 import re
 from collections.abc import Mapping, Sequence
 
 from citus_cluster.model.tuning import Group, Setting
-from citus_cluster.render.templates import environment
 
 _PLAIN = re.compile(r"-?[0-9]+(\.[0-9]+)?[A-Za-z]*|[A-Za-z][A-Za-z_]*")
 
@@ -20,15 +19,10 @@ def conf_quoted(value: str) -> str:
     return "'" + value.replace("\\", "\\\\").replace("'", "''") + "'"
 
 
-def render_postgresql_conf(templates: Mapping[str, str], template: str, settings: Sequence[Setting]) -> str:
-    """Render ``template`` (``coordinator.conf``, ``pg14.conf``) with the settings, grouped by heading."""
+def grouped(settings: Sequence[Setting]) -> list[tuple[str, list[Mapping[str, str]]]]:
+    """Give the settings as a template takes them: by heading, each with its quoted value and its reason."""
     groups = [(group.value, [_line(s) for s in settings if s.group is group]) for group in Group]
-    return environment(templates).get_template(template).render(groups=[group for group in groups if group[1]])
-
-
-def render_pg_hba(templates: Mapping[str, str]) -> str:
-    """Render pg_hba.conf, the same for every Citus node."""
-    return environment(templates).get_template("pg_hba.conf").render()
+    return [group for group in groups if group[1]]
 
 
 def _line(setting: Setting) -> Mapping[str, str]:

@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 from citus_cluster.errors import CitusClusterError, EngineUnavailableError
 from citus_cluster.model.changes import digest
+from citus_cluster.model.components import is_our_volume
 
 if TYPE_CHECKING:
     from docker.api import APIClient
@@ -166,13 +167,12 @@ class Engine:
         """Names of a project's volumes: by Compose's label, and by the names that our Compose file gives."""
         with _translated("listing volumes"):
             found = self._api.volumes().get("Volumes") or []
-        services = r"(citus-(coordinator|worker\d+)|pg14-(primary|replica)|redis|cassandra\d*)-data|pg14-role"
-        ours = re.compile(rf"{re.escape(project)}_({services})")
+        found_names = {str(volume["Name"]): volume.get("Labels") or {} for volume in found}
         return tuple(
             sorted(
-                str(volume["Name"])
-                for volume in found
-                if (volume.get("Labels") or {}).get(_PROJECT_LABEL) == project or ours.fullmatch(volume["Name"])
+                name
+                for name, labels in found_names.items()
+                if labels.get(_PROJECT_LABEL) == project or is_our_volume(project, name)
             )
         )
 

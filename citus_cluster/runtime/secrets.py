@@ -7,27 +7,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from citus_cluster.errors import ImmutableError, UsageError
+from citus_cluster.model.api_config import hash_token
 from citus_cluster.model.changes import WantedFile
-from citus_cluster.model.names import password_problem, without_line_end
+from citus_cluster.model.component import SECRETS_FOLDER
 from citus_cluster.model.component_name import ComponentName
+from citus_cluster.model.components import COMPONENTS, admin_api, citus
+from citus_cluster.model.names import password_problem, without_line_end
 from citus_cluster.runtime.files import read_file
 
-FOLDER = "generated/secrets"
-SUPERUSER_PASSWORD = f"{FOLDER}/superuser_password"
-PG14_PASSWORD = f"{FOLDER}/pg14_password"
-REPLICATOR_PASSWORD = f"{FOLDER}/replicator_password"
-REDIS_PASSWORD = f"{FOLDER}/redis_password"
-CASSANDRA_PASSWORD = f"{FOLDER}/cassandra_password"
-ADMIN_TOKEN = f"{FOLDER}/admin_api_token"
-READ_TOKEN = f"{FOLDER}/admin_api_read_token"
-OF_SERVICE = {
-    ComponentName.PG14: (PG14_PASSWORD, REPLICATOR_PASSWORD),
-    ComponentName.REDIS: (REDIS_PASSWORD,),
-    ComponentName.CASSANDRA: (CASSANDRA_PASSWORD,),
-    ComponentName.ADMIN_API: (ADMIN_TOKEN, READ_TOKEN),
-}
-"""Secrets of each service beside the superuser's password, which every directory has."""
-READ_BY_API = (SUPERUSER_PASSWORD, PG14_PASSWORD, REDIS_PASSWORD, CASSANDRA_PASSWORD)
+SUPERUSER_PASSWORD = citus.SUPERUSER_PASSWORD.path
+ADMIN_TOKEN = admin_api.ADMIN_TOKEN.path
 _ALPHABET = string.ascii_letters + string.digits
 _LENGTH = 32  # of 62 characters: 190 bits
 
@@ -44,15 +33,14 @@ class Secrets:
         return self.values[SUPERUSER_PASSWORD]
 
     @property
-    def tokens(self) -> dict[str, str]:
-        return (
-            {"admin": self.values[ADMIN_TOKEN], "read": self.values[READ_TOKEN]} if ADMIN_TOKEN in self.values else {}
-        )
+    def digests(self) -> dict[str, str]:
+        """SHA-256 of every secret, by name, in hexadecimal: enough for random ones, which nobody can guess."""
+        return {path.rpartition("/")[2]: hash_token(value) for path, value in self.values.items()}
 
 
 def role_password(name: str) -> str:
     """Path of an ordinary role's password; it is made when the role is, not by a set-up."""
-    return f"{FOLDER}/roles/{name}_password"
+    return f"{SECRETS_FOLDER}/roles/{name}_password"
 
 
 def generate() -> str:
@@ -94,8 +82,8 @@ def read_password_file(path: Path) -> str:
     return without_line_end(text)
 
 
-def prepare(root: Path, *, given_password: str | None, services: Collection[ComponentName]) -> Secrets:
-    """Decide on every secret that these services need; nothing is written yet, and none is ever removed.
+def prepare(root: Path, *, given_password: str | None, wanted: Collection[ComponentName]) -> Secrets:
+    """Decide on every secret that these components need; nothing is written yet, and none is ever removed.
 
     Raises UsageError for a password that cannot be used, ImmutableError for one unlike the saved one.
     """
@@ -109,15 +97,17 @@ def prepare(root: Path, *, given_password: str | None, services: Collection[Comp
             f"update pg_dist_authinfo on every node, and write the new one into {SUPERUSER_PASSWORD}.",
         )
     values = {SUPERUSER_PASSWORD: kept or given_password or generate()}
-    wanted_paths = [path for service, paths in OF_SERVICE.items() if service in services for path in paths]
-    values |= {path: saved(root, path) or generate() for path in wanted_paths}
-    # What a process without root reads is protected by the folder alone: the API's, Redis' and Cassandra's own.
-    modes = dict.fromkeys(READ_BY_API if ComponentName.ADMIN_API in services else (REDIS_PASSWORD, CASSANDRA_PASSWORD), 0o644)
+    needed = {one.path: one for name, component in COMPONENTS.items() if name in wanted for one in component.secrets}
+    needed[SUPERUSER_PASSWORD] = citus.SUPERUSER_PASSWORD
+    values |= {path: saved(root, path) or generate() for path in needed if path not in values}
+    # What a process without root reads is protected by the folder alone.
+    with_api = ComponentName.ADMIN_API in wanted
+    readable = {path for path, one in needed.items() if one.read_without_root or (with_api and one.for_admin_api)}
     files = {}
     for path, value in values.items():
-        wanted = WantedFile(value.encode(), modes.get(path, 0o600))
+        secret = WantedFile(value.encode(), 0o644 if path in readable else 0o600)
         found = read_file(root, path)
         # A line end that an editor added goes, for readers of which we know nothing.
-        if found is None or (found.content, found.mode) != (wanted.content, wanted.mode):
-            files[path] = wanted
+        if found is None or (found.content, found.mode) != (secret.content, secret.mode):
+            files[path] = secret
     return Secrets(values, files)

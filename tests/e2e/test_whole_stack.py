@@ -19,6 +19,7 @@ from cluster_support import require_images
 from faults_support import eventually
 from generated_cluster import ROOT, GeneratedCluster
 
+from citus_cluster.model.budget import Server
 from citus_cluster.operations.directory import load
 
 pytestmark = pytest.mark.cluster
@@ -120,7 +121,7 @@ def test_clients_find_as_many_connections_as_promised_while_everything_else_runs
     tuning = load(stack.root).topology.tuning
     sides = {
         "coordinator": (stack.base_port, stack.database, stack.password, tuning.connections),
-        "pg14": (stack.pg14_port, "testdb", stack.secret("pg14_password"), tuning.pair_connections),
+        "pg14": (stack.pg14_port, "testdb", stack.secret("pg14_password"), tuning.clients[Server.PLAIN]),
     }
 
     def connect(side: str, **values: Any) -> psycopg.Connection[tuple[Any, ...]]:

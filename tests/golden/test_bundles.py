@@ -23,8 +23,11 @@ from citus_cluster.render.spec_file import render_spec
 from citus_cluster.runtime.resources import load_sources
 
 EXPECTED = Path(__file__).parent / "expected"
-TOKENS = {"admin": "an admin's token", "read": "a reader's token"}
-REDIS_PASSWORD = "Pa55 of Redis"
+SECRETS = {
+    "admin_api_token": "an admin's token",
+    "admin_api_read_token": "a reader's token",
+    "redis_password": "Pa55 of Redis",
+}
 MEMORY_MB = 7840
 RESOURCES = {"memory_mb": MEMORY_MB, "cpus": CPUS}
 CASES: dict[str, dict[str, Any]] = {
@@ -65,8 +68,7 @@ def bundle_of(data: dict[str, Any]) -> dict[str, str]:
     files = render_bundle(
         topology,
         load_sources(),
-        tokens=TOKENS if topology.admin_api else {},
-        redis_password=REDIS_PASSWORD,
+        digests={name: hash_token(secret) for name, secret in SECRETS.items()},
         gitignore=None,
     )
     return {path: file.content.decode() for path, file in files.items()} | {"cluster.yaml": render_spec(spec, None)}
@@ -200,9 +202,9 @@ def test_every_mounted_file_is_in_the_bundle(bundle: dict[str, str], services: d
 def test_only_hashes_of_tokens_are_written(bundle: dict[str, str]) -> None:
     tokens = bundle.get("generated/config/admin-api/tokens.json")
     if tokens is not None:
-        assert json.loads(tokens) == {role: hash_token(token) for role, token in TOKENS.items()}
-    secrets = [*TOKENS.values(), REDIS_PASSWORD]
-    assert not [path for path, text in bundle.items() for secret in secrets if secret in text]
+        admin, read = SECRETS["admin_api_token"], SECRETS["admin_api_read_token"]
+        assert json.loads(tokens) == {"admin": hash_token(admin), "read": hash_token(read)}
+    assert not [path for path, text in bundle.items() for secret in SECRETS.values() if secret in text]
 
 
 def test_env_repeats_what_people_look_for() -> None:

@@ -1,42 +1,49 @@
 """How memory is shared, and what one server carries."""
 
+from collections.abc import Mapping
+from typing import Any
+
 import pytest
+from tuning_support import wish
 
 from citus_cluster.model import budget
 from citus_cluster.model.budget import Load, Server
-from citus_cluster.model.component_name import ComponentName
+from citus_cluster.model.component_name import ALL
 
-EVERYTHING = frozenset(ComponentName)
+
+def share(total_mb: int, **given: Any) -> Mapping[Server, float]:
+    return budget.share(total_mb, wish(total_mb, **given).parts)
 
 
 def test_fixed_limits_come_first_and_the_rest_goes_by_weight() -> None:
-    shares = budget.share(15_900, services=EVERYTHING, workers=3, coordinator=True, cassandra_nodes=1)
-    assert (shares.redis_mb, shares.cassandra_mb, shares.admin_api_mb) == (128, 1280, 192)
-    assert shares.servers == pytest.approx({Server.COORDINATOR: 2542, Server.WORKER: 2542, Server.PG14: 1271})
+    assert {part.component: part.total_fixed_mb for part in wish(15_900, services=ALL, cassandra_nodes=2).parts} == {
+        "citus": 0,
+        "pg14": 0,
+        "redis": 128,
+        "cassandra": 2560,
+        "admin-api": 192,
+    }
+    shares = share(15_900, services=ALL)
+    assert shares == pytest.approx({Server.COORDINATOR: 2542, Server.WORKER: 2542, Server.PLAIN: 1271})
 
 
 @pytest.mark.parametrize("total_mb", [3_900, 7_840, 64_000])
 def test_the_shares_add_up_to_the_usable_part(total_mb: int) -> None:
-    shares = budget.share(total_mb, services=EVERYTHING, workers=5, coordinator=True, cassandra_nodes=2)
-    servers = shares.servers
-    used = servers[Server.COORDINATOR] + 5 * servers[Server.WORKER] + 2 * servers[Server.PG14]
+    servers = share(total_mb, services=ALL, workers=5, cassandra_nodes=2)
+    used = servers[Server.COORDINATOR] + 5 * servers[Server.WORKER] + 2 * servers[Server.PLAIN]
     assert used + 128 + 2 * 1280 + 192 == pytest.approx(0.9 * total_mb)
 
 
 def test_only_wanted_services_get_memory() -> None:
-    shares = budget.share(8_000, services=frozenset({ComponentName.PG14}), workers=3, coordinator=True, cassandra_nodes=1)
-    assert shares.servers == pytest.approx({Server.PG14: 3_600})
-    assert (shares.redis_mb, shares.cassandra_mb, shares.admin_api_mb) == (None, None, None)
+    assert share(8_000, services=["pg14"]) == pytest.approx({Server.PLAIN: 3_600})
 
 
 def test_a_host_without_coordinator_gives_its_memory_to_the_workers() -> None:
-    shares = budget.share(8_000, services=frozenset({ComponentName.CITUS}), workers=2, coordinator=False, cassandra_nodes=1)
-    assert shares.servers == pytest.approx({Server.WORKER: 3_600})
+    assert share(8_000, services=["citus"], workers=2, coordinator=False) == pytest.approx({Server.WORKER: 3_600})
 
 
 def test_a_server_gets_nothing_where_fixed_limits_take_everything() -> None:
-    shares = budget.share(1_000, services=EVERYTHING, workers=1, coordinator=True, cassandra_nodes=1)
-    assert set(shares.servers.values()) == {0}
+    assert set(share(1_000, services=ALL, workers=1).values()) == {0}
 
 
 @pytest.mark.parametrize(
@@ -47,7 +54,7 @@ def test_a_server_gets_nothing_where_fixed_limits_take_everything() -> None:
         (Server.WORKER, 43, 3, 90, 90),  # 1.2 * 75 is exactly 90: rounding must not make it 100
         (Server.WORKER, 9, 3, 50, 50),
         (Server.COORDINATOR, 100, 0, 160, 150),
-        (Server.PG14, 62, 3, 76, 62),
+        (Server.PLAIN, 62, 3, 76, 62),
     ],
 )
 def test_connections_of_each_server(server: Server, clients: int, workers: int, connections: int, queries: int) -> None:

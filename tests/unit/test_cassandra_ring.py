@@ -5,7 +5,7 @@ import socket
 
 from citus_cluster.model.companion_status import Condition
 from citus_cluster.model.nodes import NodeAddress
-from citus_cluster.runtime.cassandra_ring import CassandraClient, RingNode, parse_ring
+from citus_cluster.runtime.probes.cassandra import CassandraClient, RingNode, parse_ring
 
 STATUS = """Datacenter: dc1
 ===============

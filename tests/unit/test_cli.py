@@ -136,7 +136,7 @@ def test_the_guided_set_up_and_consent_on_a_terminal(tmp_path: Path) -> None:
     assert status == 0, seen
     assert "gu'ided" not in seen
     spec = spec_in(tmp_path)
-    assert (spec["workers"], spec["ports"]["citus"], spec["services"]) == (1, 6000, [*Service])
+    assert (spec["workers"], spec["ports"]["citus"], spec["services"]) == (1, 6000, [*ComponentName])
     assert (tmp_path / "generated/secrets/superuser_password").read_text() == "gu'ided"
 
     before = contents(tmp_path)

@@ -3,20 +3,21 @@
 import asyncio
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import pytest
 
 from citus_cluster.errors import UsageError
 from citus_cluster.model.companion_status import CompanionStatus, Condition
-from citus_cluster.model.nodes import NodeAddress
 from citus_cluster.model.component_name import ComponentName
+from citus_cluster.model.nodes import NodeAddress
 from citus_cluster.model.spec import parse_spec
 from citus_cluster.model.topology import Topology, resolve
-from citus_cluster.operations.companions import Ask, Companions, Places
+from citus_cluster.operations.companions import Ask, Companions
 from citus_cluster.operations.status import ServiceStatus, State, overall, with_containers
-from citus_cluster.runtime.redis_server import RedisClient, judge
+from citus_cluster.runtime.probes import Target
+from citus_cluster.runtime.probes.redis import RedisClient, judge
 
 MB = 1024 * 1024
 WELL = {
@@ -98,14 +99,23 @@ async def no_doubt(address: NodeAddress) -> str | None:
     return None
 
 
-def ask_all(places: Places, ask_pg14: Ask, password: str | None = "secret") -> dict[ComponentName, CompanionStatus]:
+def pair_and_redis(silent: NodeAddress) -> list[Target]:
+    return [
+        Target(ComponentName.PG14, {"pg14-primary": silent}),
+        Target(ComponentName.REDIS, {"redis": silent}),
+    ]
+
+
+def ask_all(
+    targets: Sequence[Target], ask_pg14: Ask, password: str | None = "secret"
+) -> dict[ComponentName, CompanionStatus]:
     def password_of(service: ComponentName) -> str:
         if password is None:
             raise UsageError(f"generated/secrets/{service.value}_password is missing.")
         return password
 
     async def ask() -> tuple[CompanionStatus, ...]:
-        companions = Companions(places, password_of, doubt=no_doubt, ask_pg14=ask_pg14)
+        companions = Companions(targets, password_of, doubt=no_doubt, instead={ComponentName.PG14: ask_pg14})
         try:
             return await companions.ask_all(0.3)
         finally:
@@ -132,20 +142,20 @@ async def _is_well(timeout_s: float) -> CompanionStatus:
 )
 def test_one_that_fails_hides_no_other(ask_pg14: Ask, reason: str, silent: NodeAddress) -> None:
     began = time.monotonic()
-    found = ask_all(Places({"pg14-primary": silent}, False, silent, ()), ask_pg14)
+    found = ask_all(pair_and_redis(silent), ask_pg14)
     assert time.monotonic() - began < 3
     assert found[ComponentName.PG14] == CompanionStatus(ComponentName.PG14, Condition.DOWN, reason, {})
     assert found[ComponentName.REDIS].reason == f"{silent} did not answer within 0.3 s"
 
 
 def test_a_lost_password_is_told_of_who_needs_it(silent: NodeAddress) -> None:
-    found = ask_all(Places({"pg14-primary": silent}, False, silent, ()), _is_well, password=None)
+    found = ask_all(pair_and_redis(silent), _is_well, password=None)
     assert found[ComponentName.PG14].condition is Condition.OK
     assert found[ComponentName.REDIS].reason == "generated/secrets/redis_password is missing."
 
 
 def test_only_what_is_wanted_is_asked() -> None:
-    assert ask_all(Places({}, False, None, ()), _fails) == {}
+    assert ask_all([], _fails) == {}
 
 
 def topology(*services: str) -> Topology:
@@ -181,7 +191,9 @@ def test_of_several_nodes_each_is_named() -> None:
 
 @pytest.mark.parametrize("seen", [("running", "unhealthy"), ("running", "healthy"), ("unknown", None)])
 def test_else_the_companion_speaks_for_itself(seen: tuple[str, str | None]) -> None:
-    assert with_containers(topology("redis"), down(ComponentName.REDIS), [service("redis", *seen)]) == down(ComponentName.REDIS)
+    assert with_containers(topology("redis"), down(ComponentName.REDIS), [service("redis", *seen)]) == down(
+        ComponentName.REDIS
+    )
 
 
 def test_without_citus_the_companions_are_the_cluster() -> None:

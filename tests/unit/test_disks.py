@@ -1,12 +1,13 @@
 """What disks hold and logs may take: when somebody is told, and in which words."""
 
 import pytest
+from tuning_support import tuned
 
+from citus_cluster.model.component_name import ALL
 from citus_cluster.model.disks import Disk, disk_alerts
 from citus_cluster.model.formulae import Workload
 from citus_cluster.model.log_space import describe, log_space, needed_mb
-from citus_cluster.model.component_name import ComponentName
-from citus_cluster.model.tuning import TuningInput, tune, with_user_settings
+from citus_cluster.model.tuning import with_user_settings
 
 GIB = 2**30
 
@@ -43,15 +44,15 @@ def test_a_file_system_that_tells_nothing_is_not_full() -> None:
 
 @pytest.mark.parametrize(("workload", "largest_gb"), [(Workload.MIXED, 4), (Workload.OLTP, 8), (Workload.OLAP, 16)])
 def test_the_log_is_bounded_on_every_server_and_counted_by_its_settings(workload: Workload, largest_gb: int) -> None:
-    tuned = tune(TuningInput(total_mb=64_000, cpus=2, workers=3, workload=workload, services=frozenset(ComponentName)))
-    for node in (tuned.coordinator, tuned.worker, tuned.pg14):
+    result = tuned(64_000, workload=workload, services=ALL)
+    for node in (result.coordinator, result.worker, result.plain):
         assert node
         found = log_space("one", node.settings)
         assert (found.usual_mb, found.kept_mb) == (largest_gb * 1024, 2 * largest_gb * 1024)
 
 
 def test_settings_of_the_users_own_count() -> None:
-    worker = tune(TuningInput(total_mb=64_000, cpus=2, workers=3)).worker
+    worker = tuned(64_000).worker
     assert worker
     large = with_user_settings(worker.settings, {"wal_keep_size": "10GB", "max_slot_wal_keep_size": -1})
     found = log_space("w1", large)

@@ -27,7 +27,7 @@ def test_nothing_is_refused_and_nothing_taken_for_an_edit(root: Path) -> None:
     assert (made.kept_edits, made.replaced_edits, made.secret_changes) == ((), (), ())
     assert made.spec.name == PLACE.name
     assert made.spec.ports.citus == PLACE.base_port
-    assert {effect.service for effect in made.effects} <= {member.service for member in made.topology.members}
+    assert {effect.service for effect in made.effects} <= set(made.topology.service_names)
 
 
 def test_what_is_the_users_stays(root: Path) -> None:

@@ -3,7 +3,8 @@ from pathlib import Path
 import pytest
 
 from citus_cluster.errors import ImmutableError, UsageError
-from citus_cluster.model.component_name import ComponentName
+from citus_cluster.model.component_name import ALL, ComponentName
+from citus_cluster.model.components import redis
 from citus_cluster.runtime import secrets
 
 CITUS = (ComponentName.CITUS,)
@@ -26,25 +27,25 @@ def test_secrets_are_random_long_and_need_no_quoting() -> None:
 
 
 def test_once_made_they_are_kept(tmp_path: Path) -> None:
-    first = secrets.prepare(tmp_path, given_password=None, services=WITH_API)
-    assert len({first.superuser_password, *first.tokens.values()}) == 3
+    first = secrets.prepare(tmp_path, given_password=None, wanted=WITH_API)
+    assert len({*first.values.values()}) == len(first.values) == 3
     save(tmp_path, first)
-    second = secrets.prepare(tmp_path, given_password=None, services=WITH_API)
+    second = secrets.prepare(tmp_path, given_password=None, wanted=WITH_API)
     assert second.values == first.values
     assert second.files == {}
 
 
 def test_a_given_password_is_kept_byte_for_byte(tmp_path: Path) -> None:
-    save(tmp_path, secrets.prepare(tmp_path, given_password=NASTY, services=CITUS))
+    save(tmp_path, secrets.prepare(tmp_path, given_password=NASTY, wanted=CITUS))
     assert (tmp_path / secrets.SUPERUSER_PASSWORD).read_bytes() == NASTY.encode()
-    assert secrets.prepare(tmp_path, given_password=NASTY, services=CITUS).files == {}
-    assert secrets.prepare(tmp_path, given_password=None, services=CITUS).superuser_password == NASTY
+    assert secrets.prepare(tmp_path, given_password=NASTY, wanted=CITUS).files == {}
+    assert secrets.prepare(tmp_path, given_password=None, wanted=CITUS).superuser_password == NASTY
 
 
 def test_another_password_is_refused_and_not_repeated(tmp_path: Path) -> None:
-    save(tmp_path, secrets.prepare(tmp_path, given_password="first-secret", services=CITUS))
+    save(tmp_path, secrets.prepare(tmp_path, given_password="first-secret", wanted=CITUS))
     with pytest.raises(ImmutableError) as caught:
-        secrets.prepare(tmp_path, given_password="second-secret", services=CITUS)
+        secrets.prepare(tmp_path, given_password="second-secret", wanted=CITUS)
     told = f"{caught.value.message} {caught.value.hint}"
     assert "first-secret" not in told
     assert "second-secret" not in told
@@ -53,46 +54,48 @@ def test_another_password_is_refused_and_not_repeated(tmp_path: Path) -> None:
 @pytest.mark.parametrize("password", ["", "a\nb", "a\0b", "a\rb"])
 def test_what_cannot_be_a_password(tmp_path: Path, password: str) -> None:
     with pytest.raises(UsageError, match="cannot be used"):
-        secrets.prepare(tmp_path, given_password=password, services=CITUS)
+        secrets.prepare(tmp_path, given_password=password, wanted=CITUS)
 
 
 def test_secrets_never_show_in_a_representation(tmp_path: Path) -> None:
-    made = secrets.prepare(tmp_path, given_password="the-secret", services=WITH_API)
+    made = secrets.prepare(tmp_path, given_password="the-secret", wanted=WITH_API)
     assert "the-secret" not in repr(made)
-    assert made.tokens["admin"] not in repr(made)
+    assert made.values[secrets.ADMIN_TOKEN] not in repr(made)
 
 
 def test_only_the_folder_hides_what_the_api_reads(tmp_path: Path) -> None:
-    with_api = secrets.prepare(tmp_path, given_password="x", services=WITH_API)
+    with_api = secrets.prepare(tmp_path, given_password="x", wanted=WITH_API)
     assert {path.rpartition("/")[2]: wanted.mode for path, wanted in with_api.files.items()} == {
         "superuser_password": 0o644,
         "admin_api_token": 0o600,
         "admin_api_read_token": 0o600,
     }
-    everything = secrets.prepare(tmp_path, given_password="x", services=(*Service,))
+    everything = secrets.prepare(tmp_path, given_password="x", wanted=ALL)
     assert {path.rpartition("/")[2] for path, wanted in everything.files.items() if wanted.mode == 0o644} == {
         "superuser_password",
         "pg14_password",
         "redis_password",
         "cassandra_password",
     }
-    without = secrets.prepare(tmp_path, given_password="x", services=CITUS)
+    without = secrets.prepare(tmp_path, given_password="x", wanted=CITUS)
     assert {wanted.mode for wanted in without.files.values()} == {0o600}
-    assert without.tokens == {}
+    assert set(without.values) == {secrets.SUPERUSER_PASSWORD}
 
 
 def test_what_a_health_check_without_root_reads_is_hidden_by_the_folder_alone(tmp_path: Path) -> None:
-    made = secrets.prepare(tmp_path, given_password="x", services=(ComponentName.PG14, ComponentName.REDIS, ComponentName.CASSANDRA))
+    made = secrets.prepare(
+        tmp_path, given_password="x", wanted=(ComponentName.PG14, ComponentName.REDIS, ComponentName.CASSANDRA)
+    )
     modes = {path.rpartition("/")[2]: wanted.mode for path, wanted in made.files.items()}
     assert [name for name, mode in modes.items() if mode != 0o600] == ["redis_password", "cassandra_password"]
     assert len(set(made.values.values())) == len(made.values) == 5
 
 
 def test_a_service_that_is_switched_off_keeps_its_secret(tmp_path: Path) -> None:
-    first = secrets.prepare(tmp_path, given_password=None, services=(ComponentName.REDIS,))
+    first = secrets.prepare(tmp_path, given_password=None, wanted=(ComponentName.REDIS,))
     save(tmp_path, first)
-    save(tmp_path, secrets.prepare(tmp_path, given_password=None, services=CITUS))
-    again = secrets.prepare(tmp_path, given_password=None, services=(ComponentName.REDIS,))
+    save(tmp_path, secrets.prepare(tmp_path, given_password=None, wanted=CITUS))
+    again = secrets.prepare(tmp_path, given_password=None, wanted=(ComponentName.REDIS,))
     assert (again.values, again.files) == (first.values, {})
 
 
@@ -109,23 +112,23 @@ def test_one_line_end_of_an_editor_does_not_count(tmp_path: Path, end: str) -> N
 
 @pytest.mark.parametrize("end", ["\n", "\r\n"])
 def test_a_set_up_takes_the_line_end_out_of_the_file(tmp_path: Path, end: str) -> None:
-    first = secrets.prepare(tmp_path, given_password=NASTY, services=WITH_API)
+    first = secrets.prepare(tmp_path, given_password=NASTY, wanted=WITH_API)
     save(tmp_path, first)
     for path, wanted in first.files.items():
         (tmp_path / path).write_bytes(wanted.content + end.encode())
-    again = secrets.prepare(tmp_path, given_password=NASTY, services=WITH_API)
+    again = secrets.prepare(tmp_path, given_password=NASTY, wanted=WITH_API)
     assert (again.values, again.files) == (first.values, first.files)
     save(tmp_path, again)
-    assert secrets.prepare(tmp_path, given_password=None, services=WITH_API).files == {}
+    assert secrets.prepare(tmp_path, given_password=None, wanted=WITH_API).files == {}
 
 
 @pytest.mark.parametrize("content", ["\n", "\r\n", "sesame\n\n", "sesame\r\n\r\n", "sesame\nopen"])
 def test_a_saved_password_of_several_lines_or_none_is_refused(tmp_path: Path, content: str) -> None:
-    target = tmp_path / secrets.REDIS_PASSWORD
+    target = tmp_path / redis.PASSWORD.path
     target.parent.mkdir(parents=True)
     target.write_bytes(content.encode())
     with pytest.raises(UsageError, match="redis_password holds no password") as caught:
-        secrets.prepare(tmp_path, given_password=None, services=(ComponentName.REDIS,))
+        secrets.prepare(tmp_path, given_password=None, wanted=(ComponentName.REDIS,))
     assert "sesame" not in f"{caught.value} {caught.value.hint}"
 
 
@@ -144,4 +147,4 @@ def test_a_damaged_saved_password_is_told(tmp_path: Path) -> None:
     target.parent.mkdir(parents=True)
     target.write_bytes(b"\xff\xfe")
     with pytest.raises(UsageError, match=r"superuser_password is not UTF-8"):
-        secrets.prepare(tmp_path, given_password=None, services=CITUS)
+        secrets.prepare(tmp_path, given_password=None, wanted=CITUS)

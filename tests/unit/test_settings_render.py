@@ -1,14 +1,17 @@
 """The settings files as text, and the tables of docs/configuration.md."""
 
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
+from tuning_support import tuned
 
 from citus_cluster.model.component_name import ComponentName
-from citus_cluster.model.tuning import NodeTuning, TuningInput, tune, with_user_settings
+from citus_cluster.model.tuning import NodeTuning, Setting, with_user_settings
 from citus_cluster.render.reference import render_tables, with_tables
-from citus_cluster.render.settings import conf_quoted, render_pg_hba, render_postgresql_conf
+from citus_cluster.render.settings import conf_quoted, grouped
+from citus_cluster.render.templates import environment
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 TEMPLATES = {
@@ -32,8 +35,12 @@ def parse(text: str) -> dict[str, str]:
     return found
 
 
+def render(template: str, settings: Sequence[Setting] = ()) -> str:
+    return environment(TEMPLATES).get_template(template).render(groups=grouped(settings))
+
+
 def node(major: int = 17) -> NodeTuning:
-    coordinator = tune(TuningInput(total_mb=7_840, cpus=2, workers=3, citus_pg_major=major)).coordinator
+    coordinator = tuned(7_840, citus_pg_major=major).coordinator
     assert coordinator is not None
     return coordinator
 
@@ -42,7 +49,7 @@ def node(major: int = 17) -> NodeTuning:
 @pytest.mark.parametrize("major", [17, 18])
 def test_a_file_says_exactly_its_settings(template: str, major: int) -> None:
     settings = node(major).settings
-    text = render_postgresql_conf(TEMPLATES, template, settings)
+    text = render(template, settings)
     assert parse(text) == {setting.name: setting.value for setting in settings}
     assert text.endswith("\n")
     assert not text.endswith("\n\n")
@@ -50,7 +57,7 @@ def test_a_file_says_exactly_its_settings(template: str, major: int) -> None:
 
 
 def test_each_line_has_its_formula_inputs_and_source_above_it() -> None:
-    lines = render_postgresql_conf(TEMPLATES, "coordinator.conf", node().settings).splitlines()
+    lines = render("coordinator.conf", node().settings).splitlines()
     above = {
         line.split(" = ")[0]: lines[number - 1] for number, line in enumerate(lines) if " = " in line and line[0] != "#"
     }
@@ -64,7 +71,7 @@ def test_each_line_has_its_formula_inputs_and_source_above_it() -> None:
 
 
 def test_headings_come_in_order_and_empty_ones_not_at_all() -> None:
-    text = render_postgresql_conf(TEMPLATES, "worker.conf", node().settings)
+    text = render("worker.conf", node().settings)
     headings = re.findall(r"^# -- (.+?) -+$", text, re.MULTILINE)
     assert headings == [
         "Connections",
@@ -81,7 +88,7 @@ def test_headings_come_in_order_and_empty_ones_not_at_all() -> None:
 
 def test_settings_of_the_user_win_and_say_so() -> None:
     user = {"work_mem": "32MB", "auto_explain.log_min_duration": "1s", "cluster_name": 'it\'s \\ "mine" #1'}
-    text = render_postgresql_conf(TEMPLATES, "worker.conf", with_user_settings(node().settings, user))
+    text = render("worker.conf", with_user_settings(node().settings, user))
     assert {name: parse(text)[name] for name in user} == user
     assert "# set in cluster.yaml\nwork_mem = 32MB\n" in text
     assert "# -- Further settings of cluster.yaml -" in text
@@ -110,7 +117,7 @@ def test_quoting(value: str, quoted: str) -> None:
 
 
 def test_access_rules_ask_everyone_but_the_socket_for_a_password() -> None:
-    rules = [line.split() for line in render_pg_hba(TEMPLATES).splitlines() if line and line[0] != "#"]
+    rules = [line.split() for line in render("pg_hba.conf").splitlines() if line and line[0] != "#"]
     assert rules == [["local", "all", "all", "trust"], ["host", "all", "all", "all", "scram-sha-256"]]
 
 
@@ -122,12 +129,11 @@ def test_the_documentation_is_up_to_date() -> None:
 def test_the_documentation_names_every_setting_that_is_written() -> None:
     table = render_tables()["settings"]
     for given in (
-        TuningInput(total_mb=7_840, cpus=2, workers=3),
-        TuningInput(total_mb=64_000, cpus=64, workers=0, citus_pg_major=18),
-        TuningInput(total_mb=64_000, cpus=64, workers=2, coordinator=False, services=frozenset({ComponentName.CITUS})),
+        tuned(7_840),
+        tuned(64_000, cpus=64, workers=0, citus_pg_major=18),
+        tuned(64_000, cpus=64, workers=2, coordinator=False, services=(ComponentName.CITUS,)),
     ):
-        tuned = tune(given)
-        for found in (tuned.coordinator, tuned.worker):
+        for found in (given.coordinator, given.worker):
             for setting in found.settings if found else ():
                 assert f"| `{setting.name}` |" in table
 

@@ -17,8 +17,9 @@ from citus_cluster.errors import (
     UsageError,
 )
 from citus_cluster.model.changes import Action
-from citus_cluster.model.effects import EffectKind
 from citus_cluster.model.component_name import ComponentName
+from citus_cluster.model.components import cassandra
+from citus_cluster.model.effects import EffectKind
 from citus_cluster.model.yaml_text import load_yaml
 from citus_cluster.operations.directory import compare_files, load
 from citus_cluster.operations.setup import plan_setup
@@ -273,7 +274,7 @@ def test_a_gitignore_of_any_encoding_is_kept_and_up_looks_past_it(root: Path) ->
     ignore.write_bytes(b"caf\xe9/\n" + ignore.read_bytes())
     assert plan(root).nothing_to_do
     directory = load(root)
-    made = secrets.prepare(root, given_password=None, services=directory.spec.wanted)
+    made = secrets.prepare(root, given_password=None, wanted=directory.spec.wanted)
     found = compare_files(root, directory.topology, made, directory.manifest.files)
     assert [change.action for change in found if change.path == ".gitignore"] == [Action.NONE]
 
@@ -500,7 +501,7 @@ def test_no_new_password_is_made_for_data_of_a_companion(tmp_path: Path, service
 
 def test_a_companions_lost_password_is_not_made_anew_while_nobody_can_tell(tmp_path: Path) -> None:
     set_up(tmp_path, {"services": ["cassandra"]})
-    (tmp_path / secrets.CASSANDRA_PASSWORD).unlink()
+    (tmp_path / cassandra.PASSWORD.path).unlink()
     error = refused(tmp_path, LeftoverVolumesError, {})
     assert "cassandra_password of this cluster is missing" in error.message
 

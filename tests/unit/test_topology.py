@@ -3,11 +3,12 @@ from typing import Any
 import pytest
 
 from citus_cluster.errors import SpecError
-from citus_cluster.model.companions import pg14_port
+from citus_cluster.model.component_name import ComponentName
+from citus_cluster.model.components import COMPONENTS, wanted
 from citus_cluster.model.names import container_name
 from citus_cluster.model.nodes import NodeAddress
 from citus_cluster.model.spec import API_VERSION, parse_spec
-from citus_cluster.model.topology import Topology, host_ports, resolve
+from citus_cluster.model.topology import Topology, resolve
 
 
 def topology_of(pg_major: int = 17, **data: Any) -> Topology:
@@ -24,16 +25,16 @@ def problems_of(**data: Any) -> tuple[str, ...]:
 
 def test_default_ports_names_and_addresses() -> None:
     topology = topology_of(workers=3)
-    assert [(node.service, node.container_name, node.host_port) for node in topology.nodes] == [
+    assert [(one.name, one.container_name, one.host_port) for one in topology.of(ComponentName.CITUS)] == [
         ("citus-coordinator", "citus-coordinator", 5434),
         ("citus-worker1", "citus-worker1", 5435),
         ("citus-worker2", "citus-worker2", 5436),
         ("citus-worker3", "citus-worker3", 5437),
     ]
     assert {node.address for node in topology.nodes} == {NodeAddress(node.service, 5432) for node in topology.nodes}
-    assert topology.admin_api is not None
-    assert (topology.admin_api.container_name, topology.admin_api.host_port) == ("admin-api", 8000)
-    assert topology.publish_on == topology.publish_citus_on == ("127.0.0.1",)
+    api = topology.service("admin-api")
+    assert (api.container_name, api.host_port) == ("admin-api", 8000)
+    assert {one.publish_on for one in topology.services} == {("127.0.0.1",)}
     assert topology.service_names == (
         "citus-coordinator",
         "citus-worker1",
@@ -45,11 +46,11 @@ def test_default_ports_names_and_addresses() -> None:
         "cassandra",
         "admin-api",
     )
-    assert [member.host_port for member in topology.companions] == [5432, 5433, 6379, 9042]
+    assert [one.host_port for one in topology.companions] == [5432, 5433, 6379, 9042]
 
 
 def test_a_missing_worker_keeps_the_ports_of_the_others() -> None:
-    assert [(n.service, n.host_port) for n in topology_of(workers=[4, 1, 3]).workers] == [
+    assert [(one.name, one.host_port) for one in topology_of(workers=[4, 1, 3]).of(ComponentName.CITUS)[1:]] == [
         ("citus-worker1", 5435),
         ("citus-worker3", 5437),
         ("citus-worker4", 5438),
@@ -85,8 +86,9 @@ def test_container_names(project: str, service: str, expected: str) -> None:
     ],
 )
 def test_the_pair_of_postgresql_14_gives_way_to_citus(base: int, primary: int) -> None:
-    assert pg14_port(base, None) == primary
-    assert pg14_port(base, 7000) == 7000
+    for given, first in ((None, primary), (7000, 7000)):
+        spec = parse_spec({"apiVersion": API_VERSION, "ports": {"citus": base, "pg14": given}})
+        assert COMPONENTS[ComponentName.PG14].ports(spec) == (("pg14-primary", first), ("pg14-replica", first + 1))
 
 
 def test_a_given_port_of_the_pair_that_clashes_is_refused() -> None:
@@ -99,7 +101,7 @@ def test_a_given_port_of_the_pair_that_clashes_is_refused() -> None:
 def test_default_ports_of_every_service_never_meet() -> None:
     for base in (1, 4431, 4432, 5000, 5431, 5432, 5433, 5434, 5435, 6432):
         spec = parse_spec({"apiVersion": API_VERSION, "services": ["citus", "pg14"], "ports": {"citus": base}})
-        ports = [port for port, _ in host_ports(spec)]
+        ports = [port for component in wanted(spec) for _, port in component.ports(spec)]
         assert len(set(ports)) == len(ports)
         assert min(ports) >= 1
 
@@ -135,8 +137,8 @@ def test_advertised_nodes_are_reached_by_their_published_ports(
     bind: str, advertise: str, published: tuple[str, ...]
 ) -> None:
     topology = topology_of(workers=2, bind=bind, advertise=advertise)
-    assert topology.publish_citus_on == published
-    assert topology.publish_on == (bind,)
+    assert {one.publish_on for one in topology.of(ComponentName.CITUS)} == {published}
+    assert {one.publish_on for one in topology.companions} == {(bind,)}
     assert [node.address for node in topology.nodes] == [NodeAddress(advertise, port) for port in (5434, 5435, 5436)]
 
 
@@ -154,11 +156,11 @@ def test_settings_of_a_role_and_of_one_node() -> None:
     )
 
     def work_mem(index: int) -> str:
-        return next(setting.value for setting in topology.nodes[index].settings if setting.name == "work_mem")
+        return next(setting.value for setting in topology.services[index].settings if setting.name == "work_mem")
 
     assert work_mem(0) not in {"7MB", "9MB"}
     assert (work_mem(1), work_mem(2)) == ("7MB", "9MB")
-    assert [node.config for node in topology.nodes] == ["coordinator", "worker", "citus-worker2"]
+    assert [one.config for one in topology.of(ComponentName.CITUS)] == ["coordinator", "worker", "citus-worker2"]
 
 
 def test_settings_that_break_citus_and_unknown_nodes_are_refused_together() -> None:
@@ -177,8 +179,8 @@ def test_settings_that_break_citus_and_unknown_nodes_are_refused_together() -> N
 
 
 def test_a_ring_names_its_nodes_and_racks() -> None:
-    ring = topology_of(name="shop", services=["cassandra"], cassandra={"nodes": 4}).cassandra
-    assert [(node.service, node.container_name, node.host_port, node.rack) for node in ring] == [
+    ring = topology_of(name="shop", services=["cassandra"], cassandra={"nodes": 4}).services
+    assert [(node.name, node.container_name, node.host_port, node.facts.rack) for node in ring] == [
         ("cassandra", "shop-cassandra", 9042, "rack1"),
         ("cassandra2", "shop-cassandra2", 9043, "rack2"),
         ("cassandra3", "shop-cassandra3", 9044, "rack3"),
@@ -187,18 +189,18 @@ def test_a_ring_names_its_nodes_and_racks() -> None:
 
 
 def test_both_servers_of_the_pair_have_the_same_settings() -> None:
-    primary, replica = topology_of(services=["pg14"], pg14={"replication": "sync"}).pg14
+    primary, replica = topology_of(services=["pg14"], pg14={"replication": "sync"}).services
     assert primary.settings == replica.settings
-    assert (primary.peer, replica.peer) == (replica.service, primary.service)
+    assert (primary.facts.peer, replica.facts.peer) == (replica.name, primary.name)
     values = {setting.name: setting.value for setting in primary.settings}
     assert values["synchronous_standby_names"] == 'FIRST 1 ("pg14-replica", "pg14-primary")'
     assert (values["wal_level"], values["max_wal_senders"], values["wal_keep_size"]) == ("replica", "10", "64MB")
-    plain = {setting.name for setting in topology_of(services=["pg14"]).pg14[0].settings}
+    plain = {setting.name for setting in topology_of(services=["pg14"]).services[0].settings}
     assert not {"synchronous_standby_names", "log_statement"} & plain
 
 
 def test_a_verbose_pair_logs_what_the_source_documents_ask_for() -> None:
-    pair = topology_of(services=["pg14"], pg14={"log": "verbose"}).pg14
+    pair = topology_of(services=["pg14"], pg14={"log": "verbose"}).services
     values = {setting.name: setting.value for setting in pair[0].settings}
     assert {name: values[name] for name in values if name.startswith("log_") and values[name] in {"all", "debug1"}} == {
         "log_min_messages": "debug1",
@@ -229,4 +231,4 @@ def test_a_host_of_companions_has_no_citus_nodes() -> None:
     topology = topology_of(services=["redis"], workers=3)
     assert topology.nodes == ()
     assert topology.coordinator is None
-    assert topology.admin_api is None
+    assert topology.of(ComponentName.ADMIN_API) == ()

@@ -5,32 +5,25 @@ import time
 from typing import Any
 
 import pytest
+from tuning_support import SMALL, tuned
 
 from admin_api.settings import MAX_CONNECTIONS
 from citus_cluster.errors import DoesNotFitError
 from citus_cluster.model import parameter_names
 from citus_cluster.model.budget import OWN_SESSIONS, PAIR_SESSIONS, SUPERUSER_RESERVED, Server, load_of
-from citus_cluster.model.parameters import check_user_settings, needs_restart
 from citus_cluster.model.component_name import ComponentName
+from citus_cluster.model.parameters import check_user_settings, needs_restart
 from citus_cluster.model.tuning import (
     Group,
     NodeTuning,
     Storage,
-    Tuning,
-    TuningInput,
     Workload,
-    tune,
     with_user_settings,
 )
 from citus_cluster.operations.overview import AT_ONCE
 
 ALL = frozenset(ComponentName)
-SMALL = frozenset({ComponentName.CITUS, ComponentName.ADMIN_API})
 CITUS = frozenset({ComponentName.CITUS})
-
-
-def tuned(total_mb: int, **given: Any) -> Tuning:
-    return tune(TuningInput(**{"total_mb": total_mb, "cpus": 2, "workers": 3, **given}))
 
 
 def values(node: NodeTuning | None) -> dict[str, str]:
@@ -72,11 +65,11 @@ def test_reference_figures_of_three_workers(
     assert tuple(values(node)["max_connections"] for node in nodes) == connections
     assert [round(size_mb(values(node)["work_mem"]), 1) for node in nodes] == pytest.approx(work_mem_mb, abs=0.05)
     if pair is None:
-        assert result.pg14 is None
+        assert result.plain is None
     else:
-        assert result.pg14 is not None
-        assert (result.pg14.memory_mb, values(result.pg14)["max_connections"]) == pair[:2]
-        assert size_mb(values(result.pg14)["work_mem"]) == pytest.approx(pair[2], abs=0.05)
+        assert result.plain is not None
+        assert (result.plain.memory_mb, values(result.plain)["max_connections"]) == pair[:2]
+        assert size_mb(values(result.plain)["work_mem"]) == pytest.approx(pair[2], abs=0.05)
 
 
 def test_every_service_on_4_gb_does_not_fit_and_two_services_do() -> None:
@@ -92,7 +85,7 @@ def test_every_service_on_4_gb_does_not_fit_and_two_services_do() -> None:
 def test_where_it_does_not_fit_the_smallest_sound_settings_come_with_the_memory_they_need() -> None:
     result = tuned(3_900, services=ALL)
     assert result.connections == 5
-    for node in (result.coordinator, result.worker, result.pg14):
+    for node in (result.coordinator, result.worker, result.plain):
         assert values(node)["shared_buffers"] == "128MB"
         assert values(node)["work_mem"] == "1MB"
     assert result.coordinator is not None
@@ -151,10 +144,10 @@ def test_clients_find_their_number_beside_the_tools_own_sessions_and_the_reverse
 
 def test_clients_of_the_pair_find_their_number_beside_the_tools_own_sessions_and_the_reverse() -> None:
     result = tuned(7_840, services=ALL)
-    pair = {name: int(value) for name, value in values(result.pg14).items() if value.isdigit()}
-    assert pair["max_connections"] - pair["superuser_reserved_connections"] >= result.pair_connections + PAIR_SESSIONS
+    pair = {name: int(value) for name, value in values(result.plain).items() if value.isdigit()}
+    assert pair["max_connections"] - pair["superuser_reserved_connections"] >= result.plain_connections + PAIR_SESSIONS
     assert pair["superuser_reserved_connections"] >= PAIR_SESSIONS
-    assert tuned(7_840).pair_connections == 0
+    assert tuned(7_840).plain_connections == 0
 
 
 def test_the_admin_apis_sessions_are_counted() -> None:
@@ -201,7 +194,7 @@ def test_a_set_without_citus() -> None:
     result = tuned(7_840, services=frozenset({ComponentName.PG14, ComponentName.REDIS}), workers=0)
     assert (result.coordinator, result.worker) == (None, None)
     assert result.connections == 100
-    assert values(result.pg14)["max_connections"] == "114"
+    assert values(result.plain)["max_connections"] == "114"
     assert tuned(7_840, services=frozenset({ComponentName.REDIS})).connections == 0
 
 
@@ -273,7 +266,7 @@ def test_parameters_of_postgresql_18_are_not_written_for_17() -> None:
 def test_everything_written_is_a_known_parameter_with_its_reason_and_source() -> None:
     result = tuned(64_000, services=ALL, citus_pg_major=18)
     absent = {14: parameter_names.NOT_IN_14 | parameter_names.ONLY_18, 18: parameter_names.NOT_IN_18}
-    for node, major in ((result.coordinator, 18), (result.worker, 18), (result.pg14, 14)):
+    for node, major in ((result.coordinator, 18), (result.worker, 18), (result.plain, 14)):
         assert node is not None
         names = [setting.name for setting in node.settings]
         assert len(names) == len(set(names))
@@ -288,7 +281,7 @@ def test_everything_written_is_a_known_parameter_with_its_reason_and_source() ->
 
 
 def test_the_pair_is_ready_for_a_standby() -> None:
-    pair = values(tuned(15_900, services=ALL).pg14)
+    pair = values(tuned(15_900, services=ALL).plain)
     assert pair["wal_level"] == "replica"
     assert pair["wal_log_hints"] == "on"
     assert pair["shared_preload_libraries"] == "pg_stat_statements"

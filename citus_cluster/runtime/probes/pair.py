@@ -1,4 +1,4 @@
-"""How the PostgreSQL 14 pair is, as far as its two servers say; the admin API asks here too.
+"""How the PostgreSQL 14 pair is, as far as its two servers say.
 
 Nothing of this needs an engine or a generated directory.
 """
@@ -8,12 +8,32 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from citus_cluster.errors import CitusClusterError
-from citus_cluster.model.companions import PG14_PRIMARY, PG14_REPLICA
+from citus_cluster.model.companion_status import CompanionStatus
+from citus_cluster.model.components.pg14 import LOGIN, PRIMARY, REPLICA
 from citus_cluster.model.replication import PairStatus, SeenServer, judge
 from citus_cluster.runtime import pg14
 from citus_cluster.runtime.postgres import ConnectionInfo, connect
+from citus_cluster.runtime.probes import Doubt, Target
 
 DEFAULT_TIMEOUT_S = 5.0
+
+
+class PairProbe:
+    """Both servers. PostgreSQL's servers prove who they are, so no doubt keeps them from being asked."""
+
+    def __init__(self, target: Target, password: str, _doubt: Doubt) -> None:
+        self._target = target
+        self._servers = {
+            service: ConnectionInfo(address.host, address.port, LOGIN.user, LOGIN.database, password)
+            for service, address in target.addresses.items()
+        }
+
+    async def ask(self, timeout_s: float) -> CompanionStatus:
+        found = await pair_status(self._servers, synchronous=self._target.synchronous, timeout_s=timeout_s)
+        return found.companion_status()
+
+    async def close(self) -> None:
+        """Nothing stays open."""
 
 
 async def pair_status(
@@ -40,7 +60,7 @@ async def ask(info: ConnectionInfo, seen: SeenServer, *, timeout_s: float = DEFA
     """Ask one server, unless its container says already that there is none."""
     if seen.phase or seen.container_state not in {None, "running"}:
         return seen
-    peer = PG14_REPLICA if seen.service == PG14_PRIMARY else PG14_PRIMARY
+    peer = REPLICA if seen.service == PRIMARY else PRIMARY
     try:
         async with asyncio.timeout(timeout_s):
             async with await connect(info, timeout_s=timeout_s) as conn:

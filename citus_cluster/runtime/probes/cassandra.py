@@ -15,17 +15,16 @@ from typing import TYPE_CHECKING, Any
 
 from citus_cluster.errors import CitusClusterError
 from citus_cluster.model.companion_status import CompanionStatus, Condition
-from citus_cluster.model.companions import CASSANDRA_USER
-from citus_cluster.model.nodes import NodeAddress
 from citus_cluster.model.component_name import ComponentName
+from citus_cluster.model.components.cassandra import OPTIONS
+from citus_cluster.model.components.cassandra import USER as CASSANDRA_USER
+from citus_cluster.model.nodes import NodeAddress
 from citus_cluster.runtime.engine import Container, Engine, in_thread
 from citus_cluster.runtime.ports import answers
+from citus_cluster.runtime.probes import Doubt, Target
 
 if TYPE_CHECKING:
     from cassandra.cluster import Cluster, Session
-
-OPTIONS = b"\x04\x00\x00\x00\x05\x00\x00\x00\x00"
-"""A frame of CQL, version 4, which is answered before anybody has logged in."""
 
 _NODETOOL_TIMEOUT_S = 20.0
 _NODETOOL_LINE = re.compile(
@@ -56,6 +55,24 @@ class RingNode:
             "owns": self.owns,
             "rack": self.rack,
         }
+
+
+class CassandraProbe:
+    """The ring. CQL takes passwords in clear alone, so the doubt is asked about each node before each question."""
+
+    def __init__(self, target: Target, password: str, doubt: Doubt) -> None:
+        self._addresses = tuple(target.addresses.values())
+        self._client = CassandraClient(self._addresses, password)
+        self._doubt = doubt
+
+    async def ask(self, timeout_s: float) -> CompanionStatus:
+        doubts = {address: await self._doubt(address) for address in self._addresses}
+        if all(doubts.values()):
+            return _down(next(iter(doubts.values())) or "")
+        return await self._client.ask(timeout_s, not_ours={address for address in doubts if doubts[address]})
+
+    async def close(self) -> None:
+        await self._client.close()
 
 
 class CassandraClient:

@@ -8,8 +8,9 @@ from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from citus_cluster.model.companion_status import CompanionStatus, Condition
-from citus_cluster.model.nodes import NodeAddress
 from citus_cluster.model.component_name import ComponentName
+from citus_cluster.model.nodes import NodeAddress
+from citus_cluster.runtime.probes import Doubt, Target
 
 if TYPE_CHECKING:
     from redis.asyncio import Redis
@@ -17,6 +18,23 @@ if TYPE_CHECKING:
 _MB = 1024 * 1024
 _FULL_PART = 0.95
 """A write of a large value is refused before the last byte is taken, and what connections take goes up and down."""
+
+
+class RedisProbe:
+    """The server. Redis takes passwords in clear alone, so the doubt is asked before each question."""
+
+    def __init__(self, target: Target, password: str, doubt: Doubt) -> None:
+        (self._address,) = target.addresses.values()
+        self._client = RedisClient(self._address, password)
+        self._doubt = doubt
+
+    async def ask(self, timeout_s: float) -> CompanionStatus:
+        if reason := await self._doubt(self._address):
+            return _down(reason)
+        return await self._client.ask(timeout_s)
+
+    async def close(self) -> None:
+        await self._client.close()
 
 
 class RedisClient:

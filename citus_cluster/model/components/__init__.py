@@ -1,0 +1,34 @@
+"""The components, each in a module of its own; nothing outside that module knows one by name."""
+
+from collections.abc import Mapping
+
+from citus_cluster.model.component import Component
+from citus_cluster.model.component_name import ComponentName
+from citus_cluster.model.components.admin_api import ADMIN_API
+from citus_cluster.model.components.cassandra import CASSANDRA
+from citus_cluster.model.components.citus import CITUS
+from citus_cluster.model.components.pg14 import PG14
+from citus_cluster.model.components.redis import REDIS
+from citus_cluster.model.spec import ClusterSpec
+
+COMPONENTS: Mapping[ComponentName, Component] = {
+    component.name: component for component in (CITUS, PG14, REDIS, CASSANDRA, ADMIN_API)
+}
+"""In the order of the Compose file: those that other components ask come before them."""
+COMPANIONS = tuple(name for name, component in COMPONENTS.items() if component.companion)
+"""The components beside Citus."""
+
+
+def wanted(spec: ClusterSpec) -> tuple[Component, ...]:
+    """Give the components that a specification asks for, in their order."""
+    return tuple(component for name, component in COMPONENTS.items() if name in spec.wanted)
+
+
+def owner_of(service: str) -> Component | None:
+    """Give the component that has services of this name, whether a specification asks for it or not."""
+    return next((component for component in COMPONENTS.values() if component.owns.fullmatch(service)), None)
+
+
+def is_our_volume(project: str, name: str) -> bool:
+    """Tell whether a volume has the name of one that a component makes in a project."""
+    return any(component.keeps(project, name) for component in COMPONENTS.values())

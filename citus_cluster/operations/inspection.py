@@ -1,0 +1,32 @@
+"""Components that tell more of themselves where the engine can be asked too, and who asks them.
+
+A probe knows what servers answer over the network. The containers know more: who was chosen as the primary, or what a
+node says of its ring.
+"""
+
+from collections.abc import Awaitable, Callable, Mapping
+
+from citus_cluster.model.companion_status import CompanionStatus
+from citus_cluster.model.component_name import ComponentName
+from citus_cluster.operations import pg14_status
+from citus_cluster.operations.companions import Ask
+from citus_cluster.operations.directory import Directory
+from citus_cluster.runtime.engine import Engine
+
+_AT_REST: Mapping[ComponentName, Callable[[Directory, Engine], Awaitable[tuple[str, ...]]]] = {
+    ComponentName.PG14: pg14_status.problems_at_rest,
+}
+
+
+async def problems_at_rest(component: ComponentName, directory: Directory, engine: Engine) -> tuple[str, ...]:
+    """Say what is wrong with a component whose services are all ready."""
+    return await _AT_REST[component](directory, engine) if component in _AT_REST else ()
+
+
+def asks(directory: Directory) -> Mapping[ComponentName, Ask]:
+    """Give the questions that take the place of a probe's."""
+
+    async def ask_pair(timeout_s: float) -> CompanionStatus:
+        return (await pg14_status.status(directory, timeout_s=timeout_s)).companion_status()
+
+    return {ComponentName.PG14: ask_pair}
