@@ -19,7 +19,10 @@ def example(
     total_mb: int = 7840, workers: int = 3, components: Sequence[ComponentName] = _CITUS, pg_major: int = 17
 ) -> TuningInput:
     """Give the cluster that the README starts, on Docker Desktop with 8 GB, or one that differs from it."""
-    spec = parse_spec({"apiVersion": API_VERSION, "workers": workers, "services": list(components)})
+    detected = {"detected": ["memory_mb"]}
+    spec = parse_spec(
+        {"apiVersion": API_VERSION, "workers": workers, "services": list(components), "resources": detected}
+    )
     return tuning_input(spec, memory_mb=total_mb, cpus=2, pg_major=pg_major)
 
 

@@ -87,7 +87,7 @@ def test_without_companions_there_is_nothing_to_tell(away: Api) -> None:
 
 def test_all_that_are_away_are_told_and_citus_too(files: ApiFiles, run_api: Run, nobody: NodeAddress) -> None:
     want(files, nobody, all_at(nobody))
-    api = run_api(create_app(alone(files, companion_start_s=0, cassandra_start_s=0)))
+    api = run_api(create_app(alone(files, companion_start_s=0)))
     found = services(api)
     assert list(found) == SERVICES
     for one in found.values():
@@ -104,7 +104,7 @@ def test_all_that_are_away_are_told_and_citus_too(files: ApiFiles, run_api: Run,
 
 def test_who_never_answered_is_starting_at_first(files: ApiFiles, run_api: Run, nobody: NodeAddress) -> None:
     want(files, nobody, all_at(nobody))
-    api = run_api(create_app(alone(files, companion_start_s=60, cassandra_start_s=60)))
+    api = run_api(create_app(alone(files, companion_start_s=60)))
     assert {one["condition"] for one in services(api).values()} == {"starting"}
 
 

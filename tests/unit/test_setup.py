@@ -479,9 +479,11 @@ def test_the_ways_out_of_it(tmp_path: Path) -> None:
     plan_with_volumes(tmp_path / "cluster")
 
 
-@pytest.mark.parametrize("service", ["pg14", "cassandra"])
-def test_no_new_password_is_made_for_data_of_a_companion(tmp_path: Path, service: str) -> None:
-    volumes: tuple[str, ...] = ("citus_citus-worker1-data", f"citus_{service}-data")
+@pytest.mark.parametrize(
+    ("service", "volume"), [("pg14", "citus_pg14-primary-data"), ("cassandra", "citus_cassandra-data")]
+)
+def test_no_new_password_is_made_for_data_of_a_companion(tmp_path: Path, service: str, volume: str) -> None:
+    volumes: tuple[str, ...] = ("citus_citus-worker1-data", volume)
 
     class Engine(EngineWithVolumes):
         def project_volumes(self, project: str) -> tuple[str, ...]:
@@ -493,7 +495,7 @@ def test_no_new_password_is_made_for_data_of_a_companion(tmp_path: Path, service
     request = a_request(root, values={"services": ["citus", service, "redis"]})
     with pytest.raises(LeftoverVolumesError) as caught:
         plan_setup(request, connect_engine=Engine)  # type: ignore[arg-type]
-    assert caught.value.details == (f"citus_{service}-data",)
+    assert caught.value.details == (volume,)
     assert f"put generated/secrets/{service}_password" in (caught.value.hint or "")
     volumes = ("citus_citus-worker1-data",)
     assert plan_setup(request, connect_engine=Engine).all_changes  # type: ignore[arg-type]
