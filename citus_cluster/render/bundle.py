@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from citus_cluster.model.api_config import ApiConfig, ApiTokens, CompanionAddresses, hash_token
-from citus_cluster.model.changes import WantedFile
+from citus_cluster.model.changes import WantedFile, digest
 from citus_cluster.model.companions import CASSANDRA_PORT, REDIS_PORT
 from citus_cluster.model.nodes import NodeAddress
 from citus_cluster.model.topology import POSTGRES_PORT, Node, Role, Topology
@@ -41,13 +41,13 @@ class Sources:
     """Texts that are rendered or copied, read by runtime/resources.py.
 
     ``compose`` and ``config`` are templates by file name, ``initdb`` scripts by file name,
-    ``api_context`` the files of the admin API's build context by path.
+    ``api_context`` the files of the admin API's build context by path (render/api_context.py).
     """
 
     compose: Mapping[str, str]
     config: Mapping[str, str]
     initdb: Mapping[str, str]
-    api_context: Mapping[str, str]
+    api_context: Mapping[str, bytes]
 
 
 def render_bundle(
@@ -71,7 +71,7 @@ def render_bundle(
             topology,
             sources.compose,
             init_scripts=sorted(sources.initdb),
-            admin_api_context_hash=context_hash(sources.api_context),
+            admin_api_context_hash=texts_hash({path: digest(file) for path, file in sources.api_context.items()}),
             companion_hashes=_restart_hashes(companions),
         )
     )
@@ -82,25 +82,26 @@ def render_bundle(
     files |= companions
     if topology.redis:
         assert redis_password is not None, "secrets follow from the services"  # noqa: S101
-        digest = hashlib.sha256(redis_password.encode()).hexdigest()
-        acl = environment(sources.config).get_template("redis-users.acl").render(password_sha256=digest)
-        files[f"{CONFIG_FOLDER}/{topology.redis.config}/users.acl"] = _text(acl)
+        acl = environment(sources.config).get_template("redis-users.acl")
+        files[f"{CONFIG_FOLDER}/{topology.redis.config}/users.acl"] = _text(
+            acl.render(password_sha256=digest(redis_password.encode()))
+        )
     if topology.admin_api:
         files[f"{CONFIG_FOLDER}/admin-api/cluster.json"] = _text(_api_config(topology).to_json())
         files[f"{CONFIG_FOLDER}/admin-api/tokens.json"] = _text(
             ApiTokens(**{role: hash_token(token) for role, token in tokens.items()}).to_json()
         )
-    files |= {f"{API_CONTEXT_FOLDER}/{path}": _text(text) for path, text in context.items()}
+    files |= {f"{API_CONTEXT_FOLDER}/{path}": WantedFile(content) for path, content in context.items()}
     files[GITIGNORE_FILE] = WantedFile(merge_gitignore(gitignore).encode(errors="surrogateescape"), tracked=False)
     return files
 
 
-def context_hash(context: Mapping[str, str]) -> str:
-    """Hash of a build context: of its paths and contents, so the same on every host."""
-    digest = hashlib.sha256()
-    for path, text in sorted(context.items()):
-        digest.update(f"{path}\0{len(text)}\0{text}".encode())
-    return digest.hexdigest()
+def texts_hash(texts: Mapping[str, str]) -> str:
+    """Hash texts and their names, so it is the same on every host."""
+    found = hashlib.sha256()
+    for name, text in sorted(texts.items()):
+        found.update(f"{name}\0{len(text)}\0{text}".encode())
+    return found.hexdigest()
 
 
 def render_env(topology: Topology) -> str:
@@ -170,7 +171,7 @@ def _restart_hashes(files: Mapping[str, WantedFile]) -> Mapping[str, str]:
         # A node that a grown ring restarts would be away while the new one joins.
         if name not in {"postgresql.conf", "pg_hba.conf", "healthcheck.sh", "ring.txt"}:
             folders.setdefault(folder, {})[name] = file.content.decode()
-    return {folder: context_hash(texts)[:16] for folder, texts in folders.items()}
+    return {folder: texts_hash(texts)[:16] for folder, texts in folders.items()}
 
 
 def _api_config(topology: Topology) -> ApiConfig:
