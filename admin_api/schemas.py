@@ -54,10 +54,17 @@ class Problem(BaseModel):
     )
 
 
+_NEW_PHRASES = {413: "Content Too Large", 422: "Unprocessable Content"}
+"""Names of RFC 9110, which Python has since 3.13: the document is the same under every version."""
+
+
 def problems(*statuses: int) -> Responses:
     """Declare the problems of a route, besides those that every route has."""
     content = {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}}
-    return {status: {"description": HTTPStatus(status).phrase, "content": content} for status in statuses}
+    return {
+        status: {"description": _NEW_PHRASES.get(status, HTTPStatus(status).phrase), "content": content}
+        for status in statuses
+    }
 
 
 BODY_PROBLEMS = (400, 408, 413, 415, 422)
