@@ -9,7 +9,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StrictBool
 from admin_api.problems import MEDIA_TYPE
 from citus_cluster.model.companion_status import Condition
 from citus_cluster.model.names import host_problem
-from citus_cluster.model.nodes import Outcome
+from citus_cluster.model.nodes import NodeDocument
 from citus_cluster.model.rebalance import TransferMode
 from citus_cluster.model.services import Service
 
@@ -93,15 +93,6 @@ class NewNode(Input):
     trust_functions: StrictBool = False
 
 
-class Node(BaseModel):
-    """What came of a worker."""
-
-    host: str
-    port: int
-    outcome: Outcome
-    reason: str | None = None
-
-
 class HealthStatus(StrEnum):
     """``starting`` while something has not been well yet, ``degraded`` when something no longer is."""
 
@@ -124,8 +115,10 @@ class WorkersHealth(BaseModel):
 
     desired: int
     registered: int
-    pending: list[Node]
-    withdrawn: list[Node] = Field(description="Removed or disabled by an operator; an explicit POST brings them back.")
+    pending: list[NodeDocument]
+    withdrawn: list[NodeDocument] = Field(
+        description="Removed or disabled by an operator; an explicit POST brings them back."
+    )
     unwell: list[str] = Field(
         description="Registered nodes that do not answer, refuse queries, or have lost data; one line for each."
     )

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from citus_cluster.errors import CitusClusterError
 from citus_cluster.model.companion_status import CompanionStatus, Condition
 from citus_cluster.model.companions import CASSANDRA_USER
+from citus_cluster.model.documents import Documented
 from citus_cluster.model.nodes import NodeAddress
 from citus_cluster.model.services import Service
 from citus_cluster.runtime.engine import Container, Engine, in_thread
@@ -37,7 +38,7 @@ _STATES = {"N": "normal", "L": "leaving", "J": "joining", "M": "moving"}
 
 
 @dataclass(frozen=True)
-class RingNode:
+class RingNode(Documented):
     """One line of ``nodetool status``; ``load`` and ``owns`` as it writes them."""
 
     address: str
@@ -46,16 +47,6 @@ class RingNode:
     load: str
     owns: str
     rack: str
-
-    def as_dict(self) -> Mapping[str, object]:
-        return {
-            "address": self.address,
-            "up": self.up,
-            "state": self.state,
-            "load": self.load,
-            "owns": self.owns,
-            "rack": self.rack,
-        }
 
 
 class CassandraClient:

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import psycopg
 import pytest
 from api_support import Api, ApiFiles, serve
 from fake_coordinator import ADDRESS, FakeCoordinator, in_place
+from jsonschema import Draft202012Validator
 
 from admin_api import coordinator as coordinator_module
 from admin_api.app import create_app
@@ -23,8 +25,16 @@ from citus_cluster.model.companion_status import CompanionStatus, Condition
 from citus_cluster.model.disks import Disk
 from citus_cluster.model.events import ignore
 from citus_cluster.model.nodes import NodeAddress, NodeResult, Outcome
-from citus_cluster.model.rebalance import RebalanceOptions, TransferMode
+from citus_cluster.model.rebalance import (
+    NO_REBALANCE,
+    JobState,
+    RebalanceOptions,
+    RebalanceStatus,
+    RunningMove,
+    TransferMode,
+)
 from citus_cluster.model.services import Service
+from citus_cluster.model.visible import json_text
 from citus_cluster.operations import rebalance as operation
 
 ONE, TWO = NodeAddress("citus-worker1"), NodeAddress("citus-worker2")
@@ -400,6 +410,28 @@ def test_a_change_may_take_as_long_as_its_kind_may(
     response = running.api.client.post(f"/api/v1/{path}", headers=running.api.admin, json=body)
     assert response.status_code == 504
     assert asked == [getattr(running.parts.settings, setting)]
+
+
+@pytest.mark.parametrize("is_running", [True, False])
+def test_the_progress_of_a_rebalance_is_the_document_of_the_command_line(running: Running, is_running: bool) -> None:
+    now = datetime(2026, 1, 1, 12, tzinfo=UTC)
+    move = RunningMove("public.orders", 102008, ONE, TWO, "Copying Data", 1024, None)
+    found = NO_REBALANCE
+    if is_running:
+        found = RebalanceStatus(
+            JobState.RUNNING, 7, now, None, now, {"done": 1}, 1, 2, 10, 20, 1.5, 6.0, (move,), ("slow",)
+        )
+
+    async def answer() -> RebalanceStatus:
+        return found
+
+    running.monkeypatch.setattr(running.parts.rebalance_status, "answer", answer)
+    response = running.api.client.get("/api/v1/rebalance", headers=running.api.read)
+    assert response.status_code == 200
+    assert response.text == json_text(found.as_dict(), compact=True)
+    document = running.api.client.get("/openapi.json", headers=running.api.read).json()
+    schema = {"$ref": "#/components/schemas/RebalanceDocument", "components": document["components"]}
+    Draft202012Validator(schema).validate(response.json())
 
 
 def test_a_crowd_is_a_problem_with_the_time_to_come_back(running: Running, monkeypatch: pytest.MonkeyPatch) -> None:
