@@ -128,7 +128,11 @@ def _targets(addresses: CompanionAddresses) -> list[Target]:
         ComponentName.CASSANDRA: addresses.cassandra,
     }
     return [
-        Target(component, {one.host: one for one in found}, synchronous=addresses.pg14_synchronous)
+        Target(
+            component,
+            {one.host: one for one in found},
+            synchronous=component is ComponentName.PG14 and addresses.pg14_synchronous,
+        )
         for component, found in named.items()
         if found
     ]

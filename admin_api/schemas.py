@@ -10,7 +10,7 @@ from admin_api.problems import MEDIA_TYPE
 from citus_cluster.model.companion_status import Condition
 from citus_cluster.model.component_name import ComponentName
 from citus_cluster.model.names import host_problem
-from citus_cluster.model.nodes import Outcome
+from citus_cluster.model.nodes import NodeDocument
 from citus_cluster.model.rebalance import TransferMode
 
 Responses = dict[int | str, dict[str, Any]]
@@ -54,10 +54,17 @@ class Problem(BaseModel):
     )
 
 
+_NEW_PHRASES = {413: "Content Too Large", 422: "Unprocessable Content"}
+"""Names of RFC 9110, which Python has since 3.13: the document is the same under every version."""
+
+
 def problems(*statuses: int) -> Responses:
     """Declare the problems of a route, besides those that every route has."""
     content = {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}}
-    return {status: {"description": HTTPStatus(status).phrase, "content": content} for status in statuses}
+    return {
+        status: {"description": _NEW_PHRASES.get(status, HTTPStatus(status).phrase), "content": content}
+        for status in statuses
+    }
 
 
 BODY_PROBLEMS = (400, 408, 413, 415, 422)
@@ -86,15 +93,6 @@ class NewNode(Input):
     trust_functions: StrictBool = False
 
 
-class Node(BaseModel):
-    """What came of a worker."""
-
-    host: str
-    port: int
-    outcome: Outcome
-    reason: str | None = None
-
-
 class HealthStatus(StrEnum):
     """``starting`` while something has not been well yet, ``degraded`` when something no longer is."""
 
@@ -117,8 +115,10 @@ class WorkersHealth(BaseModel):
 
     desired: int
     registered: int
-    pending: list[Node]
-    withdrawn: list[Node] = Field(description="Removed or disabled by an operator; an explicit POST brings them back.")
+    pending: list[NodeDocument]
+    withdrawn: list[NodeDocument] = Field(
+        description="Removed or disabled by an operator; an explicit POST brings them back."
+    )
     unwell: list[str] = Field(
         description="Registered nodes that do not answer, refuse queries, or have lost data; one line for each."
     )

@@ -17,6 +17,7 @@ from fastapi import FastAPI
 from admin_api.server import OPTIONS
 from admin_api.settings import Settings
 from citus_cluster.model.api_config import CLUSTER_FILE, TOKENS_FILE, ApiConfig, ApiTokens, hash_token
+from citus_cluster.model.nodes import NodeAddress
 
 ADMIN_TOKEN = "admin-token-of-the-tests"
 READ_TOKEN = "read-token-of-the-tests"
@@ -35,6 +36,13 @@ class ApiFiles:
         files.write_tokens(ADMIN_TOKEN, READ_TOKEN)
         files.password_file.write_text(password)
         return files
+
+    @classmethod
+    def of_cluster(cls, folder: Path, coordinator: NodeAddress) -> "ApiFiles":
+        """Write the files of a cluster of two workers whose coordinator is reached there."""
+        workers = (NodeAddress("citus-worker1"), NodeAddress("citus-worker2"))
+        config = ApiConfig("citus", "postgres", "postgres", coordinator, NodeAddress("citus-coordinator"), workers)
+        return cls.write(folder, config, password="pä'ss \"w$rd\\ #%")
 
     @property
     def password_file(self) -> Path:

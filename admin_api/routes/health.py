@@ -9,13 +9,12 @@ from fastapi import APIRouter, Response
 
 from admin_api.dependencies import Parts, PartsOf
 from admin_api.reconciler import Reconciler
-from admin_api.schemas import CompanionHealth, CoordinatorHealth, Health, HealthStatus, Node, WorkersHealth
+from admin_api.schemas import CompanionHealth, CoordinatorHealth, Health, HealthStatus, WorkersHealth
 from citus_cluster import __version__
 from citus_cluster.errors import CitusClusterError
 from citus_cluster.model.api_config import ApiConfig
 from citus_cluster.model.companion_status import CompanionStatus, Condition
 from citus_cluster.model.disks import Disk, disk_alerts
-from citus_cluster.model.nodes import NodeResult
 
 router = APIRouter(tags=["health"])
 
@@ -128,8 +127,8 @@ def _workers(reconciler: Reconciler, cluster: ApiConfig) -> WorkersHealth:
     return WorkersHealth(
         desired=len(cluster.workers),
         registered=len(registered),
-        pending=[_node(result) for result in pending],
-        withdrawn=[_node(result) for result in withdrawn],
+        pending=[result.document() for result in pending],
+        withdrawn=[result.document() for result in withdrawn],
         unwell=list(reconciler.troubles),
     )
 
@@ -141,7 +140,3 @@ def _workers_reason(workers: WorkersHealth | None) -> str | None:
     lines = list(dict.fromkeys([*workers.unwell, *pending]))
     more = len(lines) - 3
     return "; ".join([*lines[:3], *([f"and {more} more"] if more > 0 else [])]) or None
-
-
-def _node(result: NodeResult) -> Node:
-    return Node(host=result.address.host, port=result.address.port, outcome=result.outcome, reason=result.reason)

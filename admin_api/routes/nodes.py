@@ -5,10 +5,10 @@ from collections.abc import Sequence
 from fastapi import APIRouter, Response
 
 from admin_api.dependencies import PartsOf
-from admin_api.schemas import BODY_PROBLEMS, ActiveNode, NewNode, Node, problems
+from admin_api.schemas import BODY_PROBLEMS, ActiveNode, NewNode, problems
 from citus_cluster.errors import WorkerUnreachableError
 from citus_cluster.model.events import ignore
-from citus_cluster.model.nodes import NodeAddress, NodeResult, Outcome
+from citus_cluster.model.nodes import NodeAddress, NodeDocument, NodeResult, Outcome
 from citus_cluster.operations.nodes import add_worker
 from citus_cluster.runtime.citus import active_workers
 from citus_cluster.runtime.postgres import Connection, translated
@@ -31,11 +31,11 @@ async def read_active(connection: Connection) -> Sequence[tuple[str, int]]:
     status_code=201,
     summary="Register a worker, also one that was removed or disabled before",
     responses={
-        200: {"model": Node, "description": "It was registered already, or is active again."},
+        200: {"model": NodeDocument, "description": "It was registered already, or is active again."},
         **problems(*BODY_PROBLEMS, 409, 502),
     },
 )
-async def register(node: NewNode, parts: PartsOf, response: Response) -> Node:
+async def register(node: NewNode, parts: PartsOf, response: Response) -> NodeDocument:
     """Wait shortly for the worker to answer, check that it fits the coordinator, and register it.
 
     It may be repeated: a worker that is registered already is left as it is. No shard is moved.
@@ -61,4 +61,4 @@ async def register(node: NewNode, parts: PartsOf, response: Response) -> Node:
         raise WorkerUnreachableError(f"{worker} was not registered: {result.reason}.")
     if result.outcome is not Outcome.ADDED:
         response.status_code = 200
-    return Node(host=worker.host, port=worker.port, outcome=result.outcome, reason=result.reason)
+    return result.document()

@@ -1,14 +1,13 @@
 """The rebalance: start one, see how far it is. It is Citus' background job and outlives this API."""
 
-from typing import Any
-
 from fastapi import APIRouter, Response
 
 from admin_api.dependencies import PartsOf
+from admin_api.responses import VisibleJSONResponse
 from admin_api.schemas import BODY_PROBLEMS, RebalanceRequest, RebalanceStarted, problems
 from admin_api.settings import API_PREFIX
 from citus_cluster.model.events import ignore
-from citus_cluster.model.rebalance import RebalanceOptions
+from citus_cluster.model.rebalance import RebalanceDocument, RebalanceOptions
 from citus_cluster.operations import rebalance
 from citus_cluster.runtime.postgres import Connection
 
@@ -40,6 +39,10 @@ async def start(parts: PartsOf, response: Response, wanted: RebalanceRequest | N
     return RebalanceStarted(job_id=job_id)
 
 
-@router.get("", summary="Tell how far the latest rebalance is; state 'none' if there never was one")
-async def status(parts: PartsOf) -> dict[str, Any]:
-    return dict((await parts.rebalance_status.answer()).as_dict())
+@router.get(
+    "",
+    summary="Tell how far the latest rebalance is; state 'none' if there never was one",
+    response_model=RebalanceDocument,
+)
+async def status(parts: PartsOf) -> Response:
+    return VisibleJSONResponse((await parts.rebalance_status.answer()).as_dict())

@@ -232,7 +232,7 @@ def _write(request: SetupRequest, *, ask: bool, consent: bool, show: bool) -> Se
         finishing = plan.unfinished  # a run that was killed could not record itself
         apply_setup(plan, consent=consent, replace_edited=request.replace_edited)
         if plan.all_changes or finishing:
-            # The sources of the admin API's image are one thing to the reader of a journal.
+            # The build context of the admin API's image is one thing to the reader of a journal.
             changed = dict.fromkeys(
                 API_CONTEXT_FOLDER if change.path.startswith(f"{API_CONTEXT_FOLDER}/") else change.path
                 for change in plan.all_changes

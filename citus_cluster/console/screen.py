@@ -284,7 +284,7 @@ def print_plan(plan: SetupPlan, *, diffs: bool, later: bool = False, brief: bool
         return
     if diffs:
         for change in plan.all_changes:
-            if not change.path.startswith(f"{API_CONTEXT_FOLDER}/"):  # our own sources are no news to the user
+            if not change.path.startswith(f"{API_CONTEXT_FOLDER}/"):  # our own code is no news to the user
                 _print_diff(change)
     target.print(f"[bold]Cluster {escape(plan.spec.name)}[/] in {escape(str(plan.root))}")
     for line in _file_lines(plan.all_changes, brief=brief):
@@ -311,9 +311,10 @@ def _file_lines(changes: Sequence[FileChange], *, brief: bool) -> Iterable[str]:
             edited = " (edited by hand; the edited file is kept as .bak)" if change.edited else ""
             yield f"{change.action.value:<9} {escape(change.path)}{edited}"
     if context:
-        actions = "/".join(sorted({change.action.value for change in context}))
+        actions = {change.action.value for change in context}
+        action = actions.pop() if len(actions) == 1 else Action.UPDATE.value
         files = count(len(context), "file")
-        yield f"{actions:<9} {API_CONTEXT_FOLDER}/ ({files}, the sources of the admin API's image)"
+        yield f"{action:<9} {API_CONTEXT_FOLDER}/ ({files}, the build context of the admin API's image)"
 
 
 def _effect_lines(effects: Sequence[Effect]) -> Iterable[str]:

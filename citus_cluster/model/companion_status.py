@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from citus_cluster.model.component_name import ComponentName
+from citus_cluster.model.documents import Documented
 
 
 class Condition(StrEnum):
@@ -30,7 +31,7 @@ def timed_out(reason: str | None) -> bool:
 
 
 @dataclass(frozen=True)
-class CompanionStatus:
+class CompanionStatus(Documented):
     """One companion. ``reason`` says why the condition is not ok; ``figures`` are plain data, without secrets.
 
     ``summary`` is the one line of them that people read.
@@ -42,10 +43,11 @@ class CompanionStatus:
     figures: Mapping[str, object]
     summary: str = ""
 
-    def as_dict(self) -> Mapping[str, object]:
+    def document(self) -> Mapping[str, object]:
+        """Give the keys that every companion has, and after them its own figures."""
         return {
-            "service": self.service.value,
-            "condition": self.condition.value,
+            "service": self.service,
+            "condition": self.condition,
             "reason": self.reason,
             "summary": self.summary,
             **self.figures,

@@ -1,8 +1,9 @@
 """How full the disks below the servers are, and from when on somebody must be told."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from citus_cluster.model.documents import Documented
 from citus_cluster.model.units import size
 
 WARNED_PART = 0.85
@@ -16,7 +17,17 @@ _SAME_PART = 0.002
 
 
 @dataclass(frozen=True)
-class Disk:
+class DiskDocument:
+    """How full the disk below one server is."""
+
+    holder: str
+    total_bytes: int
+    available_bytes: int
+    used_percent: float
+
+
+@dataclass(frozen=True)
+class Disk(Documented):
     """The disk below one server, or below the engine's own folder: ``holder`` says which."""
 
     holder: str
@@ -31,13 +42,8 @@ class Disk:
         """Tell whether both are probably one disk: of the same size, and as full."""
         return self.total_bytes == other.total_bytes and abs(self.used_part - other.used_part) < _SAME_PART
 
-    def as_dict(self) -> Mapping[str, object]:
-        return {
-            "holder": self.holder,
-            "total_bytes": self.total_bytes,
-            "available_bytes": self.available_bytes,
-            "used_percent": round(100 * self.used_part, 1),
-        }
+    def document(self) -> DiskDocument:
+        return DiskDocument(self.holder, self.total_bytes, self.available_bytes, round(100 * self.used_part, 1))
 
 
 @dataclass(frozen=True)

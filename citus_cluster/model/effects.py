@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
+from citus_cluster.model.documents import Documented
 from citus_cluster.model.parameters import needs_restart
 
 _SETTING = re.compile(r"^([a-z_][a-z0-9_.]*) = (.*)$", re.MULTILINE)
@@ -21,15 +22,12 @@ class EffectKind(StrEnum):
 
 
 @dataclass(frozen=True)
-class Effect:
+class Effect(Documented):
     """What happens to one service at the next `up`, with the reasons."""
 
     service: str
     kind: EffectKind
     reasons: tuple[str, ...]
-
-    def as_dict(self) -> Mapping[str, object]:
-        return {"service": self.service, "kind": self.kind.value, "reasons": list(self.reasons)}
 
 
 def read_settings(conf: str) -> dict[str, str]:

@@ -6,13 +6,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from citus_cluster.errors import CitusClusterError, InUseError, UsageError
+from citus_cluster.model.documents import Documented
 from citus_cluster.model.nodes import NodeAddress
 from citus_cluster.model.registration import RegisteredNode, Registry
 from citus_cluster.model.units import count, size
 
 
 @dataclass(frozen=True)
-class HeldTable:
+class HeldTable(Documented):
     """Shards of one table on a node: how many, how many of them nowhere else, and bytes (None: unknown)."""
 
     table: str
@@ -24,17 +25,23 @@ class HeldTable:
         room = "" if self.size_bytes is None else f", {size(self.size_bytes)}"
         return f"{self.table}: {count(self.shards, 'shard')}{room}"
 
-    def as_dict(self) -> Mapping[str, object]:
-        return {
-            "table": self.table,
-            "shards": self.shards,
-            "only_copies": self.only_copies,
-            "size_bytes": self.size_bytes,
-        }
+
+@dataclass(frozen=True)
+class DepartureDocument:
+    """A worker that is to leave, and the shards that it holds."""
+
+    host: str
+    port: int
+    registered: bool
+    active: bool
+    should_have_shards: bool
+    answers: bool
+    shard_count: int
+    tables: tuple[HeldTable, ...]
 
 
 @dataclass(frozen=True)
-class Departure:
+class Departure(Documented):
     """Everything about a worker that is to leave.
 
     ``name`` is what the user calls it. ``node`` is None where it is not in the node list, ``recorded`` says whether
@@ -67,17 +74,17 @@ class Departure:
     def only_copies(self) -> int:
         return sum(table.only_copies for table in self.held)
 
-    def as_dict(self) -> Mapping[str, object]:
-        return {
-            "host": self.address.host,
-            "port": self.address.port,
-            "registered": self.node is not None,
-            "active": self.node is not None and self.node.is_active,
-            "should_have_shards": self.node is not None and self.node.should_have_shards,
-            "answers": self.silence is None,
-            "shard_count": self.shards,
-            "tables": [table.as_dict() for table in self.held],
-        }
+    def document(self) -> DepartureDocument:
+        return DepartureDocument(
+            host=self.address.host,
+            port=self.address.port,
+            registered=self.node is not None,
+            active=self.node is not None and self.node.is_active,
+            should_have_shards=self.node is not None and self.node.should_have_shards,
+            answers=self.silence is None,
+            shard_count=self.shards,
+            tables=self.held,
+        )
 
 
 def refuse_drain(leaving: Sequence[Departure]) -> None:

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+from citus_cluster.model.documents import Documented
 from citus_cluster.model.nodes import NodeAddress
 
 _SHOWN = 3
@@ -10,7 +11,17 @@ _DOCUMENT = 'docs/operations.md, "A worker whose data are gone",'
 
 
 @dataclass(frozen=True)
-class Loss:
+class LossDocument:
+    """How many shards are missing on a node, by table, and the roles that are missing with them."""
+
+    missing_shards: int
+    tables: Mapping[str, int]
+    emptied: bool
+    roles: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Loss(Documented):
     """Shards that are placed on a node and do not exist there.
 
     ``shards`` gives the ids of the missing shards by table, ``placed`` how many shards the catalog places there,
@@ -120,13 +131,9 @@ class Loss:
             "rows of the other shards."
         )
 
-    def as_dict(self) -> Mapping[str, object]:
-        return {
-            "missing_shards": self.missing,
-            "tables": {table: len(ids) for table, ids in self.shards.items()},
-            "emptied": self.emptied,
-            "roles": list(self.roles),
-        }
+    def document(self) -> LossDocument:
+        tables = {table: len(ids) for table, ids in self.shards.items()}
+        return LossDocument(self.missing, tables, self.emptied, self.roles)
 
 
 def _some(parts: Sequence[str]) -> str:

@@ -1,9 +1,10 @@
 """Nodes of the Citus cluster as the coordinator knows them, and what registering one came to."""
 
 import re
-from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
+
+from citus_cluster.model.documents import Documented
 
 POSTGRES_PORT = 5432
 """On which every PostgreSQL server listens in the network."""
@@ -74,7 +75,17 @@ class Outcome(StrEnum):
 
 
 @dataclass(frozen=True)
-class NodeResult:
+class NodeDocument:
+    """What came of a worker."""
+
+    host: str
+    port: int
+    outcome: Outcome
+    reason: str | None = None
+
+
+@dataclass(frozen=True)
+class NodeResult(Documented):
     """What came of one worker. ``needs_operator``: it is pending for something that does not change by itself."""
 
     address: NodeAddress
@@ -82,10 +93,5 @@ class NodeResult:
     reason: str | None = None
     needs_operator: bool = False
 
-    def as_dict(self) -> Mapping[str, object]:
-        return {
-            "host": self.address.host,
-            "port": self.address.port,
-            "outcome": self.outcome.value,
-            "reason": self.reason,
-        }
+    def document(self) -> NodeDocument:
+        return NodeDocument(self.address.host, self.address.port, self.outcome, self.reason)

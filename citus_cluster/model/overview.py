@@ -1,9 +1,9 @@
 """The cluster at a glance, as ``status`` prints it and the API answers it. None means unknown."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 from citus_cluster.model.disks import Disk
+from citus_cluster.model.documents import Documented
 from citus_cluster.model.extension import ExtensionVersions
 from citus_cluster.model.losses import Loss
 from citus_cluster.model.nodes import NodeAddress
@@ -11,7 +11,28 @@ from citus_cluster.model.rebalance import RebalanceStatus
 
 
 @dataclass(frozen=True)
-class NodeOverview:
+class NodeOverviewDocument:
+    """A registered node: what it is, what it holds, and how it is."""
+
+    host: str
+    port: int
+    role: str
+    active: bool
+    should_have_shards: bool
+    postgres_version: str | None
+    citus_version: str | None
+    extension_version: str | None
+    extension_available: str | None
+    condition: str
+    shard_count: int
+    reference_count: int
+    shard_bytes: int | None
+    loss: Loss | None
+    reason: str | None
+
+
+@dataclass(frozen=True)
+class NodeOverview(Documented):
     """One node. ``reason`` says why the unknown is unknown; ``shard_bytes`` counts what lies on this node.
 
     ``shard_count`` counts every placement; ``reference_count`` those among them that no rebalance or drain moves: of
@@ -53,28 +74,28 @@ class NodeOverview:
             return "lost data"
         return ("draining" if self.distributed_count else "drained") if self.is_drained else "active"
 
-    def as_dict(self) -> Mapping[str, object]:
-        return {
-            "host": self.address.host,
-            "port": self.address.port,
-            "role": self.role,
-            "active": self.is_active,
-            "should_have_shards": self.should_have_shards,
-            "postgres_version": self.postgres_version,
-            "citus_version": self.citus_version,
-            "extension_version": self.extension.installed if self.extension else None,
-            "extension_available": self.extension.available if self.extension else None,
-            "condition": self.condition,
-            "shard_count": self.shard_count,
-            "reference_count": self.reference_count,
-            "shard_bytes": self.shard_bytes,
-            "loss": self.loss.as_dict() if self.loss else None,
-            "reason": self.reason,
-        }
+    def document(self) -> NodeOverviewDocument:
+        return NodeOverviewDocument(
+            host=self.address.host,
+            port=self.address.port,
+            role=self.role,
+            active=self.is_active,
+            should_have_shards=self.should_have_shards,
+            postgres_version=self.postgres_version,
+            citus_version=self.citus_version,
+            extension_version=self.extension.installed if self.extension else None,
+            extension_available=self.extension.available if self.extension else None,
+            condition=self.condition,
+            shard_count=self.shard_count,
+            reference_count=self.reference_count,
+            shard_bytes=self.shard_bytes,
+            loss=self.loss,
+            reason=self.reason,
+        )
 
 
 @dataclass(frozen=True)
-class TableOverview:
+class TableOverview(Documented):
     """One distributed, reference, schema-based or local Citus table; ``size_bytes`` sums all placements."""
 
     name: str
@@ -84,28 +105,11 @@ class TableOverview:
     size_bytes: int | None
     colocation_id: int
 
-    def as_dict(self) -> Mapping[str, object]:
-        return {
-            "name": self.name,
-            "type": self.type,
-            "distribution_column": self.distribution_column,
-            "shard_count": self.shard_count,
-            "size_bytes": self.size_bytes,
-            "colocation_id": self.colocation_id,
-        }
-
 
 @dataclass(frozen=True)
-class Overview:
+class Overview(Documented):
     """Nodes (the coordinator first), tables by name, and the latest rebalance."""
 
     nodes: tuple[NodeOverview, ...]
     tables: tuple[TableOverview, ...]
     rebalance: RebalanceStatus
-
-    def as_dict(self) -> Mapping[str, object]:
-        return {
-            "nodes": [node.as_dict() for node in self.nodes],
-            "tables": [table.as_dict() for table in self.tables],
-            "rebalance": self.rebalance.as_dict(),
-        }

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 from enum import StrEnum
 
+from citus_cluster.model.documents import Documented
 from citus_cluster.model.nodes import NodeAddress
 
 
@@ -38,7 +39,18 @@ class RebalanceOptions:
 
 
 @dataclass(frozen=True)
-class Move:
+class MoveDocument:
+    """One shard that would change its node."""
+
+    table: str
+    shard_id: int
+    size_bytes: int
+    source: str
+    target: str
+
+
+@dataclass(frozen=True)
+class Move(Documented):
     """One shard that changes its node."""
 
     table: str
@@ -49,18 +61,30 @@ class Move:
     group: int | None = None
     """The same for shards that move together, since they are colocated; None for one that moves alone."""
 
-    def as_dict(self) -> Mapping[str, object]:
-        return {
-            "table": self.table,
-            "shard_id": self.shard_id,
-            "size_bytes": self.size_bytes,
-            "source": str(self.source),
-            "target": str(self.target),
-        }
+    def document(self) -> MoveDocument:
+        return MoveDocument(self.table, self.shard_id, self.size_bytes, str(self.source), str(self.target))
 
 
 @dataclass(frozen=True)
-class RebalancePlan:
+class NodeGrowthDocument:
+    """Bytes of the shards of one node, before and after a rebalance."""
+
+    node: str
+    bytes_before: int
+    bytes_after: int
+
+
+@dataclass(frozen=True)
+class RebalancePlanDocument:
+    """The moves that a rebalance would make now, and what they come to."""
+
+    moves: tuple[Move, ...]
+    size_bytes: int
+    nodes: tuple[NodeGrowthDocument, ...]
+
+
+@dataclass(frozen=True)
+class RebalancePlan(Documented):
     """The moves that Citus would make, in its order, and the bytes of each node before and after them."""
 
     moves: tuple[Move, ...]
@@ -95,16 +119,10 @@ class RebalancePlan:
             largest[target] = max(largest.get(target, 0), size_bytes)
         return largest
 
-    def as_dict(self) -> Mapping[str, object]:
+    def document(self) -> RebalancePlanDocument:
         after = self.bytes_after
-        return {
-            "moves": [move.as_dict() for move in self.moves],
-            "size_bytes": self.size_bytes,
-            "nodes": [
-                {"node": str(node), "bytes_before": self.bytes_before.get(node, 0), "bytes_after": after[node]}
-                for node in sorted(after)
-            ],
-        }
+        nodes = (NodeGrowthDocument(str(node), self.bytes_before.get(node, 0), after[node]) for node in sorted(after))
+        return RebalancePlanDocument(self.moves, self.size_bytes, tuple(nodes))
 
 
 class JobState(StrEnum):
@@ -186,7 +204,20 @@ class Copying:
 
 
 @dataclass(frozen=True)
-class RunningMove:
+class RunningMoveDocument:
+    """A move that runs now; its bytes count the shards that are colocated with it, too."""
+
+    table: str
+    shard_id: int
+    source: str
+    target: str
+    phase: str
+    copied_bytes: int
+    size_bytes: int | None
+
+
+@dataclass(frozen=True)
+class RunningMove(Documented):
     """A move that Citus is at; ``size_bytes`` counts the colocated shards too."""
 
     table: str
@@ -197,16 +228,16 @@ class RunningMove:
     copied_bytes: int
     size_bytes: int | None
 
-    def as_dict(self) -> Mapping[str, object]:
-        return {
-            "table": self.table,
-            "shard_id": self.shard_id,
-            "source": str(self.source),
-            "target": str(self.target),
-            "phase": self.phase,
-            "copied_bytes": self.copied_bytes,
-            "size_bytes": self.size_bytes,
-        }
+    def document(self) -> RunningMoveDocument:
+        return RunningMoveDocument(
+            table=self.table,
+            shard_id=self.shard_id,
+            source=str(self.source),
+            target=str(self.target),
+            phase=self.phase,
+            copied_bytes=self.copied_bytes,
+            size_bytes=self.size_bytes,
+        )
 
 
 MOVE_BYTES = 100 * 2**20
@@ -263,7 +294,30 @@ class History:
 
 
 @dataclass(frozen=True)
-class RebalanceStatus:
+class RebalanceDocument:
+    """How far the latest rebalance is; state ``none`` if there never was one.
+
+    Shards and bytes count colocated shards, too. Null means that a value is not known.
+    """
+
+    state: JobState
+    job_id: int | None
+    started_at: datetime | None
+    finished_at: datetime | None
+    observed_at: datetime | None
+    tasks: Mapping[str, int]
+    shards_done: int
+    shards_total: int
+    bytes_done: int | None
+    bytes_total: int | None
+    rate_bytes_per_s: float | None
+    time_left_s: float | None
+    moves: tuple[RunningMoveDocument, ...]
+    problems: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class RebalanceStatus(Documented):
     """How far the last rebalance is. Shards and bytes count colocated shards too; None means unknown."""
 
     state: JobState
@@ -287,23 +341,23 @@ class RebalanceStatus:
         """The same, told from now on: rate and time left are unknown yet."""
         return replace(self, history=self.history.from_here(), rate_bytes_per_s=None, time_left_s=None)
 
-    def as_dict(self) -> Mapping[str, object]:
-        return {
-            "state": self.state.value,
-            "job_id": self.job_id,
-            "started_at": _time(self.started_at),
-            "finished_at": _time(self.finished_at),
-            "observed_at": _time(self.observed_at),
-            "tasks": dict(sorted(self.tasks.items())),
-            "shards_done": self.shards_done,
-            "shards_total": self.shards_total,
-            "bytes_done": self.bytes_done,
-            "bytes_total": self.bytes_total,
-            "rate_bytes_per_s": self.rate_bytes_per_s,
-            "time_left_s": self.time_left_s,
-            "moves": [move.as_dict() for move in self.moves],
-            "problems": list(self.problems),
-        }
+    def document(self) -> RebalanceDocument:
+        return RebalanceDocument(
+            state=self.state,
+            job_id=self.job_id,
+            started_at=self.started_at,
+            finished_at=self.finished_at,
+            observed_at=self.observed_at,
+            tasks=dict(sorted(self.tasks.items())),
+            shards_done=self.shards_done,
+            shards_total=self.shards_total,
+            bytes_done=self.bytes_done,
+            bytes_total=self.bytes_total,
+            rate_bytes_per_s=self.rate_bytes_per_s,
+            time_left_s=self.time_left_s,
+            moves=tuple(move.document() for move in self.moves),
+            problems=self.problems,
+        )
 
 
 NO_REBALANCE = RebalanceStatus(JobState.NONE)

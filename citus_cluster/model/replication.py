@@ -3,13 +3,13 @@
 Pure: what was asked of servers and containers goes in, a judgement comes out.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any
 
 from citus_cluster.model.companion_status import CompanionStatus, Condition
 from citus_cluster.model.component_name import ComponentName
+from citus_cluster.model.documents import Documented
 from citus_cluster.model.pg14_log import position
 
 
@@ -76,7 +76,7 @@ class Link:
 
 
 @dataclass(frozen=True)
-class Slot:
+class Slot(Documented):
     """The standby's slot on the primary. ``kept_bytes`` is the log that is kept for it, None where it was never used.
 
     ``wal_status`` is PostgreSQL's word: reserved, extended, unreserved (about to be lost), lost.
@@ -86,14 +86,6 @@ class Slot:
     active: bool
     wal_status: str | None
     kept_bytes: int | None
-
-    def as_dict(self) -> Mapping[str, object]:
-        return {
-            "name": self.name,
-            "active": self.active,
-            "wal_status": self.wal_status,
-            "kept_bytes": self.kept_bytes,
-        }
 
 
 @dataclass(frozen=True)
@@ -120,7 +112,20 @@ class ServerFacts:
 
 
 @dataclass(frozen=True)
-class SeenServer:
+class ServerDocument:
+    """One server of the pair; ``reason`` says why it cannot be asked."""
+
+    service: str
+    role: ServerRole
+    container: str | None
+    timeline: int | None
+    lsn: str | None
+    received_lsn: str | None
+    reason: str | None
+
+
+@dataclass(frozen=True)
+class SeenServer(Documented):
     """One server as it was found.
 
     ``container_state`` is Docker's word, ``missing``, or None where no engine was asked. ``phase`` and ``sentence``
@@ -143,17 +148,17 @@ class SeenServer:
             return ServerRole.FENCED
         return ServerRole.STARTING if self.phase else ServerRole.DOWN
 
-    def as_dict(self) -> Mapping[str, object]:
+    def document(self) -> ServerDocument:
         facts = self.facts
-        return {
-            "service": self.service,
-            "role": self.role.value,
-            "container": self.container_state,
-            "timeline": facts.timeline if facts else None,
-            "lsn": facts.lsn if facts else None,
-            "received_lsn": facts.received_lsn if facts else None,
-            "reason": None if facts else self.sentence or self.reason,
-        }
+        return ServerDocument(
+            service=self.service,
+            role=self.role,
+            container=self.container_state,
+            timeline=facts.timeline if facts else None,
+            lsn=facts.lsn if facts else None,
+            received_lsn=facts.received_lsn if facts else None,
+            reason=None if facts else self.sentence or self.reason,
+        )
 
 
 @dataclass(frozen=True)
@@ -165,7 +170,7 @@ class Room:
 
 
 @dataclass(frozen=True)
-class Lag:
+class Lag(Documented):
     """How far the replica is behind; None where it cannot be told.
 
     ``seconds`` is 0 only when there is nothing to replay, however long ago the last write was. While the replica does
@@ -176,12 +181,26 @@ class Lag:
     bytes: int | None
     seconds: float | None
 
-    def as_dict(self) -> Mapping[str, object]:
-        return {"bytes": self.bytes, "seconds": self.seconds}
+
+@dataclass(frozen=True)
+class PairDocument:
+    """The pair: its servers, and how one follows the other."""
+
+    ok: bool
+    wanted: str
+    chosen_primary: str | None
+    servers: tuple[SeenServer, ...]
+    state: str | None
+    sync_state: str | None
+    lag: Lag
+    slot: Slot | None
+    last_answer_s: float | None
+    waiting_sessions: int
+    problems: tuple[str, ...]
 
 
 @dataclass(frozen=True)
-class PairStatus:
+class PairStatus(Documented):
     """The pair. ``chosen`` is the service that may take writes, None where that could not be read."""
 
     synchronous: bool
@@ -252,21 +271,20 @@ class PairStatus:
     def server(self, service: str) -> SeenServer:
         return next(server for server in self.servers if server.service == service)
 
-    def as_dict(self) -> dict[str, Any]:
-        """Plain data, in stable order, without secrets."""
-        return {
-            "ok": self.ok,
-            "wanted": "sync" if self.synchronous else "async",
-            "chosen_primary": self.chosen,
-            "servers": [dict(server.as_dict()) for server in self.servers],
-            "state": self.link.state if self.link else None,
-            "sync_state": self.link.sync_state if self.link else None,
-            "lag": dict(self.lag.as_dict()),
-            "slot": dict(self.slot.as_dict()) if self.slot else None,
-            "last_answer_s": self.link.reply_age_s if self.link else None,
-            "waiting_sessions": self.waiting_sessions,
-            "problems": list(self.problems),
-        }
+    def document(self) -> PairDocument:
+        return PairDocument(
+            ok=self.ok,
+            wanted="sync" if self.synchronous else "async",
+            chosen_primary=self.chosen,
+            servers=self.servers,
+            state=self.link.state if self.link else None,
+            sync_state=self.link.sync_state if self.link else None,
+            lag=self.lag,
+            slot=self.slot,
+            last_answer_s=self.link.reply_age_s if self.link else None,
+            waiting_sessions=self.waiting_sessions,
+            problems=self.problems,
+        )
 
 
 def parse_report(text: str) -> StartReport:

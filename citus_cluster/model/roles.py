@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
+from citus_cluster.model.documents import Documented
 from citus_cluster.model.names import user_problem
 from citus_cluster.model.nodes import NodeAddress
 
@@ -179,7 +180,25 @@ class NodeRoles:
 
 
 @dataclass(frozen=True)
-class RoleStatus:
+class RoleDocument:
+    """One role: what is wanted of it, and what it lacks."""
+
+    role: str
+    managed: bool
+    owner_of: str | None
+    access: Access | None
+    schemas: tuple[str, ...] | None
+    limits: Mapping[str, str | None]
+    exists: bool
+    can_login: bool
+    missing_on: tuple[str, ...]
+    ungranted: tuple[str, ...]
+    password_file: str | None
+    problems: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class RoleStatus(Documented):
     """One role as ``roles list`` shows it.
 
     ``record`` is None for a role that was made by SQL, ``password_file`` None where this directory has none.
@@ -218,18 +237,18 @@ class RoleStatus:
             found.append(f"its password file is missing: citus-cluster roles create {self.name} writes it again")
         return tuple(found)
 
-    def as_dict(self) -> Mapping[str, object]:
-        return {
-            "role": self.name,
-            "managed": self.record is not None,
-            "owner_of": self.owner_of,
-            "access": self.record.access.value if self.record else None,
-            "schemas": list(self.record.schemas) if self.record else None,
-            "limits": dict(self.limits),
-            "exists": self.exists,
-            "can_login": self.can_login,
-            "missing_on": [str(address) for address in self.missing_on],
-            "ungranted": list(self.ungranted),
-            "password_file": self.password_file,
-            "problems": list(self.problems),
-        }
+    def document(self) -> RoleDocument:
+        return RoleDocument(
+            role=self.name,
+            managed=self.record is not None,
+            owner_of=self.owner_of,
+            access=self.record.access if self.record else None,
+            schemas=self.record.schemas if self.record else None,
+            limits=self.limits,
+            exists=self.exists,
+            can_login=self.can_login,
+            missing_on=tuple(map(str, self.missing_on)),
+            ungranted=self.ungranted,
+            password_file=self.password_file,
+            problems=self.problems,
+        )

@@ -5,6 +5,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 
 from citus_cluster.errors import CitusClusterError, InUseError, LockedError, RebalanceError, UsageError
+from citus_cluster.model.documents import Documented
 from citus_cluster.model.events import Emit, Event, EventKind
 from citus_cluster.model.leaving import Departure, called, refuse_drain, refuse_undo, with_hint
 from citus_cluster.model.nodes import NodeAddress
@@ -20,7 +21,16 @@ from citus_cluster.runtime.postgres import Connection, translated
 
 
 @dataclass(frozen=True)
-class Drained:
+class DrainedDocument:
+    """How far workers are drained, and the job that does it."""
+
+    nodes: tuple[Departure, ...]
+    drained: bool
+    rebalance: RebalanceStatus | None
+
+
+@dataclass(frozen=True)
+class Drained(Documented):
     """How far workers are drained. ``rebalance`` is the job that goes on, or has ended; None if none was needed."""
 
     departures: tuple[Departure, ...]
@@ -31,24 +41,21 @@ class Drained:
         """Nothing is there any more that is not elsewhere too."""
         return not any(found.only_copies for found in self.departures)
 
-    def as_dict(self) -> Mapping[str, object]:
-        return {
-            "nodes": [found.as_dict() for found in self.departures],
-            "drained": self.done,
-            "rebalance": self.rebalance.as_dict() if self.rebalance else None,
-        }
+    def document(self) -> DrainedDocument:
+        return DrainedDocument(self.departures, self.done, self.rebalance)
 
 
 @dataclass(frozen=True)
-class DrainPlan:
+class DrainPlan(Documented):
     """What a drain would do now: its moves, what it would warn of, and why it would be refused (None: it would not)."""
 
     moves: RebalancePlan
     warnings: tuple[str, ...]
     refusal: CitusClusterError | None
 
-    def as_dict(self) -> Mapping[str, object]:
-        plain = {**self.moves.as_dict(), "warnings": list(self.warnings)}
+    def document(self) -> Mapping[str, object]:
+        """Give the keys of a plan's document and the warnings; ``error`` only where the drain would be refused."""
+        plain = {**self.moves.as_dict(), "warnings": self.warnings}
         return {**plain, "error": self.refusal.as_dict()} if self.refusal else plain
 
 

@@ -7,11 +7,11 @@ before it is done, so that an interrupted promotion is completed by running it a
 
 import asyncio
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 from citus_cluster.errors import CitusClusterError, ReplicationError, UnreachableError
+from citus_cluster.model.documents import Documented
 from citus_cluster.model.events import Emit, Event, EventKind
 from citus_cluster.model.replication import (
     UNDECIDED,
@@ -46,7 +46,20 @@ _RUNNING = frozenset({"running", "restarting", "paused"})
 
 
 @dataclass(frozen=True)
-class Promotion:
+class PromotionDocument:
+    """A promotion that is planned or done; the password is not in ``dsn``."""
+
+    primary: str
+    old: str
+    already: bool
+    port: int
+    dsn: str
+    notes: tuple[str, ...]
+    losses: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Promotion(Documented):
     """What a promotion will do, or has done.
 
     ``old`` is the other server. ``notes`` say what a person should know first; ``losses`` what the new primary will
@@ -63,16 +76,16 @@ class Promotion:
     port: int
     connection: ConnectionInfo
 
-    def as_dict(self) -> Mapping[str, Any]:
-        return {
-            "primary": self.target,
-            "old": self.old,
-            "already": self.already,
-            "port": self.port,
-            "dsn": self.connection.dsn(),
-            "notes": list(self.notes),
-            "losses": list(self.losses),
-        }
+    def document(self) -> PromotionDocument:
+        return PromotionDocument(
+            primary=self.target,
+            old=self.old,
+            already=self.already,
+            port=self.port,
+            dsn=self.connection.dsn(),
+            notes=self.notes,
+            losses=self.losses,
+        )
 
 
 async def plan_promotion(directory: Directory, service: str | None, engine: Engine) -> Promotion:

@@ -6,11 +6,11 @@ and copies the primary's. So it goes on wherever it is interrupted.
 
 import asyncio
 import time
-from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from citus_cluster.errors import CitusClusterError, ReplicationError, ServiceFailedError, UsageError
+from citus_cluster.model.documents import Documented
 from citus_cluster.model.events import Emit, Event, EventKind
 from citus_cluster.model.pg14_log import position
 from citus_cluster.model.replication import PairStatus, Phase, SeenServer, ServerRole
@@ -30,7 +30,17 @@ _MARGIN_BYTES = 64 * 1024 * 1024
 
 
 @dataclass(frozen=True)
-class Rebuild:
+class RebuildDocument:
+    """A rebuild that is planned or done."""
+
+    replica: str
+    primary: str
+    losses: tuple[str, ...]
+    kept_as: str | None
+
+
+@dataclass(frozen=True)
+class Rebuild(Documented):
     """What a rebuild will do: ``target`` becomes a replica of ``primary``; ``losses`` say what is removed for it.
 
     ``keep_as`` is the name that its old data get in its volume; None where they are removed.
@@ -41,13 +51,8 @@ class Rebuild:
     losses: tuple[str, ...]
     keep_as: str | None
 
-    def as_dict(self) -> Mapping[str, object]:
-        return {
-            "replica": self.target,
-            "primary": self.primary,
-            "losses": list(self.losses),
-            "kept_as": self.keep_as,
-        }
+    def document(self) -> RebuildDocument:
+        return RebuildDocument(self.target, self.primary, self.losses, self.keep_as)
 
 
 async def plan_rebuild(directory: Directory, service: str | None, engine: Engine, *, discard: bool) -> Rebuild:

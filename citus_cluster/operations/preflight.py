@@ -13,6 +13,7 @@ from citus_cluster.model.changes import FileChange, digest
 from citus_cluster.model.component import SECRETS_FOLDER
 from citus_cluster.model.components import owner_of
 from citus_cluster.model.compose_drift import service_drift
+from citus_cluster.model.documents import Documented
 from citus_cluster.model.log_space import LogSpace, describe, log_space, needed_mb
 from citus_cluster.model.names import directory_problem
 from citus_cluster.model.topology import Topology
@@ -40,7 +41,7 @@ class Severity(StrEnum):
 
 
 @dataclass(frozen=True)
-class Finding:
+class Finding(Documented):
     """One finding. ``id`` is stable, for scripts; ``hint`` says what to do."""
 
     id: str
@@ -50,9 +51,6 @@ class Finding:
 
     def __str__(self) -> str:
         return f"{self.message} {self.hint}".strip()
-
-    def as_dict(self) -> Mapping[str, object]:
-        return {"id": self.id, "severity": self.severity.value, "message": self.message, "hint": self.hint}
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ from shlex import quote
 from typing import Any
 
 from citus_cluster.errors import EditedFileError, EngineUnavailableError, UsageError
+from citus_cluster.model.documents import Documented
 from citus_cluster.model.effects import EffectKind
 from citus_cluster.model.events import Emit, Event, EventKind
 from citus_cluster.model.identity import known_workers
@@ -31,7 +32,20 @@ _OVERRIDES = ("docker-compose.override.yml", "docker-compose.override.yaml")
 
 
 @dataclass(frozen=True)
-class RemovalPlan:
+class RemovalDocument:
+    """What the removal of a worker would do."""
+
+    node: Departure
+    would_change: bool
+    setup: SetupPlan | None
+    container: str | None
+    volume_kept: str | None
+    restarts: tuple[str, ...]
+    notes: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class RemovalPlan(Documented):
     """What the removal of a worker would do; printed and carried out from this one value.
 
     ``setup`` is None for a worker that is not of this directory, or is the last one where no coordinator is.
@@ -58,17 +72,16 @@ class RemovalPlan:
         effects = self.setup.effects if self.setup else ()
         return tuple(effect.service for effect in effects if effect.kind is EffectKind.RECREATE)
 
-    def as_dict(self) -> dict[str, Any]:
-        """Plain data, in stable order, without secrets."""
-        return {
-            "node": self.departure.as_dict(),
-            "would_change": not self.nothing_to_do,
-            "setup": self.setup.as_dict() if self.setup else None,
-            "container": self.container.name if self.container else None,
-            "volume_kept": self.volume,
-            "restarts": list(self.restarts),
-            "notes": list(self.notes),
-        }
+    def document(self) -> RemovalDocument:
+        return RemovalDocument(
+            node=self.departure,
+            would_change=not self.nothing_to_do,
+            setup=self.setup,
+            container=self.container.name if self.container else None,
+            volume_kept=self.volume,
+            restarts=self.restarts,
+            notes=self.notes,
+        )
 
 
 def workers_of(directory: Directory | None) -> Mapping[str, NodeAddress]:

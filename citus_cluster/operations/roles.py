@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from citus_cluster.errors import AuthenticationError, CitusClusterError, RoleError, UsageError, VerificationError
+from citus_cluster.model.documents import Documented, as_data
 from citus_cluster.model.events import Emit
 from citus_cluster.model.nodes import NodeAddress
 from citus_cluster.model.registration import RegisteredNode
@@ -55,6 +56,19 @@ LIST_BUDGET_S = 15.0
 
 
 @dataclass(frozen=True)
+class RoleResultDocument:
+    """What came of a role."""
+
+    role: str
+    access: Access
+    schemas: tuple[str, ...]
+    limits: Mapping[str, str | None] | None
+    changed: tuple[str, ...]
+    password_file: str | None
+    dsn: str = field(repr=False)
+
+
+@dataclass(frozen=True)
 class RoleResult:
     """What came of a role. ``changed`` says in words what was done; empty where nothing was to be done."""
 
@@ -65,26 +79,25 @@ class RoleResult:
     limits: Mapping[str, str | None] | None = None
 
     def as_dict(self, *, show_secrets: bool = False) -> Mapping[str, object]:
-        return {
-            "role": self.record.name,
-            "access": self.record.access.value,
-            "schemas": list(self.record.schemas),
-            "limits": dict(self.limits) if self.limits is not None else None,
-            "changed": list(self.changed),
-            "password_file": self.password_file,
-            "dsn": self.connection.dsn(masked=not show_secrets),
-        }
+        """Give the document; the password is in it only with ``show_secrets``."""
+        document = RoleResultDocument(
+            role=self.record.name,
+            access=self.record.access,
+            schemas=self.record.schemas,
+            limits=self.limits,
+            changed=self.changed,
+            password_file=self.password_file,
+            dsn=self.connection.dsn(masked=not show_secrets),
+        )
+        return dict(as_data(document))
 
 
 @dataclass(frozen=True)
-class RoleList:
+class RoleList(Documented):
     """All roles that may log in, and those recorded; ``silent`` says which nodes did not answer, and why."""
 
     roles: tuple[RoleStatus, ...]
     silent: tuple[str, ...]
-
-    def as_dict(self) -> Mapping[str, object]:
-        return {"roles": [one.as_dict() for one in self.roles], "silent": list(self.silent)}
 
 
 async def create(

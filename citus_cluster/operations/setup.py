@@ -13,6 +13,7 @@ from citus_cluster.errors import ConsentNeededError, EditedFileError, SpecError,
 from citus_cluster.model.changes import Action, FileChange, WantedFile
 from citus_cluster.model.component_name import ComponentName
 from citus_cluster.model.components import COMPONENTS, wanted
+from citus_cluster.model.documents import Documented
 from citus_cluster.model.effects import Effect, effects
 from citus_cluster.model.identity import identity_of, refuse_immutable, without_removed
 from citus_cluster.model.names import directory_problem, volume_name
@@ -33,7 +34,31 @@ _PREFERRED_BY_COMPOSE = ("compose.yaml", "compose.yml")
 
 
 @dataclass(frozen=True)
-class SetupPlan:
+class FileDocument:
+    """A file that would change, below the cluster's directory."""
+
+    path: str
+    action: Action
+
+
+@dataclass(frozen=True)
+class SetupDocument:
+    """What a set-up would write, or has written, and what that means for services."""
+
+    directory: str
+    cluster: str
+    would_change: bool
+    files: tuple[FileDocument, ...]
+    kept_edits: tuple[str, ...]
+    replaced_edits: tuple[str, ...]
+    services: tuple[Effect, ...]
+    warnings: tuple[str, ...]
+    notes: tuple[str, ...]
+    spec: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class SetupPlan(Documented):
     """What a set-up would write, and what that means; printed, tested and applied from this one value."""
 
     root: Path
@@ -84,20 +109,19 @@ class SetupPlan:
     def replaced_edits(self) -> tuple[str, ...]:
         return tuple(change.path for change in self.changes if change.changes and change.edited)
 
-    def as_dict(self) -> dict[str, Any]:
-        """Plain data, in stable order, without secrets."""
-        return {
-            "directory": str(self.root),
-            "cluster": self.spec.name,
-            "would_change": not self.nothing_to_do,
-            "files": [{"path": change.path, "action": change.action.value} for change in self.all_changes],
-            "kept_edits": list(self.kept_edits),
-            "replaced_edits": list(self.replaced_edits),
-            "services": [effect.as_dict() for effect in self.effects],
-            "warnings": list(self.warnings),
-            "notes": list(self.notes),
-            "spec": self.spec.as_data(),
-        }
+    def document(self) -> SetupDocument:
+        return SetupDocument(
+            directory=str(self.root),
+            cluster=self.spec.name,
+            would_change=not self.nothing_to_do,
+            files=tuple(FileDocument(change.path, change.action) for change in self.all_changes),
+            kept_edits=self.kept_edits,
+            replaced_edits=self.replaced_edits,
+            services=self.effects,
+            warnings=self.warnings,
+            notes=self.notes,
+            spec=self.spec.as_data(),
+        )
 
 
 def plan_setup(request: SetupRequest, *, connect_engine: Callable[[], Engine] = Engine.connect) -> SetupPlan:

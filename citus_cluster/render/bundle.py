@@ -7,7 +7,7 @@ import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from citus_cluster.model.changes import WantedFile
+from citus_cluster.model.changes import WantedFile, digest
 from citus_cluster.model.component import ConfigFile, Reread, Service
 from citus_cluster.model.components import COMPONENTS
 from citus_cluster.model.topology import Topology
@@ -40,13 +40,13 @@ class Sources:
     """Texts that are rendered or copied, read by runtime/resources.py.
 
     ``compose`` and ``config`` are templates by file name, ``initdb`` scripts by file name,
-    ``api_context`` the files of the admin API's build context by path.
+    ``api_context`` the files of the admin API's build context by path (render/api_context.py).
     """
 
     compose: Mapping[str, str]
     config: Mapping[str, str]
     initdb: Mapping[str, str]
-    api_context: Mapping[str, str]
+    api_context: Mapping[str, bytes]
 
 
 def render_bundle(
@@ -64,14 +64,14 @@ def render_bundle(
         texts = {file.name: _render(file, topology, service, sources, digests) for file in service.files}
         at_start = {file.name: texts[file.name] for file in service.files if file.reread is Reread.START}
         if at_start:
-            start_hashes[folder] = context_hash(at_start)[:16]
+            start_hashes[folder] = texts_hash(at_start)[:16]
         texts |= {f"initdb/{name}": text for name, text in sources.initdb.items() if service.initdb}
         config |= {f"{CONFIG_FOLDER}/{folder}/{name}": _text(text) for name, text in texts.items()}
     compose = render_compose(
         topology,
         sources.compose,
         init_scripts=sorted(sources.initdb),
-        build_hash=context_hash(sources.api_context)[:12],
+        build_hash=texts_hash({path: digest(file) for path, file in sources.api_context.items()})[:12],
         start_hashes=start_hashes,
     )
     builds = any(service.built and service.image is None for service in topology.services)
@@ -80,7 +80,7 @@ def render_bundle(
         COMPOSE_FILE: _text(compose),
         ENV_FILE: WantedFile(render_env(topology).encode(), mode=0o600),
         **config,
-        **{f"{API_CONTEXT_FOLDER}/{path}": _text(text) for path, text in context.items()},
+        **{f"{API_CONTEXT_FOLDER}/{path}": WantedFile(content) for path, content in context.items()},
         GITIGNORE_FILE: WantedFile(merge_gitignore(gitignore).encode(errors="surrogateescape"), tracked=False),
     }
 
@@ -98,12 +98,12 @@ def _render(
     return template.render(topology=topology, service=service, facts=service.facts, groups=groups, digests=digests)
 
 
-def context_hash(context: Mapping[str, str]) -> str:
-    """Hash of a build context: of its paths and contents, so the same on every host."""
-    digest = hashlib.sha256()
-    for path, text in sorted(context.items()):
-        digest.update(f"{path}\0{len(text)}\0{text}".encode())
-    return digest.hexdigest()
+def texts_hash(texts: Mapping[str, str]) -> str:
+    """Hash texts and their names, so it is the same on every host."""
+    found = hashlib.sha256()
+    for name, text in sorted(texts.items()):
+        found.update(f"{name}\0{len(text)}\0{text}".encode())
+    return found.hexdigest()
 
 
 def render_env(topology: Topology) -> str:

@@ -1,4 +1,4 @@
-"""The files that belong to the program: templates, scripts, and the sources of the admin API's image.
+"""The files that belong to the program: templates, scripts, and the code of the admin API's image.
 
 They lie at the top of a checkout, and beside the code in an installed wheel.
 """
@@ -7,6 +7,7 @@ from functools import cache
 from pathlib import Path
 
 import citus_cluster
+from citus_cluster.render.api_context import render_api_context
 from citus_cluster.render.bundle import Sources
 
 _PACKAGE = Path(citus_cluster.__file__).parent
@@ -34,16 +35,16 @@ def load_sources() -> Sources:
     )
 
 
-def _api_context() -> dict[str, str]:
+def _api_context() -> dict[str, bytes]:
     api = _ROOT / "admin_api"
-    packed_constraints = _DATA / "constraints.txt"
-    constraints = packed_constraints if packed_constraints.is_file() else _ROOT / "constraints.txt"
-    context = {
-        "Dockerfile": (api / "Dockerfile").read_text(encoding="utf-8"),
-        "constraints.txt": constraints.read_text(encoding="utf-8"),
-    }
-    for package in (_PACKAGE, api):
-        for path in sorted(package.rglob("*.py")):
-            relative = path.relative_to(_ROOT).as_posix()
-            context[relative] = path.read_text(encoding="utf-8")
-    return context
+    constraints = _DATA / "constraints.txt"
+    return render_api_context(
+        (api / "Dockerfile").read_text(encoding="utf-8"),
+        (constraints if constraints.is_file() else _ROOT / "constraints.txt").read_text(encoding="utf-8"),
+        {
+            path.relative_to(_ROOT).as_posix(): path.read_text(encoding="utf-8")
+            for package in (_PACKAGE, api)
+            for path in package.rglob("*.py")
+        },
+        version=citus_cluster.__version__,
+    )

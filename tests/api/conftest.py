@@ -10,10 +10,7 @@ from api_support import Api, ApiFiles, serve
 from fastapi import FastAPI
 
 from admin_api.app import create_app
-from citus_cluster.model.api_config import ApiConfig
 from citus_cluster.model.nodes import NodeAddress
-
-WORKERS = (NodeAddress("citus-worker1"), NodeAddress("citus-worker2"))
 
 
 @pytest.fixture(scope="session")
@@ -24,15 +21,10 @@ def nobody() -> Iterator[NodeAddress]:
         yield NodeAddress("127.0.0.1", holder.getsockname()[1])
 
 
-def _files(folder: Path, coordinator: NodeAddress) -> ApiFiles:
-    config = ApiConfig("citus", "postgres", "postgres", coordinator, NodeAddress("citus-coordinator"), WORKERS)
-    return ApiFiles.write(folder, config, password="pä'ss \"w$rd\\ #%")
-
-
 @pytest.fixture
 def files(tmp_path: Path, nobody: NodeAddress) -> ApiFiles:
     """Files of a cluster whose coordinator is away, for a test that changes them or the app."""
-    return _files(tmp_path, nobody)
+    return ApiFiles.of_cluster(tmp_path, nobody)
 
 
 @pytest.fixture
@@ -45,7 +37,7 @@ def run_api() -> Iterator[Callable[[FastAPI], Api]]:
 @pytest.fixture(scope="session")
 def away_files(tmp_path_factory: pytest.TempPathFactory, nobody: NodeAddress) -> ApiFiles:
     """The files of ``away``; not to be changed."""
-    return _files(tmp_path_factory.mktemp("away"), nobody)
+    return ApiFiles.of_cluster(tmp_path_factory.mktemp("away"), nobody)
 
 
 @pytest.fixture(scope="session")

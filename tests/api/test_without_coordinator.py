@@ -192,6 +192,22 @@ def test_the_openapi_document_declares_problems_and_the_token(away: Api) -> None
     assert "HTTPValidationError" not in str(document)
 
 
+def test_every_success_has_a_named_schema(away: Api) -> None:
+    document = away.client.get("/openapi.json", headers=away.read).json()
+    named = document["components"]["schemas"]
+    seen = 0
+    for path, item in document["paths"].items():
+        for method, operation in item.items():
+            for status, answer in operation["responses"].items():
+                if status < "300":
+                    schema = answer["content"]["application/json"]["schema"]
+                    reference = schema.get("items", schema).get("$ref", "none")
+                    assert reference.rpartition("/")[2] in named, (method, path, status)
+                    assert named[reference.rpartition("/")[2]]["description"], reference
+                    seen += 1
+    assert seen == 8
+
+
 def test_settings_come_from_the_environment() -> None:
     settings = Settings.from_environ(
         {

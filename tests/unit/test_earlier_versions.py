@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import yaml
 from earlier_versions import Place, kept_versions, unpack
-from setup_support import contents, plan, set_up
+from setup_support import attempt, contents, plan, set_up
 
 PLACE = Place(name="shop", image="citusdata/citus:13.2.0", base_port=25434)
 
@@ -49,3 +49,17 @@ def test_the_specification_keeps_its_values_and_comments(root: Path) -> None:
     values = yaml.safe_load(after)
     assert {key: values.get(key) for key in yaml.safe_load(before)} == yaml.safe_load(before)
     assert {line for line in before.splitlines() if "#" in line} <= set(after.splitlines())
+
+
+def test_the_context_of_the_apis_image_is_replaced_as_one(root: Path) -> None:
+    """The first versions copied every source file there."""
+    folder = "generated/admin-api/"
+    earlier = [path for path in contents(root) if path.startswith(folder)]
+    assert len(earlier) > 3
+    shown = attempt(root, "--dry-run")
+    assert shown.returncode == 4, "files would change"
+    assert [line.split()[:2] for line in shown.stdout.splitlines() if folder in line] == [["update", folder]]
+    set_up(root)
+    left = [path.removeprefix(folder) for path in contents(root) if path.startswith(folder)]
+    assert sorted(Path(path).suffix for path in left) == ["", ".txt", ".whl"]
+    assert [path.name for path in (root / folder).iterdir() if path.is_dir()] == []

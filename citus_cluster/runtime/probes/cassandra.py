@@ -18,6 +18,7 @@ from citus_cluster.model.companion_status import CompanionStatus, Condition
 from citus_cluster.model.component_name import ComponentName
 from citus_cluster.model.components.cassandra import OPTIONS
 from citus_cluster.model.components.cassandra import USER as CASSANDRA_USER
+from citus_cluster.model.documents import Documented
 from citus_cluster.model.nodes import NodeAddress
 from citus_cluster.runtime.engine import Container, Engine, in_thread
 from citus_cluster.runtime.ports import answers
@@ -36,7 +37,7 @@ _STATES = {"N": "normal", "L": "leaving", "J": "joining", "M": "moving"}
 
 
 @dataclass(frozen=True)
-class RingNode:
+class RingNode(Documented):
     """One line of ``nodetool status``; ``load`` and ``owns`` as it writes them."""
 
     address: str
@@ -45,16 +46,6 @@ class RingNode:
     load: str
     owns: str
     rack: str
-
-    def as_dict(self) -> Mapping[str, object]:
-        return {
-            "address": self.address,
-            "up": self.up,
-            "state": self.state,
-            "load": self.load,
-            "owns": self.owns,
-            "rack": self.rack,
-        }
 
 
 class CassandraProbe:
