@@ -1,6 +1,7 @@
 """The layers of docs/architecture.md, read from the imports in the source."""
 
 import ast
+import re
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
@@ -156,3 +157,58 @@ def test_the_check_sees_what_it_looks_for(tmp_path: Path) -> None:
         EDGE,
         None,
     ]
+
+
+# One component's name in code: an identifier with it, or a text that is the name of a component or of a service.
+COMPANION = re.compile(r"pg14|redis|cassandra", re.IGNORECASE)
+SERVICE_NAME = re.compile(r"pg14(-primary|-replica)?|redis|cassandra\d*")
+KNOWS_ONE = {
+    "citus_cluster/model/component_name.py": "their names",
+    "citus_cluster/model/components/": "a module for each",
+    "citus_cluster/model/spec.py": "typed keys of cluster.yaml",
+    "citus_cluster/model/images.py": "what an image's name tells of its product",
+    "citus_cluster/model/replication.py": "the pair",
+    "citus_cluster/model/pg14_log.py": "the pair",
+    "citus_cluster/model/api_config.py": "the form of a file that the API reads",
+    "citus_cluster/render/spec_file.py": "a comment for each key of cluster.yaml",
+    "citus_cluster/render/api_context.py": "the drivers that the API needs",
+    "citus_cluster/runtime/probes/": "how each is asked",
+    "citus_cluster/runtime/pg14.py": "the pair",
+    "citus_cluster/operations/pg14_": "the pair",
+    "citus_cluster/operations/inspection.py": "who tells more where the engine is asked",
+    "citus_cluster/operations/status.py": "cassandra_ring, a key of its JSON document",
+    "citus_cluster/cli/": "an option for each key, the commands of the pair",
+    "citus_cluster/console/": "the pair and the ring",
+    "admin_api/companions.py": "the form of its file",
+}
+
+
+def named_in(path: Path) -> Iterator[str]:
+    documented = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
+    docstrings = {
+        id(node.body[0].value)
+        for node in nodes_of(path)
+        if isinstance(node, documented) and node.body and isinstance(node.body[0], ast.Expr)
+    }
+    for node in nodes_of(path):
+        match node:
+            case ast.Name(id=name) | ast.Attribute(attr=name) | ast.arg(arg=name) | ast.alias(name=name):
+                if COMPANION.search(name):
+                    yield name
+            case ast.Constant(value=str(text)) if id(node) not in docstrings and SERVICE_NAME.fullmatch(text):
+                yield text
+
+
+def test_one_component_is_named_only_where_it_is_declared() -> None:
+    """Everything else loops over components, so that one more of them is one more module; see docs/architecture.md."""
+    found = {
+        name_of(path): sorted(set(named_in(path)))
+        for path in FILES
+        if not any(name_of(path).startswith(known) for known in KNOWS_ONE)
+    }
+    assert {path: names for path, names in found.items() if names} == {}
+
+
+def test_who_may_name_a_component_does() -> None:
+    for known in KNOWS_ONE:
+        assert any(list(named_in(path)) for path in FILES if name_of(path).startswith(known)), known
