@@ -11,9 +11,6 @@ mark=$data/.first-start-done
 state=/tmp/cassandra-state
 user='admin'
 
-# shellcheck source=config/cassandra-cql.sh
-. "$settings/cql.sh"
-
 # say TEXT: for the health check; in the log when it is new.
 say() {
     [ "$(cat "$state" 2>/dev/null)" = "$1" ] || printf 'start.sh: %s\n' "$1"
@@ -24,6 +21,33 @@ fail() {
     say "$1" >&2
     exit 1
 }
+
+# cql_answers HOST
+cql_answers() {
+    bash "$settings/healthcheck.sh" "$1" >/dev/null
+}
+
+# cql CREDENTIALS HOST STATEMENT: log in with that file of credentials, run the statement at consistency ONE, and print
+# what it gives. The statement may hold a password, and arguments are in lists of processes, so it goes through a pipe.
+# Where the login or the statement fails, so does this, and prints the reason, without the password.
+cql() {
+    local said status=0
+    said=$(printf '%s;\n' "$3" | timeout 60 cqlsh --no-color --connect-timeout=20 --request-timeout=20 \
+        --credentials="$HOME/.cassandra/$1" "$2" 2>&1) || status=$?
+    said=${said//"$password"/***}
+    printf '%s\n' "${said//"$literal"/***}"
+    return "$status"
+}
+
+# put_credentials NAME USER PASSWORD: as a file that cqlsh reads.
+put_credentials() (
+    umask 077
+    mkdir -p "$HOME/.cassandra"
+    # The second is what cqlsh read before 4.1, and some of it after.
+    for section in PlainTextAuthProvider plain_text_auth; do
+        printf '[%s]\nusername = %s\npassword = %s\n' "$section" "$2" "$3"
+    done >"$HOME/.cassandra/$1"
+)
 
 # configure SEEDS ADDRESS: Cassandra's settings, with CQL on ADDRESS.
 configure() {
@@ -55,14 +79,12 @@ seeds() {
 
 # replace_default_superuser: while CQL can be reached from this container alone.
 replace_default_superuser() {
-    local create disable
-    create="CREATE ROLE IF NOT EXISTS $user WITH PASSWORD = $(cql_literal "$password") \
-AND SUPERUSER = true AND LOGIN = true"
+    # Refused where an attempt that was killed has disabled the default superuser already.
+    cql default_superuser 127.0.0.1 "CREATE ROLE IF NOT EXISTS $user WITH PASSWORD = '$literal' \
+AND SUPERUSER = true AND LOGIN = true" || true
     # Altered, not dropped: Cassandra makes it anew where it finds no role.
-    disable="ALTER ROLE IF EXISTS cassandra WITH PASSWORD = '$(od -An -N24 -v -tx1 /dev/urandom | tr -d ' \n')' \
-AND SUPERUSER = false AND LOGIN = false"
-    cql 127.0.0.1 "$user" "$password" "$disable" && return
-    cql 127.0.0.1 cassandra cassandra "$create" && cql 127.0.0.1 "$user" "$password" "$disable"
+    cql credentials 127.0.0.1 "ALTER ROLE IF EXISTS cassandra \
+WITH PASSWORD = '$(od -An -N24 -v -tx1 /dev/urandom | tr -d ' \n')' AND SUPERUSER = false AND LOGIN = false"
 }
 
 # run OPTION...: Cassandra beside this script, with these options for Java; its process is $jvm.
@@ -88,6 +110,7 @@ first_start_of_first_node() {
         sleep 0.5
     done
     say "replacing the default superuser"
+    put_credentials default_superuser cassandra cassandra
     deadline=$((SECONDS + 120))
     until reason=$(replace_default_superuser 2>&1); do
         runs || fail "Cassandra ended while the default superuser was replaced; its last lines above say why"
@@ -180,7 +203,7 @@ prepare_ring() {
 # ask NODE STATEMENT: as the superuser.
 ask() {
     local found
-    if found=$(cql "$1" "$user" "$password" "$2"); then
+    if found=$(cql credentials "$1" "$2"); then
         printf '%s' "$found"
     else
         say "$1 does not let this node prepare its joining: ${found:-no answer}" >&2
@@ -204,21 +227,23 @@ done <"$settings/ring.txt"
 --volumes-from $HOSTNAME --entrypoint chown cassandra:5 -R cassandra: $data"
 password=$(tr -d '\r\n' </run/secrets/cassandra_password) || fail "the secret cassandra_password cannot be read"
 [ -n "$password" ] || fail "the secret cassandra_password is empty"
+literal=${password//\'/\'\'} # in a string constant of CQL
 
-# So that cqlsh needs no password from who may run commands in this container.
-mkdir -p "$HOME/.cassandra"
-(
-    umask 077
-    # The second is what cqlsh read before 4.1, and some of it after.
-    for section in PlainTextAuthProvider plain_text_auth; do
-        printf '[%s]\nusername = %s\npassword = %s\n' "$section" "$user" "$password"
-    done >"$HOME/.cassandra/credentials"
-)
+# Also so that cqlsh needs no password from who may run commands in this container.
+put_credentials credentials "$user" "$password"
 
 # Outside the heap: a bound for what the JVM itself does not bound, so that the container's limit is never met.
 JVM_EXTRA_OPTS="${JVM_EXTRA_OPTS-} -XX:MaxDirectMemorySize=256m -XX:+ExitOnOutOfMemoryError"
 export JVM_EXTRA_OPTS
 
+if [ ! -e "$mark" ]; then
+    command -v cqlsh >/dev/null || fail "the image has no cqlsh, which the first start needs: use an image that has it, \
+such as cassandra:5"
+    # The one is cut off in a file of credentials, the other taken for a comment, also in a string constant.
+    [[ ! $password =~ ^[[:space:]]|[[:space:]]$|/\*|\*/ ]] || fail "the password in \
+generated/secrets/cassandra_password begins or ends with a space, or holds /* or */, which cqlsh misreads: choose another \
+one, then run citus-cluster up"
+fi
 if [ -e "$mark" ]; then
     : # done
 elif [ "$number" -gt 1 ]; then

@@ -78,8 +78,8 @@ def fake_redis(port: int = 0) -> Iterator[Thief]:
 
 
 @contextmanager
-def fake_cassandra(port: int = 0) -> Iterator[Thief]:
-    """Serve CQL up to the login: SUPPORTED, then AUTHENTICATE, and then whatever comes."""
+def fake_cassandra(port: int = 0, *, is_late: bool = False) -> Iterator[Thief]:
+    """Serve CQL up to the login: SUPPORTED, then AUTHENTICATE, then whatever comes. ``is_late``: SUPPORTED alone."""
 
     def talk(line: socket.socket, thief: Thief) -> None:
         while True:
@@ -89,6 +89,9 @@ def fake_cassandra(port: int = 0) -> Iterator[Thief]:
             thief.greetings.append(bytes([opcode]))
             if opcode == 0x05:
                 answer, text = 0x06, b"\0\2" + _strings("CQL_VERSION", ["3.4.5"]) + _strings("COMPRESSION", [])
+            elif opcode == 0x01 and is_late:
+                _listen(line, thief)
+                return
             elif opcode == 0x01:
                 name = b"org.apache.cassandra.auth.PasswordAuthenticator"
                 answer, text = 0x03, struct.pack("!H", len(name)) + name

@@ -7,17 +7,17 @@ from citus_cluster.errors import CitusClusterError
 from citus_cluster.model.disks import Disk
 from citus_cluster.operations.directory import Directory
 from citus_cluster.runtime.engine import Container, Engine, in_thread
+from citus_cluster.runtime.project import Project
 
 _TIMEOUT_S = 4.0
 
 
-async def local_disks(directory: Directory) -> Mapping[str, Disk]:
+async def local_disks(directory: Directory, project: Project) -> Mapping[str, Disk]:
     """Ask each running container for the file system of its data; by service. One that does not answer is left out."""
     topology = directory.topology
     folders = {service.name: service.data for service in topology.services if service.data}
     try:
-        engine = await in_thread(Engine.connect)
-        containers = await in_thread(engine.project_containers, topology.name)
+        engine, containers = await project.look()
     except CitusClusterError:
         return {}  # what is wrong with the engine is said with the services
     running = [one for one in containers if one.state == "running" and one.service in folders]

@@ -12,6 +12,7 @@ from citus_cluster.operations import pg14_status
 from citus_cluster.operations.companions import Ask
 from citus_cluster.operations.directory import Directory
 from citus_cluster.runtime.engine import Engine
+from citus_cluster.runtime.project import Project
 
 _AT_REST: Mapping[ComponentName, Callable[[Directory, Engine], Awaitable[tuple[str, ...]]]] = {
     ComponentName.PG14: pg14_status.problems_at_rest,
@@ -23,10 +24,10 @@ async def problems_at_rest(component: ComponentName, directory: Directory, engin
     return await _AT_REST[component](directory, engine) if component in _AT_REST else ()
 
 
-def asks(directory: Directory) -> Mapping[ComponentName, Ask]:
+def asks(directory: Directory, project: Project) -> Mapping[ComponentName, Ask]:
     """Give the questions that take the place of a probe's."""
 
     async def ask_pair(timeout_s: float) -> CompanionStatus:
-        return (await pg14_status.status(directory, timeout_s=timeout_s)).companion_status()
+        return (await pg14_status.status(directory, project=project, timeout_s=timeout_s)).companion_status()
 
     return {ComponentName.PG14: ask_pair}

@@ -9,8 +9,11 @@ from collections.abc import Sequence
 
 from citus_cluster.errors import CitusClusterError
 from citus_cluster.model.nodes import NodeAddress
-from citus_cluster.operations.directory import Directory
-from citus_cluster.runtime.engine import Container, Engine, in_thread
+from citus_cluster.runtime.engine import Container
+from citus_cluster.runtime.project import Project
+
+# A container that has ended since leaves its port to others.
+_MAX_AGE_S = 1.0
 
 
 class Listeners:
@@ -21,11 +24,10 @@ class Listeners:
         self._reason = reason
 
     @classmethod
-    async def look(cls, directory: Directory) -> "Listeners":
+    async def look(cls, project: Project) -> "Listeners":
         """Ask the engine, just before the servers are asked; where none answers, nothing is ours."""
         try:
-            engine = await in_thread(Engine.connect)
-            containers = await in_thread(engine.project_containers, directory.topology.name)
+            engine, containers = await project.look(max_age_s=_MAX_AGE_S)
         except CitusClusterError:
             return cls(None, "no Docker engine says whether this is our port")
         if not engine.is_local:

@@ -11,6 +11,7 @@ from citus_cluster.operations.directory import Directory
 from citus_cluster.runtime import pg14
 from citus_cluster.runtime.engine import Container, Engine, in_thread
 from citus_cluster.runtime.probes.pair import DEFAULT_TIMEOUT_S, pair_status
+from citus_cluster.runtime.project import Project
 
 # A standby tries again every 5 s (wal_retrieve_retry_interval).
 _CONNECTS_WITHIN_S, _POLL_S = 15.0, 0.5
@@ -40,15 +41,21 @@ def require_server(directory: Directory, service: str) -> str:
 
 
 async def status(
-    directory: Directory, engine: Engine | None = None, *, timeout_s: float = DEFAULT_TIMEOUT_S
+    directory: Directory,
+    engine: Engine | None = None,
+    *,
+    project: Project | None = None,
+    timeout_s: float = DEFAULT_TIMEOUT_S,
 ) -> PairStatus:
-    """Look at the pair. Never fails because something is down, also an engine: it says so. Raises UsageError."""
+    """Look at the pair. Never fails because something is down, also an engine: it says so. Raises UsageError.
+
+    ``project`` has the containers where somebody has just looked at them.
+    """
     require_pair(directory)
     seen: dict[str, SeenServer] | None = None
     chosen = None
     try:
-        connected: Engine = engine if engine else await in_thread(Engine.connect)
-        looks = await _look_at_containers(directory, connected)
+        looks = await _look_at_containers(directory, project or Project(directory.topology.name, engine))
         seen = {server.service: server for _, server in looks}
         chosen = next((chosen for chosen, _ in looks if chosen), None)
     except EngineUnavailableError:
@@ -80,9 +87,9 @@ async def find_container(directory: Directory, engine: Engine, service: str) -> 
     return next((container for container in found if container.service == service), None)
 
 
-async def _look_at_containers(directory: Directory, engine: Engine) -> list[tuple[str | None, SeenServer]]:
+async def _look_at_containers(directory: Directory, project: Project) -> list[tuple[str | None, SeenServer]]:
     """Give, for each server, the primary that its container knows as chosen, and what it says of the server."""
-    containers = await in_thread(engine.project_containers, directory.topology.name)
+    engine, containers = await project.look()
     found = {container.service: container for container in containers}
     services = [server.name for server in pair_of(directory)]
     return await asyncio.gather(*(_look_at(engine, service, found.get(service)) for service in services))

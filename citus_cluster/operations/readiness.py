@@ -14,6 +14,7 @@ from citus_cluster.model.causes import last_reason, probable_cause
 from citus_cluster.model.component import FENCED
 from citus_cluster.model.events import Emit, Event, EventKind
 from citus_cluster.runtime.engine import Container, Engine, HealthProbe, in_thread
+from citus_cluster.runtime.project import Project
 
 POLL_S = 0.2
 _LOOK_EVERY_S = 0.5
@@ -54,19 +55,12 @@ class Watch:
 
     def __init__(self, engine: Engine, project: str, before: Iterable[Container]) -> None:
         self.engine = engine
-        self._project = project
+        self._project = Project(project, engine)
         self._restarts = {container.id: container.restart_count for container in before}
-        self._found: Mapping[str, Container] = {}
-        self._looked_at = float("-inf")
-        self._lock = asyncio.Lock()
 
     async def container(self, service: str) -> Container | None:
-        async with self._lock:
-            if time.monotonic() - self._looked_at > _LOOK_EVERY_S:
-                found = await in_thread(self.engine.project_containers, self._project)
-                self._found = {container.service: container for container in found if container.service}
-                self._looked_at = time.monotonic()
-        return self._found.get(service)
+        _, found = await self._project.look(max_age_s=_LOOK_EVERY_S)
+        return next((container for container in found if container.service == service), None)
 
     def restarts(self, container: Container) -> int:
         """How often Docker has restarted it since the watch began."""

@@ -33,6 +33,7 @@ from citus_cluster.runtime.engine import Container, Engine, in_thread
 from citus_cluster.runtime.postgres import connect
 from citus_cluster.runtime.probes import Target
 from citus_cluster.runtime.probes.cassandra import RingNode, nodetool_status
+from citus_cluster.runtime.project import Project
 
 _CONNECT_TIMEOUT_S = 3.0
 _OVERVIEW_TIMEOUT_S = 25.0
@@ -133,16 +134,21 @@ class Status:
 
 async def status(directory: Directory) -> Status:
     """Look at everything at once. Never fails because something is down: it says so."""
-    if ended := await _taken_down(directory):
-        return ended
     topology = directory.topology
+    project = Project(topology.name)
+    if ended := await _taken_down(directory, project):
+        return ended
     (services, service_problems), (seen, overview_problem), asked, ring, measured = await asyncio.gather(
-        _services(directory), _overview(directory), _companions(directory), _ring(directory), local_disks(directory)
+        _services(directory, project),
+        _overview(directory),
+        _companions(directory, project),
+        _ring(directory, project),
+        local_disks(directory, project),
     )
     running = {service.service for service in services if service.state in {"running", "unknown"}}
     if timed_out(overview_problem) and topology.coordinator and topology.coordinator.service in running:
         seen, overview_problem = await _overview(directory, patience=_PATIENCE)
-    asked = await _ask_again(directory, asked, running)
+    asked = await _ask_again(directory, project, asked, running)
     companions = tuple(with_containers(topology, companion, services) for companion in asked)
     missing, extra = differences(topology, seen)
     problems = [*service_problems, *([overview_problem] if overview_problem else [])]
@@ -188,15 +194,15 @@ def _disks(topology: Topology, measured: Mapping[str, Disk], seen: Overview | No
     return (*measured.values(), *told)
 
 
-async def _taken_down(directory: Directory) -> Status | None:
+async def _taken_down(directory: Directory, project: Project) -> Status | None:
     """Give the status of a cluster that ``down`` has taken down: nothing runs, and nothing else is wrong."""
     last = await in_thread(journal.last, directory.root, {"up", "down"})
     if last is None or (last.get("operation"), last.get("result")) != ("down", "done"):
         return None
     topology = directory.topology
     try:
-        engine = await in_thread(Engine.connect)
-        if await in_thread(engine.project_containers, topology.name):
+        _, containers = await project.look()
+        if containers:
             return None
     except CitusClusterError:
         return None
@@ -272,11 +278,11 @@ def overall(topology: Topology, services: Sequence[ServiceStatus], seen: Overvie
     return State.OK
 
 
-async def _services(directory: Directory) -> tuple[tuple[ServiceStatus, ...], list[str]]:
+async def _services(directory: Directory, project: Project) -> tuple[tuple[ServiceStatus, ...], list[str]]:
     topology = directory.topology
     names = {service.name: service.container_name for service in topology.services}
     try:
-        engine, containers = await _containers(topology.name)
+        engine, containers = await project.look()
         found = {container.service: container for container in containers}
         services = await asyncio.gather(*(_service(engine, name, names[name], found.get(name)) for name in names))
     except EngineUnavailableError as error:
@@ -284,18 +290,6 @@ async def _services(directory: Directory) -> tuple[tuple[ServiceStatus, ...], li
     problems = [finding.message for finding in project_findings(directory.root, containers)]
     problems += [f"{service.service}: {_words(service)}" for service in services if not service.ok]
     return tuple(services), problems
-
-
-async def _containers(project: str) -> tuple[Engine, tuple[Container, ...]]:
-    """Look at the containers; once more, where an engine that is there did not answer in time."""
-    for last in (False, True):
-        try:
-            engine = await in_thread(Engine.connect)
-            return engine, await in_thread(engine.project_containers, project)
-        except EngineUnavailableError as error:
-            if last or "does not answer" not in error.message:
-                raise
-    raise AssertionError("the second try returns or raises")
 
 
 async def _service(engine: Engine, service: str, name: str, container: Container | None) -> ServiceStatus:
@@ -333,7 +327,7 @@ def _words(service: ServiceStatus) -> str:
 
 
 async def _ask_again(
-    directory: Directory, asked: Sequence[CompanionStatus], running: Set[str]
+    directory: Directory, project: Project, asked: Sequence[CompanionStatus], running: Set[str]
 ) -> tuple[CompanionStatus, ...]:
     """Ask those once more that gave no answer in time and whose containers run, with more time.
 
@@ -348,19 +342,18 @@ async def _ask_again(
     doubtful = {service for service, names in members.items() if running >= {*names}}
     if not doubtful:
         return tuple(asked)
-    again = await _companions(directory, timeout_s=_PATIENCE * _COMPANIONS_TIMEOUT_S, only=doubtful)
+    again = await _companions(directory, project, timeout_s=_PATIENCE * _COMPANIONS_TIMEOUT_S, only=doubtful)
     answers = {one.service: one for one in again}
     for service, one in answers.items():
-        if timed_out(one.reason) and await _pass_their_checks(directory, members[service]):
+        if timed_out(one.reason) and await _pass_their_checks(project, members[service]):
             reason = f"{one.reason}, asked twice; its health check passes"
             answers[service] = replace(one, condition=Condition.UNKNOWN, reason=reason)
     return tuple(answers.get(one.service, one) for one in asked)
 
 
-async def _pass_their_checks(directory: Directory, services: Collection[str]) -> bool:
+async def _pass_their_checks(project: Project, services: Collection[str]) -> bool:
     try:
-        engine = await in_thread(Engine.connect)
-        containers = await in_thread(engine.project_containers, directory.topology.name)
+        engine, containers = await project.look()
         own = [container for container in containers if container.service in services]
         probes = await asyncio.gather(*(in_thread(engine.run_health_check, container) for container in own))
     except EngineUnavailableError:
@@ -369,15 +362,19 @@ async def _pass_their_checks(directory: Directory, services: Collection[str]) ->
 
 
 async def _companions(
-    directory: Directory, *, timeout_s: float = _COMPANIONS_TIMEOUT_S, only: Collection[ComponentName] | None = None
+    directory: Directory,
+    project: Project,
+    *,
+    timeout_s: float = _COMPANIONS_TIMEOUT_S,
+    only: Collection[ComponentName] | None = None,
 ) -> tuple[CompanionStatus, ...]:
     topology = directory.topology
     targets = [_target(topology, component) for component in topology.components if COMPONENTS[component].companion]
     companions = Companions(
         targets,
         lambda component: directory.secret(COMPONENTS[component].secrets[0]),
-        doubt=(await Listeners.look(directory)).doubt,
-        instead=inspection.asks(directory),
+        doubt=(await Listeners.look(project)).doubt,
+        instead=inspection.asks(directory, project),
     )
     try:
         return await companions.ask_all(timeout_s, only)
@@ -394,14 +391,13 @@ def _target(topology: Topology, component: ComponentName) -> Target:
     )
 
 
-async def _ring(directory: Directory) -> tuple[RingNode, ...] | None:
+async def _ring(directory: Directory, project: Project) -> tuple[RingNode, ...] | None:
     """Ask nodetool in the first node that answers; it takes some seconds, and only adds to what CQL says."""
     names = [service.name for service in directory.topology.of(ComponentName.CASSANDRA)]
     if not names:
         return None
     try:
-        engine = await in_thread(Engine.connect)
-        containers = await in_thread(engine.project_containers, directory.topology.name)
+        engine, containers = await project.look()
         running = [one for one in containers if one.service in names and one.state == "running"]
         # Docker makes up its mind at intervals: one that is not healthy yet may well answer.
         for container in sorted(running, key=lambda one: one.health != "healthy"):

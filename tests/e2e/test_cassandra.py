@@ -17,6 +17,8 @@ from generated_cluster import GeneratedCluster
 pytestmark = pytest.mark.cluster
 
 PATIENCE_S = 400
+PASSWORD = """it's "a" %s ; -- $HOME \\ ü"""
+"""Everything that a shell, CQL or a file of credentials might read otherwise."""
 
 
 @pytest.fixture(scope="module")
@@ -79,9 +81,12 @@ def started(ring: GeneratedCluster) -> str:
 
 
 def test_the_default_superuser_never_gets_in_from_outside(ring: GeneratedCluster) -> None:
-    """Not for a moment: from before the first start on, somebody tries."""
+    """Not for a moment: from before the first start on, somebody tries. And somebody looks at the processes."""
+    (ring.root / "generated/secrets").mkdir(parents=True)
+    (ring.root / "generated/secrets/cassandra_password").write_text(PASSWORD)
     ring.create("--services=cassandra")
     done, got_in, attempts = threading.Event(), [], []
+    processes: list[str] = []
 
     def try_again_and_again() -> None:
         while not done.is_set():
@@ -92,24 +97,32 @@ def test_the_default_superuser_never_gets_in_from_outside(ring: GeneratedCluster
             except NoHostAvailable:
                 done.wait(0.05)
 
-    thread = threading.Thread(target=try_again_and_again)
-    thread.start()
+    def look_at_processes() -> None:
+        while not done.is_set():
+            processes.append(ring.docker("top", ring.container("cassandra"), "-eo", "pid,args", check=False).out)
+
+    threads = [threading.Thread(target=run) for run in (try_again_and_again, look_at_processes)]
+    for thread in threads:
+        thread.start()
     try:
         ring.compose("up", "-d", "--wait")
         assert "authentic" in refused(ring, "cassandra", "cassandra").lower()
     finally:
         done.set()
-        thread.join()
+        for thread in threads:
+            thread.join()
     assert not got_in
     assert len(attempts) > 10
+    assert [seen for seen in processes if "cqlsh" in seen], "the first start was not seen at work"
+    assert not [seen for seen in processes if PASSWORD[6:-2] in seen], "a part that neither CQL nor ps writes otherwise"
     roles = cql(ring, "SELECT role, can_login, is_superuser FROM system_auth.roles")
     assert sorted(roles) == [("admin", True, True), ("cassandra", False, False)]
 
 
 def test_only_the_password_of_the_secret_opens_it(ring: GeneratedCluster) -> None:
     assert "authentic" in refused(ring, "admin", "cassandra").lower()
-    assert ring.secret("cassandra_password") not in ring.docker("logs", ring.container("cassandra")).text
-    assert ring.secret("cassandra_password") not in ring.docker("top", ring.container("cassandra")).text
+    assert ring.secret("cassandra_password") == PASSWORD
+    assert PASSWORD not in ring.docker("logs", ring.container("cassandra")).text
 
 
 def test_nothing_acknowledged_is_lost_when_it_is_killed(ring: GeneratedCluster) -> None:
@@ -132,10 +145,11 @@ def test_nothing_acknowledged_is_lost_when_it_is_killed(ring: GeneratedCluster) 
 
         writer = threading.Thread(target=write)
         writer.start()
-        time.sleep(2)
+        while len(acknowledged) <= 100:
+            assert writer.is_alive()
+            time.sleep(0.01)
         ring.docker("kill", ring.container("cassandra"))
         writer.join()
-    assert len(acknowledged) > 100
     ring.docker("start", ring.container("cassandra"))
     ring.cli("up", f"--timeout={PATIENCE_S}")
     assert {number for (number,) in cql(ring, "SELECT number FROM shop.activity")} >= set(acknowledged)

@@ -6,12 +6,15 @@ import re
 import socket
 import sys
 import time
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import psycopg
 import pytest
+import requests
 import yaml
 from cluster_support import oldest_image
 from generated_cluster import GeneratedCluster
@@ -109,6 +112,23 @@ def test_nodes_of_cluster_yaml_run_on_whatever_is_wanted(shared: GeneratedCluste
     asyncio.run(stop_departed(directory, engine, [], events.append))
     assert _states(shared) == {"running", "exited"}
     bring_up(shared)
+
+
+def test_status_opens_one_engine_and_looks_at_each_container_once(
+    shared: GeneratedCluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: Counter[str] = Counter()
+    send = requests.Session.send
+
+    def counted(session: requests.Session, request: requests.PreparedRequest, **options: Any) -> requests.Response:
+        path = re.sub(r"^/v[\d.]+|\?.*", "", request.path_url or "")
+        asked[re.sub(r"[0-9a-f]{64}", "ID", path)] += 1
+        return send(session, request, **options)
+
+    monkeypatch.setattr(requests.Session, "send", counted)
+    assert state_of(shared).state is State.OK
+    looks = {path: times for path, times in asked.items() if "exec" not in path}
+    assert looks == {"/version": 1, "/containers/json": 1, "/containers/ID/json": 3}
 
 
 def _states(cluster: GeneratedCluster) -> set[str]:

@@ -3,7 +3,9 @@
 import asyncio
 import socket
 
-from citus_cluster.model.companion_status import Condition
+from fake_servers import fake_cassandra
+
+from citus_cluster.model.companion_status import Condition, timed_out
 from citus_cluster.model.nodes import NodeAddress
 from citus_cluster.runtime.probes.cassandra import CassandraClient, RingNode, parse_ring
 
@@ -43,3 +45,15 @@ def test_a_ring_of_which_nobody_answers_is_down_and_says_where() -> None:
         assert (found.condition, found.reason) == (Condition.DOWN, f"CQL does not answer on 127.0.0.1:{port}")
 
     asyncio.run(ask())
+
+
+def test_a_node_whose_login_takes_too_long_is_late_and_not_called_down_at_once() -> None:
+    async def ask(port: int) -> None:
+        client = CassandraClient([NodeAddress("127.0.0.1", port)], "secret")
+        found = await client.ask(2.0)
+        await client.close()
+        assert found.reason is not None and found.reason.startswith("CQL answers on")
+        assert timed_out(found.reason)
+
+    with fake_cassandra(is_late=True) as late:
+        asyncio.run(ask(late.port))

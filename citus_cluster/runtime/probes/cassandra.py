@@ -95,7 +95,7 @@ class CassandraClient:
             async with asyncio.timeout(timeout_s):
                 facts = await asyncio.to_thread(self._facts, up, timeout_s / 2)
         except TimeoutError:
-            return _down(f"CQL answers on {up[0]}, but a query did not end within {timeout_s:g} s")
+            return _down(_late(up[0], timeout_s))
         if isinstance(facts, str):
             return _down(facts)
         nodes = [{"address": str(address), "answers": address in up} for address in self._addresses]
@@ -129,8 +129,11 @@ class CassandraClient:
                     self._disconnect()
                     # The connection that was kept may be to a node that has been restarted since.
                     if fresh or attempt == 2:
-                        return _refusal(up[0], error)
-                except (OperationTimedOut, DriverException, OSError) as error:
+                        return _refusal(up[0], error, timeout_s)
+                except OperationTimedOut:
+                    self._disconnect()
+                    return _late(up[0], timeout_s)
+                except (DriverException, OSError) as error:
                     self._disconnect()
                     return f"{up[0]}: {_first_line(error)}"
                 except BaseException:
@@ -206,12 +209,18 @@ def parse_ring(text: str) -> tuple[RingNode, ...]:
     )
 
 
-def _refusal(address: NodeAddress, error: Any) -> str:
-    from cassandra import AuthenticationFailed
+def _late(address: NodeAddress, timeout_s: float) -> str:
+    return f"CQL answers on {address}, but a query did not end within {timeout_s:g} s"
+
+
+def _refusal(address: NodeAddress, error: Any, timeout_s: float) -> str:
+    from cassandra import AuthenticationFailed, OperationTimedOut
 
     causes = list(error.errors.values()) if isinstance(error.errors, dict) else []
     if any(isinstance(cause, AuthenticationFailed) for cause in causes):
         return f"{address} refuses the password of role {CASSANDRA_USER}"
+    if any(isinstance(cause, OperationTimedOut) for cause in causes):
+        return _late(address, timeout_s)
     return f"{address}: {_first_line(causes[0] if causes else error)}"
 
 
