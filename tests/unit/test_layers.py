@@ -168,7 +168,6 @@ KNOWS_ONE = {
     "citus_cluster/model/spec.py": "typed keys of cluster.yaml",
     "citus_cluster/model/images.py": "what an image's name tells of its product",
     "citus_cluster/model/replication.py": "the pair",
-    "citus_cluster/model/pg14_log.py": "the pair",
     "citus_cluster/model/api_config.py": "the form of a file that the API reads",
     "citus_cluster/render/spec_file.py": "a comment for each key of cluster.yaml",
     "citus_cluster/render/api_context.py": "the drivers that the API needs",

@@ -89,7 +89,6 @@ class _Cassandra(Component):
                     # A node that a grown ring restarts would be away while the new one joins.
                     ConfigFile("ring.txt", "cassandra-ring.txt", Reread.ALWAYS),
                     ConfigFile("start.sh", "cassandra-start.sh"),
-                    ConfigFile("cql.sh", "cassandra-cql.sh"),
                     ConfigFile("healthcheck.sh", "cassandra-healthcheck.sh", Reread.ALWAYS),
                 ),
                 knock=AsksTcp(OPTIONS),
