@@ -22,6 +22,7 @@ from citus_cluster.console import screen
 from citus_cluster.console.screen import escape
 from citus_cluster.errors import ConsentNeededError, ExitStatus, UsageError
 from citus_cluster.model.images import DEFAULT_CASSANDRA_IMAGE, DEFAULT_PG14_IMAGE, DEFAULT_REDIS_IMAGE
+from citus_cluster.model.layout import SPEC_FILE
 from citus_cluster.model.services import Service
 from citus_cluster.model.spec import (
     API_VERSION,
@@ -37,7 +38,7 @@ from citus_cluster.model.units import count
 from citus_cluster.operations.directory import read_spec
 from citus_cluster.operations.request import SetupRequest
 from citus_cluster.operations.setup import SetupPlan, apply_setup, plan_setup
-from citus_cluster.render.bundle import API_CONTEXT_FOLDER, SPEC_FILE
+from citus_cluster.render.bundle import API_CONTEXT_FOLDER
 from citus_cluster.runtime import files, journal, secrets
 
 

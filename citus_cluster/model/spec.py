@@ -20,6 +20,7 @@ from citus_cluster.model.images import (
     redis_image_problem,
     reference_problem,
 )
+from citus_cluster.model.layout import SPEC_FILE
 from citus_cluster.model.services import COMPANIONS, Service
 from citus_cluster.model.tuning import Storage, Workload
 
@@ -284,7 +285,7 @@ def without_worker(current: int | Sequence[int], number: int) -> int | list[int]
     return [one for one in current if one != number]
 
 
-def parse_spec(data: Any, *, origins: Mapping[str, str] | None = None, source: str = "cluster.yaml") -> ClusterSpec:
+def parse_spec(data: Any, *, origins: Mapping[str, str] | None = None, source: str = SPEC_FILE) -> ClusterSpec:
     """Check plain data and give the specification.
 
     ``origins`` maps a dotted path to where its value came from (``workers`` -> ``--workers``), for
@@ -419,4 +420,4 @@ def _keys_at(location: Sequence[str | int]) -> list[str]:
 def json_schema() -> dict[str, Any]:
     """JSON Schema of ``cluster.yaml``, as published in config/cluster.schema.json."""
     schema = ClusterSpec.model_json_schema()
-    return {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": "cluster.yaml", **schema}
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": SPEC_FILE, **schema}

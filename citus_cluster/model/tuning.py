@@ -20,6 +20,7 @@ from citus_cluster.model.formulae import (
 from citus_cluster.model.images import PAIR_PG_MAJOR
 from citus_cluster.model.parameters import Scalar, conf_value, needs_restart
 from citus_cluster.model.services import Service
+from citus_cluster.model.units import count
 
 __all__ = [
     "Group",
@@ -233,7 +234,7 @@ def _wish(given: TuningInput) -> str:
     if not given.services & {Service.CITUS, Service.PG14}:
         return f"The services {names}"
     nodes = ["a coordinator"] if given.coordinator else []
-    nodes += [f"{given.workers} worker{'s' if given.workers > 1 else ''}"] if given.workers else []
+    nodes += [count(given.workers, "worker")] if given.workers else []
     citus = f" ({' and '.join(nodes)})" if Service.CITUS in given.services else ""
     return f"The services {names}{citus} with {given.connections or budget.CLIENTS_LEAST} connections"
 

@@ -10,15 +10,14 @@ from dataclasses import dataclass
 from citus_cluster.model.api_config import ApiConfig, ApiTokens, CompanionAddresses, hash_token
 from citus_cluster.model.changes import WantedFile, digest
 from citus_cluster.model.companions import CASSANDRA_PORT, REDIS_PORT
+from citus_cluster.model.layout import COMPOSE_FILE, SPEC_FILE
 from citus_cluster.model.nodes import NodeAddress
 from citus_cluster.model.topology import POSTGRES_PORT, Node, Role, Topology
 from citus_cluster.render.compose import render_compose
 from citus_cluster.render.settings import render_pg_hba, render_postgresql_conf
 from citus_cluster.render.templates import environment
 
-COMPOSE_FILE = "docker-compose.yml"
 ENV_FILE = ".env"
-SPEC_FILE = "cluster.yaml"
 GITIGNORE_FILE = ".gitignore"
 MANIFEST_FILE = "generated/manifest.json"
 CONFIG_FOLDER = "generated/config"
@@ -26,8 +25,8 @@ API_CONTEXT_FOLDER = "generated/admin-api"
 
 _IGNORED = (
     ".env",
-    "docker-compose.yml",
-    "cluster.yaml",
+    COMPOSE_FILE,
+    SPEC_FILE,
     "generated/",
     "dist/",
     ".citus-cluster.lock",
