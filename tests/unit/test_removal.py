@@ -10,7 +10,7 @@ import yaml
 from setup_support import a_request, contents, no_engine, plan, set_up
 
 from citus_cluster.cli import program
-from citus_cluster.console import screen
+from citus_cluster.console.plan import print_plan
 from citus_cluster.errors import ImmutableError, UsageError
 from citus_cluster.model.effects import EffectKind
 from citus_cluster.model.layout import OVERRIDE_FILES
@@ -148,7 +148,7 @@ def test_a_number_waits_for_its_volume(root: Path) -> None:
 
 
 def test_why_a_number_is_left_out_is_said(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    screen.print_plan(leave(root, 3, [1, 2, 4]), diffs=False, later=True)
+    print_plan(leave(root, 3, [1, 2, 4]), diffs=False, later=True)
     printed = capsys.readouterr().out
     assert "  at the next citus-cluster up:\n    restart   citus-coordinator" in printed
     assert "stop" not in printed, "its container is stopped now"
