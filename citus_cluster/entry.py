@@ -6,6 +6,8 @@ Imports nothing that takes time, and nothing that may be missing.
 import os
 import signal
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import FrameType
 
 INTERRUPTED = 130
@@ -34,6 +36,16 @@ def _leave_on_interruption() -> None:
     """
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         signal.signal(signal.SIGINT, _leave)
+
+
+@contextmanager
+def importing() -> Iterator[None]:
+    """Let Ctrl-C end the process at once while a command imports what it works with."""
+    _leave_on_interruption()
+    try:
+        yield
+    finally:
+        release()
 
 
 def release() -> None:

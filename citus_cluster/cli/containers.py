@@ -1,25 +1,25 @@
 """The commands ``psql`` and ``logs``, which hand the terminal to a program."""
 
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from citus_cluster.cli import completion as complete
 from citus_cluster.cli.options import DirectoryOption
-from citus_cluster.console import screen
-from citus_cluster.entry import INTERRUPTED
-from citus_cluster.operations import containers
-from citus_cluster.operations.directory import load
-from citus_cluster.operations.preflight import compose_of
-from citus_cluster.runtime.compose import become
+from citus_cluster.entry import INTERRUPTED, importing
 
 
 def psql(
     node: Annotated[
         str | None,
-        typer.Argument(metavar="[NODE]", help="Server: its service.", show_default="the coordinator"),
+        typer.Argument(
+            metavar="[NODE]",
+            help="Server: its service.",
+            show_default="the coordinator",
+            autocompletion=complete.servers,
+        ),
     ] = None,
     statements: Annotated[
         list[str] | None,
@@ -31,6 +31,11 @@ def psql(
 
     Without a terminal it runs the statements of its standard input. The exit status is that of psql.
     """
+    with importing():
+        from citus_cluster.operations import containers
+        from citus_cluster.operations.directory import load
+        from citus_cluster.runtime.compose import become
+
     loaded = load(directory.absolute())
     terminal = sys.stdin.isatty() and sys.stdout.isatty()
     become(containers.psql_argv(loaded, node, statements or (), terminal=terminal))
@@ -38,7 +43,8 @@ def psql(
 
 def logs(
     services: Annotated[
-        list[str] | None, typer.Argument(metavar="[SERVICE]...", help="Services.", show_default="all")
+        list[str] | None,
+        typer.Argument(metavar="[SERVICE]...", help="Services.", show_default="all", autocompletion=complete.services),
     ] = None,
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Follow new output until Ctrl-C.")] = False,
     tail: Annotated[
@@ -55,6 +61,12 @@ def logs(
     directory: DirectoryOption = Path(),
 ) -> None:
     """Print the logs of services, also of stopped ones."""
+    with importing():
+        from citus_cluster.console import screen
+        from citus_cluster.operations import containers
+        from citus_cluster.operations.directory import load
+        from citus_cluster.operations.preflight import compose_of
+
     loaded = load(directory.absolute())
     arguments = containers.logs_arguments(loaded, services or (), follow=follow, tail=tail)
     if not sys.stdout.isatty():
@@ -65,9 +77,3 @@ def logs(
             screen.out.print(line, markup=False)
     except KeyboardInterrupt:
         sys.exit(INTERRUPTED)
-
-
-def add_commands(app: typer.Typer, new: Callable[..., typer.Typer]) -> None:
-    """Add every command of this module to the program."""
-    app.command("psql")(psql)
-    app.command("logs")(logs)

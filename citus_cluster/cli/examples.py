@@ -1,7 +1,6 @@
 """An example or two of each command, shown at the end of its help."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 PROGRAM = "citus-cluster"
 
@@ -13,7 +12,7 @@ EXAMPLES: Mapping[str, Sequence[str]] = {
     ),
     "up": ("up", "up --timeout 600 --dir /srv/citus"),
     "down": ("down", "down --volumes --confirm citus"),
-    "status": ("status", "status --watch 5", "status --format json"),
+    "status": ("status", "status --watch --interval 5", "status --format json"),
     "psql": ("psql", "psql citus-worker1", 'psql -c "SELECT * FROM citus_tables"', "psql pg14-primary < script.sql"),
     "logs": ("logs", "logs citus-coordinator --tail 50", "logs -f citus-worker1 redis"),
     "add-worker": ("add-worker --host 10.0.0.12 --port 5435 --rebalance --wait",),
@@ -30,7 +29,7 @@ EXAMPLES: Mapping[str, Sequence[str]] = {
     "roles password": ("roles password app",),
     "roles drop": ("roles drop app",),
     "pg14 status": ("pg14 status",),
-    "pg14 lag": ("pg14 lag", "pg14 lag --watch 1"),
+    "pg14 lag": ("pg14 lag", "pg14 lag --watch --interval 1"),
     "pg14 promote": ("pg14 promote", "pg14 promote pg14-replica --yes"),
     "pg14 rebuild-replica": ("pg14 rebuild-replica --yes",),
     "completion": ('eval "$(citus-cluster completion bash)"',),
@@ -38,15 +37,14 @@ EXAMPLES: Mapping[str, Sequence[str]] = {
 """Arguments of the program by command; a whole line where it holds the program's name itself."""
 
 
-def show_examples(command: Any, path: str = "", program: str = PROGRAM) -> None:
-    """Have the help of a command, and of those below it, end in its examples.
+def examples_of(path: str, program: str = PROGRAM) -> str | None:
+    """Give the text that ends the help of a command, such as ``rebalance start``.
 
-    ``program`` is what a single command is called as, where it is a program of its own.
+    ``program`` is what the command is called as, where it is a program of its own.
     """
-    for name, below in getattr(command, "commands", {}).items():
-        show_examples(below, f"{path} {name}".strip(), program)
-    examples = EXAMPLES.get(path, ())
-    if examples:
-        lines = (one if PROGRAM in one else f"{PROGRAM} {one}" for one in examples)
-        shown = (line.replace(f"{PROGRAM} {path}", program, 1) if program != PROGRAM else line for line in lines)
-        command.epilog = "\b\nExamples:\n" + "\n".join(f"  {line}" for line in shown)
+    examples = EXAMPLES.get(path)
+    if not examples:
+        return None
+    lines = (one if PROGRAM in one else f"{PROGRAM} {one}" for one in examples)
+    shown = (line.replace(f"{PROGRAM} {path}", program, 1) if program != PROGRAM else line for line in lines)
+    return "\b\nExamples:\n" + "\n".join(f"  {line}" for line in shown)

@@ -1,19 +1,20 @@
-"""What the commands share: options with their environment variables, the format of the answer, redaction."""
+"""What the commands share: options with their environment variables, and what one run of the program was asked.
 
-import re
+Light, as every module here that declares commands: shell completion and ``--help`` import it. What a command needs to
+work, it imports when it runs, within :func:`citus_cluster.entry.importing`.
+"""
+
+from dataclasses import dataclass
 from enum import StrEnum
-from itertools import zip_longest
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
+from citus_cluster.errors import UsageError
+
 PREFIX = "CITUS_CLUSTER_"
 _SECRET_FLAGS = frozenset({"--pass", "--dsn"})
-# For every command alike: an option of this name takes a value wherever it stands.
-_LEFT_OUT = {"--watch": "2"}
-VALUE_MAY_BE_LEFT_OUT = frozenset(_LEFT_OUT)
-_VALUE = re.compile(r"-?[0-9.]+|[^-].*")
 
 
 class Format(StrEnum):
@@ -23,53 +24,89 @@ class Format(StrEnum):
     JSON = "json"
 
 
+@dataclass
+class Invocation:
+    """One run of the program: its arguments, and what the parser has read of them so far (``context.obj``)."""
+
+    arguments: tuple[str, ...] = ()
+    format: Format = Format.TEXT
+    debug: bool = False
+
+    @property
+    def redacted(self) -> list[str]:
+        """The arguments without passwords, and without credentials in a DSN."""
+        return redacted(self.arguments)
+
+
+def invocation_of(context: typer.Context) -> Invocation:
+    """Give the run that a command belongs to."""
+    return context.find_root().ensure_object(Invocation)
+
+
+def is_on_command_line(context: typer.Context, name: str) -> bool:
+    """Tell whether a parameter was given as an argument: not by the environment, which is a mere preference."""
+    source = context.get_parameter_source(name)
+    return source is not None and source.name == "COMMANDLINE"
+
+
+def refuse_idle_interval(context: typer.Context, *, watch: bool) -> None:
+    """Refuse an ``--interval`` that nothing repeats at."""
+    if not watch and is_on_command_line(context, "interval"):
+        raise UsageError("--interval is for --watch, which was not given.", hint="Add --watch, or omit --interval.")
+
+
+def _keep_format(context: typer.Context, chosen: Format) -> Format:
+    if not context.resilient_parsing:
+        invocation_of(context).format = chosen
+    return chosen
+
+
+def _keep_debug(context: typer.Context, chosen: bool) -> bool:
+    if chosen and not context.resilient_parsing:
+        invocation_of(context).debug = True
+    return chosen
+
+
+def variable_of(flag: str) -> str:
+    """Give the environment variable that is named after a flag such as ``--pg14-port`` or ``--sync/--async``."""
+    return PREFIX + flag.split("/")[0].strip().lstrip("-").upper().replace("-", "_")
+
+
 def option(*names: str, help: str, variable: str | None = None, **more: Any) -> Any:
     """Declare an option and its environment variable, which is named after the first flag unless given."""
-    named = variable or names[0].split("/")[0].strip().lstrip("-").upper().replace("-", "_")
-    return typer.Option(*names, help=help, envvar=PREFIX + named, **more)
+    return typer.Option(*names, help=help, envvar=PREFIX + variable if variable else variable_of(names[0]), **more)
 
 
-FormatOption = Annotated[Format, option("--format", help="How the result is printed.")]
+FormatOption = Annotated[
+    Format, option("--format", help="How the result is printed.", is_eager=True, callback=_keep_format)
+]
 DirectoryOption = Annotated[Path, option("--dir", help="The cluster's generated directory.", show_default="here")]
 TimeoutOption = Annotated[float, option("--timeout", help="Seconds to wait.", min=1, max=86400)]
-WatchOption = Annotated[
-    float | None,
-    option(
-        "--watch",
-        help="Repeat until Ctrl-C, every SECONDS (default 2).",
-        metavar="[SECONDS]",
-        min=0.1,
-        max=86400,
+WatchOption = Annotated[bool, typer.Option("--watch", help="Repeat until Ctrl-C.")]
+IntervalOption = Annotated[
+    float, option("--interval", help="Seconds between two rounds of --watch.", metavar="SECONDS", min=0.1, max=86400)
+]
+DEFAULT_INTERVAL_S = 2.0
+DebugOption = Annotated[
+    bool, option("--debug", help="Show tracebacks.", is_eager=True, expose_value=False, callback=_keep_debug)
+]
+"""Every command takes it (see tree.py), so none declares it."""
+ShowSecretsOption = Annotated[bool, option("--show-secrets", help="Print passwords instead of masking them.")]
+DsnOption = Annotated[
+    str | None,
+    option("--dsn", help="The coordinator's connection string, where its directory is not here.", show_default=False),
+]
+TrustOption = Annotated[
+    bool,
+    # No variable of the environment: nobody should trust code by accident.
+    typer.Option(
+        "--trust-functions",
+        help="Proceed even if code of ordinary roles would run as the superuser; its owners could become superuser.",
     ),
 ]
-# Taken from the arguments before they are parsed (see run); declared so that --help shows it.
-DebugOption = Annotated[bool, option("--debug", help="Show tracebacks.")]
-ShowSecretsOption = Annotated[bool, option("--show-secrets", help="Print passwords instead of masking them.")]
-
-_chosen = Format.TEXT
 
 
-def choose_format(chosen: Format) -> None:
-    """Remember the format, so that an error is printed in it too."""
-    global _chosen
-    _chosen = chosen
-
-
-def chosen_format() -> Format:
-    """Give the format that was remembered; text before any was."""
-    return _chosen
-
-
-def completed(arguments: list[str]) -> list[str]:
-    """Give options whose value may be left out one: the parser knows no such options."""
-    made = []
-    for argument, following in zip_longest(arguments, arguments[1:], fillvalue=""):
-        default = _LEFT_OUT.get(argument)
-        made.append(argument if default is None or _VALUE.fullmatch(following) else f"{argument}={default}")
-    return made
-
-
-def redacted(arguments: list[str]) -> list[str]:
+def redacted(arguments: tuple[str, ...]) -> list[str]:
     """Give the arguments without the password and without credentials in a DSN."""
     shown = []
     hide_next = False

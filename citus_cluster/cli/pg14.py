@@ -1,42 +1,52 @@
 """Commands for the PostgreSQL 14 pair: status, lag, promote, rebuild-replica."""
 
-import asyncio
+from __future__ import annotations
+
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from citus_cluster.cli.cluster import recorded
+from citus_cluster.cli import completion as complete
 from citus_cluster.cli.options import (
+    DEFAULT_INTERVAL_S,
     DirectoryOption,
     Format,
     FormatOption,
+    IntervalOption,
     TimeoutOption,
     WatchOption,
-    choose_format,
+    invocation_of,
     option,
+    refuse_idle_interval,
 )
-from citus_cluster.console import pg14, screen
-from citus_cluster.console.screen import escape
-from citus_cluster.entry import INTERRUPTED
+from citus_cluster.entry import INTERRUPTED, importing
 from citus_cluster.errors import ConsentNeededError
-from citus_cluster.model.replication import PairStatus
-from citus_cluster.operations import pg14_promotion, pg14_rebuild, pg14_status
-from citus_cluster.operations.directory import Directory, load
-from citus_cluster.runtime import files
-from citus_cluster.runtime.engine import Engine
 
-ServerArgument = Annotated[str | None, typer.Argument(metavar="[SERVER]", show_default=False)]
+if TYPE_CHECKING:
+    from citus_cluster.model.replication import PairStatus
+    from citus_cluster.operations.directory import Directory
+    from citus_cluster.runtime.engine import Engine
+
+ServerArgument = Annotated[
+    str | None, typer.Argument(metavar="[SERVER]", show_default=False, autocompletion=complete.pair)
+]
 YesOption = Annotated[bool, option("--yes", help="Agree to what is shown.")]
 
 
 def status(directory: DirectoryOption = Path(), format_: FormatOption = Format.TEXT) -> None:
     """Show both servers, how the replica follows, and what is wrong. Exit 1 unless all is well."""
-    choose_format(format_)
+    with importing():
+        import asyncio
+
+        from citus_cluster.console import pg14, screen
+        from citus_cluster.operations import pg14_status
+        from citus_cluster.operations.directory import load
+
     loaded = load(directory.absolute())
     found = asyncio.run(pg14_status.status(loaded))
     if format_ is Format.JSON:
@@ -47,14 +57,22 @@ def status(directory: DirectoryOption = Path(), format_: FormatOption = Format.T
 
 
 def lag(
-    watch_s: WatchOption = None,
+    context: typer.Context,
+    watch: WatchOption = False,
+    interval: IntervalOption = DEFAULT_INTERVAL_S,
     directory: DirectoryOption = Path(),
     format_: FormatOption = Format.TEXT,
 ) -> None:
     """Show how far the replica is behind: bytes of the log, and seconds. Exit 1 where it cannot be told."""
-    choose_format(format_)
+    refuse_idle_interval(context, watch=watch)
+    with importing():
+        import asyncio
+
+        from citus_cluster.operations import pg14_status
+        from citus_cluster.operations.directory import load
+
     loaded = load(directory.absolute())
-    if watch_s is None:
+    if not watch:
         found = asyncio.run(pg14_status.status(loaded))
         _print_lag(found, format_)
         raise typer.Exit(0 if found.lag.bytes is not None else 1)
@@ -62,21 +80,22 @@ def lag(
         while True:
             started = time.monotonic()
             _print_lag(asyncio.run(pg14_status.status(loaded)), format_)
-            time.sleep(max(0.0, started + watch_s - time.monotonic()))
+            time.sleep(max(0.0, started + interval - time.monotonic()))
     except KeyboardInterrupt:
         sys.exit(INTERRUPTED)
 
 
 def _print_lag(found: PairStatus, format_: Format) -> None:
+    from citus_cluster.console import pg14, screen
+
     if format_ is Format.JSON:
         screen.print_json_line(found.lag.as_dict())
         return
-    replica = found.replica
-    name = replica.service if replica else "the replica"
-    screen.out.print(escape(f"{name}: {pg14.lag_line(found.lag)}"))
+    pg14.print_lag(found)
 
 
 def promote(
+    context: typer.Context,
     server: ServerArgument = None,
     yes: YesOption = False,
     accept_loss: Annotated[
@@ -87,7 +106,13 @@ def promote(
     format_: FormatOption = Format.TEXT,
 ) -> None:
     """Make SERVER (by default the replica) the primary; the other is stopped first, and fenced."""
-    choose_format(format_)
+    with importing():
+        import asyncio
+
+        from citus_cluster.cli.acting import recorded
+        from citus_cluster.console import pg14, screen
+        from citus_cluster.operations import pg14_promotion
+
     with _changing(directory) as (loaded, engine):
         plan = asyncio.run(pg14_promotion.plan_promotion(loaded, server, engine))
         # A loss that nobody has accepted is refused below, without a question.
@@ -95,6 +120,7 @@ def promote(
             _agree(f"Make {plan.target} the primary?", [*plan.losses, *plan.notes], yes=yes)
         with screen.Progress() as progress:
             done = recorded(
+                invocation_of(context),
                 loaded.root,
                 "pg14-promote",
                 lambda: asyncio.run(
@@ -110,6 +136,7 @@ def promote(
 
 
 def rebuild_replica(
+    context: typer.Context,
     server: ServerArgument = None,
     yes: YesOption = False,
     discard: Annotated[
@@ -123,13 +150,20 @@ def rebuild_replica(
 
     Its own data are removed, or kept under another name where they hold rows that the primary lacks.
     """
-    choose_format(format_)
+    with importing():
+        import asyncio
+
+        from citus_cluster.cli.acting import recorded
+        from citus_cluster.console import pg14, screen
+        from citus_cluster.operations import pg14_rebuild
+
     with _changing(directory) as (loaded, engine):
         plan = asyncio.run(pg14_rebuild.plan_rebuild(loaded, server, engine, discard=discard))
         if plan.losses:
             _agree(f"Make {plan.target} a fresh replica of {plan.primary}?", plan.losses, yes=yes)
         with screen.Progress() as progress:
             found = recorded(
+                invocation_of(context),
                 loaded.root,
                 "pg14-rebuild-replica",
                 lambda: asyncio.run(pg14_rebuild.rebuild(loaded, plan, engine, progress.emit, timeout_s=timeout)),
@@ -143,6 +177,11 @@ def rebuild_replica(
 @contextmanager
 def _changing(directory: Path) -> Iterator[tuple[Directory, Engine]]:
     """Hold the directory's lock, with the cluster as it is from then on, and its engine."""
+    with importing():
+        from citus_cluster.operations.directory import load
+        from citus_cluster.runtime import files
+        from citus_cluster.runtime.engine import Engine
+
     root = load(directory.absolute()).root
     with files.locked(root):
         yield load(root), Engine.connect()
@@ -150,6 +189,8 @@ def _changing(directory: Path) -> Iterator[tuple[Directory, Engine]]:
 
 def _agree(question: str, consequences: Sequence[str], *, yes: bool) -> None:
     """Say what follows, and ask, on a terminal. Raises ConsentNeededError where nobody has agreed."""
+    from citus_cluster.console import pg14, screen
+
     if yes:
         pg14.print_consequences(consequences)
         return
@@ -160,13 +201,3 @@ def _agree(question: str, consequences: Sequence[str], *, yes: bool) -> None:
     pg14.print_consequences(consequences)
     if not screen.confirm(question):
         raise ConsentNeededError("Nothing was done.", hint="Run the command again when you agree.")
-
-
-def add_commands(app: typer.Typer, new: Callable[..., typer.Typer]) -> None:
-    """Add every command of this module to the program."""
-    group = new(no_args_is_help=True, help="Look at the PostgreSQL 14 primary and replica, and change their roles.")
-    group.command("status")(status)
-    group.command("lag")(lag)
-    group.command("promote")(promote)
-    group.command("rebuild-replica")(rebuild_replica)
-    app.add_typer(group, name="pg14")

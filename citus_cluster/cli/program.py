@@ -1,4 +1,4 @@
-"""The command line: ``citus-cluster`` and both entry scripts. A command runs here, and its error ends here.
+"""What runs a command: ``citus-cluster`` and both entry scripts. An error of a command ends here.
 
 Every option has an environment variable CITUS_CLUSTER_…; an option wins over it.
 """
@@ -8,37 +8,27 @@ import os
 import sys
 import traceback
 from contextlib import suppress
-from functools import partial
 from pathlib import Path
-from typing import Annotated, Any, NoReturn
+from typing import Any, NoReturn
 
 import typer
-from pydantic import ValidationError
 from typer.exceptions import Abort, Exit, TyperException
 
-from citus_cluster import __version__
-from citus_cluster.cli.examples import PROGRAM, show_examples
-from citus_cluster.cli.options import PREFIX, DebugOption, Format, choose_format, chosen_format, completed
-from citus_cluster.cli.setup import setup
-from citus_cluster.console import screen
-from citus_cluster.entry import INTERRUPTED, release
+from citus_cluster.cli import tree
+from citus_cluster.cli.completion import prepare as prepare_completion
+from citus_cluster.cli.examples import PROGRAM
+from citus_cluster.cli.options import Format, FormatOption, Invocation
+from citus_cluster.entry import INTERRUPTED, importing, release
 from citus_cluster.errors import CitusClusterError, ExitStatus, UsageError
 from citus_cluster.runtime.environment import drop_libpq_variables
-
-_PROGRAM = {"__main__.py": "citus-cluster"}.get(Path(sys.argv[0]).name, Path(sys.argv[0]).name)
-
-
-def _version(wanted: bool) -> None:
-    if wanted:
-        screen.out.print(f"citus-cluster {__version__}")
-        raise typer.Exit
+from citus_cluster.runtime.log_lines import show_logs
 
 
-def run(app: typer.Typer) -> NoReturn:
+def run(command: Any, program: str) -> NoReturn:
     """Run a command, print its error at the edge, and exit with the documented status."""
     try:
         try:
-            status = _status_of(app)
+            status = _status_of(command, program, Invocation(tuple(sys.argv[1:])))
         except SystemExit as ended:
             # The parser makes a status of its own of a reader that has gone.
             if isinstance(ended.__context__, BrokenPipeError):
@@ -53,21 +43,12 @@ def run(app: typer.Typer) -> NoReturn:
     sys.exit(status)
 
 
-def _status_of(app: typer.Typer) -> int:
-    arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]
+def _status_of(command: Any, program: str, invocation: Invocation) -> int:
     drop_libpq_variables()
-    screen.show_logs()
-    if len(arguments) != len(sys.argv) - 1:
-        os.environ[f"{PREFIX}DEBUG"] = "1"
-    if "--format=json" in arguments or "--format json" in " ".join(arguments):
-        choose_format(Format.JSON)  # before the parser, whose complaints are printed in it too
+    show_logs()
     try:
         release()
-        command = typer.main.get_command(app)
-        _show_values(command)
-        single = not hasattr(command, "commands")
-        show_examples(command, command.name or "" if single else "", f"python {_PROGRAM}" if single else PROGRAM)
-        status = command(args=completed(arguments), prog_name=_PROGRAM, standalone_mode=False)
+        status = command(args=list(invocation.arguments), prog_name=program, standalone_mode=False, obj=invocation)
         if status == INTERRUPTED:  # so the parser tells of Ctrl-C, without a word
             raise KeyboardInterrupt
         return status if isinstance(status, int) else ExitStatus.DONE
@@ -77,31 +58,49 @@ def _status_of(app: typer.Typer) -> int:
         # The parser's own complaint; a program that was called without any command shows its help.
         text = error.format_message()
         if text.startswith("Usage:"):
-            screen.err.print(text, markup=False)
+            _screen().err.print(text, markup=False)
         else:
-            context = getattr(error, "ctx", None)
-            place = context.command_path if context else _PROGRAM
-            _print_failure(UsageError(_complaint(error), hint=f"{place} --help shows what it takes."))
+            invocation.format = _format_in(invocation)
+            _print_failure(UsageError(_complaint(error), hint=_hint(error, program)), invocation)
         return ExitStatus.USAGE
     except (Abort, KeyboardInterrupt):
-        screen.err.print("Interrupted. Nothing is lost; run the command again to go on.")
+        _screen().err.print("Interrupted. Nothing is lost; run the command again to go on.")
         return INTERRUPTED
     except CitusClusterError as error:
-        _print_failure(error)
+        _print_failure(error, invocation)
         return error.exit_status
     except Exception as error:  # a defect of ours: told in one line, in full with --debug
         if _is_lost_output(error):
             raise
-        if os.environ.get(f"{PREFIX}DEBUG"):
-            screen.print_traceback(error)
+        if invocation.debug:
+            _screen().print_traceback(error)
             return ExitStatus.FAILED
         place = traceback.extract_tb(error.__traceback__)[-1]
-        screen.err.print(
+        _screen().err.print(
             f"Error: this should not have happened: {type(error).__name__}: {error} "
             f"({Path(place.filename).name}:{place.lineno}). Please report it with the output of --debug.",
             markup=False,
         )
         return ExitStatus.FAILED
+
+
+def _screen() -> Any:
+    with importing():
+        from citus_cluster.console import screen
+    return screen
+
+
+def _format_in(invocation: Invocation) -> Format:
+    """Read the format, for a complaint, of arguments that the command's own parser did not read to their end."""
+    asked = Invocation()
+
+    def any_command(format_: FormatOption = Format.TEXT) -> None: ...
+
+    app = typer.Typer(add_completion=False)
+    app.command(context_settings={"ignore_unknown_options": True, "allow_extra_args": True})(any_command)
+    with suppress(TyperException):  # --format itself has a wrong value
+        typer.main.get_command(app)(args=list(invocation.arguments), standalone_mode=False, obj=asked)
+    return asked.format
 
 
 _OUTPUT_LOST = 141
@@ -124,12 +123,14 @@ def _give_up_output(error: OSError) -> int:
             os.dup2(nowhere, stream.fileno())
     if not isinstance(error, BrokenPipeError):
         with suppress(OSError):
-            screen.err.print(f"[red]Error:[/] The output cannot be written: {error.strerror}.")
+            _screen().err.print(f"[red]Error:[/] The output cannot be written: {error.strerror}.")
     return _OUTPUT_LOST
 
 
 def _complaint(error: TyperException) -> str:
     """Say what the parser complains of, without the words of the library that checks its values."""
+    from pydantic import ValidationError
+
     cause = error.__cause__
     if not isinstance(error, typer.BadParameter) or not isinstance(cause, ValidationError) or error.param is None:
         return error.format_message()
@@ -158,75 +159,36 @@ def _complaint(error: TyperException) -> str:
     return f"{name}: {problem}."
 
 
-_VALUES = {"int": "NUMBER", "int range": "NUMBER", "float": "NUMBER", "float range": "NUMBER", "path": "PATH"}
+def _hint(error: TyperException, program: str) -> str:
+    context, text = getattr(error, "ctx", None), error.format_message()
+    watches = context and any(parameter.name == "watch" for parameter in context.command.params)
+    if "--watch" in text or (watches and "extra argument" in text):
+        return "--watch takes no value. Set the seconds between two rounds with --interval: --watch --interval 5"
+    return f"{context.command_path if context else program} --help shows what it takes."
 
 
-def _show_values(command: Any) -> None:
-    """Have the help name values as people do, ``NUMBER`` or ``text|json``, in place of types, ``<list[str]>``."""
-    context = typer.Context(command)
-    for parameter in command.params:
-        kind = parameter.display_type(context).strip("<>")
-        if parameter.param_type_name == "argument":
-            parameter.display_type_rich = lambda ctx: None
-        elif not parameter.is_flag and parameter.metavar is None:
-            parameter.metavar = _VALUES.get(kind, kind if "|" in kind else "TEXT")
-    for below in getattr(command, "commands", {}).values():
-        _show_values(below)
-
-
-def _print_failure(error: CitusClusterError) -> None:
-    if os.environ.get(f"{PREFIX}DEBUG"):
+def _print_failure(error: CitusClusterError, invocation: Invocation) -> None:
+    screen = _screen()
+    if invocation.debug:
         screen.print_traceback(error)
-    if chosen_format() is Format.JSON:
+    if invocation.format is Format.JSON:
         screen.print_json({"error": error.as_dict()})
     screen.print_error(error)
 
 
-_typer = partial(
-    typer.Typer,
-    add_completion=False,
-    no_args_is_help=False,
-    pretty_exceptions_enable=False,
-    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
-    rich_markup_mode=None,
-)
-
-
 def setup_main() -> None:
     """Run ``python setup_citus_cluster.py``."""
-    app = _typer()
-    app.command()(setup)
-    run(app)
+    script = "setup_citus_cluster.py"
+    run(tree.single("setup:setup", "setup", f"python {script}"), script)
 
 
 def add_worker_main() -> None:
     """Run ``python add_worker.py``."""
-    from citus_cluster.cli.cluster import add_worker
-
-    app = _typer()
-    app.command()(add_worker)
-    run(app)
+    script = "add_worker.py"
+    run(tree.single("nodes:add_worker", "add-worker", f"python {script}"), script)
 
 
 def main() -> None:
     """Run ``citus-cluster`` or ``python -m citus_cluster``."""
-    from citus_cluster.cli import cluster, completion, containers, leaving, pg14, roles
-
-    app = _typer(no_args_is_help=True)
-
-    @app.callback()
-    def root(
-        version: Annotated[
-            bool, typer.Option("--version", help="Print the version.", callback=_version, is_eager=True)
-        ] = False,
-        debug: DebugOption = False,
-    ) -> None:
-        """Run Citus (distributed PostgreSQL) on Docker Compose."""
-
-    app.command("setup")(setup)
-    leaving.add_commands(cluster.add_commands(app, _typer))
-    roles.add_commands(app, _typer)
-    pg14.add_commands(app, _typer)
-    containers.add_commands(app, _typer)
-    completion.add_commands(app, _typer)
-    run(app)
+    prepare_completion()
+    run(tree.program(), PROGRAM)

@@ -9,7 +9,7 @@ from rich.console import Console
 
 from citus_cluster.console.screen import escape, out, pasteable, table
 from citus_cluster.model.rebalance import JobState, RebalancePlan, RebalanceStatus
-from citus_cluster.model.units import size
+from citus_cluster.model.units import count, size
 from citus_cluster.operations.access import Access
 from citus_cluster.operations.rebalance_watch import progress_line
 from citus_cluster.operations.status import State, Status
@@ -19,8 +19,7 @@ from citus_cluster.operations.up import UpResult
 def print_block(result: UpResult, root: Path, *, show_secrets: bool) -> None:
     """Print what a person pastes next."""
     access = result.access
-    count = len(result.nodes)
-    nodes = f", {count} worker{'s' if count > 1 else ''} registered" if count else ""
+    nodes = f", {count(len(result.nodes), 'worker')} registered" if result.nodes else ""
     verified = " and verified" if result.verified else ""
     out.print(f"[bold]Cluster {escape(result.cluster)} runs{nodes}{verified}[/] ({result.seconds:.1f} s).")
     _print_access(access, root, out, show_secrets=show_secrets)

@@ -42,6 +42,12 @@ def lag_line(lag: Lag) -> str:
     return f"{behind} behind{age}"
 
 
+def print_lag(found: PairStatus) -> None:
+    """Print how far the replica is behind, in one line."""
+    name = found.replica.service if found.replica else "the replica"
+    out.print(escape(f"{name}: {lag_line(found.lag)}"))
+
+
 def print_promotion(done: Promotion, root: Path) -> None:
     """Print where to write from now on, and what to run next."""
     if done.already:

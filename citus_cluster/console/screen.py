@@ -5,8 +5,6 @@ file, an argument) goes through :func:`escape`, so that neither the terminal nor
 lets a control character through, whatever was forgotten.
 """
 
-import difflib
-import logging
 import shlex
 import shutil
 import sys
@@ -27,14 +25,8 @@ from rich.table import Table
 from rich.text import Text
 
 from citus_cluster.errors import CitusClusterError
-from citus_cluster.model.changes import Action, FileChange
-from citus_cluster.model.effects import Effect, EffectKind
 from citus_cluster.model.events import Event, EventKind
-from citus_cluster.model.units import count
 from citus_cluster.model.visible import json_text, visible, visible_lines
-from citus_cluster.operations.setup import SetupPlan
-from citus_cluster.render.bundle import API_CONTEXT_FOLDER
-from citus_cluster.runtime.log_lines import VisibleFormatter
 
 _SIGNS = {
     EventKind.STARTED: "·",
@@ -44,9 +36,6 @@ _SIGNS = {
     EventKind.WARNING: "[yellow]![/]",
     EventKind.FAILED: "[red]✗[/]",
 }
-_GENERATED = "generated"
-_NAMED_FILES = 8
-"""As many new files as are named one by one; a new worker brings one or two."""
 FRAMES_PER_S = 8
 _drawing = threading.RLock()
 """Held while something is written to the terminal. rich decides which rows a line replaces before it writes the line: a
@@ -89,12 +78,6 @@ err: Console = Screen(stderr=True)
 def escape(text: object) -> str:
     """Make one line of a text from elsewhere: seen as it is, neither obeyed by the terminal nor read as markup."""
     return escape_markup(visible(str(text)))
-
-
-def show_logs() -> None:
-    """Have what libraries log, which goes to stderr, shown as everything else is."""
-    if logging.lastResort:
-        logging.lastResort.setFormatter(VisibleFormatter())
 
 
 def interactive() -> bool:
@@ -267,79 +250,6 @@ class Progress:
         self._last[event.step] = (event.kind, event.message)
         if self._live:
             self._live.update(self._table())
-
-
-def print_plan(plan: SetupPlan, *, diffs: bool, later: bool = False, brief: bool = False) -> None:
-    """Print which files change, what that means for containers, and the differences.
-
-    ``brief``: many new files below ``generated/`` are counted instead of named.
-
-    ``later``: the containers are a matter of the next ``up``, beside something else that happens now.
-    """
-    target = out
-    if plan.nothing_to_do:
-        for path in plan.kept_edits:
-            err.print(f"Left as it is: {escape(path)} (edited by hand, and nothing to change in it)")
-        target.print(f"Nothing to do: {escape(str(plan.root))} is as cluster.yaml says.")
-        return
-    if diffs:
-        for change in plan.all_changes:
-            if not change.path.startswith(f"{API_CONTEXT_FOLDER}/"):  # our own code is no news to the user
-                _print_diff(change)
-    target.print(f"[bold]Cluster {escape(plan.spec.name)}[/] in {escape(str(plan.root))}")
-    for line in _file_lines(plan.all_changes, brief=brief):
-        target.print(f"  {line}")
-    for path in plan.kept_edits:
-        target.print(f"  keep      {escape(path)} (edited by hand, and nothing to change in it)")
-    effects = [effect for effect in plan.effects if not (later and effect.kind is EffectKind.REMOVE)]
-    if later and effects:
-        target.print("  at the next citus-cluster up:")
-    for line in _effect_lines(effects):
-        target.print(f"  {'  ' if later else ''}{line}")
-
-
-def _file_lines(changes: Sequence[FileChange], *, brief: bool) -> Iterable[str]:
-    new = [one for one in changes if one.action is Action.CREATE and one.path.startswith(f"{_GENERATED}/")]
-    if brief and len(new) > _NAMED_FILES:
-        yield from _file_lines([one for one in changes if one not in new], brief=False)
-        folders = sorted({one.path.split("/")[1] for one in new if one.path.count("/") > 1})
-        yield f"{Action.CREATE.value:<9} {_GENERATED}/ ({count(len(new), 'file')}: {', '.join(folders)})"
-        return
-    context = [change for change in changes if change.path.startswith(f"{API_CONTEXT_FOLDER}/")]
-    for change in changes:
-        if change not in context:
-            edited = " (edited by hand; the edited file is kept as .bak)" if change.edited else ""
-            yield f"{change.action.value:<9} {escape(change.path)}{edited}"
-    if context:
-        actions = {change.action.value for change in context}
-        action = actions.pop() if len(actions) == 1 else Action.UPDATE.value
-        files = count(len(context), "file")
-        yield f"{action:<9} {API_CONTEXT_FOLDER}/ ({files}, the build context of the admin API's image)"
-
-
-def _effect_lines(effects: Sequence[Effect]) -> Iterable[str]:
-    """One line for all services to which the same happens for the same reasons."""
-    grouped: dict[tuple[EffectKind, tuple[str, ...]], list[str]] = {}
-    for effect in effects:
-        grouped.setdefault((effect.kind, effect.reasons), []).append(effect.service)
-    words = {
-        EffectKind.ADD: "add",
-        EffectKind.RECREATE: "restart",
-        EffectKind.RELOAD: "reload",
-        EffectKind.REMOVE: "stop",
-    }
-    for (kind, reasons), services in grouped.items():
-        why = f": {', '.join(reasons)}" if reasons else ""
-        yield escape(f"{words[kind]:<9} {', '.join(services)}{why}")
-
-
-def _print_diff(change: FileChange) -> None:
-    if change.action is not Action.UPDATE or change.old is None or change.wanted is None:
-        return
-    old, new = (text.decode(errors="replace").splitlines() for text in (change.old, change.wanted.content))
-    for line in difflib.unified_diff(old, new, f"{change.path} (now)", f"{change.path} (new)", lineterm="", n=1):
-        colour = {"+": "green", "-": "red"}.get(line[:1])
-        out.print(f"[{colour}]{escape(line)}[/]" if colour else escape(line))
 
 
 def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> Table:

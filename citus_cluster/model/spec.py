@@ -1,15 +1,17 @@
 """What the user wants: ``cluster.yaml`` as models, strict, versioned, all problems at once."""
 
 import difflib
-from collections.abc import Collection, Container, Iterable, Mapping, Sequence
+from collections.abc import Collection, Container, Iterable, Iterator, Mapping, Sequence
 from enum import StrEnum
 from typing import Annotated, Any, Literal, get_args
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StrictBool, StrictInt, StrictStr, ValidationError
+from pydantic.fields import FieldInfo
 
 from citus_cluster.errors import SpecError
 from citus_cluster.model import names
 from citus_cluster.model.component_name import ALL, ComponentName
+from citus_cluster.model.flags import Flag
 from citus_cluster.model.images import (
     DEFAULT_CASSANDRA_IMAGE,
     DEFAULT_CITUS_IMAGE,
@@ -21,6 +23,7 @@ from citus_cluster.model.images import (
     redis_image_problem,
     reference_problem,
 )
+from citus_cluster.model.layout import SPEC_FILE
 from citus_cluster.model.tuning import Storage, Workload
 
 API_VERSION = "citus-cluster/v1"
@@ -89,49 +92,68 @@ class _Model(BaseModel):
 class Ports(_Model):
     """Ports on the host. Inside the network every PostgreSQL listens on 5432."""
 
-    citus: Port = Field(DEFAULT_BASE_PORT, description="Coordinator; worker i is published on this port + i.")
-    pg14: Port | None = Field(None, description="PostgreSQL 14 primary; its replica on the next port.")
-    redis: Port = Field(DEFAULT_REDIS_PORT, description="Redis.")
-    cassandra: Port = Field(DEFAULT_CASSANDRA_PORT, description="First Cassandra node; the others on the next ports.")
-    admin_api: Port = Field(DEFAULT_ADMIN_PORT, description="Admin API.")
+    citus: Annotated[Port, Flag("--port")] = Field(
+        DEFAULT_BASE_PORT, description="Host port of the coordinator; worker i is published on this port + i."
+    )
+    pg14: Annotated[Port | None, Flag("--pg14-port", default=str(DEFAULT_PG14_PORT))] = Field(
+        None, description="Host port of the PostgreSQL 14 primary; its replica is on the next."
+    )
+    redis: Annotated[Port, Flag("--redis-port")] = Field(DEFAULT_REDIS_PORT, description="Host port of Redis.")
+    cassandra: Annotated[Port, Flag("--cassandra-port")] = Field(
+        DEFAULT_CASSANDRA_PORT, description="Host port of the first Cassandra node; the others are on the next."
+    )
+    admin_api: Annotated[Port, Flag("--admin-port")] = Field(
+        DEFAULT_ADMIN_PORT, description="Host port of the admin API."
+    )
 
 
 class Images(_Model):
     """Images, each pinned by tag or digest."""
 
-    citus: Annotated[StrictStr, _refuse(citus_image_problem)] = Field(
+    citus: Annotated[StrictStr, _refuse(citus_image_problem), Flag("--citus-image")] = Field(
         DEFAULT_CITUS_IMAGE, description="Image of coordinator and workers."
     )
-    pg_major: Annotated[StrictInt, Field(ge=14, le=30)] | None = Field(
-        None, description="PostgreSQL major of the Citus image, where its name does not tell."
+    pg_major: Annotated[Annotated[StrictInt, Field(ge=14, le=30)] | None, Flag("--pg-major")] = Field(
+        None, description="PostgreSQL major of the Citus image, where neither its name nor the engine tells."
     )
-    pg14: Annotated[StrictStr, _refuse(pg14_image_problem)] = Field(
-        DEFAULT_PG14_IMAGE, description="Image of the pair: plain PostgreSQL 14."
+    pg14: Annotated[StrictStr, _refuse(pg14_image_problem), Flag("--pg14-image")] = Field(
+        DEFAULT_PG14_IMAGE, description="Image of the PostgreSQL 14 pair: plain PostgreSQL, without Citus."
     )
-    redis: Annotated[StrictStr, _refuse(redis_image_problem)] = Field(
+    redis: Annotated[StrictStr, _refuse(redis_image_problem), Flag("--redis-image")] = Field(
         DEFAULT_REDIS_IMAGE, description="Image of Redis."
     )
-    cassandra: Annotated[StrictStr, _refuse(cassandra_image_problem)] = Field(
+    cassandra: Annotated[StrictStr, _refuse(cassandra_image_problem), Flag("--cassandra-image")] = Field(
         DEFAULT_CASSANDRA_IMAGE, description="Image of Cassandra."
     )
-    admin_api: Annotated[StrictStr, _refuse(reference_problem)] | None = Field(
-        None, description="A ready image of the admin API; without it, one is built from generated/admin-api."
-    )
+    admin_api: Annotated[
+        Annotated[StrictStr, _refuse(reference_problem)] | None, Flag("--admin-api-image", default="built here")
+    ] = Field(None, description="A ready image of the admin API; without it, one is built from generated/admin-api.")
 
 
 class Resources(_Model):
     """Input of the tuning. What is not given is detected once, and kept."""
 
-    memory_mb: Annotated[StrictInt, Field(ge=256, le=64 * 1024 * 1024)] | None = Field(
-        None, description="Memory that all services share, in MB: what the engine has."
-    )
-    cpus: Annotated[StrictInt, Field(ge=1, le=4096)] | None = Field(None, description="Processors of the engine.")
+    memory_mb: Annotated[
+        Annotated[StrictInt, Field(ge=256, le=64 * 1024 * 1024)] | None,
+        Flag(
+            "--memory",
+            default="the engine's",
+            help="Memory of all services: MB, 8g, or auto to detect it again.",
+        ),
+    ] = Field(None, description="Memory that all services share, in MB: what the engine has.")
+    cpus: Annotated[
+        Annotated[StrictInt, Field(ge=1, le=4096)] | None,
+        Flag("--cpus", default="the engine's", help="Processors of the engine, or auto to detect them again."),
+    ] = Field(None, description="Processors of the engine.")
     detected: list[Literal["memory_mb", "cpus"]] = Field(
         default_factory=list, description="Which of these values were detected, not given."
     )
-    storage: Storage = Field(Storage.SSD, description="What the volumes lie on.")
-    workload: Workload = Field(Workload.MIXED, description="What the cluster is for.")
-    connections: Annotated[StrictInt, Field(ge=5, le=10000)] | None = Field(
+    storage: Annotated[Storage, Flag("--storage")] = Field(Storage.SSD, description="What the volumes lie on.")
+    workload: Annotated[Workload, Flag("--workload")] = Field(Workload.MIXED, description="What the cluster is for.")
+    connections: Annotated[
+        Annotated[StrictInt, Field(ge=5, le=10000)] | None,
+        Flag("--connections", default="by workload and memory", help="Client connections on the coordinator."),
+    ] = Field(
         None, description="Client connections on the coordinator; by default as many as workload and memory allow."
     )
 
@@ -139,10 +161,13 @@ class Resources(_Model):
 class Pg14(_Model):
     """The PostgreSQL 14 primary and replica."""
 
-    replication: Replication = Field(
-        Replication.ASYNC, description="sync: a commit returns once the replica has it on its disk too."
+    replication: Annotated[
+        Replication,
+        Flag("--pg14-sync/--pg14-async", help="Whether a commit of the PostgreSQL 14 primary waits for its replica."),
+    ] = Field(Replication.ASYNC, description="sync: a commit returns once the replica has it on its disk too.")
+    log: Annotated[Pg14Log, Flag("--pg14-log", help="What the PostgreSQL 14 pair logs.")] = Field(
+        Pg14Log.STANDARD, description="verbose: every statement and connection is logged."
     )
-    log: Pg14Log = Field(Pg14Log.STANDARD, description="verbose: every statement and connection is logged.")
 
 
 class Redis(_Model):
@@ -156,7 +181,9 @@ class Redis(_Model):
 class Cassandra(_Model):
     """Cassandra."""
 
-    nodes: Annotated[StrictInt, Field(ge=1, le=MAX_CASSANDRA_NODES)] = Field(1, description="Nodes of the ring.")
+    nodes: Annotated[StrictInt, Field(ge=1, le=MAX_CASSANDRA_NODES), Flag("--cassandra-nodes")] = Field(
+        1, description="Nodes of Cassandra's ring."
+    )
 
 
 class LogDriver(StrEnum):
@@ -195,21 +222,37 @@ class ClusterSpec(_Model):
     """Specification of one cluster on one host."""
 
     apiVersion: Literal["citus-cluster/v1"] = Field(description="Version of this form.")  # noqa: N815
-    name: Annotated[StrictStr, _refuse(names.project_problem)] = Field("citus", description="Compose project name.")
-    user: Annotated[StrictStr, _refuse(names.user_problem)] = Field("postgres", description="Superuser.")
-    database: Annotated[StrictStr, _refuse(names.database_problem)] = Field("postgres", description="Database.")
-    services: list[ComponentName] | None = Field(
-        None, description="Services that are wanted: by default all, without a coordinator citus."
+    name: Annotated[StrictStr, _refuse(names.project_problem), Flag("--name")] = Field(
+        "citus", description="Compose project name."
     )
-    coordinator: StrictBool = Field(True, description="False on a host that runs workers only.")
-    workers: WorkerCount | list[WorkerNumber] = Field(
-        2, description="Number of workers, or the numbers of the workers: 3 is short for [1, 2, 3]."
+    user: Annotated[StrictStr, _refuse(names.user_problem), Flag("--user")] = Field(
+        "postgres", description="Superuser."
     )
-    bind: Annotated[StrictStr, _refuse(names.bind_problem)] = Field(
+    database: Annotated[StrictStr, _refuse(names.database_problem), Flag("--db")] = Field(
+        "postgres", description="Database."
+    )
+    services: Annotated[
+        list[ComponentName] | None,
+        Flag(
+            "--services",
+            default="all; citus without a coordinator",
+            help=f"Services that are wanted, of {','.join(ComponentName)}; or all.",
+        ),
+    ] = Field(None, description="Services that are wanted: by default all, without a coordinator citus.")
+    coordinator: Annotated[
+        StrictBool, Flag("--with-coordinator/--no-coordinator", default="with", help="Run the coordinator here.")
+    ] = Field(True, description="False on a host that runs workers only.")
+    workers: Annotated[
+        WorkerCount | list[WorkerNumber],
+        Flag("--workers", help="Number of workers; 0 with a coordinator, which then holds the shards itself."),
+    ] = Field(2, description="Number of workers, or the numbers of the workers: 3 is short for [1, 2, 3].")
+    bind: Annotated[StrictStr, _refuse(names.bind_problem), Flag("--bind")] = Field(
         "127.0.0.1", description="Address on which ports are published."
     )
-    advertise: Annotated[StrictStr, _refuse(names.advertise_problem)] | None = Field(
-        None, description="Name or address under which other servers reach this one."
+    advertise: Annotated[
+        Annotated[StrictStr, _refuse(names.advertise_problem)] | None, Flag("--advertise", default="none")
+    ] = Field(
+        None, description="Name or address under which other servers reach this one; Citus' ports are published on it."
     )
     ports: Ports = Field(default_factory=lambda: Ports.model_validate({}))
     images: Images = Field(default_factory=lambda: Images.model_validate({}))
@@ -253,6 +296,27 @@ class ClusterSpec(_Model):
         return data | ({"settings": settings} if settings else {})
 
 
+def fields(model: type[BaseModel] = ClusterSpec, prefix: str = "") -> Iterator[tuple[str, FieldInfo]]:
+    """Give every key of ``cluster.yaml``, dotted (``ports.citus``), with what is declared of it."""
+    for name, field in model.model_fields.items():
+        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
+            yield from fields(field.annotation, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", field
+
+
+def flag_of(field: FieldInfo) -> Flag | None:
+    """Give the option that sets a field; None for one that only ``cluster.yaml`` sets."""
+    return next((one for one in field.metadata if isinstance(one, Flag)), None)
+
+
+def written_default(field: FieldInfo) -> str:
+    """Write a field's default as ``cluster.yaml`` has it; empty where it has none."""
+    default = None if field.is_required() else field.get_default(call_default_factory=True)
+    written = str(default).lower() if isinstance(default, bool) else str(default)
+    return "" if default in (None, {}, []) else written
+
+
 def grown_workers(current: int | Sequence[int], count: int, taken: Collection[int] = ()) -> int | list[int]:
     """Give ``workers`` for ``count`` workers, where ``current`` is what the specification says now.
 
@@ -285,7 +349,7 @@ def without_worker(current: int | Sequence[int], number: int) -> int | list[int]
     return [one for one in current if one != number]
 
 
-def parse_spec(data: Any, *, origins: Mapping[str, str] | None = None, source: str = "cluster.yaml") -> ClusterSpec:
+def parse_spec(data: Any, *, origins: Mapping[str, str] | None = None, source: str = SPEC_FILE) -> ClusterSpec:
     """Check plain data and give the specification.
 
     ``origins`` maps a dotted path to where its value came from (``workers`` -> ``--workers``), for
@@ -420,4 +484,4 @@ def _keys_at(location: Sequence[str | int]) -> list[str]:
 def json_schema() -> dict[str, Any]:
     """JSON Schema of ``cluster.yaml``, as published in config/cluster.schema.json."""
     schema = ClusterSpec.model_json_schema()
-    return {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": "cluster.yaml", **schema}
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": SPEC_FILE, **schema}

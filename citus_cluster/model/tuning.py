@@ -19,6 +19,7 @@ from citus_cluster.model.formulae import (
 )
 from citus_cluster.model.images import PAIR_PG_MAJOR
 from citus_cluster.model.parameters import Scalar, conf_value, needs_restart
+from citus_cluster.model.units import count
 
 __all__ = [
     "Group",
@@ -219,7 +220,7 @@ def _wish(given: TuningInput) -> str:
     if not any(part.servers for part in given.parts):
         return f"The services {names}"
     nodes = ["a coordinator"] if given.number_of(Server.COORDINATOR) else []
-    nodes += [f"{given.workers} worker{'s' if given.workers > 1 else ''}"] if given.workers else []
+    nodes += [count(given.workers, "worker")] if given.workers else []
     citus = f" ({' and '.join(nodes)})" if nodes else ""
     return f"The services {names}{citus} with {given.connections or budget.CLIENTS_LEAST} connections"
 

@@ -14,5 +14,5 @@ def size(size_bytes: float | None) -> str:
 
 
 def count(number: int, noun: str) -> str:
-    """Write ``1 shard``, ``2 shards``."""
-    return f"{number} {noun}" + ("" if number == 1 else "s")
+    """Write ``1 shard``, ``2 shards``, ``1,200 shards``."""
+    return f"{number:,} {noun}" + ("" if number == 1 else "s")

@@ -13,9 +13,9 @@ from citus_cluster.model.rebalance import RebalanceOptions, RebalancePlan, Rebal
 from citus_cluster.model.registration import RegisteredNode
 from citus_cluster.model.units import count
 from citus_cluster.operations import rebalance, rebalance_watch
-from citus_cluster.operations.leaving import WAIT_FOR_LOCK_S, look
+from citus_cluster.operations.leaving import look
 from citus_cluster.runtime import citus_leaving, citus_nodes
-from citus_cluster.runtime.citus_lock import writer_lock
+from citus_cluster.runtime.citus_lock import WAIT_FOR_LOCK_S, writer_lock
 from citus_cluster.runtime.citus_rebalance import running_job_id
 from citus_cluster.runtime.postgres import Connection, translated
 

@@ -16,11 +16,9 @@ from citus_cluster.model.registration import RegisteredNode, Registry
 from citus_cluster.model.units import count
 from citus_cluster.runtime import citus_leaving, citus_nodes, citus_probe, citus_tables
 from citus_cluster.runtime.citus_leaving import HeldPlacement
-from citus_cluster.runtime.citus_lock import writer_lock
+from citus_cluster.runtime.citus_lock import WAIT_FOR_LOCK_S, writer_lock
 from citus_cluster.runtime.citus_rebalance import running_job_id
 from citus_cluster.runtime.postgres import Connection, describe, translated
-
-WAIT_FOR_LOCK_S = 10.0
 
 
 async def registry(conn: Connection) -> Registry:

@@ -37,7 +37,7 @@ from citus_cluster.model.registration import (
     unrecorded,
 )
 from citus_cluster.runtime import citus_limits, citus_movers, citus_nodes, citus_probe
-from citus_cluster.runtime.citus_lock import writer_lock
+from citus_cluster.runtime.citus_lock import WAIT_FOR_LOCK_S, writer_lock
 from citus_cluster.runtime.citus_rebalance import running_job_id
 from citus_cluster.runtime.postgres import Connection, ConnectionInfo, connect, describe, translated
 
@@ -45,7 +45,6 @@ T = TypeVar("T")
 
 POLL_S = 1.0
 CONNECT_TIMEOUT_S = 10.0
-WAIT_FOR_LOCK_S = 10.0
 SYNC_TIMEOUT_S = 10.0
 _UNSET_COORDINATOR = frozenset({"localhost", "127.0.0.1", "::1"})
 

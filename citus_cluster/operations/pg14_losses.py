@@ -12,6 +12,7 @@ from datetime import datetime
 
 from citus_cluster.model.pg14_log import Remainder, missing_bytes, position, remainder
 from citus_cluster.model.replication import UNDECIDED, PairStatus, Phase, SeenServer, ServerRole
+from citus_cluster.model.units import count
 from citus_cluster.operations.directory import Directory
 from citus_cluster.operations.pg14_status import find_container
 from citus_cluster.runtime import pg14
@@ -208,4 +209,4 @@ def what_is_beyond(beyond: Remainder | None) -> str:
 
 
 def _count(transactions: int, one: str = "transaction") -> str:
-    return one if transactions == 1 else f"{transactions:,} transactions"
+    return one if transactions == 1 else count(transactions, "transaction")

@@ -14,12 +14,13 @@ from citus_cluster.model.component import SECRETS_FOLDER
 from citus_cluster.model.components import owner_of
 from citus_cluster.model.compose_drift import service_drift
 from citus_cluster.model.documents import Documented
+from citus_cluster.model.layout import COMPOSE_FILE
 from citus_cluster.model.log_space import LogSpace, describe, log_space, needed_mb
 from citus_cluster.model.names import directory_problem
 from citus_cluster.model.topology import Topology
 from citus_cluster.model.units import size
 from citus_cluster.operations.directory import Directory, compare_files, compose_drift
-from citus_cluster.render.bundle import COMPOSE_FILE, CONFIG_FOLDER
+from citus_cluster.render.bundle import CONFIG_FOLDER
 from citus_cluster.runtime import compose, files, host, secrets
 from citus_cluster.runtime.compose import Compose, ComposeError, parse_version
 from citus_cluster.runtime.engine import Container, Engine, EngineInfo, in_thread

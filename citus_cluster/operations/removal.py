@@ -22,13 +22,13 @@ from citus_cluster.operations import leaving
 from citus_cluster.operations.directory import Directory
 from citus_cluster.operations.request import SetupRequest
 from citus_cluster.operations.setup import SetupPlan, apply_setup, plan_setup
+from citus_cluster.runtime.compose import override_file
 from citus_cluster.runtime.engine import Container, Engine, in_thread
 from citus_cluster.runtime.postgres import Connection, ConnectionInfo
 
 # It holds nothing that is not elsewhere, and a kill is safe; but a server that does not know yet that others have left
 # looks for them, and would take a minute to stop.
 _STOP_TIMEOUT_S = 10
-_OVERRIDES = ("docker-compose.override.yml", "docker-compose.override.yaml")
 
 
 @dataclass(frozen=True)
@@ -170,11 +170,10 @@ def _returns(numbers: Collection[int]) -> Iterable[str]:
 
 
 def _overrides(root: Path, service: str) -> list[str]:
-    return [
-        f"{name} names {service}: take it out there too, or Compose does not take the files any more."
-        for name in _OVERRIDES
-        if (root / name).is_file() and f"{service}:" in (root / name).read_text(errors="replace")
-    ]
+    name = override_file(root)
+    if name is None or not (root / name).is_file() or f"{service}:" not in (root / name).read_text(errors="replace"):
+        return []
+    return [f"{name} names {service}: remove it there, too, or Compose refuses the files."]
 
 
 def _find_container(

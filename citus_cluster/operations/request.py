@@ -11,11 +11,11 @@ from citus_cluster.errors import EngineUnavailableError, SpecError, UsageError
 from citus_cluster.model import components
 from citus_cluster.model.identity import known_workers, removed_workers
 from citus_cluster.model.images import known_pg_major
+from citus_cluster.model.layout import SPEC_FILE
 from citus_cluster.model.names import volume_name
 from citus_cluster.model.spec import API_VERSION, ClusterSpec, grown_workers, parse_spec
 from citus_cluster.model.yaml_text import load_yaml
 from citus_cluster.operations.directory import read_spec, read_spec_text
-from citus_cluster.render.bundle import SPEC_FILE
 from citus_cluster.runtime import host
 from citus_cluster.runtime.engine import Engine
 from citus_cluster.runtime.files import Manifest

@@ -13,7 +13,6 @@ from citus_cluster.operations.role_passwords import Home
 from citus_cluster.runtime import citus_nodes, citus_roles
 from citus_cluster.runtime.postgres import Connection
 
-WAIT_FOR_LOCK_S = 10.0
 ALONE = RegisteredNode(0, COORDINATOR_GROUP, NodeAddress("localhost"), True, "primary", True)
 """Stands for a coordinator that is alone, and therefore may not be in the node list."""
 
@@ -51,10 +50,6 @@ class Done:
     def end(self, otherwise: str) -> None:
         if not self.changed:
             self._emit(Event(self.step, EventKind.SKIPPED, otherwise))
-
-
-def count(things: Sequence[object], noun: str) -> str:
-    return f"{len(things)} {noun}{'' if len(things) == 1 else 's'}"
 
 
 def refuse_names(home: Home, name: str, schemas: Sequence[str], given: str | None) -> None:

@@ -10,12 +10,12 @@ from citus_cluster.errors import CitusClusterError, RoleError
 from citus_cluster.model.events import Emit
 from citus_cluster.model.handover import Handover, OwnedObject, hand_over, on_all_nodes, owner_role
 from citus_cluster.model.roles import RoleRecord
-from citus_cluster.operations import role_cluster
-from citus_cluster.operations.role_cluster import Cluster, Done, count, look, refuse_names, refuse_torn
+from citus_cluster.model.units import count
+from citus_cluster.operations.role_cluster import Cluster, Done, look, refuse_names, refuse_torn
 from citus_cluster.operations.role_passwords import Home
 from citus_cluster.operations.roles import give_rows
 from citus_cluster.runtime import citus_ownership, citus_roles, secrets
-from citus_cluster.runtime.citus_lock import writer_lock
+from citus_cluster.runtime.citus_lock import WAIT_FOR_LOCK_S, writer_lock
 from citus_cluster.runtime.files import drop_file
 from citus_cluster.runtime.postgres import Connection, translated
 
@@ -42,7 +42,7 @@ async def drop(
     refuse_names(home, name, (), None)
     done = Done(name, emit)
     done.begin(f"looking at role {name}")
-    async with translated(f"dropping role {name}"), writer_lock(conn, wait_s=role_cluster.WAIT_FOR_LOCK_S):
+    async with translated(f"dropping role {name}"), writer_lock(conn, wait_s=WAIT_FOR_LOCK_S):
         cluster = await look(conn)
         role, record = cluster.roles.get(name), cluster.records.get(name)
         if role is not None:
@@ -62,8 +62,8 @@ async def drop(
                 heir = owner_role(handover.rest) if handover else None
                 await citus_roles.drop_role(conn, name, heir=heir)
                 for owner, objects in _by_heir(handover).items():
-                    done(f"{count(objects, 'object')} given to {owner}: {', '.join(_some(objects))}")
-            done(f"role {name} dropped on {count(cluster.nodes, 'node')}")
+                    done(f"{count(len(objects), 'object')} given to {owner}: {', '.join(_some(objects))}")
+            done(f"role {name} dropped on {count(len(cluster.nodes), 'node')}")
         elif record is not None:
             await citus_roles.forget(conn, name)
             done(f"record of role {name} removed")
@@ -159,7 +159,7 @@ async def _agreed(
     if not reassign:
         heirs = ", ".join(_by_heir(handover))
         raise RoleError(
-            f"Role {record.name!r} owns {count(owned, 'object')}; it was not dropped.",
+            f"Role {record.name!r} owns {count(len(owned), 'object')}; it was not dropped.",
             hint=f"Drop them first; or give them to {heirs}, which nobody logs in as: {again} (with --dry-run it shows "
             "what goes to whom, and changes nothing).",
             details=_some(owned),
@@ -167,8 +167,8 @@ async def _agreed(
     if unnamed := handover.unnamed(named):
         options = " ".join(f"--reassign-also {quote(one.name)}" for one in unnamed[:_SHOWN])
         raise RoleError(
-            f"Role {record.name!r} owns {count(unnamed, 'object')} that may do more, or other things, with another "
-            "owner; it was not dropped.",
+            f"Role {record.name!r} owns {count(len(unnamed), 'object')} that may do more, or other things, with "
+            "another owner; it was not dropped.",
             hint=f"Read the definition of each (\\sf and \\d+ in psql), then drop it, or name it: "
             f"{again} {options}{' …' if len(unnamed) > _SHOWN else ''}",
             details=[f"{one.name}: it {one.reason}" for one in unnamed],
@@ -195,7 +195,7 @@ async def _make_heirs(conn: Connection, cluster: Cluster, handover: Handover, do
             )
         if not found.exists:
             await citus_ownership.add_owner_role(conn, schema, secrets.generate())
-            done(f"role {found.name} made on {count(cluster.nodes, 'node')}; nobody knows its password")
+            done(f"role {found.name} made on {count(len(cluster.nodes), 'node')}; nobody knows its password")
         else:
             refuse_torn(cluster, found.name)
             if await citus_roles.kept_password(conn, found.name) is None:

@@ -27,13 +27,13 @@ from citus_cluster.model.roles import (
     narrowed,
     wanted_defaults,
 )
-from citus_cluster.operations import role_cluster, role_limits
+from citus_cluster.model.units import count
+from citus_cluster.operations import role_limits
 from citus_cluster.operations.role_cluster import (
     ALONE,
     Cluster,
     Done,
     active_nodes,
-    count,
     look,
     refuse_names,
     refuse_torn,
@@ -48,7 +48,7 @@ from citus_cluster.operations.role_passwords import (
     right_password,
 )
 from citus_cluster.runtime import citus_grants, citus_ownership, citus_probe, citus_roles, secrets
-from citus_cluster.runtime.citus_lock import writer_lock
+from citus_cluster.runtime.citus_lock import WAIT_FOR_LOCK_S, writer_lock
 from citus_cluster.runtime.postgres import Connection, ConnectionInfo, connect, translated
 
 LIST_BUDGET_S = 15.0
@@ -124,7 +124,7 @@ async def create(
         raise UsageError("; ".join(problems) + ".")
     done = Done(name, emit)
     done.begin(f"looking at role {name}")
-    async with translated(f"making role {name}"), writer_lock(conn, wait_s=role_cluster.WAIT_FOR_LOCK_S):
+    async with translated(f"making role {name}"), writer_lock(conn, wait_s=WAIT_FOR_LOCK_S):
         cluster = await look(conn)
         role, record = cluster.roles.get(name), cluster.records.get(name)
         await _refuse_foreign(home, cluster, name, given)
@@ -137,7 +137,7 @@ async def create(
             if home.keep(name, password):
                 done(f"password kept in {secrets.role_password(name)}")
             await citus_roles.create_role(conn, wish, password)
-            done(f"role {name} made on {count(cluster.nodes, 'node')}")
+            done(f"role {name} made on {count(len(cluster.nodes), 'node')}")
             await _allow_connecting(conn, name, done)
         else:
             await _allow_connecting(conn, name, done)
@@ -159,7 +159,7 @@ async def create(
         await give_rows(conn, cluster, name, done)
         effective = role_limits.in_force(wish)
     await _verify(home.connection(name, password), cluster)
-    done.end(f"role {name} is as it should be on {count(cluster.nodes, 'node')}")
+    done.end(f"role {name} is as it should be on {count(len(cluster.nodes), 'node')}")
     return replace(_result(home, wish, password, done), limits=effective)
 
 
@@ -173,7 +173,7 @@ async def set_password(conn: Connection, home: Home, name: str, emit: Emit, *, g
     done.begin(f"changing the password of role {name}")
     async with (
         translated(f"changing the password of role {name}"),
-        writer_lock(conn, wait_s=role_cluster.WAIT_FOR_LOCK_S),
+        writer_lock(conn, wait_s=WAIT_FOR_LOCK_S),
     ):
         cluster = await look(conn)
         role, record = cluster.roles.get(name), cluster.records.get(name)
@@ -186,7 +186,7 @@ async def set_password(conn: Connection, home: Home, name: str, emit: Emit, *, g
         password = given or new_password(home)
         # The server first: what it takes is in its own row then, from where a later run can take it.
         await citus_roles.change_password(conn, name, password)
-        done(f"password of role {name} changed on {count(cluster.nodes, 'node')}")
+        done(f"password of role {name} changed on {count(len(cluster.nodes), 'node')}")
         await give_rows(conn, cluster, name, done)
         await keep_password(conn, home, name, password, done)
     await _verify(home.connection(name, password), cluster)

@@ -16,6 +16,7 @@ from citus_cluster.model.components import COMPONENTS, wanted
 from citus_cluster.model.documents import Documented
 from citus_cluster.model.effects import Effect, effects
 from citus_cluster.model.identity import identity_of, refuse_immutable, without_removed
+from citus_cluster.model.layout import COMPOSE_FILE, SPEC_FILE
 from citus_cluster.model.names import directory_problem, volume_name
 from citus_cluster.model.spec import ClusterSpec
 from citus_cluster.model.topology import Topology, resolve
@@ -23,7 +24,7 @@ from citus_cluster.model.yaml_text import load_yaml
 from citus_cluster.operations.directory import compare_files
 from citus_cluster.operations.guards import has_password, refuse_lockout, refuse_lost_services, refuse_return
 from citus_cluster.operations.request import Machine, SetupRequest, merged_spec, pg_major, resolved_spec, taken_numbers
-from citus_cluster.render.bundle import COMPOSE_FILE, CONFIG_FOLDER, SPEC_FILE
+from citus_cluster.render.bundle import CONFIG_FOLDER
 from citus_cluster.render.spec_file import render_spec
 from citus_cluster.runtime import files, secrets
 from citus_cluster.runtime.engine import Engine

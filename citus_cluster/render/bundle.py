@@ -10,14 +10,13 @@ from dataclasses import dataclass
 from citus_cluster.model.changes import WantedFile, digest
 from citus_cluster.model.component import ConfigFile, Reread, Service
 from citus_cluster.model.components import COMPONENTS
+from citus_cluster.model.layout import COMPOSE_FILE, SPEC_FILE
 from citus_cluster.model.topology import Topology
 from citus_cluster.render.compose import render_compose
 from citus_cluster.render.settings import grouped
 from citus_cluster.render.templates import environment
 
-COMPOSE_FILE = "docker-compose.yml"
 ENV_FILE = ".env"
-SPEC_FILE = "cluster.yaml"
 GITIGNORE_FILE = ".gitignore"
 MANIFEST_FILE = "generated/manifest.json"
 CONFIG_FOLDER = "generated/config"
@@ -25,8 +24,8 @@ API_CONTEXT_FOLDER = "generated/admin-api"
 
 _IGNORED = (
     ".env",
-    "docker-compose.yml",
-    "cluster.yaml",
+    COMPOSE_FILE,
+    SPEC_FILE,
     "generated/",
     "dist/",
     ".citus-cluster.lock",

@@ -1,14 +1,12 @@
 """The tables of docs/configuration.md that follow from the code: what is written where, and why."""
 
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-
-from pydantic import BaseModel
+from collections.abc import Iterable, Mapping, Sequence
 
 from citus_cluster.model.budget import CITUS_SERVERS, Server
 from citus_cluster.model.component_name import ALL, ComponentName
 from citus_cluster.model.parameters import fixed_parameters
-from citus_cluster.model.spec import API_VERSION, ClusterSpec, parse_spec
+from citus_cluster.model.spec import API_VERSION, fields, parse_spec, written_default
 from citus_cluster.model.topology import tuning_input
 from citus_cluster.model.tuning import NodeTuning, Setting, Tuning, TuningInput, tune
 
@@ -88,19 +86,12 @@ def _settings_row(name: str, coordinator: Setting | None, worker: Setting | None
 
 
 def _keys_table() -> str:
-    return _table(("Key", "Default", "Meaning"), list(_key_rows(ClusterSpec, "")))
+    rows = ((f"`{key}`", _code(written_default(field)), field.description or "") for key, field in fields())
+    return _table(("Key", "Default", "Meaning"), rows)
 
 
-def _key_rows(model: type[BaseModel], prefix: str) -> Iterator[tuple[str, str, str]]:
-    """One row for each key of ``cluster.yaml``, from the models that check it."""
-    for name, field in model.model_fields.items():
-        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
-            yield from _key_rows(field.annotation, f"{prefix}{name}.")
-            continue
-        default = None if field.is_required() else field.get_default(call_default_factory=True)
-        written = str(default).lower() if isinstance(default, bool) else str(default)
-        shown = "" if default in (None, {}, []) else f"`{written}`"
-        yield f"`{prefix}{name}`", shown, field.description or ""
+def _code(text: str) -> str:
+    return f"`{text}`" if text else ""
 
 
 def _fixed_table() -> str:

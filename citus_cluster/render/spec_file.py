@@ -8,6 +8,7 @@ from typing import Any
 import yaml
 
 from citus_cluster.errors import SpecError
+from citus_cluster.model.layout import SPEC_FILE
 from citus_cluster.model.spec import ClusterSpec
 from citus_cluster.model.yaml_text import load_yaml
 
@@ -40,7 +41,7 @@ def render_spec(spec: ClusterSpec, existing: str | None) -> str:
     data = spec.as_data()
     if existing is None or not existing.strip():
         return _fresh(data)
-    if load_yaml(existing, "cluster.yaml") == data:
+    if load_yaml(existing, SPEC_FILE) == data:
         return existing
     return _changed(existing, data)
 

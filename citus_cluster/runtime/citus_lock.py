@@ -19,6 +19,8 @@ from citus_cluster.runtime.postgres import Connection, bounded, bounded_rows
 ADVISORY_KEY = 0x6369_7475_732D_636C
 """The bytes of "citus-cl": the advisory lock that the first versions took, and nothing else."""
 
+WAIT_FOR_LOCK_S = 10.0
+"""How long a change of the node list or of roles waits for another that is at work."""
 _POLL_S = 0.2
 _HOLDERS = f"""
 SELECT activity.pid, activity.usename, activity.application_name, activity.client_addr::text,

@@ -13,19 +13,17 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from citus_cluster.errors import CitusClusterError, PreflightError
+from citus_cluster.model.layout import COMPOSE_FILE, OVERRIDE_FILES
 
 MINIMUM_VERSION = (2, 20, 2)
-COMPOSE_FILE = "docker-compose.yml"
-OVERRIDE_FILES = (
-    "compose.override.yml",
-    "compose.override.yaml",
-    "docker-compose.override.yml",
-    "docker-compose.override.yaml",
-)
-"""Of these Compose itself takes the first that exists, so we do."""
 
 _DROPPED_PREFIXES = ("COMPOSE_", "POSTGRES_", "CITUS_CLUSTER_")
 _KEPT_LINES = 20
+
+
+def override_file(root: Path) -> str | None:
+    """Give the name of the override file that Compose takes in ``root``: the first that exists."""
+    return next((name for name in OVERRIDE_FILES if (root / name).exists()), None)
 
 
 class ComposeError(CitusClusterError):
@@ -84,7 +82,7 @@ class Compose:
     def argv(self, *arguments: str, profiles: Sequence[str] | None = None) -> tuple[str, ...]:
         """Give the whole command line of one Compose command."""
         root = self.root.resolve()
-        files = [COMPOSE_FILE, *[name for name in OVERRIDE_FILES if (root / name).exists()][:1]]
+        files = [name for name in (COMPOSE_FILE, override_file(root)) if name]
         return (
             *("docker", "compose", "--ansi", "never", "-p", self.project, "--project-directory", str(root)),
             *(part for name in files for part in ("-f", str(root / name))),

@@ -20,6 +20,7 @@ from typing import Any
 
 from citus_cluster.errors import LockedError, WriteError
 from citus_cluster.model.changes import Action, FileChange, FoundFile, WantedFile, digest
+from citus_cluster.model.layout import SPEC_FILE
 from citus_cluster.render.bundle import MANIFEST_FILE
 
 LOCK_FILE = ".citus-cluster.lock"
@@ -166,7 +167,7 @@ def apply_changes(
     changes = list(changes)
     edits = [change for change in changes if change.changes and change.edited]
     writes = {change.path: change.wanted for change in changes if change.changes and change.wanted}
-    plain: dict[str, WantedFile] = {**secrets, **({"cluster.yaml": spec} if spec else {})}
+    plain: dict[str, WantedFile] = {**secrets, **({SPEC_FILE: spec} if spec else {})}
     backups = {_free_backup(root, change.path): WantedFile(change.old or b"", 0o600) for change in edits}
     removals = [change.path for change in changes if change.action is Action.REMOVE]
     recorded = dict(previous.files) if previous else {}

@@ -10,3 +10,9 @@ class VisibleFormatter(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         return visible_lines(super().format(record))
+
+
+def show_logs() -> None:
+    """Have what libraries log, which goes to stderr, shown as everything else is."""
+    if logging.lastResort:
+        logging.lastResort.setFormatter(VisibleFormatter())

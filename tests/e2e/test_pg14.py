@@ -52,7 +52,7 @@ def test_a_plain_compose_up_replicates(cluster: GeneratedCluster) -> None:
         pair.sql(REPLICA, "CREATE TABLE x ()")
     pair.inside(REPLICA, 'pg_isready -h 127.0.0.1 && ls "$PGDATA/standby.signal"')
     assert "pg14-replica: 0 bytes behind, 0.000 s" in cluster.cli("pg14", "lag").out
-    with started(cluster, "pg14", "lag", "--watch", "0.1", "--format", "json") as watch:
+    with started(cluster, "pg14", "lag", "--watch", "--interval", "0.1", "--format", "json") as watch:
         assert watch.stdout is not None
         assert [json.loads(watch.stdout.readline())["bytes"] for _ in range(2)] == [0, 0]
         watch.send_signal(signal.SIGINT)

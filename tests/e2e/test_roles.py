@@ -158,7 +158,7 @@ def watching(cluster: GeneratedCluster, *options: str) -> "subprocess.Popen[str]
 
 @pytest.mark.parametrize(("sent", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_status_is_watched_in_a_pipe(main_cluster: GeneratedCluster, sent: signal.Signals, status: int) -> None:
-    watch = watching(main_cluster, "0.2", "--format=json")
+    watch = watching(main_cluster, "--interval=0.2", "--format=json")
     assert watch.stdout
     try:
         rounds = [json.loads(watch.stdout.readline()) for _ in range(2)]

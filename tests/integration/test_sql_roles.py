@@ -38,7 +38,7 @@ from citus_cluster.errors import (
 from citus_cluster.model.events import Event, ignore
 from citus_cluster.model.rebalance import RebalanceOptions
 from citus_cluster.model.roles import Access, RoleRecord
-from citus_cluster.operations import rebalance, rebalance_watch, role_cluster, role_drop, roles
+from citus_cluster.operations import rebalance, rebalance_watch, role_drop, roles
 from citus_cluster.operations.overview import overview
 from citus_cluster.operations.role_passwords import Home
 from citus_cluster.operations.roles import RoleResult
@@ -315,7 +315,7 @@ def test_two_at_once_wait_for_each_other(cluster: Servers, home: Home) -> None:
 
 @pytest.mark.usefixtures("only_newest")
 def test_another_run_at_work_is_named(cluster: Servers, home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(role_cluster, "WAIT_FOR_LOCK_S", 0.2)
+    monkeypatch.setattr(roles, "WAIT_FOR_LOCK_S", 0.2)
 
     async def body(conn: Connection) -> None:
         async with await cluster.connect() as other, writer_lock(other, wait_s=1):

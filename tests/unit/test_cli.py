@@ -18,7 +18,8 @@ import yaml
 from setup_support import ROOT, contents
 from terminal import on_terminal
 
-from citus_cluster.cli import cluster
+from citus_cluster.cli.acting import recorded
+from citus_cluster.cli.options import Invocation
 from citus_cluster.cli.program import main, setup_main
 from citus_cluster.cli.program import run as run_app
 from citus_cluster.model.component_name import ComponentName
@@ -383,7 +384,7 @@ def test_the_journal_tells_of_a_run_that_was_interrupted_too(tmp_path: Path) -> 
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        cluster.recorded(tmp_path, "up", interrupted)
+        recorded(Invocation(), tmp_path, "up", interrupted)
     line = json.loads((tmp_path / "generated/journal.jsonl").read_text())
     assert (line["operation"], line["result"], line["error"]) == ("up", "failed", "KeyboardInterrupt")
 
@@ -409,7 +410,7 @@ def test_an_interruption_says_what_to_do(monkeypatch: pytest.MonkeyPatch, capsys
 
     monkeypatch.setattr(sys, "argv", ["citus-cluster"])
     with pytest.raises(SystemExit) as ended:
-        run_app(app)
+        run_app(typer.main.get_command(app), "citus-cluster")
     assert ended.value.code == 130
     assert "Interrupted. Nothing is lost; run the command again" in capsys.readouterr().err
 
@@ -418,7 +419,6 @@ def test_an_interruption_says_what_to_do(monkeypatch: pytest.MonkeyPatch, capsys
 def program(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Run:
     """Run ``citus-cluster`` in this process, in an empty directory."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("citus_cluster.cli.program._PROGRAM", "citus-cluster")
 
     def execute(*arguments: str) -> Result:
         monkeypatch.setattr(sys, "argv", ["citus-cluster", *arguments])
@@ -439,8 +439,8 @@ def program(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
         (["roles", "list", "--format", "foo"], "--format: 'foo' is not one of 'text', 'json'.", "roles list"),
         (["completion", "tcsh"], "SHELL: 'tcsh' is not one of 'bash', 'zsh', 'fish'.", "completion"),
         (["setup", "--workers=foo"], "--workers: 'foo' is not a whole number.", "setup"),
-        (["status", "--watch", "abc"], "--watch: 'abc' is not a number.", "status"),
-        (["status", "--watch", "0"], "--watch: 0 is too small: the least is 0.1.", "status"),
+        (["status", "--watch", "--interval", "abc"], "--interval: 'abc' is not a number.", "status"),
+        (["status", "--watch", "--interval", "0"], "--interval: 0 is too small: the least is 0.1.", "status"),
         (["up", "--timeout=1e9"], "is too large: the most is 86400", "up"),
     ],
 )
@@ -482,3 +482,44 @@ def test_an_advertised_address_of_another_machine_is_noted(run: Run) -> None:
     worker = ("--no-coordinator", "--workers=1", "--dry-run", *SIZE)
     assert "203.0.113.9 is not an address of this machine" in run("--advertise=203.0.113.9", *worker).err
     assert "is not an address of this machine" not in run("--advertise=db2.example.com", *worker).err
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["status", "--format=json", "--nope"],
+        ["status", "--nope", "--format", "json"],
+        ["statsu", "--format=json"],
+        ["add-worker", "--port=x", "--host=y", "--format=json"],
+        ["status", "--interval=x", "--format", "json"],
+    ],
+)
+def test_a_complaint_of_the_parser_is_printed_in_the_format_that_was_asked_for(
+    program: Run, arguments: list[str]
+) -> None:
+    refused = program(*arguments)
+    assert (refused.status, json.loads(refused.out)["error"]["code"]) == (2, "usage")
+    assert refused.err.startswith("Error: ")
+    assert program("status", "--nope").out == "", "nothing of one run is left for the next"
+
+
+@pytest.mark.parametrize("arguments", ["--debug roles list", "roles --debug list", "roles list --debug"])
+def test_every_command_takes_debug(program: Run, arguments: str) -> None:
+    assert "Traceback" in program(*arguments.split()).err
+    assert "Traceback" not in program("roles", "list").err
+
+
+def test_the_environment_asks_for_tracebacks_too(program: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CITUS_CLUSTER_DEBUG", "true")
+    assert "Traceback" in program("roles", "list").err
+
+
+@pytest.mark.parametrize("command", ["status", "pg14 lag"])
+@pytest.mark.parametrize("old", [["--watch", "5"], ["--watch=5"]])
+def test_the_seconds_of_watch_have_an_option_of_their_own(program: Run, command: str, old: list[str]) -> None:
+    refused = program(*command.split(), *old)
+    assert refused.status == 2
+    assert "--watch takes no value. Set the seconds between two rounds with --interval" in refused.err
+    alone = program(*command.split(), "--interval", "5")
+    assert alone.status == 2
+    assert "--interval is for --watch, which was not given" in alone.err

@@ -72,7 +72,7 @@ def test_the_lag_is_shown_again_and_again_until_ctrl_c(run: Run, monkeypatch: py
             raise KeyboardInterrupt
 
     monkeypatch.setattr(time, "sleep", wait)
-    for arguments, most in ((("--watch",), 2.0), (("--watch", "0.5", "--format=json"), 0.5)):
+    for arguments, most in ((("--watch",), 2.0), (("--watch", "--interval=0.5", "--format=json"), 0.5)):
         waits.clear()
         status, out, said = run("pg14", "lag", *arguments)
         assert (status, len(out.splitlines()), said) == (130, 2, "")

@@ -1,4 +1,4 @@
-"""Shell completion: what the scripts know is what the parser knows, and each shell that is here runs its own."""
+"""Shell completion: each shell that is here runs its own script, and the program answers its Tabs."""
 
 import os
 import pty
@@ -8,37 +8,35 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
-from parser_support import parser_of
+from parser_support import commands_of, parser_of
 from setup_support import ROOT
 
-from citus_cluster.cli import completion, program
-from citus_cluster.cli.completion import Shell
+from citus_cluster.cli import program
+from citus_cluster.cli.completion import Shell, wanted_services
+from citus_cluster.cli.tree import TREE
+
+VARIABLE = "_CITUS_CLUSTER_COMPLETE"
 
 
 @pytest.fixture(scope="module")
-def app() -> Any:
-    """The whole program's parser."""
-    return parser_of(program.main)
+def path(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A search path with the program on it, as an installation puts it there."""
+    folder = tmp_path_factory.mktemp("bin")
+    (folder / "citus-cluster").write_text(f'#!/bin/sh\nexec "{sys.executable}" -m citus_cluster "$@"\n')
+    (folder / "citus-cluster").chmod(0o755)
+    return f"{folder}:{os.environ['PATH']}"
 
 
 @pytest.fixture(scope="module")
-def scripts(app: Any, tmp_path_factory: pytest.TempPathFactory) -> dict[Shell, Path]:
+def scripts(path: str, tmp_path_factory: pytest.TempPathFactory) -> dict[Shell, Path]:
     """The scripts, as the program prints them."""
     folder = tmp_path_factory.mktemp("scripts")
-    commands = list(completion.read_commands(app))
-    texts = {
-        Shell.BASH: completion.bash(commands),
-        Shell.ZSH: completion.zsh(commands),
-        Shell.FISH: completion.fish(commands),
-    }
-    for shell, text in texts.items():
-        (folder / shell).write_text(text)
-    return {shell: folder / shell for shell in texts}
+    for shell in Shell:
+        (folder / shell).write_text(run("citus-cluster", "completion", shell, cwd=folder, path=path))
+    return {shell: folder / shell for shell in Shell}
 
 
 @pytest.fixture
@@ -57,56 +55,6 @@ def cluster(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def commands_of(command: Any, path: str = "") -> Iterator[tuple[str, Any]]:
-    yield path, command
-    for name, below in getattr(command, "commands", {}).items():
-        if not below.hidden:
-            yield from commands_of(below, f"{path} {name}")
-
-
-def flags_of(command: Any) -> set[str]:
-    return {
-        flag
-        for one in command.params
-        if one.param_type_name == "option" and not one.hidden
-        for flag in (*one.opts, *one.secondary_opts)
-        if flag.startswith("--")
-    }
-
-
-def test_every_command_and_option_of_the_parser_is_known(app: Any, scripts: dict[Shell, Path]) -> None:
-    texts = {shell: path.read_text() for shell, path in scripts.items()}
-    found = dict(commands_of(app))
-    assert {" setup", " status", " roles create", " rebalance start", " nodes add", " completion"} <= set(found)
-    for path, command in found.items():
-        (bash,) = [
-            line
-            for line in texts[Shell.BASH].splitlines()
-            if line.strip().startswith(f"'{path}') values=") and "--help" in line
-        ]
-        (zsh,) = [
-            line
-            for line in texts[Shell.ZSH].splitlines()
-            if line.strip().startswith(f"('{path}') values=") and "--help" in line
-        ]
-        fish = [line for line in texts[Shell.FISH].splitlines() if f"__citus_cluster_at \\'{path}\\''" in line]
-        for flag in flags_of(command):
-            assert flag in bash.replace("'", " ").split() or f"values={flag}" in bash, (path, flag)
-            assert f"{flag}:" in zsh, (path, flag)
-            assert any(f"-l {flag[2:]} " in line for line in fish), (path, flag)
-        for name in getattr(command, "commands", {}):
-            assert any(f" -a {name} " in line for line in fish), (path, name)
-
-
-def test_a_flag_takes_a_value_everywhere_or_nowhere(app: Any) -> None:
-    """The scripts skip the word after such a flag without looking at the command."""
-    takes: dict[str, bool] = {}
-    for command in completion.read_commands(app):
-        for option in command.options:
-            for flag in option.flags:
-                assert takes.setdefault(flag, option.takes_value) == option.takes_value, flag
-
-
 CASES = [
     (["ro"], {"roles"}),
     (["roles", ""], {"create", "list", "password", "drop"}),
@@ -121,8 +69,11 @@ CASES = [
     (["nodes", "add", "--host", ""], {"citus-worker1", "citus-worker2"}),
     (["--debug", "status", "--format", "j"], {"json"}),
     (["status", "--watch", "--f"], {"--format"}),
-    (["--dir", "up", "st"], {"status"}),
+    (["status", "--watch", "--int"], {"--interval"}),
     (["setup", "--services", "re"], {"redis"}),
+    (["setup", "--services", "citus,re"], {"citus,redis"}),
+    (["setup", "--pg14-l"], {"--pg14-log"}),
+    (["setup", "--storage", "nv"], {"nvme"}),
     (["setup", "--no-c"], {"--no-coordinator"}),
     (["completion", ""], {"bash", "zsh", "fish"}),
 ]
@@ -134,8 +85,8 @@ ASSIGNED_IN_BASH = [
 ]
 
 
-def run(*command: str, cwd: Path) -> str:
-    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+def run(*command: str, cwd: Path, path: str, **variables: str) -> str:
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "PATH": path} | variables
     done = subprocess.run(
         command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=60, stdin=subprocess.DEVNULL
     )
@@ -147,24 +98,38 @@ def need(program: str) -> str:
     return shutil.which(program) or pytest.skip(f"{program} is not installed")
 
 
-def test_bash(scripts: dict[Shell, Path], cluster: Path) -> None:
+def test_bash(scripts: dict[Shell, Path], cluster: Path, path: str) -> None:
     bash = need("bash")
     words = (
-        'COMP_WORDS=(citus-cluster "$@"); COMP_CWORD=$#; _citus_cluster citus-cluster; printf "%s\\n" "${COMPREPLY[@]}"'
+        'COMP_WORDS=(citus-cluster "$@"); COMP_CWORD=$#; _citus_cluster_completion citus-cluster; '
+        'printf "%s\\n" "${COMPREPLY[@]}"'
     )
-    program = f"set -u; source {scripts[Shell.BASH]}; {words}"
+    source = f"set -u; source {scripts[Shell.BASH]}"
     for typed, expected in [*CASES, *ASSIGNED_IN_BASH]:
-        assert set(run(bash, "--norc", "-c", program, "bash", *typed, cwd=cluster).split()) == expected, typed
-    registered = run(bash, "--norc", "-c", f"source {scripts[Shell.BASH]}; complete -p citus-cluster", cwd=cluster)
-    assert registered == "complete -o default -F _citus_cluster citus-cluster\n"
+        answer = run(bash, "--norc", "-c", f"{source}; {words}", "bash", *typed, cwd=cluster, path=path)
+        assert set(answer.split()) == expected, typed
+    registered = run(bash, "--norc", "-c", f"{source}; complete -p citus-cluster", cwd=cluster, path=path)
+    assert registered == "complete -o default -F _citus_cluster_completion citus-cluster\n"
     assert not (cluster / "pwned").exists()
 
 
-def test_fish(scripts: dict[Shell, Path], cluster: Path) -> None:
+def test_names_are_those_of_the_directory_that_is_asked_for(
+    scripts: dict[Shell, Path], cluster: Path, path: str, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    elsewhere = tmp_path_factory.mktemp("elsewhere")
+    (elsewhere / "docker-compose.yml").write_text("services: [")
+    for given, expected in (([], ""), (["--dir", str(cluster)], "citus-worker1\ncitus-worker2\n")):
+        words = ["citus-cluster", "psql", *given, "citus-w"]
+        variables = {VARIABLE: "complete_bash", "COMP_WORDS": "\n".join(words), "COMP_CWORD": str(len(words) - 1)}
+        assert run("citus-cluster", cwd=elsewhere, path=path, **variables).strip() == expected.strip()
+
+
+def test_fish(scripts: dict[Shell, Path], cluster: Path, path: str) -> None:
     fish = need("fish")
-    program = f"source {scripts[Shell.FISH]}; complete -C $argv[1]"
+    source = f"source {scripts[Shell.FISH]}; complete -C $argv[1]"
     for typed, expected in [*CASES, (["roles", "create", "x", "--access=w"], {"--access=write"})]:
-        answer = run(fish, "--no-config", "-c", program, " ".join(["citus-cluster", *typed]), cwd=cluster)
+        words = " ".join(["citus-cluster", *typed])
+        answer = run(fish, "--no-config", "-c", source, words, cwd=cluster, path=path)
         assert {line.split("\t")[0] for line in answer.splitlines()} == expected, typed
     assert not (cluster / "pwned").exists()
 
@@ -172,9 +137,9 @@ def test_fish(scripts: dict[Shell, Path], cluster: Path) -> None:
 class Terminal:
     """A shell on a terminal; what it writes is read without colours and cursor movements."""
 
-    def __init__(self, *command: str, cwd: Path) -> None:
+    def __init__(self, *command: str, cwd: Path, path: str) -> None:
         self._end, other_end = pty.openpty()
-        environment = os.environ | {"TERM": "dumb"}
+        environment = os.environ | {"TERM": "dumb", "PATH": path, "PYTHONPATH": str(ROOT)}
         self._child = subprocess.Popen(
             command,
             cwd=cwd,
@@ -201,10 +166,10 @@ class Terminal:
         os.close(self._end)
 
 
-def test_zsh(scripts: dict[Shell, Path], cluster: Path) -> None:
+def test_zsh(scripts: dict[Shell, Path], cluster: Path, path: str) -> None:
     zsh = need("zsh")
-    run(zsh, "-n", str(scripts[Shell.ZSH]), cwd=cluster)
-    terminal = Terminal(zsh, "-f", "-i", cwd=cluster)
+    run(zsh, "-n", str(scripts[Shell.ZSH]), cwd=cluster, path=path)
+    terminal = Terminal(zsh, "-f", "-i", cwd=cluster, path=path)
     try:
         terminal.type(f"PS1=; source {scripts[Shell.ZSH]}; print rea''dy\n", until="ready")
         for typed, completed in [
@@ -225,10 +190,80 @@ def test_zsh(scripts: dict[Shell, Path], cluster: Path) -> None:
     assert not (cluster / "pwned").exists()
 
 
-def test_the_command_prints_the_script_and_names_the_shells(scripts: dict[Shell, Path], tmp_path: Path) -> None:
-    program = (sys.executable, "-m", "citus_cluster", "completion")
-    for shell, path in scripts.items():
-        assert run(*program, shell, cwd=tmp_path) == path.read_text()
-    refused = subprocess.run([*program, "tcsh"], cwd=ROOT, capture_output=True, text=True, timeout=60)
+def test_zsh_answers_the_tab_that_loads_the_script(scripts: dict[Shell, Path], cluster: Path, path: str) -> None:
+    zsh = need("zsh")
+    (cluster / "functions").mkdir()
+    shutil.copy(scripts[Shell.ZSH], cluster / "functions/_citus-cluster")
+    terminal = Terminal(zsh, "-f", "-i", cwd=cluster, path=path)
+    try:
+        setup = "PS1=; fpath=(functions $fpath); autoload -Uz compinit && compinit -D; print rea''dy\n"
+        terminal.type(setup, until="ready")
+        terminal.type("citus-cluster reb\t", until="rebalance ")
+    finally:
+        terminal.close()
+
+
+def test_there_is_no_script_for_another_shell(path: str, tmp_path: Path) -> None:
+    refused = subprocess.run(
+        [sys.executable, "-m", "citus_cluster", "completion", "tcsh"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
     assert refused.returncode == 2
     assert "bash" in refused.stderr
+
+
+def test_services_are_completed_after_a_comma() -> None:
+    assert wanted_services("a") == ["admin-api", "all"]
+    assert wanted_services("redis,a") == ["redis,admin-api"]
+    assert "redis,redis" not in wanted_services("redis,")
+
+
+def test_a_list_of_commands_says_what_their_own_help_says() -> None:
+    """It imports none of them, so it has their first sentence of its own."""
+    loaded = dict(commands_of(parser_of(program.main)))
+    for name, part in TREE.items():
+        assert " ".join(loaded[name].help.split()).startswith(part.summary), name
+
+
+# What takes time to import; nothing of it is needed to say what there is.
+HEAVY = {
+    "pydantic",
+    "psycopg",
+    "docker",
+    "jinja2",
+    "asyncio",
+    "citus_cluster.operations",
+    "citus_cluster.runtime.engine",
+}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "variables"),
+    [
+        (["--version"], {}),
+        (["--help"], {}),
+        ([], {VARIABLE: "complete_bash", "COMP_WORDS": "citus-cluster\nro", "COMP_CWORD": "1"}),
+        ([], {VARIABLE: "complete_bash", "COMP_WORDS": "citus-cluster\nroles\ncreate\n--a", "COMP_CWORD": "3"}),
+        ([], {VARIABLE: "complete_bash", "COMP_WORDS": "citus-cluster\npsql\nc", "COMP_CWORD": "2"}),
+        ([], {VARIABLE: "complete_bash", "COMP_WORDS": "citus-cluster\nnodes\nadd\n--host\nc", "COMP_CWORD": "4"}),
+    ],
+)
+def test_nothing_heavy_is_imported_for_an_answer(
+    arguments: list[str], variables: dict[str, str], cluster: Path, path: str
+) -> None:
+    told = subprocess.run(
+        [sys.executable, "-X", "importtime", "-m", "citus_cluster", *arguments],
+        cwd=cluster,
+        env={"PYTHONPATH": str(ROOT), "PATH": path} | variables,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+    )
+    assert told.stdout.strip()
+    imported = {line.rpartition("|")[2].strip() for line in told.stderr.splitlines()}
+    assert "typer" in imported
+    assert HEAVY & imported == set()

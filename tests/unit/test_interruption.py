@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from setup_support import ROOT, set_up
 
-from citus_cluster.cli.cluster import following
+from citus_cluster.cli.acting import following
 from citus_cluster.model.events import Event, EventKind
 from citus_cluster.operations.rebalance_watch import STEP
 
@@ -21,7 +21,7 @@ ENVIRONMENT = {"PATH": "/nonexistent", "PYTHONPATH": str(ROOT), "DOCKER_HOST": "
 def test_while_the_program_imports_what_it_needs(tmp_path: Path, module: str) -> None:
     set_up(tmp_path, {"workers": 1, "services": ["citus"], "ports.citus": 1})
     child = subprocess.Popen(
-        [sys.executable, "-X", "importtime", "-m", "citus_cluster", "status", "--watch", "60"],
+        [sys.executable, "-X", "importtime", "-m", "citus_cluster", "status", "--watch", "--interval", "60"],
         cwd=tmp_path,
         env=ENVIRONMENT,
         stdout=subprocess.DEVNULL,

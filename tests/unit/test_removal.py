@@ -10,10 +10,12 @@ import yaml
 from setup_support import a_request, contents, no_engine, plan, set_up
 
 from citus_cluster.cli import program
-from citus_cluster.console import screen
+from citus_cluster.console.plan import print_plan
 from citus_cluster.errors import ImmutableError, UsageError
 from citus_cluster.model.effects import EffectKind
+from citus_cluster.model.layout import OVERRIDE_FILES
 from citus_cluster.model.nodes import NodeAddress
+from citus_cluster.operations import removal
 from citus_cluster.operations.directory import load
 from citus_cluster.operations.removal import workers_of
 from citus_cluster.operations.setup import SetupPlan, apply_setup, plan_setup
@@ -55,6 +57,14 @@ def test_a_worker_that_has_left_is_in_no_file_any_more(root: Path) -> None:
     assert "citus-worker4" not in manifest.identity["addresses"]
     assert plan(root).nothing_to_do
     assert load(root).topology.workers[-1].service == "citus-worker3"
+
+
+@pytest.mark.parametrize("name", OVERRIDE_FILES)
+def test_the_override_file_that_compose_takes_is_read(root: Path, name: str) -> None:
+    for later in OVERRIDE_FILES[OVERRIDE_FILES.index(name) :]:  # of which Compose takes the first alone
+        (root / later).write_text("services:\n  citus-worker4:\n    environment: {X: y}\n")
+    _, notes = removal._plan_files(load(root), "citus-worker4", no_engine)
+    assert notes == (f"{name} names citus-worker4: remove it there, too, or Compose refuses the files.",)
 
 
 def test_one_from_the_middle_leaves_a_gap_and_the_comments(root: Path) -> None:
@@ -138,7 +148,7 @@ def test_a_number_waits_for_its_volume(root: Path) -> None:
 
 
 def test_why_a_number_is_left_out_is_said(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    screen.print_plan(leave(root, 3, [1, 2, 4]), diffs=False, later=True)
+    print_plan(leave(root, 3, [1, 2, 4]), diffs=False, later=True)
     printed = capsys.readouterr().out
     assert "  at the next citus-cluster up:\n    restart   citus-coordinator" in printed
     assert "stop" not in printed, "its container is stopped now"

@@ -14,25 +14,6 @@ from pathlib import Path
 import pytest
 from setup_support import ROOT, set_up
 
-from citus_cluster.cli.options import completed
-
-
-@pytest.mark.parametrize(
-    ("given", "made"),
-    [
-        ([], []),
-        (["status", "--watch"], ["status", "--watch=2"]),
-        (["status", "--watch", "--format", "json"], ["status", "--watch=2", "--format", "json"]),
-        (["status", "--watch", "5", "--dir", "x"], ["status", "--watch", "5", "--dir", "x"]),
-        (["status", "--watch", "0.5"], ["status", "--watch", "0.5"]),
-        (["status", "--watch", "-1"], ["status", "--watch", "-1"]),
-        (["status", "--watch", "abc"], ["status", "--watch", "abc"]),
-        (["status", "--watch=3"], ["status", "--watch=3"]),
-    ],
-)
-def test_the_seconds_may_be_left_out(given: list[str], made: list[str]) -> None:
-    assert completed(given) == made
-
 
 @pytest.mark.parametrize(("sent", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_it_is_shown_in_place_and_the_cursor_comes_back(tmp_path: Path, sent: signal.Signals, status: int) -> None:
@@ -40,7 +21,7 @@ def test_it_is_shown_in_place_and_the_cursor_comes_back(tmp_path: Path, sent: si
     terminal, other_end = pty.openpty()
     termios.tcsetwinsize(other_end, (9, 80))
     child = subprocess.Popen(
-        [sys.executable, "-m", "citus_cluster", "status", "--watch", "0.1"],
+        [sys.executable, "-m", "citus_cluster", "status", "--watch", "--interval", "0.1"],
         cwd=tmp_path,
         env={"PATH": "/nonexistent", "PYTHONPATH": str(ROOT), "DOCKER_HOST": "unix:///nowhere.sock", "TERM": "xterm"},
         stdin=other_end,

@@ -1,0 +1,326 @@
+"""The commands that add workers to a cluster, and take them out: ``nodes add`` (and ``add-worker``), drain, remove."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+from pathlib import Path
+from shlex import quote
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from citus_cluster.cli import completion as complete
+from citus_cluster.cli.options import (
+    DirectoryOption,
+    DsnOption,
+    Format,
+    FormatOption,
+    TimeoutOption,
+    TrustOption,
+    invocation_of,
+    is_on_command_line,
+    option,
+)
+from citus_cluster.cli.rebalance import ModeOption
+from citus_cluster.entry import importing
+from citus_cluster.errors import ConsentNeededError, ExitStatus, UsageError, WorkerUnreachableError
+from citus_cluster.model.names import host_problem
+from citus_cluster.model.nodes import NodeAddress, NodeResult
+from citus_cluster.model.rebalance import RebalanceOptions, RebalanceStatus, TransferMode
+
+if TYPE_CHECKING:
+    from citus_cluster.console.screen import Progress
+    from citus_cluster.operations.directory import Directory
+    from citus_cluster.operations.drain import Drained, DrainPlan
+    from citus_cluster.operations.removal import RemovalPlan
+    from citus_cluster.runtime.postgres import Connection, ConnectionInfo
+
+_NAME_HELP = "Worker: its service, HOST or HOST:PORT."
+NamesArgument = Annotated[
+    list[str], typer.Argument(metavar="NAME", help=_NAME_HELP, show_default=False, autocompletion=complete.workers)
+]
+
+
+def add_worker(
+    context: typer.Context,
+    host: Annotated[
+        str,
+        option(
+            "--host",
+            help="Name or address of the worker, as the coordinator reaches it.",
+            variable="WORKER_HOST",
+            autocompletion=complete.workers,
+        ),
+    ],
+    port: Annotated[int, option("--port", help="Its port there.", variable="WORKER_PORT", min=1, max=65535)] = 5432,
+    start_rebalance: Annotated[
+        bool, option("--rebalance", help="Then start a rebalance, which moves shards onto the worker.")
+    ] = False,
+    wait: Annotated[bool, option("--wait", help="Stay until the rebalance is done.")] = False,
+    trust_functions: TrustOption = False,
+    timeout: TimeoutOption = 60,
+    dsn: DsnOption = None,
+    directory: DirectoryOption = Path(),
+    format_: FormatOption = Format.TEXT,
+) -> None:
+    """Register one worker with the coordinator; moves no shard unless --rebalance is given."""
+    with importing():
+        import asyncio
+        import time
+
+        from citus_cluster.cli.acting import following, locate, recorded
+        from citus_cluster.cli.acting import start_rebalance as begin_rebalance
+        from citus_cluster.console import nodes as shown
+        from citus_cluster.console import screen
+        from citus_cluster.operations import nodes
+
+    if problem := host_problem(host):
+        raise UsageError(f"--host: {problem}.", hint="Give a name such as citus-worker4, or an address.")
+    if wait and not start_rebalance:
+        raise UsageError("--wait waits for a rebalance, and none is asked for.", hint="Add --rebalance.")
+    info, loaded = locate(directory, dsn)
+    coordinator = loaded.topology.coordinator.address if loaded and loaded.topology.coordinator else None
+    worker = NodeAddress(host, port)
+    hint = _growing_hint(loaded, host)
+
+    async def run(progress: Progress) -> tuple[NodeResult, RebalanceStatus | None]:
+        started = time.monotonic()
+        async with await nodes.reach_coordinator(info, progress.emit, timeout_s=timeout) as conn:
+            left_s = max(1.0, timeout - (time.monotonic() - started))
+            try:
+                result = await nodes.add_worker(
+                    conn, coordinator, worker, progress.emit, timeout_s=left_s, trust_functions=trust_functions
+                )
+            except WorkerUnreachableError as error:
+                raise (
+                    WorkerUnreachableError(error.message, hint=hint, details=error.details) if hint else error
+                ) from None
+            if not start_rebalance:
+                return result, None
+            options = RebalanceOptions(trust_functions=trust_functions)
+            return result, await begin_rebalance(conn, options, progress, wait=wait)
+
+    with following() as progress:
+        root = loaded.root if loaded else None
+        result, moved = recorded(invocation_of(context), root, "add-worker", lambda: asyncio.run(run(progress)))
+    if format_ is Format.JSON:
+        screen.print_json({"node": result.as_dict(), "rebalance": moved.as_dict() if moved else None})
+        return
+    shown.print_added(worker, result, moved if not wait else None, rebalanced=start_rebalance)
+
+
+def _growing_hint(loaded: Directory | None, host: str) -> str | None:
+    """The next worker of this directory is made by the set-up, not by registering a name."""
+    from citus_cluster.model.components.citus import service_name
+    from citus_cluster.model.nodes import Role
+
+    found = re.fullmatch(r"citus-worker(\d+)", host)
+    if loaded is None or found is None or loaded.topology.coordinator is None:
+        return None
+    if host in {node.service for node in loaded.topology.workers}:
+        return None
+    count = len(loaded.topology.workers) + 1
+    following = max((node.number for node in loaded.topology.workers), default=0) + 1
+    if host != service_name(Role.WORKER, following):
+        return None
+    return (
+        f"{host} does not run here yet. This makes, starts and registers it: "
+        f"python setup_citus_cluster.py --workers={count} --yes --up"
+    )
+
+
+def drain(
+    context: typer.Context,
+    names: NamesArgument,
+    wait: Annotated[bool, option("--wait", help="Stay until it is done.")] = False,
+    mode: ModeOption = TransferMode.AUTO,
+    trust_functions: TrustOption = False,
+    undo: Annotated[bool, typer.Option("--undo", help="Stop it, and let the workers hold shards again.")] = False,
+    dry_run: Annotated[
+        bool,
+        typer.Option(
+            "--dry-run", help="Show the moves, and what would stop them; change nothing; exit 4 if there are any."
+        ),
+    ] = False,
+    dsn: DsnOption = None,
+    directory: DirectoryOption = Path(),
+    format_: FormatOption = Format.TEXT,
+) -> None:
+    """Move all shards off workers, online, so that they can be removed. It continues when this command has ended."""
+    with importing():
+        from citus_cluster.cli.acting import following, recorded, run_on
+        from citus_cluster.console import nodes as shown
+        from citus_cluster.console import screen
+        from citus_cluster.operations import drain as draining
+
+    # A variable in the environment is a preference, not a contradiction.
+    if undo and (dry_run or (wait and is_on_command_line(context, "wait"))):
+        raise UsageError("--undo neither waits nor previews.", hint="Give it alone.")
+    info, loaded = _locate(directory, dsn)
+    root = loaded.root if loaded else None
+    if dry_run:
+        _show_drain_plan(info, loaded, names, mode, format_, trust_functions=trust_functions)
+
+    command = f"citus-cluster nodes drain {' '.join(map(quote, names))}"
+    stop = f"citus-cluster rebalance stop; then, to let the workers hold shards again: {command} --undo"
+    with following(f"{command} --wait", stop) as progress:
+
+        async def work(conn: Connection) -> Drained:
+            workers = await _resolve(conn, loaded, names)
+            if undo:
+                return await draining.undo(conn, workers, progress.emit)
+            return await draining.drain(
+                conn, workers, progress.emit, mode=mode, wait=wait, trust_functions=trust_functions
+            )
+
+        operation = "nodes-drain-undo" if undo else "nodes-drain"
+        result = recorded(invocation_of(context), root, operation, lambda: run_on(info, work))
+    if format_ is Format.JSON:
+        screen.print_json(result.as_dict())
+    elif undo:
+        screen.out.print("Shards that have moved stay where they are; citus-cluster rebalance start balances them.")
+    else:
+        shown.print_drained(result, root)
+
+
+def _show_drain_plan(
+    info: ConnectionInfo,
+    loaded: Directory | None,
+    names: list[str],
+    mode: TransferMode,
+    format_: Format,
+    *,
+    trust_functions: bool,
+) -> None:
+    from citus_cluster.cli.acting import run_on
+    from citus_cluster.console import cluster, screen
+    from citus_cluster.operations import drain as draining
+
+    async def work(conn: Connection) -> DrainPlan:
+        return await draining.plan(
+            conn, await _resolve(conn, loaded, names), mode=mode, trust_functions=trust_functions
+        )
+
+    found = run_on(info, work)
+    moves = found.moves.moves
+    if format_ is Format.JSON:
+        screen.print_json(found.as_dict())
+    elif moves:
+        cluster.print_rebalance_plan(found.moves)
+    else:
+        screen.out.print("Nothing to move.")
+    screen.print_warnings(found.warnings)
+    if found.refusal:
+        # Not raised: with JSON it is in what was printed, which is to stay one document.
+        screen.print_error(found.refusal)
+        raise typer.Exit(found.refusal.exit_status)
+    raise typer.Exit(ExitStatus.WOULD_CHANGE if moves else ExitStatus.DONE)
+
+
+def remove(
+    context: typer.Context,
+    names: NamesArgument,
+    force: Annotated[
+        bool,
+        option("--force", help="Let copies go of shards that other nodes have too.", variable="REMOVE_FORCE"),
+    ] = False,
+    yes: Annotated[bool, option("--yes", help="Agree to the changes that are shown.", variable="REMOVE_YES")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Show the plan; change nothing; exit 4 if something would change.")
+    ] = False,
+    dsn: DsnOption = None,
+    directory: DirectoryOption = Path(),
+    format_: FormatOption = Format.TEXT,
+) -> None:
+    """Take a drained worker out: of the node list, of cluster.yaml, and its container. Its volume stays."""
+    if len(names) > 1:
+        commands = (f"citus-cluster nodes remove {quote(one)}" for one in names)
+        raise UsageError(
+            "One worker is removed at a time, since the plan for the next depends on it; nothing was changed.",
+            hint=f"Run it for each: {'; '.join(commands)}",
+        )
+    (name,) = names
+    with importing():
+        from contextlib import nullcontext
+
+        from citus_cluster.cli.acting import recorded, run_on
+        from citus_cluster.console import nodes as shown
+        from citus_cluster.console import screen
+        from citus_cluster.operations import removal
+        from citus_cluster.operations.directory import load
+        from citus_cluster.runtime import files
+
+    info, loaded = _locate(directory, dsn)
+    root = loaded.root if loaded else None
+    told = format_ is Format.TEXT
+
+    async def decide(conn: Connection) -> RemovalPlan:
+        here = load(root, may_lack_workers=True) if root else None  # again, under the lock
+        worker = (await _resolve(conn, here, [name]))[name]
+        return await removal.plan_removal(conn, here, name, worker, force=force)
+
+    def act() -> RemovalPlan:
+        plan = run_on(info, decide)
+        if told:
+            shown.print_removal(plan)
+        if not plan.nothing_to_do and not yes and not dry_run:
+            _ask(told)
+        if not dry_run:
+            with screen.Progress() as progress:
+                run_on(info, lambda conn: removal.remove(conn, plan, progress.emit))
+        return plan
+
+    with files.locked(root) if root else nullcontext():
+        plan = act() if dry_run else recorded(invocation_of(context), root, "nodes-remove", act)
+    if not told:
+        screen.print_json(plan.as_dict())
+    if dry_run:
+        raise typer.Exit(ExitStatus.DONE if plan.nothing_to_do else ExitStatus.WOULD_CHANGE)
+    if told:
+        shown.print_removed(plan)
+
+
+def _ask(told: bool) -> None:
+    from citus_cluster.console import screen
+
+    if told and screen.interactive():
+        if screen.confirm("Remove it?"):
+            return
+        raise ConsentNeededError("Nothing was changed.", hint="Run the command again when you agree.")
+    raise ConsentNeededError(
+        "A worker would be removed, and nobody agreed to it; nothing was changed.",
+        hint="Look at the plan with --dry-run, then agree with --yes.",
+    )
+
+
+def _locate(directory: Path, dsn: str | None) -> tuple[ConnectionInfo, Directory | None]:
+    """Give how to reach the coordinator, and the directory here, whose cluster.yaml may lack workers already.
+
+    A coordinator that is named by a DSN has nothing to do with a directory that has one of its own; with that of
+    workers alone it shares the superuser and the password, which the DSN need not hold.
+    """
+    from citus_cluster.operations.directory import load
+    from citus_cluster.runtime import files
+    from citus_cluster.runtime.postgres import ConnectionInfo
+
+    root = directory.absolute()
+    if dsn is None:
+        loaded = load(root, may_lack_workers=True)
+        return loaded.coordinator(), loaded
+    here = load(root, may_lack_workers=True) if files.read_manifest(root) else None
+    info = ConnectionInfo.from_dsn(dsn)
+    if here is None or here.spec.coordinator:
+        return info, None
+    if not info.password and info.user == here.topology.user:
+        info = replace(info, password=here.password)
+    return info, here
+
+
+async def _resolve(conn: Connection, loaded: Directory | None, names: list[str]) -> dict[str, NodeAddress]:
+    from citus_cluster.model.leaving import resolve_name
+    from citus_cluster.operations import leaving, removal
+
+    registry = await leaving.registry(conn)
+    own = removal.workers_of(loaded)
+    return {name: resolve_name(name, own, registry) for name in dict.fromkeys(names)}

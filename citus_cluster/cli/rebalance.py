@@ -1,0 +1,161 @@
+"""The commands ``rebalance``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from citus_cluster.cli.options import (
+    DirectoryOption,
+    DsnOption,
+    Format,
+    FormatOption,
+    TrustOption,
+    invocation_of,
+    option,
+)
+from citus_cluster.entry import importing
+from citus_cluster.model.rebalance import (
+    JobState,
+    RebalanceOptions,
+    RebalancePlan,
+    RebalanceStatus,
+    TransferMode,
+)
+
+if TYPE_CHECKING:
+    from citus_cluster.runtime.postgres import Connection
+
+StrategyOption = Annotated[str | None, option("--strategy", help="Rebalance strategy.", show_default="the server's")]
+ModeOption = Annotated[TransferMode, option("--mode", help="How shards are moved.")]
+DrainOnlyOption = Annotated[bool, option("--drain-only", help="Only move shards off nodes that shall have none.")]
+ReferenceOption = Annotated[
+    bool,
+    option("--parallel-transfer-reference-tables", help="Copy reference tables in parallel, where the server can."),
+]
+ColocatedOption = Annotated[
+    bool,
+    option("--parallel-transfer-colocated-shards", help="Move colocated shards in parallel, where the server can."),
+]
+
+
+def plan(
+    strategy: StrategyOption = None,
+    drain_only: DrainOnlyOption = False,
+    dsn: DsnOption = None,
+    directory: DirectoryOption = Path(),
+    format_: FormatOption = Format.TEXT,
+) -> None:
+    """Show which shards a rebalance would move, and the bytes of each node before and after."""
+    with importing():
+        from citus_cluster.cli.acting import locate, run_on
+        from citus_cluster.console import cluster, screen
+        from citus_cluster.operations import rebalance
+
+    options = RebalanceOptions(strategy=strategy, drain_only=drain_only)
+
+    async def work(conn: Connection) -> tuple[RebalancePlan, tuple[str, ...]]:
+        preview = await rebalance.plan(conn, options)
+        return preview, await rebalance.warnings(conn, preview)
+
+    info, _ = locate(directory, dsn)
+    found, warnings = run_on(info, work)
+    if format_ is Format.JSON:
+        screen.print_json({**found.as_dict(), "warnings": list(warnings)})
+    else:
+        cluster.print_rebalance_plan(found)
+        screen.print_warnings(warnings)
+
+
+def start(
+    context: typer.Context,
+    strategy: StrategyOption = None,
+    mode: ModeOption = TransferMode.AUTO,
+    drain_only: DrainOnlyOption = False,
+    parallel_reference: ReferenceOption = False,
+    parallel_colocated: ColocatedOption = False,
+    trust_functions: TrustOption = False,
+    wait: Annotated[bool, option("--wait", help="Stay until it is done.")] = False,
+    dsn: DsnOption = None,
+    directory: DirectoryOption = Path(),
+    format_: FormatOption = Format.TEXT,
+) -> None:
+    """Start a rebalance. It continues when this command has ended."""
+    with importing():
+        from citus_cluster.cli.acting import following, locate, recorded, run_on, start_rebalance
+        from citus_cluster.console import cluster, screen
+
+    options = RebalanceOptions(
+        strategy=strategy,
+        mode=mode,
+        drain_only=drain_only,
+        parallel_transfer_reference_tables=parallel_reference,
+        parallel_transfer_colocated_shards=parallel_colocated,
+        trust_functions=trust_functions,
+    )
+    with following() as progress:
+        info, loaded = locate(directory, dsn)
+        found = recorded(
+            invocation_of(context),
+            loaded.root if loaded else None,
+            "rebalance-start",
+            lambda: run_on(info, lambda conn: start_rebalance(conn, options, progress, wait=wait)),
+        )
+    if format_ is Format.JSON:
+        screen.print_json({"rebalance": found.as_dict() if found else None})
+    elif found and not wait:
+        cluster.print_rebalance(found)
+
+
+def status(dsn: DsnOption = None, directory: DirectoryOption = Path(), format_: FormatOption = Format.TEXT) -> None:
+    """Show the running or the last rebalance: progress, rate, time left, and what is in its way."""
+    with importing():
+        from citus_cluster.cli.acting import locate, run_on
+        from citus_cluster.operations import rebalance_watch
+
+    info, _ = locate(directory, dsn)
+    _print_status(run_on(info, rebalance_watch.status), format_)
+
+
+def stop(
+    context: typer.Context,
+    dsn: DsnOption = None,
+    directory: DirectoryOption = Path(),
+    format_: FormatOption = Format.TEXT,
+) -> None:
+    """Stop the running rebalance; shards that were moved stay where they are."""
+    with importing():
+        from citus_cluster.cli.acting import locate, recorded, run_on
+        from citus_cluster.operations import rebalance
+
+    info, loaded = locate(directory, dsn)
+    root = loaded.root if loaded else None
+    found = recorded(invocation_of(context), root, "rebalance-stop", lambda: run_on(info, rebalance.stop))
+    _print_status(found, format_)
+
+
+def wait(dsn: DsnOption = None, directory: DirectoryOption = Path(), format_: FormatOption = Format.TEXT) -> None:
+    """Show the progress of the running rebalance until it is done. Ctrl-C leaves it running."""
+    with importing():
+        from citus_cluster.cli.acting import following, locate, run_on
+        from citus_cluster.console import screen
+        from citus_cluster.operations import rebalance_watch
+
+    with following() as progress:
+        info, _ = locate(directory, dsn)
+        found = run_on(info, lambda conn: rebalance_watch.wait(conn, progress.emit))
+    if format_ is Format.JSON:
+        screen.print_json(found.as_dict())
+    elif found.state is JobState.NONE:
+        screen.out.print("No rebalance has run yet.")
+
+
+def _print_status(found: RebalanceStatus, format_: Format) -> None:
+    from citus_cluster.console import cluster, screen
+
+    if format_ is Format.JSON:
+        screen.print_json(found.as_dict())
+    else:
+        cluster.print_rebalance(found)

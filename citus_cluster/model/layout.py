@@ -1,0 +1,11 @@
+"""Names of files in a generated directory that several layers know. Imports nothing: shell completion reads it too."""
+
+COMPOSE_FILE = "docker-compose.yml"
+OVERRIDE_FILES = (
+    "compose.override.yml",
+    "compose.override.yaml",
+    "docker-compose.override.yml",
+    "docker-compose.override.yaml",
+)
+"""Of these Compose itself takes the first that exists, so we do."""
+SPEC_FILE = "cluster.yaml"
