@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
 
@@ -22,7 +22,7 @@ class Action(StrEnum):
 class WantedFile:
     """A file as it should be. Only ``tracked`` ones can be hand-edited; the others are shared with the user."""
 
-    content: bytes
+    content: bytes = field(repr=False)
     mode: int = 0o644
     tracked: bool = True
 
@@ -31,7 +31,7 @@ class WantedFile:
 class FoundFile:
     """A file as it is on the disk; ``mode`` has the permission bits only."""
 
-    content: bytes
+    content: bytes = field(repr=False)
     mode: int
 
 
@@ -41,7 +41,7 @@ class FileChange:
 
     path: str
     action: Action
-    old: bytes | None
+    old: bytes | None = field(repr=False)
     wanted: WantedFile | None
     edited: bool = False
 

@@ -1,11 +1,14 @@
 """What must never happen to a user: each case on a real cluster."""
 
+import signal
 import socket
+import subprocess
+import sys
 from collections.abc import Callable
 
 import psycopg
 import pytest
-from generated_cluster import GeneratedCluster
+from generated_cluster import ROOT, GeneratedCluster
 
 pytestmark = pytest.mark.cluster
 
@@ -146,10 +149,21 @@ def test_a_killed_add_worker_is_resumed_by_running_it_again(cluster: GeneratedCl
     cluster.sql("SELECT create_distributed_table('t', 'id', shard_count => 6)")
     cluster.setup("--workers=2", "--yes", "--up")
     command = ("--host=citus-worker2", "--rebalance", "--wait")
-    started = cluster.add_worker("--host=citus-worker2", "--rebalance")
-    assert "shards" in started.out
-    again = cluster.add_worker(*command)
-    assert "othing to move" in again.text or "balanced" in again.text
+    with subprocess.Popen(
+        [sys.executable, str(ROOT / "add_worker.py"), *command],
+        cwd=cluster.root,
+        env=cluster.environment(),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as run:
+        assert run.stderr
+        assert any("started as job" in line for line in run.stderr)
+        run.kill()
+    assert run.returncode == -signal.SIGKILL, "it had ended before"
+    cluster.add_worker(*command)
+    assert cluster.cli("rebalance", "status", "--format=json").json()["state"] == "finished"
     shards = cluster.sql("SELECT nodename, count(*) FROM citus_shards GROUP BY 1 ORDER BY 1")
     assert shards == [("citus-worker1", 3), ("citus-worker2", 3)]
 

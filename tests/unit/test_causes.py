@@ -1,6 +1,12 @@
+import asyncio
+from types import SimpleNamespace
+from typing import cast
+
 import pytest
 
 from citus_cluster.model.causes import last_reason, probable_cause
+from citus_cluster.operations import status
+from citus_cluster.runtime.engine import Container, Engine
 
 
 @pytest.mark.parametrize(
@@ -45,6 +51,39 @@ def test_being_killed_is_a_cause_only_without_a_better_one() -> None:
     killed, better = probable_cause("", exit_code=137), probable_cause("No space left on device", exit_code=137)
     assert killed is not None and "killed" in killed.text
     assert better is not None and "disk" in better.text
+
+
+@pytest.mark.parametrize("exit_code", [0, 1, 2, 127, 130, 143])
+def test_another_exit_status_alone_is_no_cause(exit_code: int) -> None:
+    assert probable_cause("", exit_code=exit_code) is None
+
+
+class Logs:
+    """An engine whose containers all log the same."""
+
+    def logs(self, container: Container, lines: int) -> str:
+        return "FATAL:  could not write to file: No space left on device"
+
+
+@pytest.mark.parametrize(
+    ("exit_code", "oom_killed", "is_crash"),
+    [
+        (0, False, False),
+        (130, False, False),
+        (137, False, False),
+        (143, False, False),
+        (137, True, True),
+        (1, False, True),
+    ],
+)
+def test_a_container_that_was_stopped_is_not_said_to_have_crashed(
+    exit_code: int, oom_killed: bool, is_crash: bool
+) -> None:
+    """SIGINT, SIGKILL and SIGTERM are how people and Docker stop it; its log is then of an earlier time."""
+    ended = cast("Container", SimpleNamespace(exit_code=exit_code, oom_killed=oom_killed))
+    said = asyncio.run(status._end_of(cast("Engine", Logs()), ended))
+    assert said.startswith(f"exit status {exit_code}")
+    assert (said != f"exit status {exit_code}") is is_crash
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,13 @@
+import importlib
+import pkgutil
+import re
+from collections.abc import Iterator
+from dataclasses import fields, is_dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
+from setup_support import ROOT
 
 from citus_cluster.errors import ImmutableError, UsageError
 from citus_cluster.model.component_name import ALL, ComponentName
@@ -61,6 +68,35 @@ def test_secrets_never_show_in_a_representation(tmp_path: Path) -> None:
     made = secrets.prepare(tmp_path, given_password="the-secret", wanted=WITH_API)
     assert "the-secret" not in repr(made)
     assert made.values[secrets.ADMIN_TOKEN] not in repr(made)
+
+
+def data_classes() -> Iterator[type[Any]]:
+    """Every data class of every package."""
+    for package in ("citus_cluster", "admin_api"):
+        for found in pkgutil.walk_packages([str(ROOT / package)], f"{package}."):
+            if found.name.endswith("__main__"):
+                continue
+            module = importlib.import_module(found.name)
+            for one in vars(module).values():
+                if isinstance(one, type) and is_dataclass(one) and one.__module__ == module.__name__:
+                    yield one
+
+
+def test_no_data_class_shows_a_field_that_may_hold_a_secret() -> None:
+    """An error, a log line or a failed assertion may show any of them."""
+    secret = re.compile(r"(^|_)(password|passwords|secret|secrets|token|tokens|dsn)$")
+    # The one has no password, the other our own sources.
+    allowed = {"PromotionDocument.dsn", "Sources.api_context"}
+    checked = set()
+    for one in data_classes():
+        for member in fields(one):
+            name, kind = f"{one.__name__}.{member.name}", str(member.type)
+            is_secret = secret.search(member.name) and re.search(r"\b(str|Mapping|dict)\b", kind)
+            # Contents of files are bytes.
+            if (is_secret or "bytes" in kind) and name not in allowed:
+                checked.add(name)
+                assert not member.repr, f"{name} shows in a representation"
+    assert {"ConnectionInfo.password", "Directory.password", "SetupRequest.password", "WantedFile.content"} <= checked
 
 
 def test_only_the_folder_hides_what_the_api_reads(tmp_path: Path) -> None:

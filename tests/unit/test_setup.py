@@ -168,6 +168,36 @@ def test_another_password_is_refused(root: Path) -> None:
     refused(root, ImmutableError, {}, password="another")
 
 
+def test_a_plain_set_up_warns_of_nothing(tmp_path: Path) -> None:
+    """A warning that comes without a reason teaches people to read over all of them."""
+    assert plan(tmp_path, {"resources.memory_mb": 15_900, "resources.cpus": 2}).warnings == ()
+    assert set_up(tmp_path).warnings == ()
+    for values in ({}, {"workers": 5}, {"settings.worker": {"work_mem": "5MB"}}):
+        again = plan(tmp_path, values)
+        assert again.warnings == (), values
+        assert not again.upgrades_citus
+
+
+@pytest.mark.parametrize(
+    ("settings", "services"),
+    [
+        ({"settings.worker": {"work_mem": "5MB"}}, {"citus-worker1", "citus-worker2", "citus-worker3"}),
+        ({"settings.coordinator": {"work_mem": "5MB"}}, {"citus-coordinator"}),
+        ({"settings.nodes.citus-worker2": {"work_mem": "5MB"}}, {"citus-worker2"}),
+        ({"settings.pg14": {"work_mem": "5MB"}}, {"pg14-primary", "pg14-replica"}),
+    ],
+)
+def test_a_plan_says_which_services_read_a_setting_that_changes(
+    tmp_path: Path, settings: dict[str, Any], services: set[str]
+) -> None:
+    set_up(tmp_path, {"workers": 3})
+    effects = {effect.service: effect.reasons for effect in plan(tmp_path, settings).effects}
+    assert set(effects) == services
+    for service, reasons in effects.items():
+        (reason,) = [reason for reason in reasons if reason.startswith("work_mem")]
+        assert reason.endswith("→ 5MB"), service
+
+
 def test_a_new_version_of_citus_on_the_same_postgresql_is_taken(root: Path) -> None:
     assert not plan(root).upgrades_citus
     made = set_up(root, {"images.citus": "citusdata/citus:13.2.2"})

@@ -216,7 +216,11 @@ def test_what_must_always_hold(workers: int, total_mb: int, workload: Workload, 
         assert own["max_worker_processes"] > own["max_logical_replication_workers"] + own["max_parallel_workers"]
         assert own["max_wal_senders"] >= own["max_replication_slots"] >= 20
         assert own["max_parallel_workers_per_gather"] <= own["max_parallel_workers"]
-        assert 0 < own["citus.max_shared_pool_size"] < own["max_connections"] or workers
+        assert own["citus.max_shared_pool_size"] > 0
+        # Where the coordinator keeps the shards, clients and the pool share its connections.
+        assert (
+            workers or own["citus.max_client_connections"] + own["citus.max_shared_pool_size"] < own["max_connections"]
+        )
         assert own["citus.max_client_connections"] <= own["max_connections"] - 10
         assert node.shm_mb >= max(256, 2 * size_mb(values(node)["work_mem"]) * cpus)
         assert size_mb(values(node)["work_mem"]) >= 1
