@@ -172,12 +172,10 @@ KNOWS_ONE = {
     "citus_cluster/render/spec_file.py": "a comment for each key of cluster.yaml",
     "citus_cluster/render/api_context.py": "the drivers that the API needs",
     "citus_cluster/runtime/probes/": "how each is asked",
-    "citus_cluster/runtime/pg14.py": "the pair",
     "citus_cluster/operations/pg14_": "the pair",
     "citus_cluster/operations/inspection.py": "who tells more where the engine is asked",
     "citus_cluster/operations/status.py": "cassandra_ring, a key of its JSON document",
     "citus_cluster/cli/": "an option for each key, the commands of the pair",
-    "citus_cluster/console/": "the pair and the ring",
     "admin_api/companions.py": "the form of its file",
 }
 
