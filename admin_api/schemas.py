@@ -11,7 +11,7 @@ from citus_cluster.model.companion_status import Condition
 from citus_cluster.model.component_name import ComponentName
 from citus_cluster.model.names import host_problem
 from citus_cluster.model.nodes import NodeDocument
-from citus_cluster.model.rebalance import TransferMode
+from citus_cluster.model.rebalance_plan import TransferMode
 
 Responses = dict[int | str, dict[str, Any]]
 
@@ -178,13 +178,15 @@ class Health(BaseModel):
 class RebalanceRequest(Input):
     """Arguments of citus_rebalance_start(); without a strategy, the cluster's default is taken.
 
-    With trust_functions, shards are moved although functions of ordinary roles run as the superuser then.
+    Small groups of shards move with writes held, unless online is given, and the others online. With
+    trust_functions, shards are moved although functions of ordinary roles run as the superuser then.
     """
 
     model_config = ConfigDict(json_schema_extra={"examples": [{"strategy": "by_disk_size", "mode": "auto"}]})
 
     strategy: str | None = Field(default=None, min_length=1, max_length=63)
     mode: TransferMode = TransferMode.AUTO
+    online: StrictBool = False
     drain_only: StrictBool = False
     parallel_transfer_reference_tables: StrictBool = False
     parallel_transfer_colocated_shards: StrictBool = False

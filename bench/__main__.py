@@ -1,4 +1,7 @@
-"""``python -m bench``: every measurement of ``_BENCHES``, or those named; the soak of an hour only when named."""
+"""``python -m bench``: every measurement of ``_BENCHES``, or those named.
+
+The soak of an hour runs only when named; ``small-moves`` is a part of ``rebalance``.
+"""
 
 import sys
 
@@ -8,6 +11,7 @@ from bench.rebalance import bench_rebalance
 from bench.replication import bench_replication
 from bench.scale import bench_scale
 from bench.services import bench_services
+from bench.small_moves import bench_small_moves
 from bench.soak import bench_soak
 from bench.startup import bench_startup
 from bench.tuning import bench_tuning
@@ -22,7 +26,7 @@ _BENCHES = {
     "scale": bench_scale,
     "tuning": bench_tuning,
 }
-_ASKED_FOR = {"soak": bench_soak}
+_ASKED_FOR = {"small-moves": bench_small_moves, "soak": bench_soak}
 
 chosen = sys.argv[1:] or list(_BENCHES)
 unknown = [name for name in chosen if name not in _BENCHES | _ASKED_FOR]

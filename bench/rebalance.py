@@ -26,6 +26,7 @@ from bench.measure import (
     remove_cluster,
     run,
 )
+from bench.small_moves import bench_small_moves
 
 _RUNS = 3
 _UNITS = {"B": 1, "kB": 2**10, "MB": 2**20, "GB": 2**30, "TB": 2**40}
@@ -69,6 +70,7 @@ def bench_rebalance() -> None:
     if not docker_answers():
         print("\nRebalance: left out, since no Docker engine answers")
         return
+    bench_small_moves()
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
         first = free_base_port()

@@ -22,12 +22,13 @@ from citus_cluster.cli.options import (
     is_on_command_line,
     option,
 )
-from citus_cluster.cli.rebalance import ModeOption
+from citus_cluster.cli.rebalance import ModeOption, OnlineOption
 from citus_cluster.entry import importing
 from citus_cluster.errors import ConsentNeededError, ExitStatus, UsageError, WorkerUnreachableError
 from citus_cluster.model.names import host_problem
 from citus_cluster.model.nodes import NodeAddress, NodeResult
-from citus_cluster.model.rebalance import RebalanceOptions, RebalanceStatus, TransferMode
+from citus_cluster.model.rebalance import RebalanceStatus
+from citus_cluster.model.rebalance_plan import RebalanceOptions, TransferMode
 
 if TYPE_CHECKING:
     from citus_cluster.console.screen import Progress
@@ -135,6 +136,7 @@ def drain(
     names: NamesArgument,
     wait: Annotated[bool, option("--wait", help="Stay until it is done.")] = False,
     mode: ModeOption = TransferMode.AUTO,
+    online: OnlineOption = False,
     trust_functions: TrustOption = False,
     undo: Annotated[bool, typer.Option("--undo", help="Stop it, and let the workers hold shards again.")] = False,
     dry_run: Annotated[
@@ -147,7 +149,7 @@ def drain(
     directory: DirectoryOption = Path(),
     format_: FormatOption = Format.TEXT,
 ) -> None:
-    """Move all shards off workers, online, so that they can be removed. It continues when this command has ended."""
+    """Move all shards off workers, so that they can be removed. It continues when this command has ended."""
     with importing():
         from citus_cluster.cli.acting import following, recorded, run_on
         from citus_cluster.console import nodes as shown
@@ -160,7 +162,7 @@ def drain(
     info, loaded = _locate(directory, dsn)
     root = loaded.root if loaded else None
     if dry_run:
-        _show_drain_plan(info, loaded, names, mode, format_, trust_functions=trust_functions)
+        _show_drain_plan(info, loaded, names, mode, format_, trust_functions=trust_functions, online=online)
 
     command = f"citus-cluster nodes drain {' '.join(map(quote, names))}"
     stop = f"citus-cluster rebalance stop; then, to let the workers hold shards again: {command} --undo"
@@ -171,7 +173,7 @@ def drain(
             if undo:
                 return await draining.undo(conn, workers, progress.emit)
             return await draining.drain(
-                conn, workers, progress.emit, mode=mode, wait=wait, trust_functions=trust_functions
+                conn, workers, progress.emit, mode=mode, wait=wait, trust_functions=trust_functions, online=online
             )
 
         operation = "nodes-drain-undo" if undo else "nodes-drain"
@@ -192,15 +194,15 @@ def _show_drain_plan(
     format_: Format,
     *,
     trust_functions: bool,
+    online: bool,
 ) -> None:
     from citus_cluster.cli.acting import run_on
     from citus_cluster.console import cluster, screen
     from citus_cluster.operations import drain as draining
 
     async def work(conn: Connection) -> DrainPlan:
-        return await draining.plan(
-            conn, await _resolve(conn, loaded, names), mode=mode, trust_functions=trust_functions
-        )
+        workers = await _resolve(conn, loaded, names)
+        return await draining.plan(conn, workers, mode=mode, trust_functions=trust_functions, online=online)
 
     found = run_on(info, work)
     moves = found.moves.moves

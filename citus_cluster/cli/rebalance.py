@@ -17,19 +17,15 @@ from citus_cluster.cli.options import (
     option,
 )
 from citus_cluster.entry import importing
-from citus_cluster.model.rebalance import (
-    JobState,
-    RebalanceOptions,
-    RebalancePlan,
-    RebalanceStatus,
-    TransferMode,
-)
+from citus_cluster.model.rebalance import JobState, RebalanceStatus
+from citus_cluster.model.rebalance_plan import RebalanceOptions, RebalancePlan, TransferMode
 
 if TYPE_CHECKING:
     from citus_cluster.runtime.postgres import Connection
 
 StrategyOption = Annotated[str | None, option("--strategy", help="Rebalance strategy.", show_default="the server's")]
 ModeOption = Annotated[TransferMode, option("--mode", help="How shards are moved.")]
+OnlineOption = Annotated[bool, option("--online", help="Hold writes for no move, not even of small shards.")]
 DrainOnlyOption = Annotated[bool, option("--drain-only", help="Only move shards off nodes that shall have none.")]
 ReferenceOption = Annotated[
     bool,
@@ -43,6 +39,8 @@ ColocatedOption = Annotated[
 
 def plan(
     strategy: StrategyOption = None,
+    mode: ModeOption = TransferMode.AUTO,
+    online: OnlineOption = False,
     drain_only: DrainOnlyOption = False,
     dsn: DsnOption = None,
     directory: DirectoryOption = Path(),
@@ -54,7 +52,7 @@ def plan(
         from citus_cluster.console import cluster, screen
         from citus_cluster.operations import rebalance
 
-    options = RebalanceOptions(strategy=strategy, drain_only=drain_only)
+    options = RebalanceOptions(strategy=strategy, mode=mode, online=online, drain_only=drain_only)
 
     async def work(conn: Connection) -> tuple[RebalancePlan, tuple[str, ...]]:
         preview = await rebalance.plan(conn, options)
@@ -73,6 +71,7 @@ def start(
     context: typer.Context,
     strategy: StrategyOption = None,
     mode: ModeOption = TransferMode.AUTO,
+    online: OnlineOption = False,
     drain_only: DrainOnlyOption = False,
     parallel_reference: ReferenceOption = False,
     parallel_colocated: ColocatedOption = False,
@@ -90,6 +89,7 @@ def start(
     options = RebalanceOptions(
         strategy=strategy,
         mode=mode,
+        online=online,
         drain_only=drain_only,
         parallel_transfer_reference_tables=parallel_reference,
         parallel_transfer_colocated_shards=parallel_colocated,

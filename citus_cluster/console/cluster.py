@@ -8,7 +8,8 @@ from pathlib import Path
 from rich.console import Console
 
 from citus_cluster.console.screen import escape, out, pasteable, table
-from citus_cluster.model.rebalance import JobState, RebalancePlan, RebalanceStatus
+from citus_cluster.model.rebalance import JobState, RebalanceStatus
+from citus_cluster.model.rebalance_plan import RebalancePlan, TransferMode, describe_holding
 from citus_cluster.model.units import count, size
 from citus_cluster.operations.access import Access
 from citus_cluster.operations.rebalance_watch import progress_line
@@ -135,8 +136,20 @@ def print_rebalance_plan(found: RebalancePlan) -> None:
     if not found.moves:
         out.print("Nothing to move: the shards are balanced.")
         return
-    rows = [(move.table, move.shard_id, size(move.size_bytes), move.source, move.target) for move in found.moves]
-    out.print(table("Moves", ("table", "shard", "size", "from", "to"), rows))
+    rows = [
+        (
+            move.table,
+            move.shard_id,
+            size(move.size_bytes),
+            move.source,
+            move.target,
+            "held" if move.is_short or found.mode is TransferMode.BLOCK_WRITES else "continue",
+        )
+        for move in found.moves
+    ]
+    out.print(table("Moves", ("table", "shard", "size", "from", "to", "writes"), rows))
+    if found.short_moves:
+        out.print(f"{describe_holding(found)}. --online moves all of them online.")
     after = found.bytes_after
     sizes = [
         (address, size(before), size(after.get(address, before)))

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from citus_cluster.model.nodes import NodeAddress
-from citus_cluster.model.rebalance import TransferMode
+from citus_cluster.model.rebalance_plan import TransferMode
 from citus_cluster.model.units import size
 
 

@@ -15,6 +15,20 @@ from citus_cluster.runtime.secrets import ADMIN_TOKEN, SUPERUSER_PASSWORD
 
 
 @dataclass(frozen=True)
+class AccessDocument:
+    """Commands and addresses; ``dsn`` may hold the password."""
+
+    psql_in_container: str | None
+    psql_on_host: str | None
+    dsn: str | None = field(repr=False)
+    admin_api_url: str | None
+    admin_api_token_file: str | None
+    admin_api_request: str | None
+    companions_access: Mapping[str, str]
+    next_commands: tuple[str, ...]
+
+
+@dataclass(frozen=True)
 class Access:
     """Commands and addresses; the password is in none of them but in ``dsn(show_secrets=True)``.
 
@@ -42,17 +56,18 @@ class Access:
         token = f'-H "Authorization: Bearer $(cat {self.admin_api_token_file})"'
         return f"curl {token} {self.admin_api_url}/api/v1/nodes/active"
 
-    def as_dict(self, *, show_secrets: bool = False) -> Mapping[str, object]:
-        return {
-            "psql_in_container": self.psql_in_container,
-            "psql_on_host": self.psql_on_host,
-            "dsn": self.dsn(show_secrets=show_secrets),
-            "admin_api_url": self.admin_api_url,
-            "admin_api_token_file": self.admin_api_token_file,
-            "admin_api_request": self.admin_api_request,
-            "companions_access": dict(self.companions),
-            "next_commands": list(self.next_commands),
-        }
+    def document(self, *, show_secrets: bool = False) -> AccessDocument:
+        """Give the document; the password is in it only with ``show_secrets``."""
+        return AccessDocument(
+            psql_in_container=self.psql_in_container,
+            psql_on_host=self.psql_on_host,
+            dsn=self.dsn(show_secrets=show_secrets),
+            admin_api_url=self.admin_api_url,
+            admin_api_token_file=self.admin_api_token_file,
+            admin_api_request=self.admin_api_request,
+            companions_access=self.companions,
+            next_commands=self.next_commands,
+        )
 
 
 def access(directory: Directory, drained: Sequence[str] = ()) -> Access:

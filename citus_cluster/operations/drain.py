@@ -1,4 +1,4 @@
-"""Draining workers: their shards move to the other nodes, online, in Citus' own background job."""
+"""Draining workers: their shards move to the other nodes, in Citus' own background job."""
 
 from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager
@@ -9,7 +9,8 @@ from citus_cluster.model.documents import Documented
 from citus_cluster.model.events import Emit, Event, EventKind
 from citus_cluster.model.leaving import Departure, called, refuse_drain, refuse_undo, with_hint
 from citus_cluster.model.nodes import NodeAddress
-from citus_cluster.model.rebalance import RebalanceOptions, RebalancePlan, RebalanceStatus, TransferMode
+from citus_cluster.model.rebalance import RebalanceStatus
+from citus_cluster.model.rebalance_plan import RebalanceOptions, RebalancePlan, TransferMode
 from citus_cluster.model.registration import RegisteredNode
 from citus_cluster.model.units import count
 from citus_cluster.operations import rebalance, rebalance_watch
@@ -60,14 +61,19 @@ class DrainPlan(Documented):
 
 
 async def plan(
-    conn: Connection, workers: Mapping[str, NodeAddress], *, mode: TransferMode, trust_functions: bool = False
+    conn: Connection,
+    workers: Mapping[str, NodeAddress],
+    *,
+    mode: TransferMode,
+    trust_functions: bool = False,
+    online: bool = False,
 ) -> DrainPlan:
     """Preview: the moves that a drain would make now, and what would stop them; changes nothing.
 
     Raises as :func:`drain` where no moves can be told.
     """
     found = await _look(conn, workers)
-    options = RebalanceOptions(mode=mode, drain_only=True, trust_functions=trust_functions)
+    options = RebalanceOptions(mode=mode, drain_only=True, trust_functions=trust_functions, online=online)
     preview = await rebalance.plan(conn, options, without=_nodes(found))
     events: list[Event] = []
     try:
@@ -86,6 +92,7 @@ async def drain(
     mode: TransferMode,
     wait: bool,
     trust_functions: bool = False,
+    online: bool = False,
 ) -> Drained:
     """Move every shard off these workers, which get no new ones from now on.
 
@@ -93,7 +100,7 @@ async def drain(
     drain that is refused changes nothing. Run again it goes on where it was, however it ended. With ``wait``, a
     rebalance that runs already is followed first. Raises UsageError, InUseError, RebalanceError.
     """
-    options = RebalanceOptions(mode=mode, drain_only=True, trust_functions=trust_functions)
+    options = RebalanceOptions(mode=mode, drain_only=True, trust_functions=trust_functions, online=online)
     status: RebalanceStatus | None = None
     before: int | None = None
     while True:

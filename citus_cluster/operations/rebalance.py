@@ -11,16 +11,18 @@ from citus_cluster.model.capacity import missing_capacity, missing_space, scarce
 from citus_cluster.model.events import Emit, Event, EventKind
 from citus_cluster.model.movers import TRUST_HINT, missing_logins, short_timeouts
 from citus_cluster.model.nodes import NodeAddress
-from citus_cluster.model.rebalance import (
-    RebalanceOptions,
-    RebalancePlan,
-    RebalanceStatus,
-    TransferMode,
-)
+from citus_cluster.model.rebalance import RebalanceStatus
+from citus_cluster.model.rebalance_plan import RebalanceOptions, RebalancePlan, TransferMode, describe_holding
 from citus_cluster.model.registration import RegisteredNode, Registry
 from citus_cluster.model.units import size
 from citus_cluster.operations import rebalance_watch
-from citus_cluster.runtime import citus_movers, citus_nodes, citus_probe, citus_rebalance, citus_tables
+from citus_cluster.runtime import (
+    citus_movers,
+    citus_nodes,
+    citus_probe,
+    citus_rebalance,
+    citus_tables,
+)
 from citus_cluster.runtime.citus import citus_version, has_function
 from citus_cluster.runtime.postgres import Connection, describe, translated
 
@@ -32,6 +34,11 @@ async def plan(conn: Connection, options: RebalanceOptions, *, without: Sequence
 
     Raises UsageError for options that Citus does not take, RebalanceError if a node does not answer.
     """
+    if options.online and options.mode is TransferMode.BLOCK_WRITES:
+        raise UsageError(
+            "The mode block_writes holds writes in every move, and online in none.",
+            hint="Give one of the two: --online, or --mode block_writes.",
+        )
     async with translated("planning the rebalance"):
         registry = await citus_nodes.read_registry(conn)
         await _refuse_silent(conn, registry)
@@ -46,14 +53,18 @@ async def plan(conn: Connection, options: RebalanceOptions, *, without: Sequence
             if "strategy" in str(error):
                 raise UsageError(f"Citus does not take these options: {describe(error)}") from error
             raise _refused("Citus cannot plan a rebalance", error) from error
-        return RebalancePlan(
+        found = RebalancePlan(
             moves,
             {
                 node.address: sum(by_node[node.address].values())
                 for node in holders
                 if node.address in by_node and (node.should_have_shards or by_node[node.address])
             },
+            options.mode,
         )
+        # Before Citus 13.2, no two moves of colocated tables may run at a time.
+        can_hold = options.holds_small and await has_function(conn, citus_rebalance.PARALLEL_SIGNATURE)
+        return found.holding_small() if can_hold else found
 
 
 async def warnings(conn: Connection, preview: RebalancePlan) -> tuple[str, ...]:
@@ -129,7 +140,8 @@ async def begin(
     """
     async with translated("starting the rebalance"):
         try:
-            job_id = await citus_rebalance.start(conn, options, unburden=unburden)
+            held = [move.shard_id for move in preview.short_moves]
+            job_id = await citus_rebalance.start(conn, options, held=held, unburden=unburden)
         except (psycopg.OperationalError, psycopg.errors.LockNotAvailable):
             raise
         except psycopg.DatabaseError as error:
@@ -139,6 +151,8 @@ async def begin(
             return None
         moves = "one move" if len(preview.moves) == 1 else f"{len(preview.moves)} moves"
         message = f"rebalance started as job {job_id}: {moves} of shards, {size(preview.size_bytes)}"
+        if preview.short_moves:
+            message += f"; {describe_holding(preview)}"
         emit(Event(rebalance_watch.STEP, EventKind.STARTED, message, {"job_id": job_id, **preview.as_dict()}))
         return job_id
 
@@ -240,7 +254,8 @@ async def _refuse_full(conn: Connection, preview: RebalancePlan, emit: Emit) -> 
 async def _refuse_unidentified(conn: Connection, options: RebalanceOptions, preview: RebalancePlan, emit: Emit) -> None:
     if options.mode is TransferMode.BLOCK_WRITES:
         return
-    bare = await citus_rebalance.tables_without_identity(conn, [move.shard_id for move in preview.moves])
+    online = [move.shard_id for move in preview.moves if not move.is_short]
+    bare = await citus_rebalance.tables_without_identity(conn, online)
     if not bare:
         return
     names = ", ".join(table for table, _ in bare)

@@ -7,7 +7,6 @@ from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 from citus_cluster.errors import CitusClusterError, EngineUnavailableError
 from citus_cluster.model.capacity import lost_slots_problem
@@ -16,12 +15,14 @@ from citus_cluster.model.companion_status import CompanionStatus, Condition, tim
 from citus_cluster.model.component_name import ComponentName
 from citus_cluster.model.components import COMPONENTS
 from citus_cluster.model.disks import Disk, disk_alerts
+from citus_cluster.model.documents import Documented
 from citus_cluster.model.extension import OUTDATED, UPDATE_HINT
 from citus_cluster.model.nodes import NodeAddress
-from citus_cluster.model.overview import NodeOverview, Overview
+from citus_cluster.model.overview import NodeOverview, Overview, TableOverview
+from citus_cluster.model.rebalance import RebalanceStatus
 from citus_cluster.model.topology import Topology
 from citus_cluster.operations import inspection
-from citus_cluster.operations.access import Access, access
+from citus_cluster.operations.access import Access, AccessDocument, access
 from citus_cluster.operations.companions import Companions
 from citus_cluster.operations.directory import Directory
 from citus_cluster.operations.disks import local_disks
@@ -58,7 +59,7 @@ class State(StrEnum):
 
 
 @dataclass(frozen=True)
-class ServiceStatus:
+class ServiceStatus(Documented):
     """One wanted service. ``state`` is Docker's word, or ``missing``, or ``unknown`` without an engine."""
 
     service: str
@@ -71,18 +72,30 @@ class ServiceStatus:
     def ok(self) -> bool:
         return self.state == "running" and self.health == "healthy"
 
-    def as_dict(self) -> Mapping[str, object]:
-        return {
-            "service": self.service,
-            "container": self.container,
-            "state": self.state,
-            "health": self.health,
-            "reason": self.reason,
-        }
+
+@dataclass(frozen=True)
+class StatusDocument:
+    """The whole cluster; null is what could not be asked."""
+
+    cluster: str
+    state: State
+    problems: tuple[str, ...]
+    warnings: tuple[str, ...]
+    advice: tuple[str, ...]
+    services: tuple[ServiceStatus, ...]
+    nodes: tuple[NodeOverview, ...] | None
+    tables: tuple[TableOverview, ...] | None
+    rebalance: RebalanceStatus | None
+    access: AccessDocument | None
+    companions: tuple[CompanionStatus, ...]
+    disks: tuple[Disk, ...]
+    cassandra_ring: tuple[RingNode, ...] | None
+    not_registered: tuple[str, ...]
+    not_desired: tuple[str, ...]
 
 
 @dataclass(frozen=True)
-class Status:
+class Status(Documented):
     """Everything that could be learned. ``problems`` says in words what is not as it should be, ``advice`` what to do.
 
     ``warnings`` say what will become a problem; with them alone the cluster is ok.
@@ -110,26 +123,24 @@ class Status:
     def ok(self) -> bool:
         return self.state is State.OK
 
-    def as_dict(self) -> dict[str, Any]:
-        """Plain data, in stable order, without secrets."""
-        seen: Mapping[str, object] = self.overview.as_dict() if self.overview else {}
-        return {
-            "cluster": self.cluster,
-            "state": self.state.value,
-            "problems": list(self.problems),
-            "warnings": list(self.warnings),
-            "advice": list(self.advice),
-            "services": [service.as_dict() for service in self.services],
-            "nodes": seen.get("nodes"),
-            "tables": seen.get("tables"),
-            "rebalance": seen.get("rebalance"),
-            "access": self.access.as_dict() if self.access else None,
-            "companions": [companion.as_dict() for companion in self.companions],
-            "disks": [disk.as_dict() for disk in self.disks],
-            "cassandra_ring": [node.as_dict() for node in self.ring] if self.ring is not None else None,
-            "not_registered": [str(address) for address in self.not_registered],
-            "not_desired": [str(address) for address in self.not_desired],
-        }
+    def document(self) -> StatusDocument:
+        return StatusDocument(
+            cluster=self.cluster,
+            state=self.state,
+            problems=self.problems,
+            warnings=self.warnings,
+            advice=self.advice,
+            services=self.services,
+            nodes=self.overview.nodes if self.overview else None,
+            tables=self.overview.tables if self.overview else None,
+            rebalance=self.overview.rebalance if self.overview else None,
+            access=self.access.document() if self.access else None,
+            companions=self.companions,
+            disks=self.disks,
+            cassandra_ring=self.ring,
+            not_registered=tuple(map(str, self.not_registered)),
+            not_desired=tuple(map(str, self.not_desired)),
+        )
 
 
 async def status(directory: Directory) -> Status:

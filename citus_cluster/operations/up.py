@@ -17,6 +17,7 @@ from citus_cluster.errors import (
 from citus_cluster.model.causes import probable_cause
 from citus_cluster.model.component import AsksPostgres, AsksTcp, Service
 from citus_cluster.model.components import COMPONENTS
+from citus_cluster.model.documents import as_data
 from citus_cluster.model.events import Emit, Event, EventKind
 from citus_cluster.model.extension import OUTDATED
 from citus_cluster.model.nodes import Node, NodeResult, Outcome
@@ -56,6 +57,20 @@ _REGISTER_PATIENCE_S = 30.0
 
 
 @dataclass(frozen=True)
+class UpDocument:
+    """What a start came to; the keys of how to reach the cluster follow."""
+
+    cluster: str
+    seconds: float
+    changed: tuple[str, ...]
+    reloaded: tuple[str, ...]
+    nodes: tuple[NodeResult, ...]
+    verified: bool
+    companions: tuple[str, ...]
+    warnings: tuple[Finding, ...]
+
+
+@dataclass(frozen=True)
 class UpResult:
     """What a start came to.
 
@@ -74,18 +89,18 @@ class UpResult:
     access: Access
 
     def as_dict(self, *, show_secrets: bool = False) -> dict[str, Any]:
-        """Plain data; the password is in it only with ``show_secrets``."""
-        return {
-            "cluster": self.cluster,
-            "seconds": self.seconds,
-            "changed": list(self.changed),
-            "reloaded": list(self.reloaded),
-            "nodes": [node.as_dict() for node in self.nodes],
-            "verified": self.verified,
-            "companions": list(self.companions),
-            "warnings": [finding.as_dict() for finding in self.warnings],
-            **self.access.as_dict(show_secrets=show_secrets),
-        }
+        """Give the document; the password is in it only with ``show_secrets``."""
+        document = UpDocument(
+            cluster=self.cluster,
+            seconds=self.seconds,
+            changed=self.changed,
+            reloaded=self.reloaded,
+            nodes=self.nodes,
+            verified=self.verified,
+            companions=self.companions,
+            warnings=self.warnings,
+        )
+        return {**as_data(document), **as_data(self.access.document(show_secrets=show_secrets))}
 
 
 async def up(

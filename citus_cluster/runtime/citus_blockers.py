@@ -14,7 +14,8 @@ from citus_cluster.runtime.postgres import Connection
 WAITING_S = 3
 """A lock that was waited for this long is worth telling."""
 
-# A move's sessions bear its number, on the nodes too; the apply workers of a target have none.
+# A move's sessions bear its number, on the nodes too; the apply workers of a target have none. The process of the task,
+# which itself waits where writes are held, has no query_start.
 _BLOCKERS = """
 SELECT json_build_object('sessions', coalesce(json_agg(DISTINCT jsonb_build_object(
     'pid', holder.pid, 'role', blocker.usename, 'application', nullif(blocker.application_name, ''),
@@ -23,7 +24,7 @@ SELECT json_build_object('sessions', coalesce(json_agg(DISTINCT jsonb_build_obje
 FROM pg_stat_activity AS waiting
 CROSS JOIN LATERAL unnest(pg_blocking_pids(waiting.pid)) AS holder(pid)
 LEFT JOIN pg_stat_activity AS blocker ON blocker.pid = holder.pid
-WHERE now() - waiting.query_start > make_interval(secs => {seconds})
+WHERE now() - coalesce(waiting.query_start, waiting.xact_start) > make_interval(secs => {seconds})
   AND (waiting.pid = ANY ({pids}::int[]) OR waiting.backend_type LIKE 'logical replication%'
        OR substring(waiting.application_name from 'gpid=([0-9]+)$') = ANY ({gpids}::text[]))
   AND coalesce(substring(blocker.application_name from 'gpid=([0-9]+)$'), '') <> ALL ({gpids}::text[])

@@ -1,13 +1,14 @@
 """Rebalances: one function for each question about them and each act."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, cast
 
 from citus_cluster.model.capacity import DiskSpace, NodeCapacity
 from citus_cluster.model.nodes import NodeAddress
-from citus_cluster.model.rebalance import Copying, Job, JobState, Move, RebalanceOptions, Task
+from citus_cluster.model.rebalance import Copying, Job, JobState, Task
+from citus_cluster.model.rebalance_plan import Move, RebalanceOptions, TransferMode
 from citus_cluster.model.registration import RegisteredNode
-from citus_cluster.runtime import citus_nodes, citus_probe
+from citus_cluster.runtime import citus_nodes, citus_probe, citus_tasks
 from citus_cluster.runtime.citus import QUICK_S
 from citus_cluster.runtime.citus_movers import hand_to_owners
 from citus_cluster.runtime.citus_tables import MOVING
@@ -62,11 +63,17 @@ async def plan_moves(
     )
 
 
-async def start(conn: Connection, options: RebalanceOptions, *, unburden: Sequence[NodeAddress] = ()) -> int | None:
+async def start(
+    conn: Connection,
+    options: RebalanceOptions,
+    *,
+    held: Collection[int] = (),
+    unburden: Sequence[NodeAddress] = (),
+) -> int | None:
     """Start the background job; its id, or None if Citus found nothing to move.
 
-    In the same transaction the nodes of ``unburden`` lose the property that they may hold shards: where Citus refuses
-    the job, they keep it. The tasks of tables that belong to an ordinary role run as this role.
+    The groups of the shards ``held`` move first, and writes to them are held meanwhile. In the same transaction the
+    nodes of ``unburden`` lose the property that they may hold shards: where Citus refuses the job, they keep it. The
     """
     arguments = "%(strategy)s::name, %(drain_only)s, %(mode)s::citus.shard_transfer_mode"
     if options.wants_parallel:
@@ -80,7 +87,8 @@ async def start(conn: Connection, options: RebalanceOptions, *, unburden: Sequen
             {
                 "strategy": options.strategy,
                 "drain_only": options.drain_only,
-                "mode": options.mode.value,
+                # By this mode Citus asks for no replica identity here; an online move still does by itself.
+                "mode": (TransferMode.BLOCK_WRITES if held else options.mode).value,
                 "parallel_reference": options.parallel_transfer_reference_tables,
                 "parallel_colocated": options.parallel_transfer_colocated_shards,
             },
@@ -89,6 +97,8 @@ async def start(conn: Connection, options: RebalanceOptions, *, unburden: Sequen
         job_id = row[0] if row and row[0] else None
         if job_id is not None:
             await hand_to_owners(conn, job_id)
+        if job_id is not None and held:
+            await citus_tasks.hold_writes(conn, job_id, held, options.mode)
     return job_id
 
 

@@ -185,7 +185,7 @@ def test_the_schemas_refuse_what_the_api_refuses_and_have_examples(away: Api) ->
         # The coordinator is away; an example that were not valid would get 422.
         assert away.client.post(path, headers=away.admin, json=example).status_code == 503
     switches = [name for name, one in schemas["RebalanceRequest"]["properties"].items() if one.get("type") == "boolean"]
-    assert len(switches) == 4
+    assert len(switches) == 5
     for switch in switches:
         for value in (0, 1, "true"):
             response = away.client.post("/api/v1/rebalance", headers=away.admin, json={switch: value})

@@ -26,14 +26,8 @@ from citus_cluster.model.component_name import ComponentName
 from citus_cluster.model.disks import Disk
 from citus_cluster.model.events import ignore
 from citus_cluster.model.nodes import NodeAddress, NodeResult, Outcome
-from citus_cluster.model.rebalance import (
-    NO_REBALANCE,
-    JobState,
-    RebalanceOptions,
-    RebalanceStatus,
-    RunningMove,
-    TransferMode,
-)
+from citus_cluster.model.rebalance import NO_REBALANCE, JobState, RebalanceStatus, RunningMove
+from citus_cluster.model.rebalance_plan import RebalanceOptions, TransferMode
 from citus_cluster.model.visible import json_text
 from citus_cluster.operations import rebalance as operation
 

@@ -381,13 +381,15 @@ def test_a_rebalance_moves_shards_to_a_new_worker(cluster: Cluster, api: Api) ->
     cluster.sql("SELECT create_distributed_table('orders', 'id', shard_count => 6)")
     cluster.sql("INSERT INTO orders SELECT n, repeat('x', 100) FROM generate_series(1, 20000) AS n")
     assert api.client.post("/api/v1/nodes", headers=api.admin, json={"host": THIRD.host}).status_code == 201
-    body = {"strategy": "by_shard_count", "mode": "auto", "drain_only": False}
+    body = {"strategy": "by_shard_count", "mode": "auto", "online": True, "drain_only": False}
     response = api.client.post("/api/v1/rebalance", headers=api.admin, json=body)
     assert response.status_code == 202, response.text
     job_id = response.json()["job_id"]
     assert response.headers["location"] == "/api/v1/rebalance"
     again = api.client.post("/api/v1/rebalance", headers=api.admin, json=body)
     assert (again.status_code, again.json()["code"]) == (409, "rebalance-failed"), again.text
+    modes = f"SELECT bool_and(command LIKE '%auto%') FROM pg_dist_background_task WHERE job_id = {job_id}"
+    assert cluster.sql(modes) == [(True,)]
 
     def finished() -> bool:
         status = api.client.get(response.headers["location"], headers=api.read).json()

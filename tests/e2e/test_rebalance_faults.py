@@ -94,23 +94,26 @@ def running_target(cluster: GeneratedCluster) -> tuple[int, int]:
         FROM pg_dist_background_task, regexp_match(command, 'placement\((\d+),\d+,(\d+)') AS shard, pg_dist_node
         WHERE status = 'running' AND nodeid = shard[2]::int"""
     eventually(lambda: cluster.sql(moving), "a shard is being moved")
-    ((number, shard),) = cluster.sql(moving)
+    number, shard = cluster.sql(moving)[0]
     return number, shard
 
 
 @contextmanager
 def started_with_writes_held(cluster: GeneratedCluster) -> Iterator[None]:
-    """Start a rebalance that has checked everything, and copies nothing before the block ends."""
+    """Start a rebalance, online, that has checked everything, and copies nothing before the block ends."""
     with closing(cluster.connect()) as conn, conn.transaction(force_rollback=True):
         conn.execute("INSERT INTO events SELECT -i, 'open' FROM generate_series(1, 100) i")
-        cluster.cli("rebalance", "start")
+        cluster.cli("rebalance", "start", "--online")
         running_target(cluster)
         yield
 
 
 @contextmanager
 def started_with_an_end_held(cluster: GeneratedCluster) -> Iterator[int]:
-    """Start a rebalance whose first move has copied rows, and cannot end before the block does: gives its target."""
+    """Start a rebalance whose first moves have copied rows, and cannot end before the block does: gives a target.
+
+    The shards are small: these moves hold writes.
+    """
     with closing(cluster.connect()) as conn:
         conn.execute("BEGIN")
         conn.execute("LOCK TABLE pg_dist_placement IN SHARE MODE")

@@ -26,15 +26,8 @@ from citus_cluster.model.leaving import Departure, HeldTable
 from citus_cluster.model.losses import Loss
 from citus_cluster.model.nodes import NodeAddress, NodeResult, Outcome
 from citus_cluster.model.overview import NodeOverview, Overview, TableOverview
-from citus_cluster.model.rebalance import (
-    NO_REBALANCE,
-    JobState,
-    Move,
-    RebalancePlan,
-    RebalanceStatus,
-    RunningMove,
-    TransferMode,
-)
+from citus_cluster.model.rebalance import NO_REBALANCE, JobState, RebalanceStatus, RunningMove
+from citus_cluster.model.rebalance_plan import Move, RebalancePlan, TransferMode
 from citus_cluster.model.registration import RegisteredNode
 from citus_cluster.model.replication import (
     Link,

@@ -12,7 +12,8 @@ from citus_cluster.errors import InUseError, LockedError, RebalanceError, UsageE
 from citus_cluster.model.events import Emit, EventKind, ignore
 from citus_cluster.model.leaving import Departure
 from citus_cluster.model.nodes import NodeAddress, Outcome
-from citus_cluster.model.rebalance import JobState, RebalanceOptions, TransferMode
+from citus_cluster.model.rebalance import JobState
+from citus_cluster.model.rebalance_plan import RebalanceOptions, TransferMode
 from citus_cluster.operations import drain, leaving, rebalance, rebalance_watch
 from citus_cluster.operations.drain import Drained, DrainPlan
 from citus_cluster.operations.nodes import add_worker, reconcile
@@ -53,12 +54,19 @@ def named(*workers: NodeAddress) -> Mapping[str, NodeAddress]:
     return {worker.host: worker for worker in workers}
 
 
-def run_drain(cluster: Servers, *workers: NodeAddress, emit: Emit = ignore, wait: bool = True) -> Drained:
-    return on(cluster, lambda conn: drain.drain(conn, named(*workers), emit, mode=TransferMode.AUTO, wait=wait))
+def run_drain(
+    cluster: Servers, *workers: NodeAddress, emit: Emit = ignore, wait: bool = True, online: bool = False
+) -> Drained:
+    async def body(conn: Connection) -> Drained:
+        return await drain.drain(conn, named(*workers), emit, mode=TransferMode.AUTO, wait=wait, online=online)
+
+    return on(cluster, body)
 
 
-def run_plan(cluster: Servers, *workers: NodeAddress, mode: TransferMode = TransferMode.AUTO) -> DrainPlan:
-    return on(cluster, lambda conn: drain.plan(conn, named(*workers), mode=mode))
+def run_plan(
+    cluster: Servers, *workers: NodeAddress, mode: TransferMode = TransferMode.AUTO, online: bool = False
+) -> DrainPlan:
+    return on(cluster, lambda conn: drain.plan(conn, named(*workers), mode=mode, online=online))
 
 
 def deregister(cluster: Servers, worker: NodeAddress, *, force: bool = False, emit: Emit = ignore) -> None:
@@ -112,11 +120,12 @@ def test_a_drain_that_is_refused_changes_nothing(cluster: Servers) -> None:
     distribute(cluster, key="NOT NULL", rows=100)
     before = cluster.sql(COORDINATOR.host, MARKS)
     with pytest.raises(RebalanceError, match="lines, orders") as caught:
-        run_drain(cluster, THIRD)
+        run_drain(cluster, THIRD, online=True)
     assert "ALTER TABLE orders REPLICA IDENTITY FULL;" in caught.value.details
-    preview = run_plan(cluster, THIRD)
+    preview = run_plan(cluster, THIRD, online=True)
     assert str(preview.refusal) == caught.value.message, "the preview says it too"
     assert preview.moves.moves
+    assert run_plan(cluster, THIRD).refusal is None, "small shards need no identity"
     assert run_plan(cluster, THIRD, mode=TransferMode.BLOCK_WRITES).refusal is None
     assert run_plan(cluster, THIRD, mode=TransferMode.FORCE_LOGICAL).warnings
     with pytest.raises(InUseError, match="no node is left that may hold shards") as last:
@@ -137,7 +146,7 @@ def test_a_drain_that_is_refused_changes_nothing(cluster: Servers) -> None:
     assert cluster.sql(COORDINATOR.host, MARKS) == before
     for statement in caught.value.details:
         cluster.sql(COORDINATOR.host, statement)
-    assert run_drain(cluster, THIRD).done
+    assert run_drain(cluster, THIRD, online=True).done
 
 
 @pytest.mark.usefixtures("only_newest")
@@ -160,7 +169,8 @@ def test_a_worker_that_hangs_is_named_in_time(cluster: Servers) -> None:
 
 
 @pytest.mark.usefixtures("only_newest")
-def test_what_holds_a_move_up_is_named(cluster: Servers, recorder: Recorder) -> None:
+@pytest.mark.parametrize("online", [False, True], ids=["writes held", "online"])
+def test_what_holds_a_move_up_is_named(cluster: Servers, recorder: Recorder, online: bool) -> None:
     register(cluster)
     distribute(cluster, rows=100)
 
@@ -177,7 +187,7 @@ def test_what_holds_a_move_up_is_named(cluster: Servers, recorder: Recorder) -> 
             async with asyncio.TaskGroup() as group:
                 await client.execute("BEGIN")
                 await client.execute("INSERT INTO orders SELECT i, 'secret' FROM generate_series(-500, -1) AS i")
-                work = drain.drain(conn, named(THIRD), watch, mode=TransferMode.AUTO, wait=True)
+                work = drain.drain(conn, named(THIRD), watch, mode=TransferMode.AUTO, wait=True, online=online)
                 draining = group.create_task(work)
                 async with asyncio.timeout(60):
                     await told.wait()

@@ -9,7 +9,8 @@ from sql_servers import COORDINATOR, WORKERS, Recorder, Servers, on, register
 
 from citus_cluster.errors import NotRegisteredError, RebalanceError, UntrustedCodeError
 from citus_cluster.model.events import EventKind, ignore
-from citus_cluster.model.rebalance import JobState, RebalanceOptions, TransferMode
+from citus_cluster.model.rebalance import JobState
+from citus_cluster.model.rebalance_plan import RebalanceOptions, TransferMode
 from citus_cluster.model.roles import Access
 from citus_cluster.operations import drain, rebalance, rebalance_watch
 from citus_cluster.operations.nodes import add_worker, register_all

@@ -14,7 +14,8 @@ from sql_servers import COORDINATOR, FOURTH, WORKERS, Recorder, Servers, on, reg
 from citus_cluster.errors import RebalanceError, UnreachableError, UsageError, VerificationError
 from citus_cluster.model.events import Emit, Event, EventKind, ignore
 from citus_cluster.model.nodes import NodeAddress
-from citus_cluster.model.rebalance import JobState, RebalanceOptions, RebalanceStatus, TransferMode
+from citus_cluster.model.rebalance import JobState, RebalanceStatus
+from citus_cluster.model.rebalance_plan import RebalanceOptions, TransferMode
 from citus_cluster.operations import rebalance, rebalance_watch
 from citus_cluster.operations.losses import confirmed_loss
 from citus_cluster.operations.node_checks import troubles
@@ -334,7 +335,8 @@ def test_a_fourth_worker_gets_its_share_and_no_row_is_lost(cluster: Servers, rec
             assert preview.bytes_before[FOURTH] == 0
             assert preview.bytes_after[FOURTH] == preview.size_bytes > 0
             assert sum(preview.bytes_after.values()) == sum(preview.bytes_before.values())
-            job_id = await rebalance.start(conn, RebalanceOptions(), recorder)
+            # Online: small shards move too fast for a rate.
+            job_id = await rebalance.start(conn, RebalanceOptions(online=True), recorder)
             with pytest.raises(RebalanceError, match=f"running already, as job {job_id}"):
                 await rebalance.start(conn, RebalanceOptions(), ignore)
             await verify(conn, [*WORKERS, FOURTH], recorder)
@@ -395,15 +397,73 @@ def test_tables_without_identity_are_named_with_what_mends_them(cluster: Servers
 
     async def body(conn: Connection) -> None:
         with pytest.raises(RebalanceError, match="lines, orders") as caught:
-            await rebalance.start(conn, RebalanceOptions(), ignore)
+            await rebalance.start(conn, RebalanceOptions(online=True), ignore)
         assert "ALTER TABLE orders REPLICA IDENTITY FULL;" in caught.value.details
         for statement in caught.value.details:
             await conn.execute(statement.encode())
-        await rebalance.start(conn, RebalanceOptions(), recorder)
+        await rebalance.start(conn, RebalanceOptions(online=True), recorder)
         await rebalance_watch.wait(conn, recorder, poll_s=0.1)
 
     on(cluster, body)
     assert cluster.sql(COORDINATOR.host, "SELECT count(*) FROM citus_shards WHERE nodename = 'citus-worker3'") != [(0,)]
+
+
+def test_small_groups_move_first_with_writes_held_and_the_others_online(cluster: Servers, recorder: Recorder) -> None:
+    register(cluster, FIRST, SECOND)
+    distribute(cluster, key="NOT NULL")  # without replica identity: online, these would be refused
+    cluster.sql(
+        COORDINATOR.host,
+        "CREATE TABLE countries (id int PRIMARY KEY)",
+        "SELECT create_reference_table('countries')",
+        "CREATE TABLE large (id bigint PRIMARY KEY, country int REFERENCES countries, payload text)",
+        "SELECT create_distributed_table('large', 'id', shard_count => 3, colocate_with => 'none')",
+        "INSERT INTO large SELECT id, NULL, repeat('x', 1000) FROM generate_series(1, 30000) AS id",
+        "CREATE TABLE referring (id bigint PRIMARY KEY, country int REFERENCES countries)",
+        "SELECT create_distributed_table('referring', 'id', shard_count => 6, colocate_with => 'none')",
+        "INSERT INTO countries VALUES (7)",
+    )
+    register(cluster, THIRD)  # without a copy of countries yet
+    before = checksum(cluster)
+
+    async def body(conn: Connection) -> RebalanceStatus:
+        preview = await rebalance.plan(conn, RebalanceOptions())
+        assert {move.table for move in preview.moves if not move.is_short} == {"large"}
+        online = await rebalance.plan(conn, RebalanceOptions(online=True))
+        assert len(online.moves) == len(preview.moves)
+        assert not online.short_moves
+        job_id = await rebalance.start(conn, RebalanceOptions(), recorder)
+        cursor = await conn.execute(_SCHEDULED, [job_id])
+        groups, held = preview.groups
+        assert set(await cursor.fetchall()) == {
+            ("auto", groups - held, False, True),
+            ("block_writes", held, True, False),
+        }
+        return await rebalance_watch.wait(conn, recorder, poll_s=0.1)
+
+    found = on(cluster, body)
+    assert (found.state, found.problems, found.bytes_done) == (JobState.FINISHED, (), found.bytes_total)
+    assert checksum(cluster) == before
+    assert cluster.sql(COORDINATOR.host, "SELECT count(*), sum(length(payload)) FROM large") == [(30000, 30_000_000)]
+    tables = "SELECT DISTINCT table_name::text FROM citus_shards WHERE nodename = 'citus-worker3' ORDER BY 1"
+    assert cluster.sql(COORDINATOR.host, tables) == [
+        ("countries",),
+        ("large",),
+        ("lines",),
+        ("orders",),
+        ("referring",),
+    ]
+
+
+# The moves of a job by mode: how many, whether they are in a lane, and whether they wait for moves that hold writes.
+_SCHEDULED = r"""
+SELECT substring(command from $$,'(\w+)'\)$$), count(*)::int, bool_and(nodes_involved <@ '{-1,-2}'),
+       bool_and(EXISTS (
+           SELECT FROM pg_dist_background_task_depend AS its
+           JOIN pg_dist_background_task AS other ON other.task_id = its.depends_on
+           WHERE its.task_id = task.task_id AND strpos(other.command, 'block_writes') > 0))
+FROM pg_dist_background_task AS task
+WHERE job_id = %s AND strpos(command, 'citus_move_shard_placement') > 0 GROUP BY 1
+"""
 
 
 @pytest.mark.usefixtures("only_newest")
@@ -534,7 +594,8 @@ def test_a_paused_node_is_named_at_once_and_all_is_told_when_it_is_back(cluster:
             async with other.transaction(force_rollback=True):
                 # The first move cannot end before this does.
                 await other.execute("INSERT INTO orders SELECT -id, '' FROM generate_series(1, 100) AS id")
-                await rebalance.start(conn, RebalanceOptions(), ignore)
+                # Online: small shards move before the time left is told.
+                await rebalance.start(conn, RebalanceOptions(online=True), ignore)
                 if begun:
                     await begin(conn)
                 with cluster.paused(THIRD.host):

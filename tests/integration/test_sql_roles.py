@@ -36,7 +36,7 @@ from citus_cluster.errors import (
     WorkerUnreachableError,
 )
 from citus_cluster.model.events import Event, ignore
-from citus_cluster.model.rebalance import RebalanceOptions
+from citus_cluster.model.rebalance_plan import RebalanceOptions
 from citus_cluster.model.roles import Access, RoleRecord
 from citus_cluster.operations import rebalance, rebalance_watch, role_drop, roles
 from citus_cluster.operations.overview import overview

@@ -13,6 +13,7 @@ from citus_cluster.console.cluster import print_status
 from citus_cluster.model.nodes import NodeAddress
 from citus_cluster.model.overview import NodeOverview, Overview, TableOverview
 from citus_cluster.model.rebalance import JobState, RebalanceStatus, RunningMove
+from citus_cluster.model.rebalance_plan import Move, RebalancePlan
 from citus_cluster.operations.access import access
 from citus_cluster.operations.directory import load
 from citus_cluster.operations.status import ServiceStatus, State, Status
@@ -149,3 +150,16 @@ def test_the_journal_gives_its_last_line_of_an_operation(root: Path) -> None:
     found = journal.last(root, {"up", "down"})
     assert found and (found["operation"], found["arguments"]) == ("down", ["down"])
     assert screen.pasteable("citus-cluster psql", root).endswith(f"psql --dir {root}")
+
+
+def test_a_plan_says_which_moves_hold_writes_and_for_how_long(capsys: pytest.CaptureFixture[str]) -> None:
+    moves = (Move("small", 1, 2**20, W1, W4), Move("large", 2, 2**30, W1, W4))
+    cluster.print_rebalance_plan(RebalancePlan(moves, {}).holding_small())
+    lines = capsys.readouterr().out.splitlines()
+    assert next(line for line in lines if line.startswith("small")).split()[-1] == "held"
+    assert next(line for line in lines if line.startswith("large")).split()[-1] == "continue"
+    said = "1 small shard group moves with writes held, each for less than 0.5 s as a rule; 1 larger one moves online."
+    assert f"{said} --online moves all of them online." in lines
+
+    cluster.print_rebalance_plan(RebalancePlan(moves, {}))
+    assert "writes held" not in capsys.readouterr().out

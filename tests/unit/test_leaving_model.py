@@ -18,7 +18,7 @@ from citus_cluster.model.leaving import (
     resolve_name,
 )
 from citus_cluster.model.nodes import NodeAddress, Outcome
-from citus_cluster.model.rebalance import Move, RebalancePlan
+from citus_cluster.model.rebalance_plan import Move, RebalancePlan
 from citus_cluster.model.registration import RegisteredNode, Registry, Wish, reconsider
 
 HOME = NodeAddress("citus-coordinator")

@@ -14,17 +14,15 @@ from citus_cluster.model.rebalance import (
     History,
     Job,
     JobState,
-    Move,
-    RebalancePlan,
     Sample,
     ShardGroup,
     Task,
-    TransferMode,
     build_status,
     byte_rate,
     last_error,
     time_left_s,
 )
+from citus_cluster.model.rebalance_plan import Move, RebalancePlan, TransferMode
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
 ONE, TWO = NodeAddress("one"), NodeAddress("two")
