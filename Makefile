@@ -5,7 +5,7 @@
 # make test-lowest  unit and golden tests under the oldest Python here that is supported (LOWEST=/usr/bin/python3.11)
 # make lint    formatting, lint and types
 # make bench   measure, and print ratios
-# make docs    write the generated parts of the documents and the JSON Schema anew
+# make docs    write the generated parts of the documents, the JSON Schema and config/cluster.full.yaml anew
 # make parameters  write the table of parameters anew, from a server of each PostgreSQL major
 
 PYTHON ?= python3
@@ -48,7 +48,7 @@ bench: venv
 	$(BIN)/python -m bench
 
 docs: venv
-	$(BIN)/python -m tests.update_docs
+	PYTHONPATH=tests $(BIN)/python -m update_docs
 
 parameters: venv
 	$(BIN)/python -m tests.update_parameters

@@ -28,10 +28,14 @@ def setup(
     password: Annotated[
         str | None, option("--pass", help="Password; it shows in the process list.", show_default="random")
     ] = None,
-    password_file: Annotated[Path | None, option("--password-file", help="File that holds the password.")] = None,
+    password_file: Annotated[
+        Path | None, option("--password-file", help="File that holds the password of the superuser.")
+    ] = None,
     no_prompt: Annotated[bool, option("--no-prompt", help="Ask nothing.")] = False,
     yes: Annotated[bool, option("--yes", help="Agree to the changes that are shown.")] = False,
-    force: Annotated[bool, option("--force", help="Agree, and replace files that were edited by hand.")] = False,
+    force: Annotated[
+        bool, option("--force", help="Agree, and replace files that were edited by hand; they are kept as .bak.")
+    ] = False,
     dry_run: Annotated[
         bool, option("--dry-run", help="Show the plan; write nothing; exit 4 if something would change.")
     ] = False,
@@ -41,7 +45,11 @@ def setup(
     show_secrets: ShowSecretsOption = False,
     spec: Annotated[
         Path | None,
-        option("--spec", help="Start from this specification.", show_default="cluster.yaml in the directory"),
+        option(
+            "--spec",
+            help="Start from this specification, which is only read; also from a pipe (/dev/stdin).",
+            show_default="cluster.yaml in the directory",
+        ),
     ] = None,
     output_dir: Annotated[Path, option("--output-dir", help="Where to write.", show_default="here")] = Path(),
 ) -> None:

@@ -148,8 +148,12 @@ class Resources(_Model):
     detected: list[Literal["memory_mb", "cpus"]] = Field(
         default_factory=list, description="Which of these values were detected, not given."
     )
-    storage: Annotated[Storage, Flag("--storage")] = Field(Storage.SSD, description="What the volumes lie on.")
-    workload: Annotated[Workload, Flag("--workload")] = Field(Workload.MIXED, description="What the cluster is for.")
+    storage: Annotated[Storage, Flag("--storage")] = Field(
+        Storage.SSD, description="What the volumes lie on: nvme, ssd or hdd."
+    )
+    workload: Annotated[Workload, Flag("--workload")] = Field(
+        Workload.MIXED, description="What the cluster is for: web, oltp, mixed or olap."
+    )
     connections: Annotated[
         Annotated[StrictInt, Field(ge=5, le=10000)] | None,
         Flag("--connections", default="by workload and memory", help="Client connections on the coordinator."),
@@ -165,9 +169,9 @@ class Pg14(_Model):
         Replication,
         Flag("--pg14-sync/--pg14-async", help="Whether a commit of the PostgreSQL 14 primary waits for its replica."),
     ] = Field(Replication.ASYNC, description="sync: a commit returns once the replica has it on its disk too.")
-    log: Annotated[Pg14Log, Flag("--pg14-log", help="What the PostgreSQL 14 pair logs.")] = Field(
-        Pg14Log.STANDARD, description="verbose: every statement and connection is logged."
-    )
+    log: Annotated[
+        Pg14Log, Flag("--pg14-log", help="What the PostgreSQL 14 pair logs; verbose: every statement and connection.")
+    ] = Field(Pg14Log.STANDARD, description="verbose: every statement and connection is logged.")
 
 
 class Redis(_Model):
@@ -223,13 +227,13 @@ class ClusterSpec(_Model):
 
     apiVersion: Literal["citus-cluster/v1"] = Field(description="Version of this form.")  # noqa: N815
     name: Annotated[StrictStr, _refuse(names.project_problem), Flag("--name")] = Field(
-        "citus", description="Compose project name."
+        "citus", description="Compose project name; it names containers and volumes, and cannot change later."
     )
     user: Annotated[StrictStr, _refuse(names.user_problem), Flag("--user")] = Field(
-        "postgres", description="Superuser."
+        "postgres", description="Superuser; it cannot change later."
     )
     database: Annotated[StrictStr, _refuse(names.database_problem), Flag("--db")] = Field(
-        "postgres", description="Database."
+        "postgres", description="Database of the superuser; it cannot change later."
     )
     services: Annotated[
         list[ComponentName] | None,
@@ -247,7 +251,8 @@ class ClusterSpec(_Model):
         Flag("--workers", help="Number of workers; 0 with a coordinator, which then holds the shards itself."),
     ] = Field(2, description="Number of workers, or the numbers of the workers: 3 is short for [1, 2, 3].")
     bind: Annotated[StrictStr, _refuse(names.bind_problem), Flag("--bind")] = Field(
-        "127.0.0.1", description="Address on which ports are published."
+        "127.0.0.1",
+        description="Address on which ports are published: 127.0.0.1 is this machine alone, 0.0.0.0 every interface.",
     )
     advertise: Annotated[
         Annotated[StrictStr, _refuse(names.advertise_problem)] | None, Flag("--advertise", default="none")

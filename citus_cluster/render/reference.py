@@ -1,12 +1,17 @@
-"""The tables of docs/configuration.md that follow from the code: what is written where, and why."""
+"""Parts of the documents that follow from the code: tables, and the example that has every key."""
 
 import re
+import textwrap
 from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import yaml
+from pydantic import BaseModel
 
 from citus_cluster.model.budget import CITUS_SERVERS, Server
 from citus_cluster.model.component_name import ALL, ComponentName
 from citus_cluster.model.parameters import fixed_parameters
-from citus_cluster.model.spec import API_VERSION, fields, parse_spec, written_default
+from citus_cluster.model.spec import API_VERSION, ClusterSpec, fields, parse_spec, written_default
 from citus_cluster.model.topology import tuning_input
 from citus_cluster.model.tuning import NodeTuning, Setting, Tuning, TuningInput, tune
 
@@ -72,7 +77,7 @@ def _settings_table() -> str:
         nodes = _nodes(tuned)
         names = [name for name in {**nodes[0], **nodes[1]} if name not in coordinator and name not in worker]
         rows += [_settings_row(name, nodes[0].get(name), nodes[1].get(name), only=case) for name in names]
-    return _table(("Setting", "Coordinator", "Worker", "Formula or reason", "Source", "Change"), rows)
+    return table(("Setting", "Coordinator", "Worker", "Formula or reason", "Source", "Change"), rows)
 
 
 def _settings_row(name: str, coordinator: Setting | None, worker: Setting | None, only: str = "") -> tuple[str, ...]:
@@ -87,7 +92,7 @@ def _settings_row(name: str, coordinator: Setting | None, worker: Setting | None
 
 def _keys_table() -> str:
     rows = ((f"`{key}`", _code(written_default(field)), field.description or "") for key, field in fields())
-    return _table(("Key", "Default", "Meaning"), rows)
+    return table(("Key", "Default", "Meaning"), rows)
 
 
 def _code(text: str) -> str:
@@ -95,12 +100,12 @@ def _code(text: str) -> str:
 
 
 def _fixed_table() -> str:
-    return _table(("Setting", "Why"), [(f"`{name}`", reason) for name, reason in fixed_parameters().items()])
+    return table(("Setting", "Why"), [(f"`{name}`", reason) for name, reason in fixed_parameters().items()])
 
 
 def _totals_table() -> str:
     headings = ("Memory", "Services", "Clients", "Limit of each node", "max_connections", "work_mem", "PostgreSQL 14")
-    return _table(headings, [_totals_row(total_mb, services) for total_mb, services in _TOTALS])
+    return table(headings, [_totals_row(total_mb, services) for total_mb, services in _TOTALS])
 
 
 def _totals_row(total_mb: int, components: Sequence[ComponentName]) -> tuple[str, ...]:
@@ -137,7 +142,37 @@ def _by_name(node: NodeTuning | None) -> dict[str, Setting]:
     return {setting.name: setting for setting in node.settings} if node else {}
 
 
-def _table(headings: Iterable[str], rows: Iterable[tuple[str, ...]]) -> str:
+def table(headings: Iterable[str], rows: Iterable[tuple[str, ...]]) -> str:
+    """Write a table of Markdown."""
     headings = tuple(headings)
     lines = [headings, tuple("---" for _ in headings), *rows]
     return "".join(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in line)} |\n" for line in lines)
+
+
+_EXAMPLE_HEADER = """\
+# Every key that cluster.yaml knows, with values as an example. The comments are what the program declares of each key;
+# docs/configuration.md and --help say the same.
+"""
+
+
+def render_example(data: Mapping[str, Any]) -> str:
+    """Write a complete ``cluster.yaml`` that has these values, each key below its description."""
+    text = _EXAMPLE_HEADER
+    for name, field in ClusterSpec.model_fields.items():
+        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
+            group = field.annotation
+            keys = (_described(key, data[name][key], one.description) for key, one in group.model_fields.items())
+            text += f"\n{_comment(group.__doc__)}{name}:\n{textwrap.indent(''.join(keys), '  ')}"
+        else:
+            text += "\n" + _described(name, data[name], field.description)
+    return text
+
+
+def _described(key: str, value: Any, description: str | None) -> str:
+    flow = None if isinstance(value, list) else False
+    text: str = yaml.safe_dump({key: value}, sort_keys=False, default_flow_style=flow, width=116)
+    return _comment(description) + text
+
+
+def _comment(text: str | None) -> str:
+    return textwrap.fill(text or "", 114, initial_indent="# ", subsequent_indent="# ") + "\n"

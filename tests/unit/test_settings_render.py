@@ -121,11 +121,6 @@ def test_access_rules_ask_everyone_but_the_socket_for_a_password() -> None:
     assert rules == [["local", "all", "all", "trust"], ["host", "all", "all", "all", "scram-sha-256"]]
 
 
-def test_the_documentation_is_up_to_date() -> None:
-    document = (ROOT / "docs" / "configuration.md").read_text(encoding="utf-8")
-    assert with_tables(document, render_tables()) == document, "run make docs"
-
-
 def test_the_documentation_names_every_setting_that_is_written() -> None:
     table = render_tables()["settings"]
     for given in (
