@@ -1,4 +1,5 @@
 import os
+import random
 import signal
 import subprocess
 from collections import Counter
@@ -14,6 +15,16 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--update-golden", action="store_true", help="Write tests/golden/expected anew.")
+    parser.addoption("--shuffle", metavar="SEED", help="Run the tests without a cluster in another order.")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Change the order of the tests that start no cluster; those that do share one with their file's other tests."""
+    if seed := config.getoption("--shuffle"):
+        alone = [item for item in items if not item.get_closest_marker("cluster")]
+        rest = [item for item in items if item.get_closest_marker("cluster")]
+        random.Random(seed).shuffle(alone)
+        items[:] = [*alone, *rest]
 
 
 @pytest.hookimpl(trylast=True)  # once the report is counted

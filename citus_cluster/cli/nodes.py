@@ -59,6 +59,7 @@ def add_worker(
         bool, option("--rebalance", help="Then start a rebalance, which moves shards onto the worker.")
     ] = False,
     wait: Annotated[bool, option("--wait", help="Stay until the rebalance is done.")] = False,
+    online: OnlineOption = False,
     trust_functions: TrustOption = False,
     timeout: TimeoutOption = 60,
     dsn: DsnOption = None,
@@ -99,7 +100,7 @@ def add_worker(
                 ) from None
             if not start_rebalance:
                 return result, None
-            options = RebalanceOptions(trust_functions=trust_functions)
+            options = RebalanceOptions(trust_functions=trust_functions, online=online)
             return result, await begin_rebalance(conn, options, progress, wait=wait)
 
     with following() as progress:

@@ -75,6 +75,12 @@ def _status_of(command: Any, program: str, invocation: Invocation) -> int:
         if invocation.debug:
             _screen().print_traceback(error)
             return ExitStatus.FAILED
+        if isinstance(error, ModuleNotFoundError) and not str(error.name).startswith("citus_cluster"):
+            _screen().err.print(
+                f"The Python package {error.name} is not installed: run 'make venv', then .venv/bin/{PROGRAM} …",
+                markup=False,
+            )
+            return ExitStatus.FAILED
         place = traceback.extract_tb(error.__traceback__)[-1]
         _screen().err.print(
             f"Error: this should not have happened: {type(error).__name__}: {error} "

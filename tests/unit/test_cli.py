@@ -1,6 +1,7 @@
 """The set-up's command line. Most runs are in this process; those that need a real one are few, since each costs
 the start of an interpreter."""
 
+import ast
 import io
 import json
 import os
@@ -523,3 +524,30 @@ def test_the_seconds_of_watch_have_an_option_of_their_own(program: Run, command:
     alone = program(*command.split(), "--interval", "5")
     assert alone.status == 2
     assert "--interval is for --watch, which was not given" in alone.err
+
+
+def test_a_missing_package_is_named_when_a_command_needs_it(tmp_path: Path) -> None:
+    (tmp_path / "psycopg.py").write_text("raise ModuleNotFoundError('No module named psycopg', name='psycopg')")
+    refused = subprocess.run(
+        [sys.executable, "-m", "citus_cluster", "roles", "list"],
+        cwd=tmp_path,
+        env={"PATH": "/nonexistent", "PYTHONPATH": f"{tmp_path}:{ROOT}"},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert refused.returncode == 1
+    assert "The Python package psycopg is not installed: run 'make venv'" in refused.stderr
+
+
+def test_only_the_parser_reads_the_arguments() -> None:
+    """They are handed to it in one place; what a command wants to know of them is in the parser's context."""
+    readers = [
+        path.name
+        for path in sorted((ROOT / "citus_cluster").rglob("*.py"))
+        if any(
+            isinstance(node, ast.Attribute) and ast.unparse(node) == "sys.argv"
+            for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        )
+    ]
+    assert readers == ["program.py"]
