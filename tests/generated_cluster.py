@@ -38,7 +38,8 @@ class GeneratedCluster:
 
     root: Path
     image: str
-    name: str = field(default_factory=lambda: f"e2e-{os.getpid()}-{secrets.token_hex(3)}")
+    # Always as long, so that lines with it wrap at the same places: a row that ends in a space looks shorter.
+    name: str = field(default_factory=lambda: f"e2e-{os.getpid():07d}-{secrets.token_hex(3)}")
     base_port: int = field(default_factory=free_base_port)
     user: str = "postgres"
     database: str = "postgres"
