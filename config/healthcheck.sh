@@ -3,10 +3,15 @@
 # Exit 0 once this node serves what the others need: TCP (while the image still runs its init
 # scripts it listens on the socket only), the password, the extension, and the credentials with
 # which this node reaches the others. What is missing is printed, for `docker inspect`.
+
+# An orphan of this check becomes a child of the server, which takes any exit status but 0 and 1 for the crash of a
+# session, and restarts. So the process that the engine ends, when the machine is too busy, is the timeout itself; what is
+# left below it outlives the signal, waits for psql, and ends with 0 or 1.
+[ -n "$CHECK_IS_BOUNDED" ] || CHECK_IS_BOUNDED=1 exec timeout 8 sh "$0" "$@"
+trap : TERM
 PGPASSWORD=$(tr -d '\r\n' </run/secrets/superuser_password) || exit 1
 export PGPASSWORD PGCONNECT_TIMEOUT=4
-# Cut off before the engine does: an orphan would become the server's own child, and its failure look like a crash.
-missing=$(timeout 8 psql -X -h 127.0.0.1 -U "$1" -d "$2" -v ON_ERROR_STOP=1 -Atq <<'SQL'
+missing=$(psql -X -h 127.0.0.1 -U "$1" -d "$2" -v ON_ERROR_STOP=1 -Atq <<'SQL'
 SET statement_timeout = '4s';
 SET search_path = pg_catalog;
 SELECT 'the extension citus is missing in this database'

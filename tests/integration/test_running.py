@@ -187,6 +187,19 @@ def test_what_a_client_writes_into_a_log_does_not_reach_the_terminal_raw(shared:
     assert "]52;c;" in screen.text  # shown, not obeyed
 
 
+def test_a_health_check_that_is_cut_off_is_no_crash_to_the_server(shared: GeneratedCluster) -> None:
+    """As the engine does on a busy machine: it ends the check, whose children then belong to the server."""
+    check = "sh /etc/citus-cluster/healthcheck.sh postgres postgres"
+    cut_off = f"{check} & check=$!; sleep 1; kill -TERM $check; sleep 1; kill -KILL $check; wait $check"
+    with shared.connect(0) as waiting, shared.connect(0) as session:
+        waiting.execute("BEGIN")
+        waiting.execute("LOCK TABLE pg_dist_authinfo")  # the check hangs until its own time-out
+        shared.docker("exec", shared.container("citus-coordinator"), "sh", "-c", cut_off, check=False)
+        time.sleep(5)
+        assert session.execute("SELECT 1").fetchone() == (1,), "no session was ended"
+        waiting.execute("ROLLBACK")
+
+
 def test_a_killed_worker_shows_in_the_status_and_up_repairs_it(shared: GeneratedCluster) -> None:
     assert state_of(shared).state is State.OK
     shown = shared.cli("status").out
