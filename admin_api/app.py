@@ -22,7 +22,7 @@ from admin_api.routes import health, nodes, rebalance, services
 from admin_api.schemas import COMMON_PROBLEMS, Problem
 from admin_api.settings import API_PREFIX, Settings
 from citus_cluster import __version__
-from citus_cluster.operations.rebalance_watch import status as rebalance_status
+from citus_cluster.operations.rebalance.watch import status as rebalance_status
 
 
 def create_app(settings: Settings | None = None) -> FastAPI:

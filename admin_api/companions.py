@@ -8,10 +8,10 @@ from dataclasses import dataclass, replace
 from admin_api.configuration import Configuration
 from admin_api.settings import Settings
 from citus_cluster.model.api_config import CompanionAddresses
+from citus_cluster.model.citus.nodes import NodeAddress
 from citus_cluster.model.companion_status import CompanionStatus, Condition
 from citus_cluster.model.component_name import ComponentName
 from citus_cluster.model.components import COMPONENTS
-from citus_cluster.model.nodes import NodeAddress
 from citus_cluster.operations.companions import Companions
 from citus_cluster.runtime.own_network import is_own
 from citus_cluster.runtime.probes import Target

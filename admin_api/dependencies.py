@@ -11,7 +11,7 @@ from admin_api.configuration import Configuration
 from admin_api.coordinator import Coordinator, Shared
 from admin_api.reconciler import Reconciler
 from admin_api.settings import Settings
-from citus_cluster.model.rebalance import RebalanceStatus
+from citus_cluster.model.citus.rebalance import RebalanceStatus
 
 
 @dataclass

@@ -19,14 +19,14 @@ from admin_api.coordinator import connection_info
 from admin_api.settings import APPLICATION_NAME, Settings
 from citus_cluster.errors import CitusClusterError
 from citus_cluster.model.api_config import ApiConfig
+from citus_cluster.model.citus.nodes import NodeAddress, NodeResult, Outcome
 from citus_cluster.model.disks import Disk
-from citus_cluster.model.events import ignore
-from citus_cluster.model.nodes import NodeAddress, NodeResult, Outcome
-from citus_cluster.operations.losses import find_losses
-from citus_cluster.operations.node_checks import troubles
-from citus_cluster.operations.nodes import reconcile
-from citus_cluster.runtime.citus_disks import read_disks
-from citus_cluster.runtime.citus_nodes import read_registry
+from citus_cluster.model.plan.events import ignore
+from citus_cluster.operations.nodes.checks import troubles
+from citus_cluster.operations.nodes.losses import find_losses
+from citus_cluster.operations.nodes.registration import reconcile
+from citus_cluster.runtime.citus.disks import read_disks
+from citus_cluster.runtime.citus.nodes import read_registry
 from citus_cluster.runtime.postgres import Connection, connect, translated
 
 REGISTERED = frozenset({Outcome.ADDED, Outcome.ACTIVATED, Outcome.ALREADY})

@@ -7,11 +7,11 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StrictBool
 
 from admin_api.problems import MEDIA_TYPE
+from citus_cluster.model.citus.nodes import NodeDocument
+from citus_cluster.model.citus.rebalance_plan import TransferMode
 from citus_cluster.model.companion_status import Condition
 from citus_cluster.model.component_name import ComponentName
 from citus_cluster.model.names import host_problem
-from citus_cluster.model.nodes import NodeDocument
-from citus_cluster.model.rebalance_plan import TransferMode
 
 Responses = dict[int | str, dict[str, Any]]
 

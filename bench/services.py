@@ -15,10 +15,10 @@ import psycopg
 
 from bench.measure import SETUP, free_base_port, median, print_table, remove_cluster, run
 from citus_cluster.model.components.cassandra import OPTIONS
-from citus_cluster.model.events import Event, EventKind
 from citus_cluster.model.images import DEFAULT_CASSANDRA_IMAGE, DEFAULT_PG14_IMAGE, DEFAULT_REDIS_IMAGE
+from citus_cluster.model.plan.events import Event, EventKind
 from citus_cluster.operations.directory import load
-from citus_cluster.operations.up import up
+from citus_cluster.operations.start.up import up
 from citus_cluster.runtime.ports import answers
 
 _RUNS = 3

@@ -17,7 +17,7 @@ from fastapi import FastAPI
 from admin_api.server import OPTIONS
 from admin_api.settings import Settings
 from citus_cluster.model.api_config import CLUSTER_FILE, TOKENS_FILE, ApiConfig, ApiTokens, hash_token
-from citus_cluster.model.nodes import NodeAddress
+from citus_cluster.model.citus.nodes import NodeAddress
 
 ADMIN_TOKEN = "admin-token-of-the-tests"
 READ_TOKEN = "read-token-of-the-tests"

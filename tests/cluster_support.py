@@ -10,7 +10,7 @@ import docker.errors
 import pytest
 
 from citus_cluster.errors import EngineUnavailableError
-from citus_cluster.runtime.engine import Engine
+from citus_cluster.runtime.docker.engine import Engine
 
 REPOSITORY = "citusdata/citus"
 

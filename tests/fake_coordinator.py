@@ -13,8 +13,8 @@ from psycopg.pq import TransactionStatus
 
 from admin_api import coordinator as coordinator_module
 from admin_api import reconciler as reconciler_module
+from citus_cluster.model.citus.nodes import NodeAddress, NodeResult, Outcome
 from citus_cluster.model.disks import Disk
-from citus_cluster.model.nodes import NodeAddress, NodeResult, Outcome
 from citus_cluster.runtime.postgres import Connection, ConnectionInfo, connect
 
 ADDRESS = NodeAddress("coordinator.in-memory", 6543)

@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from citus_cluster.errors import EngineUnavailableError
-from citus_cluster.operations.request import SetupRequest
-from citus_cluster.operations.setup import SetupPlan, apply_setup, plan_setup
-from citus_cluster.runtime import files
-from citus_cluster.runtime.engine import Engine
+from citus_cluster.operations.setup.plan import SetupPlan, apply_setup, plan_setup
+from citus_cluster.operations.setup.request import SetupRequest
+from citus_cluster.runtime.docker.engine import Engine
+from citus_cluster.runtime.store import files
 
 ROOT = Path(__file__).parent.parent
 MEMORY_MB = 15900

@@ -8,11 +8,12 @@ from typing import Any
 import psycopg
 from sql_servers import COORDINATOR, WORKERS, Servers, on
 
-from citus_cluster.model.events import Emit, Event, ignore
-from citus_cluster.model.roles import RoleStatus
-from citus_cluster.operations import role_drop, roles
-from citus_cluster.operations.role_passwords import Home
-from citus_cluster.operations.roles import RoleResult
+from citus_cluster.model.citus.roles import RoleStatus
+from citus_cluster.model.plan.events import Emit, Event, ignore
+from citus_cluster.operations.roles import accounts as roles
+from citus_cluster.operations.roles import drop as role_drop
+from citus_cluster.operations.roles.accounts import RoleResult
+from citus_cluster.operations.roles.passwords import Home
 
 FIRST, SECOND, THIRD = WORKERS
 EVERYWHERE = (COORDINATOR, *WORKERS)

@@ -16,9 +16,9 @@ from docker.models.containers import Container
 from docker.models.networks import Network
 from psycopg import sql
 
-from citus_cluster.model.events import Event, ignore
-from citus_cluster.model.nodes import NodeAddress, NodeResult
-from citus_cluster.operations.nodes import reconcile
+from citus_cluster.model.citus.nodes import NodeAddress, NodeResult
+from citus_cluster.model.plan.events import Event, ignore
+from citus_cluster.operations.nodes.registration import reconcile
 from citus_cluster.runtime.postgres import Connection, ConnectionInfo, connect
 
 INIT_SCRIPT = Path(__file__).parents[1] / "initdb" / "10-citus-cluster.sql"

@@ -4,11 +4,11 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any
 
-from citus_cluster.model.budget import Server
 from citus_cluster.model.component_name import ComponentName
 from citus_cluster.model.spec import API_VERSION, parse_spec
 from citus_cluster.model.topology import tuning_input
-from citus_cluster.model.tuning import NodeTuning, Tuning, TuningInput, tune
+from citus_cluster.model.tuning.budget import Server
+from citus_cluster.model.tuning.servers import NodeTuning, Tuning, TuningInput, tune
 
 SMALL = frozenset({ComponentName.CITUS, ComponentName.ADMIN_API})
 

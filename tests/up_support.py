@@ -4,11 +4,11 @@ import asyncio
 
 from generated_cluster import GeneratedCluster
 
-from citus_cluster.model.events import Event, EventKind
+from citus_cluster.model.plan.events import Event, EventKind
 from citus_cluster.operations.directory import load
-from citus_cluster.operations.down import down
-from citus_cluster.operations.status import Status, status
-from citus_cluster.operations.up import UpResult, up
+from citus_cluster.operations.start.down import down
+from citus_cluster.operations.start.up import UpResult, up
+from citus_cluster.operations.status.report import Status, status
 
 
 class Events(list[Event]):

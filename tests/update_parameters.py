@@ -1,4 +1,4 @@
-"""Write citus_cluster/model/parameter_values.py from real servers: `make parameters`.
+"""Write citus_cluster/model/tuning/parameter_values.py from real servers: `make parameters`.
 
 Each image of IMAGES is started once, and asked for the type, unit, range and words of every parameter. Words that
 pg_settings hides (`huge_pages = true`) are found by trying them.

@@ -7,10 +7,10 @@ from fastapi import APIRouter, Response
 from admin_api.dependencies import PartsOf
 from admin_api.schemas import BODY_PROBLEMS, ActiveNode, NewNode, problems
 from citus_cluster.errors import WorkerUnreachableError
-from citus_cluster.model.events import ignore
-from citus_cluster.model.nodes import NodeAddress, NodeDocument, NodeResult, Outcome
-from citus_cluster.operations.nodes import add_worker
-from citus_cluster.runtime.citus import active_workers
+from citus_cluster.model.citus.nodes import NodeAddress, NodeDocument, NodeResult, Outcome
+from citus_cluster.model.plan.events import ignore
+from citus_cluster.operations.nodes.registration import add_worker
+from citus_cluster.runtime.citus.server import active_workers
 from citus_cluster.runtime.postgres import Connection, translated
 
 router = APIRouter(prefix="/nodes", tags=["nodes"])

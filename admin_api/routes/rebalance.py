@@ -6,10 +6,10 @@ from admin_api.dependencies import PartsOf
 from admin_api.responses import VisibleJSONResponse
 from admin_api.schemas import BODY_PROBLEMS, RebalanceRequest, RebalanceStarted, problems
 from admin_api.settings import API_PREFIX
-from citus_cluster.model.events import ignore
-from citus_cluster.model.rebalance import RebalanceDocument
-from citus_cluster.model.rebalance_plan import RebalanceOptions
-from citus_cluster.operations import rebalance
+from citus_cluster.model.citus.rebalance import RebalanceDocument
+from citus_cluster.model.citus.rebalance_plan import RebalanceOptions
+from citus_cluster.model.plan.events import ignore
+from citus_cluster.operations.rebalance import control as rebalance
 from citus_cluster.runtime.postgres import Connection
 
 PATH = "/rebalance"

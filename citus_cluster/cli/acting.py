@@ -14,12 +14,13 @@ from citus_cluster.cli.options import Invocation
 from citus_cluster.console import screen
 from citus_cluster.entry import INTERRUPTED
 from citus_cluster.errors import CitusClusterError
-from citus_cluster.model.rebalance import RebalanceStatus
-from citus_cluster.model.rebalance_plan import RebalanceOptions
-from citus_cluster.operations import rebalance, rebalance_watch
+from citus_cluster.model.citus.rebalance import RebalanceStatus
+from citus_cluster.model.citus.rebalance_plan import RebalanceOptions
 from citus_cluster.operations.directory import Directory, load
-from citus_cluster.runtime import journal
+from citus_cluster.operations.rebalance import control as rebalance
+from citus_cluster.operations.rebalance import watch as rebalance_watch
 from citus_cluster.runtime.postgres import Connection, ConnectionInfo, connect
+from citus_cluster.runtime.store import journal
 
 T = TypeVar("T")
 

@@ -34,7 +34,7 @@ def psql(
     with importing():
         from citus_cluster.operations import containers
         from citus_cluster.operations.directory import load
-        from citus_cluster.runtime.compose import become
+        from citus_cluster.runtime.docker.compose import become
 
     loaded = load(directory.absolute())
     terminal = sys.stdin.isatty() and sys.stdout.isatty()
@@ -65,7 +65,7 @@ def logs(
         from citus_cluster.console import screen
         from citus_cluster.operations import containers
         from citus_cluster.operations.directory import load
-        from citus_cluster.operations.preflight import compose_of
+        from citus_cluster.operations.start.preflight import compose_of
 
     loaded = load(directory.absolute())
     arguments = containers.logs_arguments(loaded, services or (), follow=follow, tail=tail)

@@ -25,16 +25,16 @@ from citus_cluster.cli.options import (
 from citus_cluster.cli.rebalance import ModeOption, OnlineOption
 from citus_cluster.entry import importing
 from citus_cluster.errors import ConsentNeededError, ExitStatus, UsageError, WorkerUnreachableError
+from citus_cluster.model.citus.nodes import NodeAddress, NodeResult
+from citus_cluster.model.citus.rebalance import RebalanceStatus
+from citus_cluster.model.citus.rebalance_plan import RebalanceOptions, TransferMode
 from citus_cluster.model.names import host_problem
-from citus_cluster.model.nodes import NodeAddress, NodeResult
-from citus_cluster.model.rebalance import RebalanceStatus
-from citus_cluster.model.rebalance_plan import RebalanceOptions, TransferMode
 
 if TYPE_CHECKING:
     from citus_cluster.console.screen import Progress
     from citus_cluster.operations.directory import Directory
-    from citus_cluster.operations.drain import Drained, DrainPlan
-    from citus_cluster.operations.removal import RemovalPlan
+    from citus_cluster.operations.nodes.drain import Drained, DrainPlan
+    from citus_cluster.operations.nodes.removal import RemovalPlan
     from citus_cluster.runtime.postgres import Connection, ConnectionInfo
 
 _NAME_HELP = "Worker: its service, HOST or HOST:PORT."
@@ -75,7 +75,7 @@ def add_worker(
         from citus_cluster.cli.acting import start_rebalance as begin_rebalance
         from citus_cluster.console import nodes as shown
         from citus_cluster.console import screen
-        from citus_cluster.operations import nodes
+        from citus_cluster.operations.nodes import registration as nodes
 
     if problem := host_problem(host):
         raise UsageError(f"--host: {problem}.", hint="Give a name such as citus-worker4, or an address.")
@@ -114,8 +114,8 @@ def add_worker(
 
 def _growing_hint(loaded: Directory | None, host: str) -> str | None:
     """The next worker of this directory is made by the set-up, not by registering a name."""
+    from citus_cluster.model.citus.nodes import Role
     from citus_cluster.model.components.citus import service_name
-    from citus_cluster.model.nodes import Role
 
     found = re.fullmatch(r"citus-worker(\d+)", host)
     if loaded is None or found is None or loaded.topology.coordinator is None:
@@ -155,7 +155,7 @@ def drain(
         from citus_cluster.cli.acting import following, recorded, run_on
         from citus_cluster.console import nodes as shown
         from citus_cluster.console import screen
-        from citus_cluster.operations import drain as draining
+        from citus_cluster.operations.nodes import drain as draining
 
     # A variable in the environment is a preference, not a contradiction.
     if undo and (dry_run or (wait and is_on_command_line(context, "wait"))):
@@ -199,7 +199,7 @@ def _show_drain_plan(
 ) -> None:
     from citus_cluster.cli.acting import run_on
     from citus_cluster.console import cluster, screen
-    from citus_cluster.operations import drain as draining
+    from citus_cluster.operations.nodes import drain as draining
 
     async def work(conn: Connection) -> DrainPlan:
         workers = await _resolve(conn, loaded, names)
@@ -250,9 +250,9 @@ def remove(
         from citus_cluster.cli.acting import recorded, run_on
         from citus_cluster.console import nodes as shown
         from citus_cluster.console import screen
-        from citus_cluster.operations import removal
         from citus_cluster.operations.directory import load
-        from citus_cluster.runtime import files
+        from citus_cluster.operations.nodes import removal
+        from citus_cluster.runtime.store import files
 
     info, loaded = _locate(directory, dsn)
     root = loaded.root if loaded else None
@@ -304,8 +304,8 @@ def _locate(directory: Path, dsn: str | None) -> tuple[ConnectionInfo, Directory
     workers alone it shares the superuser and the password, which the DSN need not hold.
     """
     from citus_cluster.operations.directory import load
-    from citus_cluster.runtime import files
     from citus_cluster.runtime.postgres import ConnectionInfo
+    from citus_cluster.runtime.store import files
 
     root = directory.absolute()
     if dsn is None:
@@ -321,8 +321,9 @@ def _locate(directory: Path, dsn: str | None) -> tuple[ConnectionInfo, Directory
 
 
 async def _resolve(conn: Connection, loaded: Directory | None, names: list[str]) -> dict[str, NodeAddress]:
-    from citus_cluster.model.leaving import resolve_name
-    from citus_cluster.operations import leaving, removal
+    from citus_cluster.model.citus.removal import resolve_name
+    from citus_cluster.operations.nodes import removal
+    from citus_cluster.operations.nodes import unregistration as leaving
 
     registry = await leaving.registry(conn)
     own = removal.workers_of(loaded)

@@ -30,7 +30,7 @@ from citus_cluster.errors import ConsentNeededError
 if TYPE_CHECKING:
     from citus_cluster.model.replication import PairStatus
     from citus_cluster.operations.directory import Directory
-    from citus_cluster.runtime.engine import Engine
+    from citus_cluster.runtime.docker.engine import Engine
 
 ServerArgument = Annotated[
     str | None, typer.Argument(metavar="[SERVER]", show_default=False, autocompletion=complete.pair)
@@ -44,8 +44,8 @@ def status(directory: DirectoryOption = Path(), format_: FormatOption = Format.T
         import asyncio
 
         from citus_cluster.console import pg14, screen
-        from citus_cluster.operations import pg14_status
         from citus_cluster.operations.directory import load
+        from citus_cluster.operations.pair import status as pg14_status
 
     loaded = load(directory.absolute())
     found = asyncio.run(pg14_status.status(loaded))
@@ -68,8 +68,8 @@ def lag(
     with importing():
         import asyncio
 
-        from citus_cluster.operations import pg14_status
         from citus_cluster.operations.directory import load
+        from citus_cluster.operations.pair import status as pg14_status
 
     loaded = load(directory.absolute())
     if not watch:
@@ -111,7 +111,7 @@ def promote(
 
         from citus_cluster.cli.acting import recorded
         from citus_cluster.console import pg14, screen
-        from citus_cluster.operations import pg14_promotion
+        from citus_cluster.operations.pair import promotion as pg14_promotion
 
     with _changing(directory) as (loaded, engine):
         plan = asyncio.run(pg14_promotion.plan_promotion(loaded, server, engine))
@@ -155,7 +155,7 @@ def rebuild_replica(
 
         from citus_cluster.cli.acting import recorded
         from citus_cluster.console import pg14, screen
-        from citus_cluster.operations import pg14_rebuild
+        from citus_cluster.operations.pair import rebuild as pg14_rebuild
 
     with _changing(directory) as (loaded, engine):
         plan = asyncio.run(pg14_rebuild.plan_rebuild(loaded, server, engine, discard=discard))
@@ -179,8 +179,8 @@ def _changing(directory: Path) -> Iterator[tuple[Directory, Engine]]:
     """Hold the directory's lock, with the cluster as it is from then on, and its engine."""
     with importing():
         from citus_cluster.operations.directory import load
-        from citus_cluster.runtime import files
-        from citus_cluster.runtime.engine import Engine
+        from citus_cluster.runtime.docker.engine import Engine
+        from citus_cluster.runtime.store import files
 
     root = load(directory.absolute()).root
     with files.locked(root):

@@ -12,7 +12,7 @@ from citus_cluster.errors import UsageError
 from citus_cluster.model.layout import SPEC_FILE
 from citus_cluster.model.spec import API_VERSION, DEFAULT_BASE_PORT, DEFAULT_SERVICES, ClusterSpec, parse_spec
 from citus_cluster.operations.directory import read_spec
-from citus_cluster.runtime import secrets
+from citus_cluster.runtime.store import secrets
 
 
 def ask_for_setup(root: Path) -> tuple[dict[str, Any], str | None, bool]:

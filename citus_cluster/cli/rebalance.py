@@ -17,8 +17,8 @@ from citus_cluster.cli.options import (
     option,
 )
 from citus_cluster.entry import importing
-from citus_cluster.model.rebalance import JobState, RebalanceStatus
-from citus_cluster.model.rebalance_plan import RebalanceOptions, RebalancePlan, TransferMode
+from citus_cluster.model.citus.rebalance import JobState, RebalanceStatus
+from citus_cluster.model.citus.rebalance_plan import RebalanceOptions, RebalancePlan, TransferMode
 
 if TYPE_CHECKING:
     from citus_cluster.runtime.postgres import Connection
@@ -50,7 +50,7 @@ def plan(
     with importing():
         from citus_cluster.cli.acting import locate, run_on
         from citus_cluster.console import cluster, screen
-        from citus_cluster.operations import rebalance
+        from citus_cluster.operations.rebalance import control as rebalance
 
     options = RebalanceOptions(strategy=strategy, mode=mode, online=online, drain_only=drain_only)
 
@@ -113,7 +113,7 @@ def status(dsn: DsnOption = None, directory: DirectoryOption = Path(), format_: 
     """Show the running or the last rebalance: progress, rate, time left, and what is in its way."""
     with importing():
         from citus_cluster.cli.acting import locate, run_on
-        from citus_cluster.operations import rebalance_watch
+        from citus_cluster.operations.rebalance import watch as rebalance_watch
 
     info, _ = locate(directory, dsn)
     _print_status(run_on(info, rebalance_watch.status), format_)
@@ -128,7 +128,7 @@ def stop(
     """Stop the running rebalance; shards that were moved stay where they are."""
     with importing():
         from citus_cluster.cli.acting import locate, recorded, run_on
-        from citus_cluster.operations import rebalance
+        from citus_cluster.operations.rebalance import control as rebalance
 
     info, loaded = locate(directory, dsn)
     root = loaded.root if loaded else None
@@ -141,7 +141,7 @@ def wait(dsn: DsnOption = None, directory: DirectoryOption = Path(), format_: Fo
     with importing():
         from citus_cluster.cli.acting import following, locate, run_on
         from citus_cluster.console import screen
-        from citus_cluster.operations import rebalance_watch
+        from citus_cluster.operations.rebalance import watch as rebalance_watch
 
     with following() as progress:
         info, _ = locate(directory, dsn)

@@ -22,12 +22,12 @@ from citus_cluster.cli.options import (
 )
 from citus_cluster.entry import importing
 from citus_cluster.errors import ExitStatus
-from citus_cluster.model.roles import Access
+from citus_cluster.model.citus.roles import Access
 
 if TYPE_CHECKING:
     from citus_cluster.console.screen import Progress
-    from citus_cluster.operations.role_passwords import Home
-    from citus_cluster.operations.roles import RoleResult
+    from citus_cluster.operations.roles.accounts import RoleResult
+    from citus_cluster.operations.roles.passwords import Home
     from citus_cluster.runtime.postgres import Connection
 
 T = TypeVar("T")
@@ -81,8 +81,8 @@ def create(
 ) -> None:
     """Make an ordinary role that works on every node; run again, it repairs what the role lacks."""
     with importing():
-        from citus_cluster.operations import roles
-        from citus_cluster.runtime import secrets
+        from citus_cluster.operations.roles import accounts as roles
+        from citus_cluster.runtime.store import secrets
 
     given = secrets.read_password_file(password_file) if password_file else None
     with _at_work(directory, dsn) as (home, progress):
@@ -102,8 +102,8 @@ def password(
 ) -> None:
     """Give a role another password on every node: a random one, unless --password-file names it."""
     with importing():
-        from citus_cluster.operations import roles
-        from citus_cluster.runtime import secrets
+        from citus_cluster.operations.roles import accounts as roles
+        from citus_cluster.runtime.store import secrets
 
     given = secrets.read_password_file(password_file) if password_file else None
     with _at_work(directory, dsn) as (home, progress):
@@ -118,8 +118,8 @@ def list_roles(dsn: DsnOption = None, directory: DirectoryOption = Path(), forma
         from citus_cluster.cli.acting import locate, run_on
         from citus_cluster.console import roles as shown
         from citus_cluster.console import screen
-        from citus_cluster.operations import roles
-        from citus_cluster.operations.role_passwords import Home
+        from citus_cluster.operations.roles import accounts as roles
+        from citus_cluster.operations.roles.passwords import Home
 
     info, loaded = locate(directory, dsn)
     home = Home(info, loaded.root if loaded else None)
@@ -165,7 +165,7 @@ def drop(
     with importing():
         from citus_cluster.console import roles as shown
         from citus_cluster.console import screen
-        from citus_cluster.operations import role_drop
+        from citus_cluster.operations.roles import drop as role_drop
 
     if dry_run:
         _show_reassignment(name, also or (), directory, dsn, format_)
@@ -182,8 +182,8 @@ def _show_reassignment(name: str, named: Sequence[str], directory: Path, dsn: st
     from citus_cluster.cli.acting import locate, run_on
     from citus_cluster.console import roles as shown
     from citus_cluster.console import screen
-    from citus_cluster.operations import role_drop
-    from citus_cluster.operations.role_passwords import Home
+    from citus_cluster.operations.roles import drop as role_drop
+    from citus_cluster.operations.roles.passwords import Home
 
     info, loaded = locate(directory, dsn)
     home = Home(info, loaded.root if loaded else None)
@@ -200,8 +200,8 @@ def _at_work(directory: Path, dsn: str | None) -> Iterator[tuple[Home, Progress]
     with importing():
         from citus_cluster.cli.acting import locate
         from citus_cluster.console import screen
-        from citus_cluster.operations.role_passwords import Home
-        from citus_cluster.runtime import files
+        from citus_cluster.operations.roles.passwords import Home
+        from citus_cluster.runtime.store import files
 
     info, loaded = locate(directory, dsn)
     with files.locked(loaded.root) if loaded else nullcontext(), screen.Progress() as progress:

@@ -59,7 +59,7 @@ def setup(
         from citus_cluster.cli.writing import show_dry_run, write
         from citus_cluster.console import screen
         from citus_cluster.console.plan import print_next_steps
-        from citus_cluster.operations.request import SetupRequest
+        from citus_cluster.operations.setup.request import SetupRequest
 
     given = dict(chosen)
     root = output_dir.absolute()
@@ -106,7 +106,7 @@ def setup(
 def _given_password(context: typer.Context, password: str | None, password_file: Path | None) -> str | None:
     with importing():
         from citus_cluster.console import screen
-        from citus_cluster.runtime import secrets
+        from citus_cluster.runtime.store import secrets
 
     if password is not None and password_file is not None:
         raise UsageError("--pass and --password-file are both given.", hint="Give one of them; the file is safer.")

@@ -39,9 +39,9 @@ def start(
         from citus_cluster.cli.acting import recorded
         from citus_cluster.console import cluster, screen
         from citus_cluster.operations.directory import load
-        from citus_cluster.operations.up import UpResult
-        from citus_cluster.operations.up import up as start_cluster
-        from citus_cluster.runtime import files
+        from citus_cluster.operations.start.up import UpResult
+        from citus_cluster.operations.start.up import up as start_cluster
+        from citus_cluster.runtime.store import files
 
     load(root)  # refuses a directory without a cluster, before a lock file is made there
 
@@ -114,8 +114,8 @@ def down(
         from citus_cluster.cli.acting import recorded
         from citus_cluster.console import screen
         from citus_cluster.operations.directory import load
-        from citus_cluster.operations.down import down as stop_cluster
-        from citus_cluster.runtime import files
+        from citus_cluster.operations.start.down import down as stop_cluster
+        from citus_cluster.runtime.store import files
 
     loaded = load(directory.absolute())
     if volumes:

@@ -31,7 +31,7 @@ def status(
         from citus_cluster.cli.watch import watch as repeat
         from citus_cluster.console import cluster, screen
         from citus_cluster.operations.directory import load
-        from citus_cluster.operations.status import status as read_status
+        from citus_cluster.operations.status.report import status as read_status
 
     if watch:
         repeat(directory.absolute(), interval, format_)

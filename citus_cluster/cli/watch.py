@@ -18,7 +18,7 @@ from citus_cluster.console.screen import escape
 from citus_cluster.entry import INTERRUPTED
 from citus_cluster.errors import CitusClusterError, UnreachableError
 from citus_cluster.operations.directory import load
-from citus_cluster.operations.status import Status, status
+from citus_cluster.operations.status.report import Status, status
 
 ROUND_TIMEOUT_S = 60.0
 """The status is bounded by itself, within half of this; an engine that hangs could take longer."""

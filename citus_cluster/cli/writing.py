@@ -9,10 +9,10 @@ from citus_cluster.console import screen
 from citus_cluster.console.plan import print_plan
 from citus_cluster.errors import ConsentNeededError, ExitStatus
 from citus_cluster.model.units import count
-from citus_cluster.operations.request import SetupRequest
-from citus_cluster.operations.setup import SetupPlan, apply_setup, plan_setup
+from citus_cluster.operations.setup.plan import SetupPlan, apply_setup, plan_setup
+from citus_cluster.operations.setup.request import SetupRequest
 from citus_cluster.render.bundle import API_CONTEXT_FOLDER
-from citus_cluster.runtime import files, journal
+from citus_cluster.runtime.store import files, journal
 
 
 def write(invocation: Invocation, request: SetupRequest, *, ask: bool, consent: bool, show: bool) -> SetupPlan:

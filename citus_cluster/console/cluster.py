@@ -8,13 +8,13 @@ from pathlib import Path
 from rich.console import Console
 
 from citus_cluster.console.screen import escape, out, pasteable, table
-from citus_cluster.model.rebalance import JobState, RebalanceStatus
-from citus_cluster.model.rebalance_plan import RebalancePlan, TransferMode, describe_holding
+from citus_cluster.model.citus.rebalance import JobState, RebalanceStatus
+from citus_cluster.model.citus.rebalance_plan import RebalancePlan, TransferMode, describe_holding
 from citus_cluster.model.units import count, size
 from citus_cluster.operations.access import Access
-from citus_cluster.operations.rebalance_watch import progress_line
-from citus_cluster.operations.status import State, Status
-from citus_cluster.operations.up import UpResult
+from citus_cluster.operations.rebalance.watch import progress_line
+from citus_cluster.operations.start.up import UpResult
+from citus_cluster.operations.status.report import State, Status
 
 
 def print_block(result: UpResult, root: Path, *, show_secrets: bool) -> None:

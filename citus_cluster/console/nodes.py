@@ -6,11 +6,11 @@ from shlex import quote
 from citus_cluster.console.cluster import print_rebalance
 from citus_cluster.console.plan import print_plan
 from citus_cluster.console.screen import err, escape, out, pasteable, print_warnings
-from citus_cluster.model.nodes import NodeAddress, NodeResult, Outcome
-from citus_cluster.model.rebalance import RebalanceStatus
+from citus_cluster.model.citus.nodes import NodeAddress, NodeResult, Outcome
+from citus_cluster.model.citus.rebalance import RebalanceStatus
 from citus_cluster.model.units import count
-from citus_cluster.operations.drain import Drained
-from citus_cluster.operations.removal import RemovalPlan
+from citus_cluster.operations.nodes.drain import Drained
+from citus_cluster.operations.nodes.removal import RemovalPlan
 
 _OUTCOMES = {Outcome.ADDED: "registered", Outcome.ACTIVATED: "activated again", Outcome.ALREADY: "registered already"}
 

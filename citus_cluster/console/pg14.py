@@ -6,8 +6,8 @@ from pathlib import Path
 from citus_cluster.console.screen import err, escape, out, pasteable, table
 from citus_cluster.model.replication import Lag, PairStatus, SeenServer
 from citus_cluster.model.units import size
-from citus_cluster.operations.pg14_promotion import Promotion
-from citus_cluster.operations.pg14_rebuild import Rebuild
+from citus_cluster.operations.pair.promotion import Promotion
+from citus_cluster.operations.pair.rebuild import Rebuild
 
 
 def print_status(found: PairStatus, ports: Mapping[str, int]) -> None:

@@ -5,10 +5,10 @@ from collections.abc import Iterable, Sequence
 
 from citus_cluster.console import screen
 from citus_cluster.console.screen import escape
-from citus_cluster.model.changes import Action, FileChange
-from citus_cluster.model.effects import Effect, EffectKind
+from citus_cluster.model.plan.changes import Action, FileChange
+from citus_cluster.model.plan.effects import Effect, EffectKind
 from citus_cluster.model.units import count
-from citus_cluster.operations.setup import SetupPlan
+from citus_cluster.operations.setup.plan import SetupPlan
 from citus_cluster.render.bundle import API_CONTEXT_FOLDER
 
 _GENERATED = "generated"

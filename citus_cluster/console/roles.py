@@ -4,11 +4,11 @@ from pathlib import Path
 from shlex import quote
 
 from citus_cluster.console.screen import err, escape, out, pasteable, table
-from citus_cluster.model.handover import Handover
-from citus_cluster.model.role_limits import Limit, in_words
-from citus_cluster.model.roles import Access, RoleStatus
-from citus_cluster.operations.role_passwords import Home
-from citus_cluster.operations.roles import RoleList, RoleResult
+from citus_cluster.model.citus.handover import Handover
+from citus_cluster.model.citus.role_limits import Limit, in_words
+from citus_cluster.model.citus.roles import Access, RoleStatus
+from citus_cluster.operations.roles.accounts import RoleList, RoleResult
+from citus_cluster.operations.roles.passwords import Home
 
 _MAY = {
     Access.READ: "may read the tables",

@@ -25,7 +25,7 @@ from rich.table import Table
 from rich.text import Text
 
 from citus_cluster.errors import CitusClusterError
-from citus_cluster.model.events import Event, EventKind
+from citus_cluster.model.plan.events import Event, EventKind
 from citus_cluster.model.visible import json_text, visible, visible_lines
 
 _SIGNS = {

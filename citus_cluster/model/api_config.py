@@ -13,7 +13,7 @@ from typing import Annotated, Self, TypeVar
 from pydantic import Field, TypeAdapter, ValidationError, with_config
 
 from citus_cluster.errors import SpecError
-from citus_cluster.model.nodes import NodeAddress
+from citus_cluster.model.citus.nodes import NodeAddress
 
 CLUSTER_FILE = "cluster.json"
 TOKENS_FILE = "tokens.json"

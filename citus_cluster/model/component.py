@@ -10,11 +10,11 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, ClassVar
 
-from citus_cluster.model.budget import Part
 from citus_cluster.model.component_name import ComponentName
-from citus_cluster.model.parameters import Checked
 from citus_cluster.model.spec import ClusterSpec
-from citus_cluster.model.tuning import Setting, Tuning
+from citus_cluster.model.tuning.budget import Part
+from citus_cluster.model.tuning.parameters import Checked
+from citus_cluster.model.tuning.servers import Setting, Tuning
 
 SECRETS_FOLDER = "generated/secrets"
 FENCED = "fenced"

@@ -24,7 +24,7 @@ from citus_cluster.model.images import (
     reference_problem,
 )
 from citus_cluster.model.layout import SPEC_FILE
-from citus_cluster.model.tuning import Storage, Workload
+from citus_cluster.model.tuning.servers import Storage, Workload
 
 API_VERSION = "citus-cluster/v1"
 MAX_WORKERS = 1000

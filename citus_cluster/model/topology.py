@@ -6,13 +6,13 @@ from functools import cached_property
 
 from citus_cluster.errors import SpecError
 from citus_cluster.model import components
+from citus_cluster.model.citus.nodes import Node, Role
 from citus_cluster.model.component import Component, Service
 from citus_cluster.model.component_name import ComponentName
 from citus_cluster.model.components import COMPONENTS
 from citus_cluster.model.images import Image
-from citus_cluster.model.nodes import Node, Role
 from citus_cluster.model.spec import ClusterSpec, LogDriver, Logging
-from citus_cluster.model.tuning import Tuning, TuningInput, tune
+from citus_cluster.model.tuning.servers import Tuning, TuningInput, tune
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from citus_cluster.model.components import COMPONENTS
 from citus_cluster.model.topology import Topology
 from citus_cluster.operations.directory import Directory
 from citus_cluster.runtime.postgres import ConnectionInfo
-from citus_cluster.runtime.secrets import ADMIN_TOKEN, SUPERUSER_PASSWORD
+from citus_cluster.runtime.store.secrets import ADMIN_TOKEN, SUPERUSER_PASSWORD
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from citus_cluster.errors import ServiceFailedError, UsageError
 from citus_cluster.model.component import Login, Service
 from citus_cluster.operations.directory import Directory
-from citus_cluster.runtime.engine import Engine, exec_argv
+from citus_cluster.runtime.docker.engine import Engine, exec_argv
 
 
 def psql_argv(directory: Directory, name: str | None, statements: Sequence[str], *, terminal: bool) -> tuple[str, ...]:

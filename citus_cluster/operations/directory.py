@@ -8,20 +8,20 @@ from stat import S_ISFIFO, S_ISREG
 from typing import TYPE_CHECKING
 
 from citus_cluster.errors import SpecError, UsageError
-from citus_cluster.model.changes import Action, FileChange, plan_files
 from citus_cluster.model.component import Secret, Service
-from citus_cluster.model.compose_drift import drift
 from citus_cluster.model.identity import identity_of, refuse_immutable
 from citus_cluster.model.images import known_pg_major
 from citus_cluster.model.layout import COMPOSE_FILE, SPEC_FILE
+from citus_cluster.model.plan.changes import Action, FileChange, plan_files
+from citus_cluster.model.plan.compose_drift import drift
 from citus_cluster.model.spec import ClusterSpec, parse_spec
 from citus_cluster.model.topology import Topology, resolve
 from citus_cluster.model.units import size
 from citus_cluster.model.yaml_text import load_yaml
 from citus_cluster.render.bundle import GITIGNORE_FILE, render_bundle
-from citus_cluster.runtime import secrets
-from citus_cluster.runtime.files import Manifest, read_file, read_files, read_manifest
-from citus_cluster.runtime.resources import load_sources
+from citus_cluster.runtime.store import secrets
+from citus_cluster.runtime.store.files import Manifest, read_file, read_files, read_manifest
+from citus_cluster.runtime.store.resources import load_sources
 
 if TYPE_CHECKING:
     from citus_cluster.runtime.postgres import ConnectionInfo

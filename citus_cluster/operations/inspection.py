@@ -8,11 +8,11 @@ from collections.abc import Awaitable, Callable, Mapping
 
 from citus_cluster.model.companion_status import CompanionStatus
 from citus_cluster.model.component_name import ComponentName
-from citus_cluster.operations import pg14_status
 from citus_cluster.operations.companions import Ask
 from citus_cluster.operations.directory import Directory
-from citus_cluster.runtime.engine import Engine
-from citus_cluster.runtime.project import Project
+from citus_cluster.operations.pair import status as pg14_status
+from citus_cluster.runtime.docker.engine import Engine
+from citus_cluster.runtime.docker.project import Project
 
 _AT_REST: Mapping[ComponentName, Callable[[Directory, Engine], Awaitable[tuple[str, ...]]]] = {
     ComponentName.PG14: pg14_status.problems_at_rest,

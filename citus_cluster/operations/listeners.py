@@ -8,9 +8,9 @@ else can.
 from collections.abc import Sequence
 
 from citus_cluster.errors import CitusClusterError
-from citus_cluster.model.nodes import NodeAddress
-from citus_cluster.runtime.engine import Container
-from citus_cluster.runtime.project import Project
+from citus_cluster.model.citus.nodes import NodeAddress
+from citus_cluster.runtime.docker.engine import Container
+from citus_cluster.runtime.docker.project import Project
 
 # A container that has ended since leaves its port to others.
 _MAX_AGE_S = 1.0

@@ -1,16 +1,16 @@
 """The bundle of one host: every generated file, from the topology, as path -> content and mode.
 
-Secrets are not among them: those are made once and kept by runtime/secrets.py.
+Secrets are not among them: those are made once and kept by runtime/store/secrets.py.
 """
 
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from citus_cluster.model.changes import WantedFile, digest
 from citus_cluster.model.component import ConfigFile, Reread, Service
 from citus_cluster.model.components import COMPONENTS
 from citus_cluster.model.layout import COMPOSE_FILE, SPEC_FILE
+from citus_cluster.model.plan.changes import WantedFile, digest
 from citus_cluster.model.topology import Topology
 from citus_cluster.render.compose import render_compose
 from citus_cluster.render.settings import grouped
@@ -36,7 +36,7 @@ _IGNORED = (
 
 @dataclass(frozen=True)
 class Sources:
-    """Texts that are rendered or copied, read by runtime/resources.py.
+    """Texts that are rendered or copied, read by runtime/store/resources.py.
 
     ``compose`` and ``config`` are templates by file name, ``initdb`` scripts by file name,
     ``api_context`` the files of the admin API's build context by path (render/api_context.py).

@@ -8,12 +8,12 @@ from typing import Any
 import yaml
 from pydantic import BaseModel
 
-from citus_cluster.model.budget import CITUS_SERVERS, Server
 from citus_cluster.model.component_name import ALL, ComponentName
-from citus_cluster.model.parameters import fixed_parameters
 from citus_cluster.model.spec import API_VERSION, ClusterSpec, fields, parse_spec, written_default
 from citus_cluster.model.topology import tuning_input
-from citus_cluster.model.tuning import NodeTuning, Setting, Tuning, TuningInput, tune
+from citus_cluster.model.tuning.budget import CITUS_SERVERS, Server
+from citus_cluster.model.tuning.parameters import fixed_parameters
+from citus_cluster.model.tuning.servers import NodeTuning, Setting, Tuning, TuningInput, tune
 
 _CITUS = (ComponentName.CITUS, ComponentName.ADMIN_API)
 

@@ -3,7 +3,7 @@
 import re
 from collections.abc import Mapping, Sequence
 
-from citus_cluster.model.tuning import Group, Setting
+from citus_cluster.model.tuning.servers import Group, Setting
 
 _PLAIN = re.compile(r"-?[0-9]+(\.[0-9]+)?[A-Za-z]*|[A-Za-z][A-Za-z_]*")
 

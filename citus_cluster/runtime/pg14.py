@@ -25,7 +25,7 @@ from citus_cluster.model.replication import (
     parse_report,
     slot_name,
 )
-from citus_cluster.runtime.engine import Container, Engine
+from citus_cluster.runtime.docker.engine import Container, Engine
 from citus_cluster.runtime.postgres import Connection, bounded, translated
 
 _ROLES = "/var/lib/citus-cluster"

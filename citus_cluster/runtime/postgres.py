@@ -27,7 +27,7 @@ from citus_cluster.errors import (
     UnreachableError,
     UsageError,
 )
-from citus_cluster.model.extension import OUTDATED, UPDATE_HINT
+from citus_cluster.model.citus.extension import OUTDATED, UPDATE_HINT
 from citus_cluster.runtime import libpq
 
 Connection = psycopg.AsyncConnection[TupleRow]

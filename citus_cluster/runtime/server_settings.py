@@ -2,7 +2,7 @@
 
 from datetime import datetime
 
-from citus_cluster.model.parameters import UnusedSetting
+from citus_cluster.model.tuning.parameters import UnusedSetting
 from citus_cluster.runtime.postgres import Connection, bounded
 
 _TIMEOUT_S = 5.0

@@ -10,7 +10,7 @@ from api_support import Api, ApiFiles, serve
 from fastapi import FastAPI
 
 from admin_api.app import create_app
-from citus_cluster.model.nodes import NodeAddress
+from citus_cluster.model.citus.nodes import NodeAddress
 
 
 @pytest.fixture(scope="session")

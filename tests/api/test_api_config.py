@@ -10,7 +10,7 @@ from admin_api.configuration import Configuration
 from admin_api.settings import Settings
 from citus_cluster.errors import SpecError
 from citus_cluster.model.api_config import ApiConfig, ApiTokens, CompanionAddresses, hash_token
-from citus_cluster.model.nodes import NodeAddress
+from citus_cluster.model.citus.nodes import NodeAddress
 
 CONFIG = ApiConfig(
     cluster="shop",

@@ -13,9 +13,9 @@ from admin_api import companions as companions_module
 from admin_api.companions import CompanionWatch
 from admin_api.configuration import Configuration
 from citus_cluster.model.api_config import ApiConfig, CompanionAddresses
+from citus_cluster.model.citus.nodes import NodeAddress
 from citus_cluster.model.companion_status import CompanionStatus, Condition
 from citus_cluster.model.component_name import ComponentName
-from citus_cluster.model.nodes import NodeAddress
 from citus_cluster.runtime.probes import Target
 
 REDIS, OTHER = NodeAddress("redis", 6379), NodeAddress("redis2", 6379)

@@ -16,7 +16,7 @@ from fastapi import FastAPI
 
 from admin_api.app import create_app
 from citus_cluster.model.api_config import ApiConfig
-from citus_cluster.model.nodes import NodeAddress
+from citus_cluster.model.citus.nodes import NodeAddress
 
 ROOT = Path(__file__).parents[2]
 HEALTHCHECK = ROOT / "admin_api" / "healthcheck.py"

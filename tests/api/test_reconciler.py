@@ -19,8 +19,8 @@ from admin_api.reconciler import Reconciler, Registration
 from admin_api.settings import APPLICATION_NAME
 from citus_cluster.errors import UnreachableError
 from citus_cluster.model.api_config import ApiConfig
+from citus_cluster.model.citus.nodes import NodeAddress, NodeResult, Outcome
 from citus_cluster.model.disks import Disk
-from citus_cluster.model.nodes import NodeAddress, NodeResult, Outcome
 
 ONE, TWO = NodeAddress("citus-worker1"), NodeAddress("citus-worker2")
 WHOLE_DISK_BYTES = 10**12

@@ -21,15 +21,15 @@ from admin_api.routes import health as health_module
 from admin_api.routes import nodes as nodes_module
 from citus_cluster import __version__
 from citus_cluster.errors import CitusClusterError, UnreachableError
+from citus_cluster.model.citus.nodes import NodeAddress, NodeResult, Outcome
+from citus_cluster.model.citus.rebalance import NO_REBALANCE, JobState, RebalanceStatus, RunningMove
+from citus_cluster.model.citus.rebalance_plan import RebalanceOptions, TransferMode
 from citus_cluster.model.companion_status import CompanionStatus, Condition
 from citus_cluster.model.component_name import ComponentName
 from citus_cluster.model.disks import Disk
-from citus_cluster.model.events import ignore
-from citus_cluster.model.nodes import NodeAddress, NodeResult, Outcome
-from citus_cluster.model.rebalance import NO_REBALANCE, JobState, RebalanceStatus, RunningMove
-from citus_cluster.model.rebalance_plan import RebalanceOptions, TransferMode
+from citus_cluster.model.plan.events import ignore
 from citus_cluster.model.visible import json_text
-from citus_cluster.operations import rebalance as operation
+from citus_cluster.operations.rebalance import control as operation
 
 ONE, TWO = NodeAddress("citus-worker1"), NodeAddress("citus-worker2")
 

@@ -18,7 +18,7 @@ from generated_cluster import GeneratedCluster
 from admin_api.app import create_app
 from admin_api.settings import Settings
 from citus_cluster.model.api_config import ApiConfig, CompanionAddresses
-from citus_cluster.model.nodes import NodeAddress
+from citus_cluster.model.citus.nodes import NodeAddress
 
 Run = Callable[[FastAPI], Api]
 

@@ -31,8 +31,8 @@ from admin_api.coordinator import Coordinator, Shared
 from admin_api.routes import health
 from admin_api.settings import APPLICATION_NAME, MAX_CONNECTIONS
 from citus_cluster.model.api_config import ApiConfig
+from citus_cluster.model.citus.nodes import NodeAddress
 from citus_cluster.model.disks import Disk
-from citus_cluster.model.nodes import NodeAddress
 from citus_cluster.runtime.postgres import Connection
 
 pytestmark = pytest.mark.cluster

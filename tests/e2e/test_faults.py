@@ -182,7 +182,7 @@ def test_a_worker_paused_while_it_is_registered(cluster: GeneratedCluster) -> No
 
 def test_a_worker_paused_in_a_rebalance(cluster: GeneratedCluster) -> None:
     patient_for_5_s = (
-        "import citus_cluster.operations.rebalance_watch as watch; watch._SILENCE_TOLERATED_S = 5; "
+        "import citus_cluster.operations.rebalance.watch as watch; watch._SILENCE_TOLERATED_S = 5; "
         "from citus_cluster.cli.program import main; main()"
     )
     silent = "citus-worker4:5432 does not answer the coordinator"

@@ -19,7 +19,7 @@ from cluster_support import require_images
 from faults_support import eventually
 from generated_cluster import ROOT, GeneratedCluster
 
-from citus_cluster.model.budget import Server
+from citus_cluster.model.tuning.budget import Server
 from citus_cluster.operations.directory import load
 
 pytestmark = pytest.mark.cluster

@@ -12,7 +12,7 @@ from api_support import Api, ApiFiles, serve
 from admin_api.app import create_app
 from citus_cluster import __version__
 from citus_cluster.model.api_config import ApiConfig
-from citus_cluster.model.nodes import NodeAddress
+from citus_cluster.model.citus.nodes import NodeAddress
 
 EXPECTED = Path(__file__).parent / "expected" / "api"
 JSON = {"Content-Type": "application/json"}

@@ -20,7 +20,7 @@ from citus_cluster.model.topology import resolve
 from citus_cluster.model.yaml_text import load_yaml
 from citus_cluster.render.bundle import API_CONTEXT_FOLDER, render_bundle
 from citus_cluster.render.spec_file import render_spec
-from citus_cluster.runtime.resources import load_sources
+from citus_cluster.runtime.store.resources import load_sources
 
 EXPECTED = Path(__file__).parent / "expected"
 SECRETS = {

@@ -15,20 +15,22 @@ from setup_support import ROOT, plan, set_up
 
 import citus_cluster
 from citus_cluster.errors import CitusClusterError, ExitStatus, LockedError, SpecError
-from citus_cluster.model.changes import Action
+from citus_cluster.model.citus.extension import ExtensionVersions
+from citus_cluster.model.citus.losses import Loss
+from citus_cluster.model.citus.nodes import NodeAddress, NodeResult, Outcome
+from citus_cluster.model.citus.overview import NodeOverview, Overview, TableOverview
+from citus_cluster.model.citus.rebalance import NO_REBALANCE, JobState, RebalanceStatus, RunningMove
+from citus_cluster.model.citus.rebalance_plan import Move, RebalancePlan, TransferMode
+from citus_cluster.model.citus.registration import RegisteredNode
+from citus_cluster.model.citus.removal import Departure, HeldTable
+from citus_cluster.model.citus.roles import Access as RoleAccess
+from citus_cluster.model.citus.roles import RoleRecord, RoleStatus
 from citus_cluster.model.companion_status import CompanionStatus, Condition
 from citus_cluster.model.component_name import ComponentName
 from citus_cluster.model.disks import Disk
-from citus_cluster.model.effects import Effect, EffectKind
-from citus_cluster.model.events import EventKind
-from citus_cluster.model.extension import ExtensionVersions
-from citus_cluster.model.leaving import Departure, HeldTable
-from citus_cluster.model.losses import Loss
-from citus_cluster.model.nodes import NodeAddress, NodeResult, Outcome
-from citus_cluster.model.overview import NodeOverview, Overview, TableOverview
-from citus_cluster.model.rebalance import NO_REBALANCE, JobState, RebalanceStatus, RunningMove
-from citus_cluster.model.rebalance_plan import Move, RebalancePlan, TransferMode
-from citus_cluster.model.registration import RegisteredNode
+from citus_cluster.model.plan.changes import Action
+from citus_cluster.model.plan.effects import Effect, EffectKind
+from citus_cluster.model.plan.events import EventKind
 from citus_cluster.model.replication import (
     Link,
     PairStatus,
@@ -38,17 +40,15 @@ from citus_cluster.model.replication import (
     ServerRole,
     Slot,
 )
-from citus_cluster.model.roles import Access as RoleAccess
-from citus_cluster.model.roles import RoleRecord, RoleStatus
 from citus_cluster.operations.access import Access
-from citus_cluster.operations.drain import Drained, DrainPlan
-from citus_cluster.operations.pg14_promotion import Promotion
-from citus_cluster.operations.pg14_rebuild import Rebuild
-from citus_cluster.operations.preflight import Finding, Severity
-from citus_cluster.operations.removal import RemovalPlan
-from citus_cluster.operations.roles import RoleList, RoleResult
-from citus_cluster.operations.status import ServiceStatus, State, Status
-from citus_cluster.operations.up import UpResult
+from citus_cluster.operations.nodes.drain import Drained, DrainPlan
+from citus_cluster.operations.nodes.removal import RemovalPlan
+from citus_cluster.operations.pair.promotion import Promotion
+from citus_cluster.operations.pair.rebuild import Rebuild
+from citus_cluster.operations.roles.accounts import RoleList, RoleResult
+from citus_cluster.operations.start.preflight import Finding, Severity
+from citus_cluster.operations.start.up import UpResult
+from citus_cluster.operations.status.report import ServiceStatus, State, Status
 from citus_cluster.runtime.postgres import ConnectionInfo
 from citus_cluster.runtime.probes.cassandra import RingNode
 

@@ -15,7 +15,7 @@ from generated_cluster import GeneratedCluster
 from sql_role_support import FIRST, SECOND, forget_roles
 from sql_servers import COORDINATOR, WORKERS, Recorder, Servers, register
 
-from citus_cluster.operations.role_passwords import Home
+from citus_cluster.operations.roles.passwords import Home
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:

@@ -27,15 +27,15 @@ from citus_cluster.errors import (
     ServiceFailedError,
     SettingRefusedError,
 )
-from citus_cluster.model.events import EventKind
-from citus_cluster.model.nodes import NodeAddress
-from citus_cluster.model.registration import RegisteredNode
+from citus_cluster.model.citus.nodes import NodeAddress
+from citus_cluster.model.citus.registration import RegisteredNode
+from citus_cluster.model.plan.events import EventKind
 from citus_cluster.operations.access import access
 from citus_cluster.operations.directory import load
-from citus_cluster.operations.preflight import preflight
-from citus_cluster.operations.status import State
-from citus_cluster.operations.unwanted import stop_departed, stop_unwanted
-from citus_cluster.runtime.engine import Engine
+from citus_cluster.operations.start.preflight import preflight
+from citus_cluster.operations.start.unwanted import stop_departed, stop_unwanted
+from citus_cluster.operations.status.report import State
+from citus_cluster.runtime.docker.engine import Engine
 
 pytestmark = pytest.mark.cluster
 

@@ -13,7 +13,7 @@ import pytest
 from setup_support import attempt, contents, plan, snapshot
 
 from citus_cluster.render.bundle import MANIFEST_FILE
-from citus_cluster.runtime.journal import JOURNAL_FILE
+from citus_cluster.runtime.store.journal import JOURNAL_FILE
 
 FIRST = ("--workers=2", "--services=citus,redis", "--memory=7840", "--cpus=2")
 # Takes Redis away too, so that files are removed.

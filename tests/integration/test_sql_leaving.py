@@ -9,16 +9,19 @@ import pytest
 from sql_servers import COORDINATOR, FOURTH, WAITING_WRITERS, WORKERS, Recorder, Servers, on, register
 
 from citus_cluster.errors import InUseError, LockedError, RebalanceError, UsageError
-from citus_cluster.model.events import Emit, EventKind, ignore
-from citus_cluster.model.leaving import Departure
-from citus_cluster.model.nodes import NodeAddress, Outcome
-from citus_cluster.model.rebalance import JobState
-from citus_cluster.model.rebalance_plan import RebalanceOptions, TransferMode
-from citus_cluster.operations import drain, leaving, rebalance, rebalance_watch
-from citus_cluster.operations.drain import Drained, DrainPlan
-from citus_cluster.operations.nodes import add_worker, reconcile
-from citus_cluster.operations.verify import verify
-from citus_cluster.runtime.citus_lock import writer_lock
+from citus_cluster.model.citus.nodes import NodeAddress, Outcome
+from citus_cluster.model.citus.rebalance import JobState
+from citus_cluster.model.citus.rebalance_plan import RebalanceOptions, TransferMode
+from citus_cluster.model.citus.removal import Departure
+from citus_cluster.model.plan.events import Emit, EventKind, ignore
+from citus_cluster.operations.nodes import drain
+from citus_cluster.operations.nodes import unregistration as leaving
+from citus_cluster.operations.nodes.drain import Drained, DrainPlan
+from citus_cluster.operations.nodes.registration import add_worker, reconcile
+from citus_cluster.operations.nodes.verify import verify
+from citus_cluster.operations.rebalance import control as rebalance
+from citus_cluster.operations.rebalance import watch as rebalance_watch
+from citus_cluster.runtime.citus.lock import writer_lock
 from citus_cluster.runtime.postgres import Connection
 
 pytestmark = pytest.mark.cluster

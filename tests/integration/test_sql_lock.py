@@ -10,7 +10,7 @@ import pytest
 from sql_servers import COORDINATOR, Servers, on
 
 from citus_cluster.errors import LockedError
-from citus_cluster.runtime.citus_lock import ADVISORY_KEY, writer_lock
+from citus_cluster.runtime.citus.lock import ADVISORY_KEY, writer_lock
 from citus_cluster.runtime.postgres import Connection
 
 pytestmark = [pytest.mark.cluster, pytest.mark.usefixtures("only_newest")]

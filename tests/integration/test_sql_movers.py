@@ -8,13 +8,15 @@ from sql_role_support import FIRST, SECOND, THIRD, ask, create
 from sql_servers import COORDINATOR, WORKERS, Recorder, Servers, on, register
 
 from citus_cluster.errors import NotRegisteredError, RebalanceError, UntrustedCodeError
-from citus_cluster.model.events import EventKind, ignore
-from citus_cluster.model.rebalance import JobState
-from citus_cluster.model.rebalance_plan import RebalanceOptions, TransferMode
-from citus_cluster.model.roles import Access
-from citus_cluster.operations import drain, rebalance, rebalance_watch
-from citus_cluster.operations.nodes import add_worker, register_all
-from citus_cluster.operations.role_passwords import Home
+from citus_cluster.model.citus.rebalance import JobState
+from citus_cluster.model.citus.rebalance_plan import RebalanceOptions, TransferMode
+from citus_cluster.model.citus.roles import Access
+from citus_cluster.model.plan.events import EventKind, ignore
+from citus_cluster.operations.nodes import drain
+from citus_cluster.operations.nodes.registration import add_worker, register_all
+from citus_cluster.operations.rebalance import control as rebalance
+from citus_cluster.operations.rebalance import watch as rebalance_watch
+from citus_cluster.operations.roles.passwords import Home
 from citus_cluster.runtime.postgres import Connection
 
 pytestmark = pytest.mark.cluster

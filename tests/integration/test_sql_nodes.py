@@ -17,10 +17,10 @@ from citus_cluster.errors import (
     UsageError,
     WorkerUnreachableError,
 )
-from citus_cluster.model.events import Event, EventKind, ignore
-from citus_cluster.model.nodes import NodeAddress, Outcome
-from citus_cluster.operations.nodes import add_worker, reconcile
-from citus_cluster.runtime.citus_lock import writer_lock
+from citus_cluster.model.citus.nodes import NodeAddress, Outcome
+from citus_cluster.model.plan.events import Event, EventKind, ignore
+from citus_cluster.operations.nodes.registration import add_worker, reconcile
+from citus_cluster.runtime.citus.lock import writer_lock
 from citus_cluster.runtime.postgres import Connection, connect
 
 pytestmark = pytest.mark.cluster

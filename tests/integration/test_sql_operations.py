@@ -12,19 +12,21 @@ from setup_support import ROOT
 from sql_servers import COORDINATOR, FOURTH, WORKERS, Recorder, Servers, on, register
 
 from citus_cluster.errors import RebalanceError, UnreachableError, UsageError, VerificationError
-from citus_cluster.model.events import Emit, Event, EventKind, ignore
-from citus_cluster.model.nodes import NodeAddress
-from citus_cluster.model.rebalance import JobState, RebalanceStatus
-from citus_cluster.model.rebalance_plan import RebalanceOptions, TransferMode
-from citus_cluster.operations import rebalance, rebalance_watch
-from citus_cluster.operations.losses import confirmed_loss
-from citus_cluster.operations.node_checks import troubles
-from citus_cluster.operations.nodes import add_worker, reconcile
-from citus_cluster.operations.overview import overview
-from citus_cluster.operations.verify import verify
-from citus_cluster.runtime import citus_probe, citus_tables
-from citus_cluster.runtime.citus_nodes import read_registry
-from citus_cluster.runtime.citus_tables import Presence
+from citus_cluster.model.citus.nodes import NodeAddress
+from citus_cluster.model.citus.rebalance import JobState, RebalanceStatus
+from citus_cluster.model.citus.rebalance_plan import RebalanceOptions, TransferMode
+from citus_cluster.model.plan.events import Emit, Event, EventKind, ignore
+from citus_cluster.operations.nodes.checks import troubles
+from citus_cluster.operations.nodes.losses import confirmed_loss
+from citus_cluster.operations.nodes.registration import add_worker, reconcile
+from citus_cluster.operations.nodes.verify import verify
+from citus_cluster.operations.rebalance import control as rebalance
+from citus_cluster.operations.rebalance import watch as rebalance_watch
+from citus_cluster.operations.status.overview import overview
+from citus_cluster.runtime.citus import probe as citus_probe
+from citus_cluster.runtime.citus import tables as citus_tables
+from citus_cluster.runtime.citus.nodes import read_registry
+from citus_cluster.runtime.citus.tables import Presence
 from citus_cluster.runtime.postgres import Connection, bounded, bounded_rows, translated
 
 pytestmark = pytest.mark.cluster

@@ -20,10 +20,11 @@ from sql_role_support import (
 from sql_servers import COORDINATOR, NASTY_PASSWORD, Servers, on, register
 
 from citus_cluster.errors import LockedError, RoleError
-from citus_cluster.model.roles import Access
-from citus_cluster.operations import role_drop
-from citus_cluster.operations.role_passwords import Home
-from citus_cluster.runtime import citus_rebalance, citus_roles
+from citus_cluster.model.citus.roles import Access
+from citus_cluster.operations.roles import drop as role_drop
+from citus_cluster.operations.roles.passwords import Home
+from citus_cluster.runtime.citus import rebalance as citus_rebalance
+from citus_cluster.runtime.citus import roles as citus_roles
 
 pytestmark = pytest.mark.cluster
 

@@ -5,8 +5,8 @@ import pytest
 from sql_role_support import FIRST, create, password_file, session
 from sql_servers import COORDINATOR, Servers
 
-from citus_cluster.model.roles import Access
-from citus_cluster.operations.role_passwords import Home
+from citus_cluster.model.citus.roles import Access
+from citus_cluster.operations.roles.passwords import Home
 
 pytestmark = pytest.mark.cluster
 

@@ -35,16 +35,19 @@ from citus_cluster.errors import (
     VerificationError,
     WorkerUnreachableError,
 )
-from citus_cluster.model.events import Event, ignore
-from citus_cluster.model.rebalance_plan import RebalanceOptions
-from citus_cluster.model.roles import Access, RoleRecord
-from citus_cluster.operations import rebalance, rebalance_watch, role_drop, roles
-from citus_cluster.operations.overview import overview
-from citus_cluster.operations.role_passwords import Home
-from citus_cluster.operations.roles import RoleResult
-from citus_cluster.operations.verify import verify
-from citus_cluster.runtime import citus_roles
-from citus_cluster.runtime.citus_lock import writer_lock
+from citus_cluster.model.citus.rebalance_plan import RebalanceOptions
+from citus_cluster.model.citus.roles import Access, RoleRecord
+from citus_cluster.model.plan.events import Event, ignore
+from citus_cluster.operations.nodes.verify import verify
+from citus_cluster.operations.rebalance import control as rebalance
+from citus_cluster.operations.rebalance import watch as rebalance_watch
+from citus_cluster.operations.roles import accounts as roles
+from citus_cluster.operations.roles import drop as role_drop
+from citus_cluster.operations.roles.accounts import RoleResult
+from citus_cluster.operations.roles.passwords import Home
+from citus_cluster.operations.status.overview import overview
+from citus_cluster.runtime.citus import roles as citus_roles
+from citus_cluster.runtime.citus.lock import writer_lock
 from citus_cluster.runtime.postgres import Connection
 
 pytestmark = pytest.mark.cluster

@@ -16,9 +16,9 @@ from hostile_environment import HOSTILE, ONLY_VARIABLES
 from setup_support import ROOT
 from sql_servers import COORDINATOR, FOURTH, NASTY_PASSWORD, WORKERS, Servers, encryption_of, on, register
 
-from citus_cluster.model.nodes import Outcome
-from citus_cluster.operations.leaving import registry
-from citus_cluster.operations.node_checks import troubles
+from citus_cluster.model.citus.nodes import Outcome
+from citus_cluster.operations.nodes.checks import troubles
+from citus_cluster.operations.nodes.unregistration import registry
 
 pytestmark = [pytest.mark.cluster, pytest.mark.usefixtures("only_newest")]
 

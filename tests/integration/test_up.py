@@ -16,14 +16,14 @@ from citus_cluster.errors import (
     PreflightError,
     ServiceFailedError,
 )
-from citus_cluster.model.events import EventKind
-from citus_cluster.model.nodes import Outcome
+from citus_cluster.model.citus.nodes import Outcome
+from citus_cluster.model.plan.events import EventKind
 from citus_cluster.operations.directory import load
-from citus_cluster.operations.extension import never, update_extensions
-from citus_cluster.operations.preflight import preflight
-from citus_cluster.operations.status import State
-from citus_cluster.operations.up import up
-from citus_cluster.runtime.engine import Engine
+from citus_cluster.operations.start.extension import never, update_extensions
+from citus_cluster.operations.start.preflight import preflight
+from citus_cluster.operations.start.up import up
+from citus_cluster.operations.status.report import State
+from citus_cluster.runtime.docker.engine import Engine
 
 pytestmark = pytest.mark.cluster
 

@@ -6,7 +6,7 @@ import pytest
 from setup_support import plan, set_up
 
 from citus_cluster.errors import ImmutableError
-from citus_cluster.model.nodes import NodeAddress
+from citus_cluster.model.citus.nodes import NodeAddress
 from citus_cluster.model.yaml_text import load_yaml
 
 HERE = {"advertise": "10.0.0.10", "services": ["citus", "admin-api"]}

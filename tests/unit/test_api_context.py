@@ -22,7 +22,7 @@ from citus_cluster import __version__
 from citus_cluster.operations import directory
 from citus_cluster.render.api_context import needed, render_api_context
 from citus_cluster.render.wheel import make_wheel
-from citus_cluster.runtime.resources import load_sources
+from citus_cluster.runtime.store.resources import load_sources
 
 FOLDER = "generated/admin-api"
 

@@ -6,9 +6,9 @@ from typing import Any
 import pytest
 from tuning_support import wish
 
-from citus_cluster.model import budget
-from citus_cluster.model.budget import Load, Server
 from citus_cluster.model.component_name import ALL
+from citus_cluster.model.tuning import budget
+from citus_cluster.model.tuning.budget import Load, Server
 
 
 def share(total_mb: int, **given: Any) -> Mapping[Server, float]:

@@ -5,8 +5,8 @@ import socket
 
 from fake_servers import fake_cassandra
 
+from citus_cluster.model.citus.nodes import NodeAddress
 from citus_cluster.model.companion_status import Condition, timed_out
-from citus_cluster.model.nodes import NodeAddress
 from citus_cluster.runtime.probes.cassandra import CassandraClient, RingNode, parse_ring
 
 STATUS = """Datacenter: dc1

@@ -4,9 +4,9 @@ from typing import cast
 
 import pytest
 
-from citus_cluster.model.causes import last_reason, probable_cause
-from citus_cluster.operations import status
-from citus_cluster.runtime.engine import Container, Engine
+from citus_cluster.model.plan.causes import last_reason, probable_cause
+from citus_cluster.operations.status import report as status
+from citus_cluster.runtime.docker.engine import Container, Engine
 
 
 @pytest.mark.parametrize(

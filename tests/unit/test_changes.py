@@ -1,6 +1,6 @@
 import pytest
 
-from citus_cluster.model.changes import Action, FileChange, FoundFile, WantedFile, digest, plan_files
+from citus_cluster.model.plan.changes import Action, FileChange, FoundFile, WantedFile, digest, plan_files
 
 OLD, NEW, EDITED = b"old", b"new", b"edited"
 

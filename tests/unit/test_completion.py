@@ -236,7 +236,7 @@ HEAVY = {
     "jinja2",
     "asyncio",
     "citus_cluster.operations",
-    "citus_cluster.runtime.engine",
+    "citus_cluster.runtime.docker.engine",
 }
 
 

@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from citus_cluster.runtime.compose import (
+from citus_cluster.runtime.docker.compose import (
     Compose,
     ComposeError,
     ComposeMissingError,

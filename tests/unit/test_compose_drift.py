@@ -9,10 +9,10 @@ import yaml
 from setup_support import plan, set_up
 
 from citus_cluster.errors import EditedFileError
-from citus_cluster.model.changes import digest
-from citus_cluster.model.compose_drift import drift
+from citus_cluster.model.plan.changes import digest
+from citus_cluster.model.plan.compose_drift import drift
 from citus_cluster.operations.directory import load
-from citus_cluster.operations.preflight import Severity, service_findings, stale_findings
+from citus_cluster.operations.start.preflight import Severity, service_findings, stale_findings
 
 LABELS = {"io.citus-cluster.cluster": "citus"}
 WANTED = {

@@ -10,15 +10,15 @@ from setup_support import set_up
 
 from citus_cluster.console import cluster, screen
 from citus_cluster.console.cluster import print_status
-from citus_cluster.model.nodes import NodeAddress
-from citus_cluster.model.overview import NodeOverview, Overview, TableOverview
-from citus_cluster.model.rebalance import JobState, RebalanceStatus, RunningMove
-from citus_cluster.model.rebalance_plan import Move, RebalancePlan
+from citus_cluster.model.citus.nodes import NodeAddress
+from citus_cluster.model.citus.overview import NodeOverview, Overview, TableOverview
+from citus_cluster.model.citus.rebalance import JobState, RebalanceStatus, RunningMove
+from citus_cluster.model.citus.rebalance_plan import Move, RebalancePlan
 from citus_cluster.operations.access import access
 from citus_cluster.operations.directory import load
-from citus_cluster.operations.status import ServiceStatus, State, Status
-from citus_cluster.operations.up import UpResult
-from citus_cluster.runtime import journal
+from citus_cluster.operations.start.up import UpResult
+from citus_cluster.operations.status.report import ServiceStatus, State, Status
+from citus_cluster.runtime.store import journal
 
 HOME, W1, W4 = NodeAddress("citus-coordinator"), NodeAddress("citus-worker1"), NodeAddress("citus-worker14")
 COORDINATOR = NodeOverview(HOME, "coordinator", True, False, "17.12", "13.2.2", 2, 16384, reference_count=2)

@@ -5,9 +5,9 @@ from tuning_support import tuned
 
 from citus_cluster.model.component_name import ALL
 from citus_cluster.model.disks import Disk, disk_alerts
-from citus_cluster.model.formulae import Workload
-from citus_cluster.model.log_space import describe, log_space, needed_mb
-from citus_cluster.model.tuning import with_user_settings
+from citus_cluster.model.tuning.formulae import Workload
+from citus_cluster.model.tuning.log_space import describe, log_space, needed_mb
+from citus_cluster.model.tuning.servers import with_user_settings
 
 GIB = 2**30
 

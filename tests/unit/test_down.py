@@ -9,9 +9,9 @@ import pytest
 from setup_support import set_up
 
 from citus_cluster.errors import ServiceFailedError
-from citus_cluster.model.events import ignore
-from citus_cluster.operations import down as down_module
+from citus_cluster.model.plan.events import ignore
 from citus_cluster.operations.directory import load
+from citus_cluster.operations.start import down as down_module
 
 
 class HangingCompose:
@@ -29,7 +29,7 @@ def test_a_compose_that_hangs_is_given_up(tmp_path: Path, monkeypatch: pytest.Mo
     set_up(tmp_path)
     monkeypatch.setattr(down_module, "_TIMEOUT_S", 0.1)
     monkeypatch.setattr(down_module, "compose_of", lambda directory: HangingCompose())
-    monkeypatch.setattr("citus_cluster.runtime.compose.version", version)
+    monkeypatch.setattr("citus_cluster.runtime.docker.compose.version", version)
     engine = SimpleNamespace(project_containers=lambda project: ())
     monkeypatch.setattr(down_module, "Engine", SimpleNamespace(connect=lambda: engine))
     with pytest.raises(ServiceFailedError, match="down did not come back within") as caught:

@@ -1,4 +1,4 @@
-from citus_cluster.model.effects import Effect, EffectKind, effects, read_settings
+from citus_cluster.model.plan.effects import Effect, EffectKind, effects, read_settings
 
 CONF = "# a comment = no\nwork_mem = 4MB\nshared_buffers = '128MB'\ncitus.shard_count = 32\n"
 

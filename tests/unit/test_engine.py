@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from citus_cluster.errors import EngineUnavailableError
-from citus_cluster.runtime.engine import Engine
+from citus_cluster.runtime.docker.engine import Engine
 from citus_cluster.runtime.ports import PortState, port_state
 
 
@@ -79,7 +79,7 @@ def test_an_engine_that_locks_up_is_told_from_one_that_went_away(
 
     ended = threading.Event()
     monkeypatch.setenv("DOCKER_HOST", f"unix://{path}")
-    monkeypatch.setattr("citus_cluster.runtime.engine._CALL_TIMEOUT_S", 0.2)
+    monkeypatch.setattr("citus_cluster.runtime.docker.engine._CALL_TIMEOUT_S", 0.2)
     with socketserver.ThreadingUnixStreamServer(str(path), Locked) as server:
         serving = threading.Thread(target=server.serve_forever)
         serving.start()

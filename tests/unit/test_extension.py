@@ -3,9 +3,9 @@
 import pytest
 
 from citus_cluster.errors import ConsentNeededError
-from citus_cluster.model.extension import ExtensionVersions
+from citus_cluster.model.citus.extension import ExtensionVersions
 from citus_cluster.model.images import ReleaseChange, release_change
-from citus_cluster.operations.extension import agree_once, never, require_consent
+from citus_cluster.operations.start.extension import agree_once, never, require_consent
 
 
 @pytest.mark.parametrize(

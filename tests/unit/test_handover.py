@@ -2,7 +2,7 @@
 
 import pytest
 
-from citus_cluster.model.handover import OwnedObject, OwnerRole, Power, hand_over, on_all_nodes, owner_role
+from citus_cluster.model.citus.handover import OwnedObject, OwnerRole, Power, hand_over, on_all_nodes, owner_role
 
 
 def table(name: str, schema: str = "public", **more: object) -> OwnedObject:

@@ -9,7 +9,7 @@ import pytest
 from setup_support import attempt, contents, plan, set_up
 
 from citus_cluster.errors import SpecError
-from citus_cluster.runtime import secrets
+from citus_cluster.runtime.store import secrets
 
 SIZE = ("--workers=2", "--memory=15900", "--cpus=2")
 CHANGING = (

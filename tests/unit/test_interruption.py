@@ -11,8 +11,8 @@ import pytest
 from setup_support import ROOT, set_up
 
 from citus_cluster.cli.acting import following
-from citus_cluster.model.events import Event, EventKind
-from citus_cluster.operations.rebalance_watch import STEP
+from citus_cluster.model.plan.events import Event, EventKind
+from citus_cluster.operations.rebalance.watch import STEP
 
 ENVIRONMENT = {"PATH": "/nonexistent", "PYTHONPATH": str(ROOT), "DOCKER_HOST": "unix:///nowhere.sock"}
 

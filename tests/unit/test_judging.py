@@ -7,13 +7,13 @@ from typing import Any
 import pytest
 
 from citus_cluster.errors import ExitStatus
-from citus_cluster.model.log_space import LogSpace
-from citus_cluster.model.nodes import NodeAddress
-from citus_cluster.model.overview import NodeOverview, Overview
-from citus_cluster.model.rebalance import NO_REBALANCE
+from citus_cluster.model.citus.nodes import NodeAddress
+from citus_cluster.model.citus.overview import NodeOverview, Overview
+from citus_cluster.model.citus.rebalance import NO_REBALANCE
 from citus_cluster.model.spec import parse_spec
 from citus_cluster.model.topology import Topology, resolve
-from citus_cluster.operations.preflight import (
+from citus_cluster.model.tuning.log_space import LogSpace
+from citus_cluster.operations.start.preflight import (
     Severity,
     disk_findings,
     engine_version_findings,
@@ -22,9 +22,9 @@ from citus_cluster.operations.preflight import (
     published,
     refusal,
 )
-from citus_cluster.operations.readiness import condition
-from citus_cluster.operations.status import ServiceStatus, State, advise, differences, overall
-from citus_cluster.runtime.engine import Container
+from citus_cluster.operations.start.readiness import condition
+from citus_cluster.operations.status.report import ServiceStatus, State, advise, differences, overall
+from citus_cluster.runtime.docker.engine import Container
 
 
 def container(**values: object) -> Container:

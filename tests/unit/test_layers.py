@@ -89,14 +89,37 @@ def test_imports_run_one_way() -> None:
     assert upwards == []
 
 
+def in_circles(below: dict[str, set[str]]) -> dict[str, set[str]]:
+    """What is left of a graph of imports when whatever imports nothing that is left is taken away, again and again."""
+    left = dict(below)
+    while leaves := [name for name, found in left.items() if not found & left.keys()]:
+        for name in leaves:
+            del left[name]
+    return left
+
+
 def test_no_module_imports_itself_by_way_of_others() -> None:
     """A circle between modules of one layer, which the layers alone do not forbid."""
     modules = {module_of(path): path for path in FILES}
-    below = {name: set(imports_of(path)) & modules.keys() for name, path in modules.items()}
-    while leaves := [name for name, found in below.items() if not found & below.keys()]:
-        for name in leaves:
-            del below[name]
-    assert below == {}
+    assert in_circles({name: set(imports_of(path)) & modules.keys() for name, path in modules.items()}) == {}
+
+
+def room_of(module: str) -> str:
+    """The module itself where it lies beside the packages of its layer, else its package."""
+    return ".".join(module.split(".")[:3])
+
+
+def test_no_package_imports_itself_by_way_of_others() -> None:
+    """As ``operations.start`` and ``operations.status`` would, if each used a module of the other."""
+    modules = {module_of(path): path for path in FILES if name_of(path).startswith("citus_cluster/")}
+    below: dict[str, set[str]] = {}
+    for name, path in modules.items():
+        if layer_of(name) in CORE:
+            imported = {
+                room_of(module) for module in set(imports_of(path)) & modules.keys() if layer_of(module) in CORE
+            }
+            below.setdefault(room_of(name), set()).update(imported - {room_of(name)})
+    assert in_circles(below) == {}
 
 
 def test_the_edges_do_not_import_each_other() -> None:
@@ -114,7 +137,7 @@ def test_one_door_to_docker_and_one_to_postgresql() -> None:
 
 def check_doors(path: Path, name: str) -> None:
     packages = {module.split(".")[0] for module in imports_of(path)}
-    assert "docker" not in packages or name == "citus_cluster/runtime/engine.py", name
+    assert "docker" not in packages or name == "citus_cluster/runtime/docker/engine.py", name
     if "psycopg" in packages and not name.startswith(("citus_cluster/runtime/", "admin_api/")):
         # An operation may tell one failure from another; it sends no SQL.
         assert name.startswith("citus_cluster/operations/")
@@ -148,10 +171,12 @@ def test_model_and_render_touch_no_file_socket_clock_or_random_source() -> None:
 
 def test_the_check_sees_what_it_looks_for(tmp_path: Path) -> None:
     file = tmp_path / "x.py"
-    file.write_text("import os\nfrom citus_cluster import cli\ndef f():\n    from citus_cluster.runtime import files\n")
+    file.write_text(
+        "import os\nfrom citus_cluster import cli\ndef f():\n    from citus_cluster.runtime.store import files\n"
+    )
     found = set(imports_of(file))
-    assert {"os", "citus_cluster.cli", "citus_cluster.runtime.files"} <= found
-    assert [layer_of(m) for m in ("citus_cluster.cli", "citus_cluster.runtime.files", "admin_api.app", "os")] == [
+    assert {"os", "citus_cluster.cli", "citus_cluster.runtime.store.files"} <= found
+    assert [layer_of(m) for m in ("citus_cluster.cli", "citus_cluster.runtime.store.files", "admin_api.app", "os")] == [
         EDGE,
         "runtime",
         EDGE,
@@ -172,9 +197,9 @@ KNOWS_ONE = {
     "citus_cluster/render/spec_file.py": "a comment for each key of cluster.yaml",
     "citus_cluster/render/api_context.py": "the drivers that the API needs",
     "citus_cluster/runtime/probes/": "how each is asked",
-    "citus_cluster/operations/pg14_": "the pair",
+    "citus_cluster/operations/pair/": "the pair",
     "citus_cluster/operations/inspection.py": "who tells more where the engine is asked",
-    "citus_cluster/operations/status.py": "cassandra_ring, a key of its JSON document",
+    "citus_cluster/operations/status/report.py": "cassandra_ring, a key of its JSON document",
     "citus_cluster/cli/": "an option for each key, the commands of the pair",
     "admin_api/companions.py": "the form of its file",
 }

@@ -6,9 +6,12 @@ from datetime import UTC, datetime
 import pytest
 
 from citus_cluster.errors import CitusClusterError, InUseError, UsageError
-from citus_cluster.model.blockers import Session, describe_blocker, global_pid, split_global_pid
-from citus_cluster.model.capacity import DiskSpace, missing_space, scarce_space
-from citus_cluster.model.leaving import (
+from citus_cluster.model.citus.blockers import Session, describe_blocker, global_pid, split_global_pid
+from citus_cluster.model.citus.capacity import DiskSpace, missing_space, scarce_space
+from citus_cluster.model.citus.nodes import NodeAddress, Outcome
+from citus_cluster.model.citus.rebalance_plan import Move, RebalancePlan
+from citus_cluster.model.citus.registration import RegisteredNode, Registry, Wish, reconsider
+from citus_cluster.model.citus.removal import (
     Departure,
     HeldTable,
     find_heirs,
@@ -17,9 +20,6 @@ from citus_cluster.model.leaving import (
     refuse_undo,
     resolve_name,
 )
-from citus_cluster.model.nodes import NodeAddress, Outcome
-from citus_cluster.model.rebalance_plan import Move, RebalancePlan
-from citus_cluster.model.registration import RegisteredNode, Registry, Wish, reconsider
 
 HOME = NodeAddress("citus-coordinator")
 W1, W2, W3, W4 = (NodeAddress(f"citus-worker{number}") for number in range(1, 5))

@@ -2,9 +2,9 @@
 
 import pytest
 
-from citus_cluster.model import parameter_names as names
-from citus_cluster.model.parameter_values import TABLE
-from citus_cluster.model.parameters import (
+from citus_cluster.model.tuning import parameter_names as names
+from citus_cluster.model.tuning.parameter_values import TABLE
+from citus_cluster.model.tuning.parameters import (
     Checked,
     Scalar,
     check_pair_settings,

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from citus_cluster.errors import EngineUnavailableError
-from citus_cluster.runtime.project import Project
+from citus_cluster.runtime.docker.project import Project
 
 
 class CountingEngine:

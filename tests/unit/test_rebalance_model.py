@@ -5,9 +5,9 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from citus_cluster.model.capacity import NodeCapacity, missing_capacity
-from citus_cluster.model.nodes import NodeAddress
-from citus_cluster.model.rebalance import (
+from citus_cluster.model.citus.capacity import NodeCapacity, missing_capacity
+from citus_cluster.model.citus.nodes import NodeAddress
+from citus_cluster.model.citus.rebalance import (
     MOVE_BYTES,
     NO_REBALANCE,
     Copying,
@@ -22,7 +22,7 @@ from citus_cluster.model.rebalance import (
     last_error,
     time_left_s,
 )
-from citus_cluster.model.rebalance_plan import Move, RebalancePlan, TransferMode
+from citus_cluster.model.citus.rebalance_plan import Move, RebalancePlan, TransferMode
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
 ONE, TWO = NodeAddress("one"), NodeAddress("two")

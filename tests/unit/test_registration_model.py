@@ -4,8 +4,8 @@ from dataclasses import replace
 
 import pytest
 
-from citus_cluster.model.nodes import NodeAddress, Outcome
-from citus_cluster.model.registration import (
+from citus_cluster.model.citus.nodes import NodeAddress, Outcome
+from citus_cluster.model.citus.registration import (
     NodeIdentity,
     RegisteredNode,
     Registry,

@@ -12,14 +12,14 @@ from setup_support import a_request, contents, no_engine, plan, set_up
 from citus_cluster.cli import program
 from citus_cluster.console.plan import print_plan
 from citus_cluster.errors import ImmutableError, UsageError
-from citus_cluster.model.effects import EffectKind
+from citus_cluster.model.citus.nodes import NodeAddress
 from citus_cluster.model.layout import OVERRIDE_FILES
-from citus_cluster.model.nodes import NodeAddress
-from citus_cluster.operations import removal
+from citus_cluster.model.plan.effects import EffectKind
 from citus_cluster.operations.directory import load
-from citus_cluster.operations.removal import workers_of
-from citus_cluster.operations.setup import SetupPlan, apply_setup, plan_setup
-from citus_cluster.runtime import files
+from citus_cluster.operations.nodes import removal
+from citus_cluster.operations.nodes.removal import workers_of
+from citus_cluster.operations.setup.plan import SetupPlan, apply_setup, plan_setup
+from citus_cluster.runtime.store import files
 
 
 @pytest.fixture

@@ -4,8 +4,8 @@ from dataclasses import replace
 
 import pytest
 
-from citus_cluster.model.causes import probable_cause
 from citus_cluster.model.companion_status import Condition
+from citus_cluster.model.plan.causes import probable_cause
 from citus_cluster.model.replication import (
     Lag,
     Link,

@@ -2,7 +2,7 @@
 
 import pytest
 
-from citus_cluster.model.role_limits import (
+from citus_cluster.model.citus.role_limits import (
     FoundLimits,
     Limit,
     differing,
@@ -12,7 +12,7 @@ from citus_cluster.model.role_limits import (
     risks,
     wanted_limits,
 )
-from citus_cluster.model.roles import Access
+from citus_cluster.model.citus.roles import Access
 
 
 def wanted(*given: str, access: Access = Access.WRITE) -> dict[str, str | None]:

@@ -1,8 +1,8 @@
 import pytest
 from psycopg.conninfo import conninfo_to_dict
 
-from citus_cluster.model.nodes import NodeAddress
-from citus_cluster.model.roles import (
+from citus_cluster.model.citus.nodes import NodeAddress
+from citus_cluster.model.citus.roles import (
     Access,
     Defaults,
     Holding,

@@ -2,9 +2,15 @@
 
 import pytest
 
-from citus_cluster.model.nodes import NodeAddress
-from citus_cluster.model.rebalance_plan import Move, RebalanceOptions, RebalancePlan, TransferMode, describe_holding
-from citus_cluster.model.scheduling import LIMIT_BYTES, SHARD_BYTES, Scheduled, arrange, is_small
+from citus_cluster.model.citus.nodes import NodeAddress
+from citus_cluster.model.citus.rebalance_plan import (
+    Move,
+    RebalanceOptions,
+    RebalancePlan,
+    TransferMode,
+    describe_holding,
+)
+from citus_cluster.model.citus.scheduling import LIMIT_BYTES, SHARD_BYTES, Scheduled, arrange, is_small
 
 MIB = 2**20
 ONE, TWO, THREE = NodeAddress("one"), NodeAddress("two"), NodeAddress("three")

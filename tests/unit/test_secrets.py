@@ -12,7 +12,7 @@ from setup_support import ROOT
 from citus_cluster.errors import ImmutableError, UsageError
 from citus_cluster.model.component_name import ALL, ComponentName
 from citus_cluster.model.components import redis
-from citus_cluster.runtime import secrets
+from citus_cluster.runtime.store import secrets
 
 CITUS = (ComponentName.CITUS,)
 WITH_API = (ComponentName.CITUS, ComponentName.ADMIN_API)

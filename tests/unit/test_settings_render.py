@@ -8,7 +8,7 @@ import pytest
 from tuning_support import tuned
 
 from citus_cluster.model.component_name import ComponentName
-from citus_cluster.model.tuning import NodeTuning, Setting, with_user_settings
+from citus_cluster.model.tuning.servers import NodeTuning, Setting, with_user_settings
 from citus_cluster.render.reference import render_tables, with_tables
 from citus_cluster.render.settings import conf_quoted, grouped
 from citus_cluster.render.templates import environment

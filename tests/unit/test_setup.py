@@ -16,14 +16,15 @@ from citus_cluster.errors import (
     SpecError,
     UsageError,
 )
-from citus_cluster.model.changes import Action
 from citus_cluster.model.component_name import ComponentName
 from citus_cluster.model.components import cassandra
-from citus_cluster.model.effects import EffectKind
+from citus_cluster.model.plan.changes import Action
+from citus_cluster.model.plan.effects import EffectKind
 from citus_cluster.model.yaml_text import load_yaml
 from citus_cluster.operations.directory import compare_files, load
-from citus_cluster.operations.setup import plan_setup
-from citus_cluster.runtime import host, secrets
+from citus_cluster.operations.setup.plan import plan_setup
+from citus_cluster.runtime import host
+from citus_cluster.runtime.store import secrets
 
 PASSWORD_FILE = secrets.SUPERUSER_PASSWORD
 

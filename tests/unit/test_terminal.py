@@ -20,7 +20,7 @@ BLOCK = (
 PROGRAM = f"""
 import sys, termios
 from citus_cluster.console import screen
-from citus_cluster.model.events import Event, EventKind
+from citus_cluster.model.plan.events import Event, EventKind
 
 silent = termios.tcgetattr(0)
 silent[3] &= ~termios.ECHO
@@ -70,7 +70,7 @@ def test_a_result_that_comes_while_progress_is_shown_stays_whole(
 RACE = """
 import sys
 from citus_cluster.console import screen
-from citus_cluster.model.events import Event, EventKind
+from citus_cluster.model.plan.events import Event, EventKind
 
 screen.FRAMES_PER_S = 2000
 sys.setswitchinterval(1e-6)

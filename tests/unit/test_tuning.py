@@ -9,18 +9,18 @@ from tuning_support import SMALL, tuned
 
 from admin_api.settings import MAX_CONNECTIONS
 from citus_cluster.errors import DoesNotFitError
-from citus_cluster.model import parameter_names
-from citus_cluster.model.budget import OWN_SESSIONS, PAIR_SESSIONS, SUPERUSER_RESERVED, Server, load_of
 from citus_cluster.model.component_name import ComponentName
-from citus_cluster.model.parameters import check_user_settings, needs_restart
-from citus_cluster.model.tuning import (
+from citus_cluster.model.tuning import parameter_names
+from citus_cluster.model.tuning.budget import OWN_SESSIONS, PAIR_SESSIONS, SUPERUSER_RESERVED, Server, load_of
+from citus_cluster.model.tuning.parameters import check_user_settings, needs_restart
+from citus_cluster.model.tuning.servers import (
     Group,
     NodeTuning,
     Storage,
     Workload,
     with_user_settings,
 )
-from citus_cluster.operations.overview import AT_ONCE
+from citus_cluster.operations.status.overview import AT_ONCE
 
 ALL = frozenset(ComponentName)
 CITUS = frozenset({ComponentName.CITUS})

@@ -2,12 +2,12 @@
 
 import pytest
 
-from citus_cluster.model.capacity import DiskSpace
-from citus_cluster.model.leaving import HeldTable
-from citus_cluster.model.nodes import NodeAddress
-from citus_cluster.model.rebalance import JobState, RebalanceStatus
+from citus_cluster.model.citus.capacity import DiskSpace
+from citus_cluster.model.citus.nodes import NodeAddress
+from citus_cluster.model.citus.rebalance import JobState, RebalanceStatus
+from citus_cluster.model.citus.removal import HeldTable
 from citus_cluster.model.units import size
-from citus_cluster.operations.rebalance_watch import progress_line
+from citus_cluster.operations.rebalance.watch import progress_line
 
 
 @pytest.mark.parametrize(

@@ -17,11 +17,11 @@ from setup_support import ROOT, set_up
 
 from bench.measure import free_base_port
 from citus_cluster.errors import CitusClusterError, UnprovenServerError
+from citus_cluster.model.citus.nodes import NodeAddress
 from citus_cluster.model.component_name import ComponentName
-from citus_cluster.model.nodes import NodeAddress
 from citus_cluster.operations.listeners import why_not_ours
 from citus_cluster.runtime import libpq, own_network
-from citus_cluster.runtime.engine import Container
+from citus_cluster.runtime.docker.engine import Container
 from citus_cluster.runtime.postgres import ConnectionInfo, connect
 
 SECRET = "sesame-open"

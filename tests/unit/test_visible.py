@@ -17,12 +17,12 @@ from citus_cluster.console import screen
 from citus_cluster.console.cluster import print_status
 from citus_cluster.console.pg14 import print_consequences
 from citus_cluster.errors import CitusClusterError
-from citus_cluster.model.events import Event, EventKind
-from citus_cluster.model.nodes import NodeAddress
-from citus_cluster.model.overview import NodeOverview, Overview, TableOverview
-from citus_cluster.model.rebalance import JobState, RebalanceStatus, RunningMove
+from citus_cluster.model.citus.nodes import NodeAddress
+from citus_cluster.model.citus.overview import NodeOverview, Overview, TableOverview
+from citus_cluster.model.citus.rebalance import JobState, RebalanceStatus, RunningMove
+from citus_cluster.model.plan.events import Event, EventKind
 from citus_cluster.model.visible import json_text, visible, visible_lines
-from citus_cluster.operations.status import ServiceStatus, State, Status
+from citus_cluster.operations.status.report import ServiceStatus, State, Status
 from citus_cluster.runtime.log_lines import VisibleFormatter
 
 EVERY = [chr(code) for code in range(0x110000)]

@@ -5,13 +5,13 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from citus_cluster.model.api_config import CLUSTER_FILE, TOKENS_FILE, ApiConfig, ApiTokens, CompanionAddresses
-from citus_cluster.model.budget import Part
+from citus_cluster.model.citus.nodes import NodeAddress
 from citus_cluster.model.component import AsksHttp, Component, ConfigFile, Reread, Secret, Service, Sign
 from citus_cluster.model.component_name import ComponentName
 from citus_cluster.model.names import container_name
-from citus_cluster.model.nodes import NodeAddress
 from citus_cluster.model.spec import ClusterSpec
-from citus_cluster.model.tuning import Tuning
+from citus_cluster.model.tuning.budget import Part
+from citus_cluster.model.tuning.servers import Tuning
 
 MEMORY_MB = 192
 ADMIN_TOKEN = Secret("admin_api_token", opens_data=False, for_admin_api=False)

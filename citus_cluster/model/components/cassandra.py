@@ -4,12 +4,12 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from citus_cluster.model.budget import Part
 from citus_cluster.model.component import AsksTcp, Component, ConfigFile, Place, Reread, Secret, Service, Sign
 from citus_cluster.model.component_name import ComponentName
 from citus_cluster.model.names import container_name, volume_name
 from citus_cluster.model.spec import ClusterSpec
-from citus_cluster.model.tuning import Tuning
+from citus_cluster.model.tuning.budget import Part
+from citus_cluster.model.tuning.servers import Tuning
 
 USER = "admin"
 """The superuser that takes the place of Cassandra's own, whose password everybody knows."""

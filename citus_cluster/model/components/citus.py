@@ -4,15 +4,15 @@ import ipaddress
 import re
 from collections.abc import Iterator, Mapping, Sequence
 
-from citus_cluster.model.budget import Part, Server
+from citus_cluster.model.citus.nodes import POSTGRES_PORT, Node, NodeAddress, Role
 from citus_cluster.model.component import AsksPostgres, Component, ConfigFile, Login, Reread, Secret, Service, Sign
 from citus_cluster.model.component_name import ComponentName
 from citus_cluster.model.images import Image
 from citus_cluster.model.names import container_name
-from citus_cluster.model.nodes import POSTGRES_PORT, Node, NodeAddress, Role
-from citus_cluster.model.parameters import Checked, Scalar, check_user_settings
 from citus_cluster.model.spec import ClusterSpec
-from citus_cluster.model.tuning import Tuning, with_user_settings
+from citus_cluster.model.tuning.budget import Part, Server
+from citus_cluster.model.tuning.parameters import Checked, Scalar, check_user_settings
+from citus_cluster.model.tuning.servers import Tuning, with_user_settings
 
 SUPERUSER_PASSWORD = Secret("superuser_password")
 """Every directory has it, whatever is wanted: the user may give it before Citus is."""

@@ -4,7 +4,6 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
-from citus_cluster.model.budget import Part, Server
 from citus_cluster.model.component import (
     AsksPostgres,
     Component,
@@ -17,12 +16,13 @@ from citus_cluster.model.component import (
     Sign,
 )
 from citus_cluster.model.component_name import ComponentName
-from citus_cluster.model.formulae import JUDGEMENT, PG_DOCS, Group, Setting
 from citus_cluster.model.images import PAIR_PG_MAJOR, official_major, pg14_major_problem
 from citus_cluster.model.names import container_name
-from citus_cluster.model.parameters import Checked, check_pair_settings
 from citus_cluster.model.spec import DEFAULT_PG14_PORT, ClusterSpec, Pg14Log, Replication
-from citus_cluster.model.tuning import Tuning, with_user_settings
+from citus_cluster.model.tuning.budget import Part, Server
+from citus_cluster.model.tuning.formulae import JUDGEMENT, PG_DOCS, Group, Setting
+from citus_cluster.model.tuning.parameters import Checked, check_pair_settings
+from citus_cluster.model.tuning.servers import Tuning, with_user_settings
 
 PRIMARY = "pg14-primary"
 """The server that is the primary at the first start; who is it now, the data say."""

@@ -7,9 +7,9 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
+from citus_cluster.model.citus.nodes import NodeAddress
 from citus_cluster.model.companion_status import CompanionStatus
 from citus_cluster.model.component_name import ComponentName
-from citus_cluster.model.nodes import NodeAddress
 
 Doubt = Callable[[NodeAddress], Awaitable[str | None]]
 """Why what listens at an address may not be ours, and is sent no password; None where it is ours."""

@@ -14,13 +14,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from citus_cluster.errors import CitusClusterError
+from citus_cluster.model.citus.nodes import NodeAddress
 from citus_cluster.model.companion_status import CompanionStatus, Condition
 from citus_cluster.model.component_name import ComponentName
 from citus_cluster.model.components.cassandra import OPTIONS
 from citus_cluster.model.components.cassandra import USER as CASSANDRA_USER
 from citus_cluster.model.documents import Documented
-from citus_cluster.model.nodes import NodeAddress
-from citus_cluster.runtime.engine import Container, Engine, in_thread
+from citus_cluster.runtime.docker.engine import Container, Engine, in_thread
 from citus_cluster.runtime.ports import answers
 from citus_cluster.runtime.probes import Doubt, Target
 

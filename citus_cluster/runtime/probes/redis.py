@@ -7,9 +7,9 @@ import asyncio
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
+from citus_cluster.model.citus.nodes import NodeAddress
 from citus_cluster.model.companion_status import CompanionStatus, Condition
 from citus_cluster.model.component_name import ComponentName
-from citus_cluster.model.nodes import NodeAddress
 from citus_cluster.runtime.probes import Doubt, Target
 
 if TYPE_CHECKING:

@@ -1,0 +1,1 @@
+"""Decisions about a Citus cluster: nodes, roles, shard moves and rebalances, made from rows that the nodes return."""

@@ -1,0 +1,181 @@
+"""Who is to be registered, and who may join: decisions about workers, made from what the coordinator knows."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+from citus_cluster.model.citus.nodes import NodeAddress, Outcome
+
+COORDINATOR_GROUP = 0
+
+
+@dataclass(frozen=True)
+class RegisteredNode:
+    """One row of ``pg_dist_node``."""
+
+    node_id: int
+    group_id: int
+    address: NodeAddress
+    is_active: bool
+    role: str
+    should_have_shards: bool
+
+    @property
+    def is_coordinator(self) -> bool:
+        return self.group_id == COORDINATOR_GROUP
+
+    @property
+    def is_drained(self) -> bool:
+        """Whether it is a worker that gets no shards any more; it may hold some still."""
+        return self.is_active and self.role == "primary" and not (self.is_coordinator or self.should_have_shards)
+
+
+@dataclass(frozen=True)
+class Registry:
+    """What the coordinator knows: its node list, and which workers were ever registered through us.
+
+    ``recorded`` is None while our table does not exist yet. ``released`` are names of workers that left for good,
+    with the system identifier of the server that had them: another server may be registered under such a name.
+    """
+
+    nodes: tuple[RegisteredNode, ...]
+    recorded: frozenset[NodeAddress] | None
+    released: Mapping[NodeAddress, str] = field(default_factory=dict)
+
+    @property
+    def coordinator(self) -> RegisteredNode | None:
+        rows = [node for node in self.nodes if node.is_coordinator and node.role == "primary"]
+        return rows[0] if rows else None
+
+    @property
+    def has_workers(self) -> bool:
+        return any(not node.is_coordinator for node in self.nodes)
+
+    def find(self, address: NodeAddress) -> RegisteredNode | None:
+        return next((node for node in self.nodes if node.address == address), None)
+
+
+@dataclass(frozen=True)
+class Wish:
+    """What is to be done for one desired worker: nothing (``outcome`` says why), or to add it (None)."""
+
+    address: NodeAddress
+    outcome: Outcome | None
+    reason: str | None = None
+    another_server: bool = False
+    """It has the name of a worker that left for good, and is not that one."""
+
+
+def decide(registry: Registry, desired: Sequence[NodeAddress]) -> tuple[Wish, ...]:
+    """Compare the desired workers with the registry, in the order in which they are desired."""
+    return tuple(_decide_one(registry, address) for address in dict.fromkeys(desired))
+
+
+def _decide_one(registry: Registry, address: NodeAddress) -> Wish:
+    node = registry.find(address)
+    if node is not None and node.is_active:
+        return Wish(address, Outcome.ALREADY)
+    if node is not None:
+        return Wish(address, Outcome.WITHDRAWN, "it is in the node list, but disabled")
+    if address in (registry.recorded or ()):
+        return Wish(address, Outcome.WITHDRAWN, "it was removed from the node list by an operator")
+    return Wish(address, None)
+
+
+def reconsider(wish: Wish, registry: Registry, system_identifier: str | None) -> Wish:
+    """Take a worker after all that only bears the name of one that left for good.
+
+    ``system_identifier`` is that of the server there now, None where it does not answer.
+    """
+    left = registry.released.get(wish.address)
+    if wish.outcome is not Outcome.WITHDRAWN or left is None or system_identifier in {None, left}:
+        return wish
+    return replace(wish, outcome=None, reason=None, another_server=True)
+
+
+def decide_again(wish: Wish, before: Registry, now: Registry) -> Wish:
+    """Decide anew under the lock; a wish for another server holds where nothing has become of its name ``before``."""
+    again = _decide_one(now, wish.address)
+    left = now.released.get(wish.address)
+    same = left is not None and left == before.released.get(wish.address) and now.find(wish.address) is None
+    return wish if wish.another_server and same else again
+
+
+def unrecorded(registry: Registry, desired: Sequence[NodeAddress]) -> tuple[NodeAddress, ...]:
+    """Desired workers that are registered, but not so in our table yet: a later removal must be seen as one."""
+    known = (registry.recorded or frozenset()) - registry.released.keys()
+    return tuple(address for address in dict.fromkeys(desired) if registry.find(address) and address not in known)
+
+
+@dataclass(frozen=True)
+class NodeIdentity:
+    """What a server says of itself. Versions are texts such as ``17.12`` and ``13.2.2``."""
+
+    postgres_version: str
+    citus_version: str | None
+    """None where the extension does not exist in this database."""
+    extension_version: str | None
+    system_identifier: str
+    in_recovery: bool
+    group_id: int = 0
+    """Group that the server believes to be, 0 where it belongs to no cluster yet."""
+    coordinator: NodeAddress | None = None
+    """Coordinator of the cluster that the server believes to belong to."""
+
+    @property
+    def postgres_major(self) -> int:
+        return int(self.postgres_version.split(".")[0])
+
+    @classmethod
+    def from_json(cls, document: Mapping[str, object]) -> "NodeIdentity":
+        """Read the document that :mod:`citus_cluster.runtime.citus.probe` asks a server for."""
+        host = document.get("coordinator_host")
+        return cls(
+            postgres_version=str(document["postgres_version"]).split(" ")[0],
+            citus_version=_text(document.get("citus_version")),
+            extension_version=_text(document.get("extension_version")),
+            system_identifier=str(document["system_identifier"]),
+            in_recovery=bool(document["in_recovery"]),
+            group_id=int(str(document.get("group_id") or 0)),
+            coordinator=NodeAddress(str(host), int(str(document["coordinator_port"]))) if host else None,
+        )
+
+
+def mismatch(coordinator: NodeIdentity, worker: NodeIdentity) -> str | None:
+    """Say why a server that answers cannot join by what it runs, or None if it can."""
+    if worker.system_identifier == coordinator.system_identifier:
+        return "it is the coordinator itself, or a copy of its data directory"
+    if worker.in_recovery:
+        return "it is a standby of another server; only a primary can be a worker"
+    if worker.postgres_major != coordinator.postgres_major:
+        return f"it runs PostgreSQL {worker.postgres_major}, the coordinator PostgreSQL {coordinator.postgres_major}"
+    if worker.extension_version is None:
+        return "its database lacks the extension citus (CREATE EXTENSION citus)"
+    if worker.citus_version != coordinator.citus_version:
+        return f"it runs Citus {worker.citus_version}, the coordinator Citus {coordinator.citus_version}"
+    if worker.extension_version != coordinator.extension_version:
+        return (
+            f"its extension citus is at {worker.extension_version}, the coordinator's at "
+            f"{coordinator.extension_version} (ALTER EXTENSION citus UPDATE)"
+        )
+    return None
+
+
+def possible_twin(worker: NodeIdentity, registry: Registry) -> NodeAddress | None:
+    """Address under which the worker may be registered already: Citus lets one server in under two names.
+
+    Only possible, because a worker that was removed, or whose coordinator was made anew, keeps its number.
+    """
+    if worker.group_id == COORDINATOR_GROUP:
+        return None
+    return next((node.address for node in registry.nodes if node.group_id == worker.group_id and node.is_active), None)
+
+
+def foreign_coordinator(worker: NodeIdentity, coordinator: NodeAddress) -> NodeAddress | None:
+    """Coordinator that the worker believes to belong to, if it is not at our address."""
+    if worker.group_id == COORDINATOR_GROUP or worker.coordinator in {None, coordinator}:
+        return None
+    return worker.coordinator
+
+
+def _text(value: object) -> str | None:
+    return None if value is None else str(value)

@@ -1,0 +1,313 @@
+"""Whether a worker may leave, and what it holds: decisions made from what the nodes say."""
+
+import difflib
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from citus_cluster.errors import CitusClusterError, InUseError, UsageError
+from citus_cluster.model.citus.nodes import NodeAddress
+from citus_cluster.model.citus.registration import RegisteredNode, Registry
+from citus_cluster.model.documents import Documented
+from citus_cluster.model.units import count, size
+
+
+@dataclass(frozen=True)
+class HeldTable(Documented):
+    """Shards of one table on a node: how many, how many of them nowhere else, and bytes (None: unknown)."""
+
+    table: str
+    shards: int
+    only_copies: int
+    size_bytes: int | None
+
+    def __str__(self) -> str:
+        room = "" if self.size_bytes is None else f", {size(self.size_bytes)}"
+        return f"{self.table}: {count(self.shards, 'shard')}{room}"
+
+
+@dataclass(frozen=True)
+class DepartureDocument:
+    """A worker that is to leave, and the shards that it holds."""
+
+    host: str
+    port: int
+    registered: bool
+    active: bool
+    should_have_shards: bool
+    answers: bool
+    shard_count: int
+    tables: tuple[HeldTable, ...]
+
+
+@dataclass(frozen=True)
+class Departure(Documented):
+    """Everything about a worker that is to leave.
+
+    ``name`` is what the user calls it. ``node`` is None where it is not in the node list, ``recorded`` says whether
+    it is in our record, ``silence`` says why it does not answer (None: it does). ``held`` are distributed tables
+    only: of a reference table every node has a copy. ``heirs`` are the other nodes that may hold shards, ``standbys``
+    the other nodes of its group, and ``others_silent`` has a line for each other node that does not answer. ``drained``
+    are other workers that could be heirs again. ``twin`` is the address under which the very server is registered,
+    where that is another one.
+    """
+
+    name: str
+    address: NodeAddress
+    node: RegisteredNode | None
+    recorded: bool
+    coordinator: NodeAddress | None
+    silence: str | None
+    identifier: str | None
+    held: tuple[HeldTable, ...]
+    heirs: tuple[NodeAddress, ...]
+    standbys: tuple[NodeAddress, ...]
+    others_silent: tuple[str, ...]
+    drained: tuple[NodeAddress, ...] = ()
+    twin: NodeAddress | None = None
+
+    @property
+    def shards(self) -> int:
+        return sum(table.shards for table in self.held)
+
+    @property
+    def only_copies(self) -> int:
+        return sum(table.only_copies for table in self.held)
+
+    def document(self) -> DepartureDocument:
+        return DepartureDocument(
+            host=self.address.host,
+            port=self.address.port,
+            registered=self.node is not None,
+            active=self.node is not None and self.node.is_active,
+            should_have_shards=self.node is not None and self.node.should_have_shards,
+            answers=self.silence is None,
+            shard_count=self.shards,
+            tables=self.held,
+        )
+
+
+def refuse_drain(leaving: Sequence[Departure]) -> None:
+    """Raise UsageError or InUseError if no shard can be moved off one of the workers, which leave together."""
+    for found in leaving:
+        node = _registered_worker(found)
+        if not node.is_active:
+            raise InUseError(
+                f"{found.address} is disabled: no shard can be moved off it.",
+                hint=f"{_activation(found)}. Or, if it holds nothing that is not elsewhere: "
+                f"citus-cluster nodes remove {found.name}",
+            )
+        if found.silence:
+            raise InUseError(
+                f"{_clause(found.silence)}; so no shard can be moved off it.",
+                details=[str(table) for table in found.held],
+                hint=_way_back(found)
+                if found.shards
+                else f"It holds no shards: citus-cluster nodes remove {found.name} takes it out as it is.",
+            )
+    _refuse_last(leaving)
+
+
+def refuse_undo(found: Departure) -> None:
+    """Raise UsageError or InUseError if Citus cannot let the worker hold shards again: it tells every active node."""
+    node = _registered_worker(found)
+    if not node.is_active:
+        raise InUseError(
+            f"{found.address} is disabled: it can hold no new shards before it is active.",
+            hint=f"{_activation(found)}; then run the command again.",
+        )
+    stop = "Then run the command again. Meanwhile citus-cluster rebalance stop ends the moves."
+    if found.silence:
+        raise InUseError(
+            f"{_clause(found.silence)}; so Citus cannot let it hold shards again.",
+            hint=f"{_start(found.address)}. {stop}",
+        )
+    if found.others_silent:
+        raise InUseError(
+            f"Citus tells every active node that {found.address} may hold shards again, and not all answer: "
+            + " ".join(found.others_silent),
+            hint=f"Start or unpause what is named. {stop}",
+        )
+
+
+def _activation(found: Departure) -> str:
+    return f"Activate it first: add_worker.py --host {found.address.host} --port {found.address.port}"
+
+
+def refuse_removal(found: Departure, *, force: bool) -> None:
+    """Raise UsageError or InUseError if the worker must stay: its shards, or the cluster's need of it.
+
+    ``force`` lets copies go of shards that have another one.
+    """
+    if found.node is None:
+        _refuse_mistaken(found)
+        return
+    _registered_worker(found)
+    if found.standbys:
+        removals = " ".join(f"SELECT citus_remove_node('{one.host}', {one.port});" for one in found.standbys)
+        raise InUseError(
+            f"{found.address} has standbys in the node list, which would be left without it: "
+            f"{', '.join(map(str, found.standbys))}.",
+            hint=f"Remove them first, on the coordinator: {removals}",
+        )
+    if found.others_silent:
+        raise InUseError(
+            "Citus tells every active node that one leaves, and not all answer: " + " ".join(found.others_silent),
+            hint="Start or unpause it, or, if it is lost, remove that one first.",
+        )
+    if found.only_copies:
+        raise _still_holds(found)
+    if found.shards and not force:
+        raise InUseError(
+            f"{found.address} holds {count(found.shards, 'shard')} of which other nodes have copies too; nothing was "
+            "changed.",
+            details=[str(table) for table in found.held],
+            hint=f"citus-cluster nodes drain {found.name} --wait moves what has room elsewhere. To let these copies "
+            "go, so that their shards have one copy fewer, add --force.",
+        )
+    if found.node.is_active:
+        _refuse_last([found])
+
+
+def _registered_worker(found: Departure) -> RegisteredNode:
+    if found.node is None:
+        raise UsageError(f"{found.address} is not in the node list.", hint="citus-cluster status shows who is.")
+    if found.node.is_coordinator:
+        raise UsageError(f"{found.address} is the coordinator; only workers leave.")
+    if found.node.role != "primary":
+        raise UsageError(
+            f"{found.address} is a {found.node.role} of another node, not a worker.",
+            hint=f"On the coordinator: SELECT citus_remove_node('{found.address.host}', {found.address.port});",
+        )
+    return found.node
+
+
+def _refuse_mistaken(found: Departure) -> None:
+    """A server that is registered under another name must not be taken for one that is gone."""
+    if found.twin:
+        raise InUseError(
+            f"{found.address} is registered after all, as {found.twin}.",
+            hint=f"Remove it by that name: citus-cluster nodes remove {found.twin}",
+        )
+    if found.silence and found.others_silent:
+        raise InUseError(
+            f"{found.address} is not in the node list, and does not answer; nor do other nodes, one of which may be "
+            "the same server under another name: " + " ".join(found.others_silent),
+            hint="Start or unpause them, then run the command again.",
+        )
+
+
+def _refuse_last(leaving: Sequence[Departure]) -> None:
+    if any(found.heirs for found in leaving):
+        return
+    own, drained = leaving[0].coordinator, " ".join(called(address) for address in leaving[0].drained)
+    ways = [f"let others hold shards again (citus-cluster nodes drain {drained} --undo)"] if drained else []
+    ways.append("add another worker first (setup_citus_cluster.py --workers=N --yes --up)")
+    if own:
+        setting = f"SELECT citus_set_node_property('{own.host}', {own.port}, 'shouldhaveshards', true);"
+        ways.append(f"let the coordinator hold them, on the coordinator: {setting}")
+    hint = ". Or ".join(ways)
+    addresses = [str(found.address) for found in leaving]
+    names = " and ".join(filter(None, [", ".join(addresses[:-1]), addresses[-1]]))
+    raise InUseError(
+        f"Without {names} no node is left that may hold shards: there is nowhere to move them, and no new table could "
+        "be distributed.",
+        hint=hint[0].upper() + hint[1:],
+    )
+
+
+def _still_holds(found: Departure) -> InUseError:
+    details = [str(table) for table in found.held if table.only_copies]
+    shards = count(found.only_copies, "shard")
+    if found.silence is None:
+        return InUseError(
+            f"{found.address} still holds {shards} that {_are(found.only_copies)} nowhere else; nothing was changed.",
+            details=details,
+            hint=f"Move them first: citus-cluster nodes drain {found.name} --wait",
+        )
+    return InUseError(
+        f"{_clause(found.silence)}; with it {shards} that {_are(found.only_copies)} nowhere else would be lost; "
+        "nothing was changed.",
+        details=details,
+        hint=_way_back(found),
+    )
+
+
+def _clause(sentence: str) -> str:
+    return sentence.rstrip(".")
+
+
+def _start(address: NodeAddress) -> str:
+    return f"If it is paused: {address.compose_command('unpause')}; else: {address.compose_command('start')}"
+
+
+def _way_back(found: Departure) -> str:
+    way = f"{_start(found.address)}. Then: citus-cluster nodes drain {found.name} --wait"
+    lost = any(table.only_copies for table in found.held)
+    return f"{way}\nIf its data are lost for good, see A worker that is lost, in docs/operations.md." if lost else way
+
+
+def called(address: NodeAddress) -> str:
+    """Name a worker as our commands take it: its service, or HOST:PORT."""
+    return address.host if address.is_service else str(address)
+
+
+def resolve_name(name: str, own: Mapping[str, NodeAddress], registry: Registry) -> NodeAddress:
+    """Give the address of what a user calls a worker: a service of this directory, HOST, or HOST:PORT.
+
+    ``own`` maps the workers' services to addresses. Raises UsageError for a name that fits none, or several.
+    """
+    if name in own:
+        return own[name]
+    known = [*dict.fromkeys([*own.values(), *(node.address for node in registry.nodes)])]
+    known += [address for address in sorted(registry.recorded or ()) if address not in known]
+    fitting = [address for address in known if name in {str(address), f"{address.host}:{address.port}"}]
+    fitting = fitting or [address for address in known if name in {address.host, f"[{address.host}]"}]
+    coordinator = registry.coordinator
+    if len(fitting) > 1 and coordinator:
+        fitting = [address for address in fitting if address != coordinator.address]
+    if len(fitting) == 1:
+        return fitting[0]
+    if fitting:
+        raise UsageError(
+            f"{name} may be {_either(fitting)}.", hint="Name the worker with its port: HOST:PORT, as status shows it."
+        )
+    services = {address: service for service, address in own.items()}
+    workers = [services.get(node.address, str(node.address)) for node in registry.nodes if not node.is_coordinator]
+    known_words = f"the workers are {', '.join(workers)}" if workers else "there are no workers"
+    meant = _closest(name, workers)
+    raise UsageError(
+        f"There is no worker {name!r}: {known_words}.",
+        hint=(f"Did you mean {meant}? " if meant else "")
+        + "A worker is named by its service, or as citus-cluster status shows it: HOST or HOST:PORT.",
+    )
+
+
+def _closest(name: str, workers: Sequence[str]) -> str | None:
+    """Guess a worker from its container's name (shop-worker3), from a part (worker3, 3), or from a mistyped name."""
+    number = re.fullmatch(r"(?:.*worker-?)?(\d+)", name)
+    if number and (service := f"citus-worker{number[1]}") in workers:
+        return service
+    return next(iter(difflib.get_close_matches(name, workers, n=1, cutoff=0.8)), None)
+
+
+def find_heirs(node: RegisteredNode | None, nodes: Iterable[RegisteredNode]) -> tuple[NodeAddress, ...]:
+    """Active nodes, other than ``node``, that may hold shards."""
+    return tuple(
+        other.address
+        for other in nodes
+        if other != node and other.is_active and other.role == "primary" and other.should_have_shards
+    )
+
+
+def _are(number: int) -> str:
+    return "is" if number == 1 else "are"
+
+
+def _either(addresses: Sequence[NodeAddress]) -> str:
+    return " or ".join(str(address) for address in addresses)
+
+
+def with_hint(error: CitusClusterError, hint: str) -> CitusClusterError:
+    """Give the same error with another thing to do."""
+    return type(error)(error.message, hint=hint, details=error.details)

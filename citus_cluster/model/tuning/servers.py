@@ -1,0 +1,278 @@
+"""From a machine and a wish to the settings of every server: what fits, and what to do where it does not."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from citus_cluster.errors import DoesNotFitError
+from citus_cluster.model.images import PAIR_PG_MAJOR
+from citus_cluster.model.tuning import budget
+from citus_cluster.model.tuning.budget import CITUS_SERVERS, Part, Server
+from citus_cluster.model.tuning.formulae import (
+    DEFAULT_CLIENTS,
+    Facts,
+    Group,
+    Setting,
+    Storage,
+    Workload,
+    lines,
+    shm_mb,
+)
+from citus_cluster.model.tuning.parameters import Scalar, conf_value, needs_restart
+from citus_cluster.model.units import count
+
+__all__ = [
+    "Group",
+    "NodeTuning",
+    "Setting",
+    "Storage",
+    "Tuning",
+    "TuningInput",
+    "Workload",
+    "tune",
+    "with_user_settings",
+]
+
+
+@dataclass(frozen=True)
+class TuningInput:
+    """The machine and the wish.
+
+    ``parts`` are what the wanted components take, in their order. ``connections`` is the number of clients if the user
+    gave one. ``memory_given`` tells that ``total_mb`` is the user's, not detected.
+    """
+
+    total_mb: int
+    cpus: int
+    parts: tuple[Part, ...]
+    workload: Workload = Workload.MIXED
+    storage: Storage = Storage.SSD
+    connections: int | None = None
+    memory_given: bool = False
+    citus_pg_major: int = 17
+
+    def number_of(self, server: Server) -> int:
+        return sum(part.servers.get(server, 0) for part in self.parts)
+
+    @property
+    def workers(self) -> int:
+        return self.number_of(Server.WORKER)
+
+
+@dataclass(frozen=True)
+class NodeTuning:
+    """Memory limit and /dev/shm of a server's container in MB, and its settings in the order of the file."""
+
+    memory_mb: int
+    shm_mb: int
+    settings: tuple[Setting, ...]
+
+
+@dataclass(frozen=True)
+class Tuning:
+    """What every kind of PostgreSQL server gets that is wanted, and the number of its clients.
+
+    ``fits`` is false where the machine is too small: the settings are sound, but the limits exceed its memory.
+    """
+
+    clients: Mapping[Server, int]
+    servers: Mapping[Server, NodeTuning]
+    citus_pg_major: int
+    fits: bool
+    warnings: tuple[str, ...]
+
+    @property
+    def connections(self) -> int:
+        """Clients on the coordinator, or of the plain servers where there is no Citus; 0 where there is neither."""
+        return next(iter(self.clients.values()), 0)
+
+
+def tune(given: TuningInput) -> Tuning:
+    """Give every service its memory and every server its settings.
+
+    Raises DoesNotFitError where the user gave the memory, or a number of connections, and it does not
+    fit. Where the memory was detected, the smallest sound settings come with ``fits`` false and a warning
+    that says what is missing and what would fit.
+    """
+    shares = budget.share(given.total_mb, given.parts)
+    clients = {servers: _clients(given, shares, servers) for servers in _groups(shares)}
+    fits = all(clients.values()) and _fixed_limits_fit(given)
+    if not fits and (given.memory_given or given.connections or any(_fewer(given, part) for part in given.parts)):
+        message, hint = _shortage(given)
+        raise DoesNotFitError(message, hint=hint)
+    return Tuning(
+        clients={server: n or budget.CLIENTS_LEAST for servers, n in clients.items() for server in servers},
+        servers={server: _node(given, shares, server, n) for servers, n in clients.items() for server in servers},
+        citus_pg_major=given.citus_pg_major,
+        fits=fits,
+        warnings=() if fits else (" ".join(_shortage(given)),),
+    )
+
+
+def with_user_settings(settings: tuple[Setting, ...], user: Mapping[str, Scalar]) -> tuple[Setting, ...]:
+    """Let the user's settings win: in the place of a computed one, or at the end.
+
+    The values must have passed ``parameters.check_user_settings``.
+    """
+    wanted = {name.lower(): conf_value(value) for name, value in user.items()}
+    known = {setting.name for setting in settings}
+    merged = [_of_user(setting, wanted[setting.name]) if setting.name in wanted else setting for setting in settings]
+    merged += [
+        _of_user(Setting(name, value, Group.USER, "", "", "", needs_restart(name)), value)
+        for name, value in sorted(wanted.items())
+        if name not in known
+    ]
+    return tuple(merged)
+
+
+def _of_user(setting: Setting, value: str) -> Setting:
+    return replace(setting, value=value, formula="set in cluster.yaml", inputs="", source="cluster.yaml")
+
+
+def _groups(shares: Mapping[Server, float]) -> list[tuple[Server, ...]]:
+    """Servers that have the same clients: the Citus nodes, then the plain ones."""
+    citus = tuple(server for server in CITUS_SERVERS if server in shares)
+    plain = tuple(server for server in shares if server not in CITUS_SERVERS)
+    return [servers for servers in (citus, plain) if servers]
+
+
+def _clients(given: TuningInput, shares: Mapping[Server, float], servers: tuple[Server, ...]) -> int:
+    """Give the number of clients that these servers carry, 0 where they do not fit."""
+
+    def fits(clients: int, work_mem_mb: float) -> bool:
+        loads = (budget.load_of(s, clients=clients, workers=given.workers, cpus=given.cpus) for s in servers)
+        return all(budget.carries(load, shares[load.server], work_mem_mb) for load in loads)
+
+    wanted = given.connections
+    # The number that the user gives is of the coordinator's clients; beside Citus, plain servers take what they can.
+    if wanted and servers == _groups(shares)[0]:
+        return wanted if fits(wanted, budget.WORK_MEM_LEAST_MB) else 0
+    return budget.most_clients(fits, wanted or DEFAULT_CLIENTS[given.workload])
+
+
+def _fewer(given: TuningInput, part: Part) -> int:
+    """Give the largest smaller count of a part's containers that fits where its own does not; 0 if there is none."""
+    if not part.count_option or part.count < 2 or not _fits(_with_count(given, part, 1)):
+        return 0
+    return budget.smallest(lambda n: not _fits(_with_count(given, part, n + 1)), 0)
+
+
+def _with_count(given: TuningInput, part: Part, count: int) -> TuningInput:
+    return replace(given, parts=tuple(replace(one, count=count) if one is part else one for one in given.parts))
+
+
+def _fixed_limits_fit(given: TuningInput) -> bool:
+    """Tell whether the services with fixed limits fit; where there are servers, those are short first."""
+    return sum(part.total_fixed_mb for part in given.parts) <= budget.USABLE_PART * given.total_mb
+
+
+def _node(given: TuningInput, shares: Mapping[Server, float], server: Server, clients: int) -> NodeTuning:
+    count = clients or budget.CLIENTS_LEAST
+    load = budget.load_of(server, clients=count, workers=given.workers, cpus=given.cpus)
+    memory_mb = shares[server]
+    buffers_mb: float = budget.shared_buffers_mb(memory_mb)
+    work_mem_mb = budget.work_mem_mb(load, memory_mb, buffers_mb)
+    if not clients:
+        memory_mb = max(memory_mb, budget.least_memory_mb(load))
+        buffers_mb = budget.LEAST_SHARED_BUFFERS_MB
+        work_mem_mb = budget.WORK_MEM_LEAST_MB
+    facts = Facts(
+        load=load,
+        memory_mb=memory_mb,
+        shared_buffers_mb=buffers_mb,
+        work_mem_mb=work_mem_mb,
+        cpus=given.cpus,
+        workers=given.workers,
+        workload=given.workload,
+        storage=given.storage,
+        pg_major=PAIR_PG_MAJOR if server is Server.PLAIN else given.citus_pg_major,
+    )
+    settings = tuple(
+        Setting(
+            line.name, str(line.value), line.group, line.formula, line.inputs, line.source, needs_restart(line.name)
+        )
+        for line in lines(facts)
+    )
+    return NodeTuning(math.floor(memory_mb + 0.5), shm_mb(facts), settings)
+
+
+def _fits(given: TuningInput) -> bool:
+    shares = budget.share(given.total_mb, given.parts)
+    return _fixed_limits_fit(given) and all(_clients(given, shares, s) for s in _groups(shares))
+
+
+def _shortage(given: TuningInput) -> tuple[str, str]:
+    """Say what is missing, and, found by trying, what would fit."""
+    needed_mb = budget.smallest(lambda total_mb: _fits(replace(given, total_mb=total_mb)), given.total_mb)
+    message = (
+        f"{_wish(given)} need {needed_mb:,} MB of memory; "
+        f"{given.total_mb:,} MB were {'given' if given.memory_given else 'found'}."
+    )
+    more = f"--memory={needed_mb}" if given.memory_given else f"{needed_mb:,} MB for the Docker engine"
+    smaller = _smaller_wishes(given)
+    # A wish far beyond any machine is answered by what this one can do.
+    ways = smaller if smaller and needed_mb > 16 * given.total_mb else [*smaller, more]
+    return message, f"What would fit: {', or '.join(ways)}."
+
+
+def _wish(given: TuningInput) -> str:
+    names = ", ".join(_named(part) for part in given.parts)
+    if not any(part.servers for part in given.parts):
+        return f"The services {names}"
+    nodes = ["a coordinator"] if given.number_of(Server.COORDINATOR) else []
+    nodes += [count(given.workers, "worker")] if given.workers else []
+    citus = f" ({' and '.join(nodes)})" if nodes else ""
+    return f"The services {names}{citus} with {given.connections or budget.CLIENTS_LEAST} connections"
+
+
+def _named(part: Part) -> str:
+    return f"{part.component} ({part.count} {part.unit})" if part.count > 1 and part.unit else part.component.value
+
+
+def _smaller_wishes(given: TuningInput) -> list[str]:
+    """Give the flags of smaller wishes that fit into the same memory."""
+    ways = []
+    connections = _fewer_connections(given)
+    if connections:
+        ways.append(f"--connections={connections}")
+    ways += [f"{part.count_option}={count}" for part in given.parts if (count := _fewer(given, part))]
+    for fewer in _fewer_parts(given.parts):
+        if fewer and len(fewer) < len(given.parts) and _fits(replace(given, parts=fewer)):
+            ways.append(f"--services={','.join(part.component for part in fewer)}")
+            break
+    if given.workers > 1:
+        workers = budget.smallest(lambda w: not _fits(_with_workers(given, w + 1)), 0)
+        if workers:
+            ways.append(f"--workers={workers}")
+    return ways
+
+
+def _fewer_parts(parts: Sequence[Part]) -> Sequence[tuple[Part, ...]]:
+    """Give smaller wishes, the largest first: without the largest companion, without all of them, Citus alone."""
+    companions = [part for part in parts if part.companion and part.fixed_mb]
+    largest = max(companions, key=lambda part: part.fixed_mb, default=None)
+    citus = tuple(part for part in parts if not part.companion)
+    return (
+        tuple(part for part in parts if part is not largest),
+        citus,
+        tuple(part for part in citus if part.servers),
+    )
+
+
+def _with_workers(given: TuningInput, workers: int) -> TuningInput:
+    return replace(
+        given,
+        parts=tuple(
+            replace(part, servers={**part.servers, Server.WORKER: workers}) if Server.WORKER in part.servers else part
+            for part in given.parts
+        ),
+    )
+
+
+def _fewer_connections(given: TuningInput) -> int | None:
+    """Give the largest number of connections that fits; None where none was asked for, or none fits."""
+    wanted = given.connections
+    if not wanted:
+        return None
+    fewer = budget.smallest(lambda c: not _fits(replace(given, connections=c + 1)), budget.CLIENTS_LEAST - 1)
+    return fewer if fewer >= budget.CLIENTS_LEAST else None

@@ -1,0 +1,1 @@
+"""Nodes of the Citus cluster: registering, checking, draining and removing them."""

@@ -1,0 +1,351 @@
+"""Making a server of the PostgreSQL 14 pair the primary, so that there is never more than one.
+
+First the plan (who, instead of whom, what is lost), to which a person agrees; then the act. The other server is
+stopped before the choice is written down, and cannot start as a primary from then on. Each step is looked for
+before it is done, so that an interrupted promotion is completed by running it again.
+"""
+
+import asyncio
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from citus_cluster.errors import CitusClusterError, ReplicationError, UnreachableError
+from citus_cluster.model.documents import Documented
+from citus_cluster.model.plan.events import Emit, Event, EventKind
+from citus_cluster.model.replication import (
+    UNDECIDED,
+    PairStatus,
+    Phase,
+    SeenServer,
+    ServerRole,
+    default_target,
+    refusal_to_promote,
+)
+from citus_cluster.operations.directory import Directory
+from citus_cluster.operations.pair.losses import (
+    HARMLESS,
+    Proof,
+    completeness,
+    loss_by_proof,
+    losses,
+    notes,
+    prove_at_rest,
+)
+from citus_cluster.operations.pair.status import find_container, require_server, status
+from citus_cluster.runtime import pg14
+from citus_cluster.runtime.docker.engine import Container, Engine, in_thread
+from citus_cluster.runtime.postgres import ConnectionInfo, connect
+from citus_cluster.runtime.probes.pair import ask
+
+_POLL_S = 0.3
+_CONNECT_TIMEOUT_S = 3.0
+_CATCH_UP_S = 30.0
+_WITHOUT_DATA = frozenset({Phase.LOST, Phase.COPYING, Phase.RETRYING, Phase.WAITING, Phase.INITIALISING})
+_RUNNING = frozenset({"running", "restarting", "paused"})
+
+
+@dataclass(frozen=True)
+class PromotionDocument:
+    """A promotion that is planned or done; the password is not in ``dsn``."""
+
+    primary: str
+    old: str
+    already: bool
+    port: int
+    dsn: str
+    notes: tuple[str, ...]
+    losses: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Promotion(Documented):
+    """What a promotion will do, or has done.
+
+    ``old`` is the other server. ``notes`` say what a person should know first; ``losses`` what the new primary will
+    lack of what was committed, as far as that can be told. ``synchronous`` is what the new primary itself says, where
+    it could be asked.
+    """
+
+    target: str
+    old: str
+    already: bool
+    synchronous: bool
+    notes: tuple[str, ...]
+    losses: tuple[str, ...]
+    port: int
+    connection: ConnectionInfo
+
+    def document(self) -> PromotionDocument:
+        return PromotionDocument(
+            primary=self.target,
+            old=self.old,
+            already=self.already,
+            port=self.port,
+            dsn=self.connection.dsn(),
+            notes=self.notes,
+            losses=self.losses,
+        )
+
+
+async def plan_promotion(directory: Directory, service: str | None, engine: Engine) -> Promotion:
+    """Find out what promoting ``service`` (the replica, if None) means. Changes nothing.
+
+    Raises UsageError for a name that is none of the pair's, ReplicationError where no server could be promoted.
+    """
+    found = await status(directory, engine)
+    target = require_server(directory, service) if service else await _default_target(directory, found, engine)
+    server = directory.topology.service(target)
+    seen, old = found.server(target), found.server(server.facts.peer)
+    proof = await prove_at_rest(
+        directory,
+        engine,
+        old,
+        seen,
+        lambda: ask(directory.connection(server), SeenServer(target)),
+        within_s=_CATCH_UP_S,
+    )
+    return Promotion(
+        target=target,
+        old=old.service,
+        already=seen.role is ServerRole.PRIMARY and found.chosen == target and old.role is not ServerRole.PRIMARY,
+        synchronous=_waits_for_a_replica(seen, found.synchronous),
+        notes=tuple(notes(seen, old, proof)),
+        losses=tuple(losses(found, seen, old, proof)),
+        port=server.host_port,
+        connection=directory.connection(server),
+    )
+
+
+def _waits_for_a_replica(seen: SeenServer, wanted: bool) -> bool:
+    """Whether commits on a server wait for a standby: what its settings are, not what they shall be."""
+    return bool(seen.facts.synchronous_standby_names) if seen.facts else wanted
+
+
+async def _default_target(directory: Directory, found: PairStatus, engine: Engine) -> str:
+    """The replica, be it stopped; the primary, where the other is none: the promotion is done then."""
+    if target := default_target(found):
+        return target
+    for server in found.servers:
+        container = await find_container(directory, engine, server.service)
+        if server.role is ServerRole.DOWN and container and await in_thread(pg14.is_standby, engine, container):
+            return server.service
+    if found.primary:
+        return found.primary.service
+    raise ReplicationError(
+        "There is no replica that could be promoted.",
+        details=found.problems,
+        hint="To start what is stopped: citus-cluster up. To choose a server yourself, name it: "
+        "citus-cluster pg14 promote pg14-replica",
+    )
+
+
+async def promote(
+    directory: Directory, plan: Promotion, engine: Engine, emit: Emit, *, accept_loss: bool, timeout_s: float
+) -> Promotion:
+    """Make ``plan.target`` the primary. Idempotent; an interrupted one is completed by running it again.
+
+    Raises ReplicationError before anything has changed where the other server cannot be stopped, where committed
+    rows would be lost without ``accept_loss``, or where the target has no complete data; UnreachableError.
+    """
+    if plan.already:
+        emit(Event("promote", EventKind.SKIPPED, f"{plan.target} is the primary already"))
+        return plan
+    if plan.losses and not accept_loss:
+        raise _would_lose(plan, plan.losses)
+    target = await _start_target(directory, plan, engine, emit, timeout_s=timeout_s)
+    lost = await _fence(directory, plan, engine, target, emit, accept_loss=accept_loss)
+    seen = await _take_over(plan, emit, timeout_s=timeout_s)
+    known = tuple(dict.fromkeys((*plan.losses, *lost)))
+    return replace(plan, losses=known, synchronous=_waits_for_a_replica(seen, plan.synchronous))
+
+
+def _would_lose(plan: Promotion, lost: Sequence[str]) -> ReplicationError:
+    return ReplicationError(
+        f"{plan.target} is not promoted: committed rows would be lost. Nothing was changed.",
+        details=lost,
+        hint=f"Have {plan.target} follow {plan.old} first (citus-cluster pg14 status says what is wrong; citus-cluster "
+        f"pg14 rebuild-replica copies anew). To go on without those rows: citus-cluster pg14 promote {plan.target} "
+        "--accept-loss",
+    )
+
+
+async def _start_target(
+    directory: Directory, plan: Promotion, engine: Engine, emit: Emit, *, timeout_s: float
+) -> Container:
+    """Have the server that shall be the primary running, with data."""
+    deadline = time.monotonic() + timeout_s
+    container = await find_container(directory, engine, plan.target)
+    if container is None:
+        raise ReplicationError(
+            f"{plan.target} has no container.", hint="citus-cluster up makes it from the data in its volume."
+        )
+    if container.state == "paused":
+        raise ReplicationError(f"{plan.target} is paused.", hint=f"Let it go on: docker unpause {container.name}")
+    if container.state != "running":
+        emit(Event("promote:start", EventKind.STARTED, f"starting {plan.target}"))
+        await in_thread(engine.start, container)
+    while True:
+        found = await status(directory, engine)
+        seen = found.server(plan.target)
+        refusal = refusal_to_promote(seen)
+        if refusal is None:
+            break
+        if seen.phase in _WITHOUT_DATA or time.monotonic() > deadline:
+            raise ReplicationError(
+                f"{plan.target} cannot be promoted: {refusal.rstrip('.')}.",
+                hint="citus-cluster pg14 status shows both; only a server with complete data can be the primary.",
+            )
+        await asyncio.sleep(_POLL_S)
+    container = await find_container(directory, engine, plan.target) or container
+    if seen.facts and seen.facts.replay_paused:
+        # Paused by hand, or by limits that are too low; both end with a restart, which the data tell what they need.
+        emit(Event("promote:start", EventKind.STARTED, f"restarting {plan.target}, which has paused its replay"))
+        await in_thread(engine.restart, container)
+        await _wait_for(plan, deadline, roles={ServerRole.REPLICA})
+    return container
+
+
+async def _fence(
+    directory: Directory, plan: Promotion, engine: Engine, target: Container, emit: Emit, *, accept_loss: bool
+) -> Sequence[str]:
+    """Stop the other server, see that nothing is lost, or what, and write the choice down."""
+    found = await status(directory, engine)
+    old = found.server(plan.old)
+    if old.role is ServerRole.PRIMARY and not accept_loss:
+        found = await _wait_until_it_follows(directory, plan, engine, found)
+    stopped = await _stop_old(directory, plan, engine, old, emit)
+    try:
+        lost = await _missing(directory, plan, engine, old, emit, wait_s=0 if accept_loss else _CATCH_UP_S)
+        if lost and not accept_loss:
+            raise _would_lose(plan, lost)
+    except BaseException:
+        if stopped and found.chosen == plan.old:
+            emit(Event("promote:stop", EventKind.WARNING, f"starting {plan.old} again: nothing was changed"))
+            await asyncio.shield(in_thread(engine.start, stopped))
+        raise
+    for loss in lost:
+        if loss not in plan.losses:
+            emit(Event("promote:loss", EventKind.WARNING, f"as --accept-loss allows: {loss}"))
+    # From here on there is no way back: an interruption in the middle could not tell whether it was written.
+    choice = asyncio.ensure_future(in_thread(pg14.choose_primary, engine, target, plan.target))
+    try:
+        await asyncio.shield(choice)
+    except asyncio.CancelledError:
+        await asyncio.wait({choice})
+        way = f"citus-cluster pg14 promote {plan.target}"
+        emit(Event("promote:fence", EventKind.WARNING, f"interrupted half way; {way} completes it"))
+        raise
+    emit(Event("promote:fence", EventKind.DONE, f"{plan.old} is fenced: it cannot start as the primary any more"))
+    # Whoever started it between the stop and the choice has a second primary.
+    again = (await status(directory, engine)).server(plan.old)
+    await _stop_old(directory, plan, engine, again, emit)
+    return lost
+
+
+async def _wait_until_it_follows(
+    directory: Directory, plan: Promotion, engine: Engine, found: PairStatus
+) -> PairStatus:
+    """Wait for a replica that has just started, or is slow, so that the primary is not stopped in vain."""
+    deadline = time.monotonic() + _CATCH_UP_S
+    while found.server(plan.target).role is not ServerRole.PRIMARY and not found.streams:
+        seen = found.server(plan.target)
+        # Old data never follow; a machine that was too busy may have hidden what they are from the plan.
+        if seen.phase in UNDECIDED or time.monotonic() > deadline:
+            lost = tuple(losses(found, seen, found.server(plan.old), Proof()))
+            raise _would_lose(plan, lost or found.problems)
+        await asyncio.sleep(_POLL_S)
+        found = await status(directory, engine)
+    return found
+
+
+async def _stop_old(
+    directory: Directory, plan: Promotion, engine: Engine, old: SeenServer, emit: Emit
+) -> Container | None:
+    """Stop a server that takes writes, or might. Raises ReplicationError where it goes on."""
+    container = await find_container(directory, engine, plan.old)
+    harmless = old.role is ServerRole.REPLICA or old.phase in HARMLESS
+    if container is None or container.state not in _RUNNING or harmless:
+        stopped = None
+    else:
+        emit(Event("promote:stop", EventKind.STARTED, f"stopping {plan.old}"))
+        try:
+            await in_thread(engine.stop, container)
+        except CitusClusterError as error:
+            raise ReplicationError(
+                f"{plan.old} cannot be stopped, and two primaries would part their data: {error.message}",
+                hint=f"Stop it (docker stop {container.name}), then run the command again.",
+            ) from error
+        emit(Event("promote:stop", EventKind.DONE, f"{plan.old} is stopped"))
+        stopped = container
+    server = directory.topology.service(plan.old)
+    still = await ask(directory.connection(server), SeenServer(plan.old))
+    if still.role is ServerRole.PRIMARY:
+        raise ReplicationError(
+            f"{plan.old} still answers on port {server.host_port} as a primary; {plan.target} is not promoted.",
+            hint="Stop what runs there, then run the command again.",
+        )
+    return stopped
+
+
+async def _missing(
+    directory: Directory, plan: Promotion, engine: Engine, old: SeenServer, emit: Emit, *, wait_s: float
+) -> Sequence[str]:
+    """Say what the target lacks of what the other server, which is stopped, has written. Empty if nothing is known.
+
+    A target that is still replaying what it has, or receiving what a server sends that shuts down, gets ``wait_s``.
+    """
+    deadline = time.monotonic() + wait_s
+    while True:
+        found = await status(directory, engine)
+        seen, stopped = found.server(plan.target), found.server(plan.old)
+        if seen.facts and not seen.facts.in_recovery:
+            return ()
+        if seen.phase in UNDECIDED:
+            return tuple(losses(found, seen, stopped, Proof()))
+        proof = await prove_at_rest(
+            directory, engine, stopped, seen, lambda: _ask_target(plan), within_s=max(0.0, deadline - time.monotonic())
+        )
+        if proof.nothing_lost:
+            emit(Event("promote:complete", EventKind.DONE, completeness(plan.target, plan.old, proof)))
+            return ()
+        # The end of a log that was shut down in good order is on its way, or the target is starting.
+        if not (proof.clean or seen.facts is None) or time.monotonic() > deadline:
+            break
+        await asyncio.sleep(_POLL_S)
+    if proof.lossy:
+        return (loss_by_proof(plan.target, plan.old, proof),)
+    if old.role is ServerRole.PRIMARY:
+        return (f"{plan.old} was stopped, but did not end in good order in time.",)
+    return ()
+
+
+async def _take_over(plan: Promotion, emit: Emit, *, timeout_s: float) -> SeenServer:
+    """End the recovery, once all that was received is replayed, and see that it takes writes."""
+    deadline = time.monotonic() + timeout_s
+    emit(Event("promote", EventKind.STARTED, f"promoting {plan.target}"))
+    # A fenced one reads the choice within two seconds.
+    seen = await _wait_for(plan, deadline, roles={ServerRole.REPLICA, ServerRole.PRIMARY})
+    if seen.role is ServerRole.REPLICA:
+        async with await connect(plan.connection, timeout_s=_CONNECT_TIMEOUT_S) as conn:
+            await pg14.promote(conn, timeout_s=max(1.0, deadline - time.monotonic()))
+        seen = await _wait_for(plan, deadline, roles={ServerRole.PRIMARY})
+    emit(Event("promote", EventKind.DONE, f"{plan.target} is the primary"))
+    return seen
+
+
+async def _ask_target(plan: Promotion) -> SeenServer:
+    return await ask(plan.connection, SeenServer(plan.target))
+
+
+async def _wait_for(plan: Promotion, deadline: float, *, roles: set[ServerRole]) -> SeenServer:
+    while True:
+        seen = await _ask_target(plan)
+        if seen.role in roles:
+            return seen
+        if time.monotonic() > deadline:
+            raise UnreachableError(
+                f"{plan.target} is not the primary yet: {seen.reason or 'it is still a replica'}.",
+                hint="Run the command again: it goes on where this one ended.",
+            )
+        await asyncio.sleep(_POLL_S)

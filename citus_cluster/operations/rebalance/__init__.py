@@ -1,0 +1,1 @@
+"""Rebalances: planned, started, stopped and followed."""

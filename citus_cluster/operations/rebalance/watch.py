@@ -1,0 +1,313 @@
+"""Following a rebalance: how far it is, what holds it up, and how it ended."""
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+import psycopg
+
+from citus_cluster.errors import CitusClusterError, RebalanceError
+from citus_cluster.model.citus.blockers import describe_blocker
+from citus_cluster.model.citus.capacity import lost_slots_problem
+from citus_cluster.model.citus.rebalance import (
+    NO_REBALANCE,
+    Copying,
+    History,
+    JobState,
+    RebalanceStatus,
+    ShardGroup,
+    Task,
+    build_status,
+)
+from citus_cluster.model.citus.registration import RegisteredNode
+from citus_cluster.model.plan.events import Emit, Event, EventKind
+from citus_cluster.model.units import size
+from citus_cluster.runtime.citus import blockers as citus_blockers
+from citus_cluster.runtime.citus import nodes as citus_nodes
+from citus_cluster.runtime.citus import probe as citus_probe
+from citus_cluster.runtime.citus import rebalance as citus_rebalance
+from citus_cluster.runtime.citus import slots as citus_slots
+from citus_cluster.runtime.citus import tables as citus_tables
+from citus_cluster.runtime.postgres import Connection, translated
+
+STEP = "rebalance"
+# Citus' maintenance daemon looks at the queue every 5 s unless it is set; after three rounds something is wrong.
+_UNSERVED_S = 20.0
+_HUNG_S = 30.0
+# Without any progress for so long, that is two looks, all nodes are asked whether they answer; and again after as long.
+_QUIET_S = 2.0
+_ASK_SILENT_AGAIN_S = 3.0
+# A server is restarted in less; one that is silent for longer needs a person.
+_SILENCE_TOLERATED_S = 60.0
+# Without any progress for so long, it is asked who holds it up; and again after as long.
+_STALLED_S = 10.0
+_NEVER = float("inf")
+# So near to its end it is looked at more often, so that what waits for it goes on at once.
+_SOON_S = 5.0
+_POLL_AT_THE_END_S = 0.25
+
+
+async def status(
+    conn: Connection,
+    job_id: int | None = None,
+    sizes: Mapping[int, int] | None = None,
+    silent: Sequence[str] | None = None,
+) -> RebalanceStatus:
+    """How far the latest rebalance (or job ``job_id``) is; state NONE if there never was one. Bounded in time.
+
+    ``sizes`` (bytes by shard id) and ``silent`` (why nodes do not answer): where the caller knows them already;
+    else every node is asked.
+    """
+    async with translated("reading the state of the rebalance"):
+        memory = _Memory(sizes)
+        if silent is not None:
+            memory.silent, memory.silent_again_at = {reason: reason for reason in silent}, _NEVER
+        return await _read_status(conn, job_id, memory)
+
+
+@dataclass
+class _Memory:
+    """What is kept from one look to the next."""
+
+    sizes: Mapping[int, int] | None = None
+    """Bytes by shard id; None until they are asked for, once, since that costs a query on every node."""
+    groups: dict[int, ShardGroup] = field(default_factory=dict)
+    history: History = field(default_factory=History)
+    progress_again_at: float = 0.0
+    """When to ask for the progress again (event loop's time): a session that hangs on a node stays for minutes."""
+    sizes_again_at: float = _NEVER
+    """When to ask for the sizes again; never where all are known."""
+    silent: Mapping[str, str] = field(default_factory=dict)
+    """Why nodes do not answer, by address; a reason stays as it was found first."""
+    silent_since: float | None = None
+    answering_since: float = 0.0
+    """When a node that was silent was found to answer again."""
+    silent_again_at: float = 0.0
+    """When to ask for them again: each takes some seconds."""
+    starts_here: bool = False
+    """Whether rate and time left are told from the next look on: what was before nobody saw, or is no measure."""
+    progress: object = None
+    moved_at: float = -_NEVER
+    """When there was progress last, as far as was seen."""
+
+
+async def _read_status(conn: Connection, job_id: int | None, memory: _Memory) -> RebalanceStatus:
+    job = await citus_rebalance.last_job(conn, job_id)
+    if job is None:
+        return NO_REBALANCE
+    tasks = await citus_rebalance.tasks(conn, job.job_id)
+    troubled = any(task.is_troubled for task in tasks)
+    quiet = _now() - memory.moved_at >= _QUIET_S
+    if not job.state.is_final and (quiet or troubled or memory.silent):
+        await _look_for_silent(conn, memory)
+    await _fill_groups(conn, tasks, memory)
+    copying: tuple[Copying, ...] = ()
+    running = [task for task in tasks if task.state == "running"]
+    hangs = any(node in memory.silent for task in running for node in (task.source, task.target))
+    if running and not hangs and _now() >= memory.progress_again_at:
+        try:
+            copying = await _copying(conn)
+            memory.progress_again_at = 0.0
+        except (CitusClusterError, psycopg.Error):
+            if conn.closed:
+                raise
+            memory.progress_again_at = _now() + _HUNG_S
+            await _look_for_silent(conn, memory)
+    found = build_status(job, tasks, memory.groups, copying, memory.history)
+    if memory.starts_here and found.history.recent:
+        memory.starts_here, found = False, found.from_here()
+    memory.history = found.history
+    if _progress(found) != memory.progress:
+        memory.progress, memory.moved_at = _progress(found), _now()
+    if found.state.is_final:
+        return found
+    if memory.silent:
+        found = replace(found, rate_bytes_per_s=None, time_left_s=None)
+    unknown = ("the workers do not say how far they are",) if memory.progress_again_at and not memory.silent else ()
+    return replace(found, problems=(*found.problems, *_with_advice(memory).values(), *unknown))
+
+
+def _with_advice(memory: _Memory) -> Mapping[str, str]:
+    if memory.silent_again_at == _NEVER:  # whoever gave the reasons says them too, in these words
+        return memory.silent
+    return {
+        node: f"{reason.rstrip('.')}; start or unpause it (citus-cluster status)"
+        for node, reason in memory.silent.items()
+    }
+
+
+async def _look_for_silent(conn: Connection, memory: _Memory) -> None:
+    if _now() < memory.silent_again_at:
+        return
+    silence = await citus_probe.silence(conn, (await citus_nodes.read_registry(conn)).nodes)
+    before, now = memory.silent, _now()
+    memory.silent = {str(node): before.get(str(node), reason) for node, reason in silence.items()}
+    memory.silent_again_at = now + _ASK_SILENT_AGAIN_S
+    if memory.silent:
+        memory.silent_since = now if memory.silent_since is None else memory.silent_since
+    elif before:
+        memory.silent_since, memory.answering_since = None, now
+        memory.starts_here, memory.progress_again_at = True, 0.0
+        memory.sizes_again_at = min(memory.sizes_again_at, now)
+
+
+def _now() -> float:
+    return asyncio.get_running_loop().time()
+
+
+async def _copying(conn: Connection) -> tuple[Copying, ...]:
+    registry = await citus_nodes.read_registry(conn)
+    return await citus_rebalance.copying(conn, registry.coordinator.address) if registry.coordinator else ()
+
+
+async def _fill_groups(conn: Connection, tasks: Sequence[Task], memory: _Memory) -> None:
+    if _now() >= memory.sizes_again_at:
+        memory.sizes = None
+        memory.groups = {key: group for key, group in memory.groups.items() if group.size_bytes is not None}
+    wanted = [task.shard_id for task in tasks if task.shard_id is not None and task.shard_id not in memory.groups]
+    if not wanted:
+        return
+    members = await citus_rebalance.shard_groups(conn, wanted)
+    if memory.sizes is None and members:
+        registry = await citus_nodes.read_registry(conn)
+        holders = [node for node in registry.nodes if node.is_active and node.role == "primary"]
+        by_node = await citus_tables.shard_sizes(
+            conn, [node for node in holders if str(node.address) not in memory.silent]
+        )
+        memory.sizes = {shard_id: size for shards in by_node.values() for shard_id, size in shards.items()}
+        memory.sizes_again_at = _NEVER if len(by_node) == len(holders) else _now() + _HUNG_S
+    sizes = memory.sizes or {}
+    for shard_id in wanted:
+        table, ids = members.get(shard_id, ("a dropped table", ()))
+        known = [sizes[member] for member in ids if member in sizes]
+        memory.groups[shard_id] = ShardGroup(table, max(1, len(ids)), sum(known) if len(known) == len(ids) else None)
+
+
+def tell_followed(job_id: int, emit: Emit) -> None:
+    """Say that a rebalance which somebody else started is followed to its end first."""
+    message = f"a rebalance is running already, as job {job_id}: following it first"
+    emit(Event(STEP, EventKind.STARTED, message, {"job_id": job_id}))
+
+
+async def wait(conn: Connection, emit: Emit, poll_s: float = 1.0, job_id: int | None = None) -> RebalanceStatus:
+    """Follow a rebalance until it ends. Leaving is harmless: the job is Citus', and goes on.
+
+    Emits progress when it changes, and each problem once, as soon as it shows. Returns the last status
+    (state NONE or FINISHED); raises RebalanceError if it failed, was stopped, or a node stays silent for a minute.
+    """
+    memory = _Memory(starts_here=True)
+    told: set[str] = set()
+    last: Mapping[str, object] = {}
+    silent: Mapping[str, str] = {}
+    async with translated("following the rebalance"):
+        started = asked_at = _now()
+        while True:
+            found = await _read_status(conn, job_id, memory)
+            job_id = found.job_id
+            if _now() - max(started, memory.answering_since) > _UNSERVED_S:
+                found = await _notice_unserved_queue(conn, found)
+            for node in silent.keys() - memory.silent.keys():
+                emit(Event(f"silent:{node}", EventKind.DONE, f"{node} answers again", {"job_id": job_id}))
+                told.discard(silent[node])
+            silent = _with_advice(memory)
+            held_up: tuple[str, ...] = ()
+            stalled = _now() - max(memory.moved_at, asked_at) > _STALLED_S
+            if stalled and not found.state.is_final and not silent:
+                asked_at, held_up = _now(), await _find_blockers(conn, found)
+            for problem in (*found.problems, *held_up):
+                if problem not in told:
+                    emit(Event(STEP, EventKind.WARNING, problem, {"job_id": job_id}))
+                told.add(problem)
+            if found.state.is_final:
+                return _conclude(found, emit)
+            _refuse_long_silence(found, memory, emit)
+            if _visible(found) != last:
+                emit(Event(STEP, EventKind.PROGRESS, progress_line(found), found.as_dict()))
+                last = _visible(found)
+            ends_soon = found.time_left_s is not None and found.time_left_s < _SOON_S
+            await asyncio.sleep(min(poll_s, _POLL_AT_THE_END_S) if ends_soon else poll_s)
+
+
+def _refuse_long_silence(found: RebalanceStatus, memory: _Memory, emit: Emit) -> None:
+    # Moves between other nodes may go on all the same.
+    if memory.silent_since is None or _now() - max(memory.silent_since, memory.moved_at) < _SILENCE_TOLERATED_S:
+        return
+    reasons = tuple(memory.silent.values())
+    emit(Event(STEP, EventKind.FAILED, progress_line(found), found.as_dict()))
+    raise RebalanceError(
+        f"Rebalance {found.job_id} does not continue: {' '.join(reasons)}",
+        hint="Start or unpause it: the rebalance then continues by itself; to follow it again: "
+        "citus-cluster rebalance wait. If the node is lost for good: citus-cluster rebalance stop.",
+        details=reasons,
+    )
+
+
+async def _notice_unserved_queue(conn: Connection, found: RebalanceStatus) -> RebalanceStatus:
+    waiting = found.tasks.get("runnable", 0) and not found.tasks.get("running", 0) and not found.problems
+    if found.state.is_final or not waiting or await citus_rebalance.queue_is_served(conn):
+        return found
+    problem = (
+        "scheduled, but Citus starts no task: too few background workers on the coordinator "
+        "(raise max_worker_processes and restart it), or its maintenance daemon does not run (see its log)"
+    )
+    return replace(found, problems=(problem,))
+
+
+def _progress(found: RebalanceStatus) -> object:
+    return found.shards_done, found.bytes_done, found.moves
+
+
+async def _find_blockers(conn: Connection, found: RebalanceStatus) -> tuple[str, ...]:
+    tasks = await citus_rebalance.tasks(conn, found.job_id or 0)
+    processes = [task.process_id for task in tasks if task.state == "running" and task.process_id]
+    registry = await citus_nodes.read_registry(conn)
+    sessions = await citus_blockers.blockers(conn, registry.nodes, processes)
+    lost = [await _find_lost_slots(conn, node) for node in registry.nodes if node.is_active]
+    return (*(describe_blocker(session) for session in sessions), *(problem for problem in lost if problem))
+
+
+async def _find_lost_slots(conn: Connection, node: RegisteredNode) -> str | None:
+    try:
+        slots = await citus_slots.lost_slots(conn, node)
+    except (CitusClusterError, psycopg.Error):
+        if conn.closed:
+            raise
+        return None  # one that does not answer is told by itself
+    return lost_slots_problem(node.address, slots) if slots else None
+
+
+def _visible(found: RebalanceStatus) -> Mapping[str, object]:
+    return {key: value for key, value in found.as_dict().items() if key not in {"observed_at", "time_left_s"}}
+
+
+def progress_line(found: RebalanceStatus) -> str:
+    """One line for people, such as ``running: 3 of 8 shards, 42.0 MB of 96.0 MB, 5.1 MB/s, 11 s left``."""
+    parts = [f"{found.shards_done} of {found.shards_total} shards"]
+    if found.bytes_done is not None and found.bytes_total is not None:
+        parts.append(f"{size(found.bytes_done)} of {size(found.bytes_total)}")
+    if found.rate_bytes_per_s is not None:
+        parts.append(f"{size(found.rate_bytes_per_s)}/s")
+    if found.time_left_s is not None:
+        parts.append(f"{found.time_left_s:.0f} s left")
+    return f"{found.state.value}: " + ", ".join(parts)
+
+
+def _conclude(found: RebalanceStatus, emit: Emit) -> RebalanceStatus:
+    if found.state is JobState.NONE:
+        emit(Event(STEP, EventKind.SKIPPED, "there is no rebalance"))
+        return found
+    if found.state is JobState.FINISHED:
+        emit(Event(STEP, EventKind.DONE, progress_line(found), found.as_dict()))
+        return found
+    emit(Event(STEP, EventKind.FAILED, progress_line(found), found.as_dict()))
+    if found.state is JobState.CANCELLED:
+        raise RebalanceError(
+            f"Rebalance {found.job_id} was stopped after {found.shards_done} of {found.shards_total} shards.",
+            hint="citus-cluster rebalance start goes on with what is left.",
+        )
+    raise RebalanceError(
+        f"Rebalance {found.job_id} failed after {found.shards_done} of {found.shards_total} shards: "
+        + ("; ".join(found.problems) or "Citus kept no message"),
+        hint="Mend the cause, then citus-cluster rebalance start goes on with what is left.",
+        details=found.problems,
+    )

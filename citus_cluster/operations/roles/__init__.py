@@ -1,0 +1,1 @@
+"""Ordinary roles: created, limited and dropped on every node."""

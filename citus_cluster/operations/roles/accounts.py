@@ -1,0 +1,366 @@
+"""Ordinary roles: make one that works on every node, give it another password, and list all with what they lack.
+
+A role needs a row in ``pg_dist_authinfo`` on each node, and its password is kept like the others, in
+generated/secrets/.
+"""
+
+import time
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+from citus_cluster.errors import AuthenticationError, CitusClusterError, RoleError, UsageError, VerificationError
+from citus_cluster.model.citus.nodes import NodeAddress
+from citus_cluster.model.citus.registration import RegisteredNode
+from citus_cluster.model.citus.role_limits import Limit, merged_limits, parse_limits
+from citus_cluster.model.citus.roles import (
+    Access,
+    Holding,
+    NodeRoles,
+    RoleRecord,
+    RoleStatus,
+    excess_on_objects,
+    merged,
+    missing_on_objects,
+    narrowed,
+    wanted_defaults,
+)
+from citus_cluster.model.documents import Documented, as_data
+from citus_cluster.model.plan.events import Emit
+from citus_cluster.model.units import count
+from citus_cluster.operations.roles import limits as role_limits
+from citus_cluster.operations.roles.cluster import (
+    ALONE,
+    Cluster,
+    Done,
+    active_nodes,
+    look,
+    refuse_names,
+    refuse_torn,
+)
+from citus_cluster.operations.roles.passwords import (
+    CONNECT_TIMEOUT_S,
+    Home,
+    first_password,
+    keep_password,
+    new_password,
+    opens,
+    right_password,
+)
+from citus_cluster.runtime.citus import grants as citus_grants
+from citus_cluster.runtime.citus import ownership as citus_ownership
+from citus_cluster.runtime.citus import probe as citus_probe
+from citus_cluster.runtime.citus import roles as citus_roles
+from citus_cluster.runtime.citus.lock import WAIT_FOR_LOCK_S, writer_lock
+from citus_cluster.runtime.postgres import Connection, ConnectionInfo, connect, translated
+from citus_cluster.runtime.store import secrets
+
+LIST_BUDGET_S = 15.0
+"""After this long no further node is asked; what those left know is unknown."""
+
+
+@dataclass(frozen=True)
+class RoleResultDocument:
+    """What came of a role."""
+
+    role: str
+    access: Access
+    schemas: tuple[str, ...]
+    limits: Mapping[str, str | None] | None
+    changed: tuple[str, ...]
+    password_file: str | None
+    dsn: str = field(repr=False)
+
+
+@dataclass(frozen=True)
+class RoleResult:
+    """What came of a role. ``changed`` says in words what was done; empty where nothing was to be done."""
+
+    record: RoleRecord
+    changed: tuple[str, ...]
+    password_file: str | None
+    connection: ConnectionInfo = field(repr=False)
+    limits: Mapping[str, str | None] | None = None
+
+    def as_dict(self, *, show_secrets: bool = False) -> Mapping[str, object]:
+        """Give the document; the password is in it only with ``show_secrets``."""
+        document = RoleResultDocument(
+            role=self.record.name,
+            access=self.record.access,
+            schemas=self.record.schemas,
+            limits=self.limits,
+            changed=self.changed,
+            password_file=self.password_file,
+            dsn=self.connection.dsn(masked=not show_secrets),
+        )
+        return dict(as_data(document))
+
+
+@dataclass(frozen=True)
+class RoleList(Documented):
+    """All roles that may log in, and those recorded; ``silent`` says which nodes did not answer, and why."""
+
+    roles: tuple[RoleStatus, ...]
+    silent: tuple[str, ...]
+
+
+async def create(
+    conn: Connection,
+    home: Home,
+    name: str,
+    emit: Emit,
+    *,
+    access: Access | None = None,
+    schemas: Sequence[str] | None = None,
+    limits: Sequence[str] = (),
+    given: str | None = None,
+) -> RoleResult:
+    """Make a role, or what an earlier run or a node lacks of it; run again, it repairs.
+
+    ``access`` and ``schemas`` None leave what is recorded (at first: write, public); ``limits`` are ``NAME=VALUE``,
+    others stay; ``given`` is a password.
+    Raises UsageError, ImmutableError (another password), RoleError (a role that was not made here, or may not log in),
+    WorkerUnreachableError with the names of nodes that are down: nothing was changed then.
+    """
+    refuse_names(home, name, schemas or (), given)
+    asked, problems = parse_limits(limits)
+    if problems:
+        raise UsageError("; ".join(problems) + ".")
+    done = Done(name, emit)
+    done.begin(f"looking at role {name}")
+    async with translated(f"making role {name}"), writer_lock(conn, wait_s=WAIT_FOR_LOCK_S):
+        cluster = await look(conn)
+        role, record = cluster.roles.get(name), cluster.records.get(name)
+        await _refuse_foreign(home, cluster, name, given)
+        wish = merged(name, record, access, schemas)
+        wish = replace(wish, limits=merged_limits(wish.limits, asked, is_new=role is None and record is None))
+        await _refuse_missing_schemas(conn, wish)
+        await citus_roles.create_record(conn)
+        if role is None:
+            password = first_password(home, name, given)
+            if home.keep(name, password):
+                done(f"password kept in {secrets.role_password(name)}")
+            await citus_roles.create_role(conn, wish, password)
+            done(f"role {name} made on {count(len(cluster.nodes), 'node')}")
+            await _allow_connecting(conn, name, done)
+        else:
+            await _allow_connecting(conn, name, done)
+            password = await right_password(conn, home, name, given)
+            await keep_password(conn, home, name, password, done)
+        before = record
+        if record is not None and (narrower := narrowed(record, wish)) != record:
+            # Recorded last: what is recorded tells a later run what to take back.
+            await _grant(conn, cluster, narrower, record, done)
+            await citus_roles.keep_record(conn, narrower)
+            before = narrower
+        if role is not None and wish != before:
+            # Recorded first, for the same reason.
+            await citus_roles.keep_record(conn, wish)
+        await _grant(conn, cluster, wish, before, done)
+        if role is not None and wish != record:
+            done(f"role {name}: {wish.access} in {', '.join(wish.schemas)}")
+        await role_limits.limit(conn, cluster, wish, done, emit)
+        await give_rows(conn, cluster, name, done)
+        effective = role_limits.in_force(wish)
+    await _verify(home.connection(name, password), cluster)
+    done.end(f"role {name} is as it should be on {count(len(cluster.nodes), 'node')}")
+    return replace(_result(home, wish, password, done), limits=effective)
+
+
+async def set_password(conn: Connection, home: Home, name: str, emit: Emit, *, given: str | None = None) -> RoleResult:
+    """Give a role that was made here another password, on every node; a random one unless ``given``.
+
+    Sessions that are open stay. Raises as :func:`create`.
+    """
+    refuse_names(home, name, (), given)
+    done = Done(name, emit)
+    done.begin(f"changing the password of role {name}")
+    async with (
+        translated(f"changing the password of role {name}"),
+        writer_lock(conn, wait_s=WAIT_FOR_LOCK_S),
+    ):
+        cluster = await look(conn)
+        role, record = cluster.roles.get(name), cluster.records.get(name)
+        if role is None or record is None:
+            raise RoleError(
+                f"There is no role {name!r} that was made by citus-cluster.",
+                hint=f"citus-cluster roles create {name} makes it; citus-cluster roles list shows all.",
+            )
+        await _refuse_foreign(home, cluster, name, None)
+        password = given or new_password(home)
+        # The server first: what it takes is in its own row then, from where a later run can take it.
+        await citus_roles.change_password(conn, name, password)
+        done(f"password of role {name} changed on {count(len(cluster.nodes), 'node')}")
+        await give_rows(conn, cluster, name, done)
+        await keep_password(conn, home, name, password, done)
+    await _verify(home.connection(name, password), cluster)
+    return _result(home, record, password, done)
+
+
+async def list_roles(conn: Connection, home: Home) -> RoleList:
+    """List the roles, and what each lacks where. Nodes are asked one by one, in bounded time."""
+    deadline = time.monotonic() + LIST_BUDGET_S
+    async with translated("reading the roles"):
+        nodes = await active_nodes(conn)
+        records = {record.name: record for record in await citus_roles.read_records(conn)}
+        roles = await citus_roles.read_roles(conn)
+        owner_roles = await citus_ownership.read_owner_roles(conn)
+        known: dict[NodeAddress, NodeRoles] = {}
+        silent = []
+        for node in nodes:
+            if time.monotonic() > deadline:
+                silent.append(f"{node.address} was not asked: other nodes took too long to answer")
+                continue
+            try:
+                known[node.address] = await citus_roles.node_roles(conn, node)
+            except CitusClusterError as error:
+                if conn.closed:
+                    raise
+                silent.append(error.message)
+        ordinary = {name for name, role in roles.items() if role.can_login and not role.is_superuser}
+        found = []
+        for name in sorted(ordinary | set(records)):
+            record = records.get(name)
+            holdings: tuple[Holding, ...] = ()
+            if record and name in roles:
+                holdings = await citus_grants.read_holdings(conn, name, record.schemas)
+            lacking = missing_on_objects(record, holdings) if record else {}
+            here = {node: known[node.address] for node in nodes if node.address in known}
+            own = next((found for node, found in here.items() if node.is_coordinator), None)
+            limits = role_limits.found_limits(own, name) if own else None
+            found.append(
+                RoleStatus(
+                    name,
+                    record,
+                    exists=name in roles,
+                    can_login=name in roles and roles[name].can_login,
+                    missing_on=_missing_on(name, nodes, known) if name in roles else (),
+                    ungranted=tuple(f"{one.schema}.{one.name}" for one in lacking),
+                    password_file=home.password_file(name),
+                    forgotten=bool(record and home.root and not home.password_file(name)),
+                    owner_of=None if record else owner_roles.get(name),
+                    limits={one.value: limits.value(one) for one in Limit} if limits else {},
+                    unlimited_on=role_limits.other_limits(record, here),
+                )
+            )
+        return RoleList(tuple(found), tuple(silent))
+
+
+def _missing_on(
+    name: str, nodes: Sequence[RegisteredNode], known: Mapping[NodeAddress, NodeRoles]
+) -> tuple[NodeAddress, ...]:
+    """Nodes without the role, without its row, or with another row than the coordinator's."""
+    if nodes == (ALONE,):
+        return ()  # it connects to nobody
+    own = known[nodes[0].address].digests.get(name) if nodes[0].address in known else None
+    return tuple(
+        address
+        for address, here in known.items()
+        if name not in here.roles or name not in here.digests or here.digests[name] != own
+    )
+
+
+def _result(home: Home, record: RoleRecord, password: str, done: Done) -> RoleResult:
+    return RoleResult(
+        record, tuple(done.changed), home.password_file(record.name), home.connection(record.name, password)
+    )
+
+
+async def _refuse_foreign(home: Home, cluster: Cluster, name: str, given: str | None) -> None:
+    role = cluster.roles.get(name)
+    if role is None:
+        return
+    if role.is_superuser:
+        raise RoleError(f"Role {name!r} is a superuser.", hint="Choose another name.")
+    if not role.can_login:
+        raise RoleError(
+            f"Role {name!r} may not log in: somebody forbade it, or dropping it was interrupted.",
+            hint=f'To let it: ALTER ROLE "{name}" LOGIN; on the coordinator. To be rid of it: citus-cluster roles drop '
+            f"{name}.",
+        )
+    if name not in cluster.records and not (given and await opens(home.connection(name, given))):
+        raise RoleError(
+            f"Role {name!r} exists, and was not made by citus-cluster; it is left alone.",
+            hint="Choose another name. Or take it over: give its password with --password-file.",
+        )
+    refuse_torn(cluster, name)
+
+
+async def _refuse_missing_schemas(conn: Connection, wish: RoleRecord) -> None:
+    missing = await citus_roles.missing_schemas(conn, wish.schemas)
+    if missing:
+        names = ", ".join(repr(schema) for schema in missing)
+        raise UsageError(
+            f"There is no schema {names} in database {conn.info.dbname!r}.",
+            hint="Create it first, or name others with --schema.",
+        )
+
+
+# Credentials and privileges
+
+
+async def give_rows(conn: Connection, cluster: Cluster, name: str, done: Done) -> None:
+    """Let every worker have the coordinator's row, and say so only of those that had not."""
+    own = (await citus_roles.node_roles(conn, cluster.nodes[0])).digests.get(name)
+    for node in cluster.workers:
+        if cluster.known[node.address].digests.get(name) != own:
+            await citus_probe.copy_role_passwords(conn, node.address)
+            done(f"credentials of role {name} given to {node.address}")
+
+
+async def _verify(info: ConnectionInfo, cluster: Cluster) -> None:
+    """Connect as the role, and from the coordinator as the role to every worker."""
+    try:
+        opened = await connect(info, timeout_s=CONNECT_TIMEOUT_S)
+    except AuthenticationError as error:
+        raise VerificationError(
+            error.message,
+            hint=f"Somebody may have changed it meanwhile. citus-cluster roles create {info.user} looks again; "
+            f"citus-cluster roles password {info.user} sets another password.",
+        ) from error
+    async with opened as conn:
+        bad = []
+        for node in cluster.workers:
+            async with translated(f"connecting to {node.address} as role {info.user}"):
+                if not await citus_probe.coordinator_reaches(conn, node.address):
+                    bad.append(str(node.address))
+    if bad:
+        raise VerificationError(
+            f"As role {info.user!r} the coordinator cannot connect to {', '.join(bad)}.",
+            hint="The logs there say why; then run the command again.",
+            details=bad,
+        )
+
+
+async def _allow_connecting(conn: Connection, name: str, done: Done) -> None:
+    if not await citus_grants.may_connect(conn, name):
+        await citus_grants.allow_connecting(conn, name)
+        done(f"CONNECT granted on database {conn.info.dbname}")
+
+
+async def _grant(conn: Connection, cluster: Cluster, wish: RoleRecord, before: RoleRecord | None, done: Done) -> None:
+    """Give what is missing; take back only where the access was made narrower."""
+    holdings = await citus_grants.read_holdings(conn, wish.name, wish.schemas)
+    missing = missing_on_objects(wish, holdings)
+    if missing:
+        await citus_grants.grant(conn, wish.name, missing)
+        done(f"{wish.access} granted on {_kinds(missing)}")
+    here = [one for one in cluster.records.values() if one.name != wish.name and one.name in cluster.roles]
+    wanted = wanted_defaults([*here, wish], conn.info.user)
+    found = await citus_grants.read_defaults(conn)
+    lacking = {one: privileges - found.get(one, frozenset()) for one, privileges in wanted.items()}
+    lacking = {one: privileges for one, privileges in lacking.items() if privileges}
+    if lacking:
+        await citus_grants.grant_defaults(conn, lacking)
+        done(f"privileges on future tables of {', '.join(sorted({one.creator for one in lacking}))} granted")
+    if before is not None and not wish.access.covers(before.access):
+        surplus = excess_on_objects(wish, holdings)
+        await citus_grants.revoke(conn, wish.name, surplus)
+        own = {one: privileges for one, privileges in found.items() if one.role == wish.name and one in wanted}
+        await citus_grants.revoke_defaults(conn, {one: p - wanted[one] for one, p in own.items() if p - wanted[one]})
+        done(f"what goes beyond {wish.access} revoked")
+
+
+def _kinds(changes: Mapping[Holding, frozenset[str]]) -> str:
+    counted = Counter(one.kind.value.lower() for one in changes)
+    return ", ".join(f"{number} {kind if number > 1 else kind[:-1]}" for kind, number in counted.items())

@@ -1,0 +1,92 @@
+"""Passwords of ordinary roles: where they are kept, and which one is right: never assumed, the server is asked."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from citus_cluster.errors import AuthenticationError, ImmutableError, RoleError, UsageError
+from citus_cluster.model.plan.changes import WantedFile
+from citus_cluster.runtime.citus import roles as citus_roles
+from citus_cluster.runtime.postgres import Connection, ConnectionInfo, connect
+from citus_cluster.runtime.store import secrets
+from citus_cluster.runtime.store.files import keep_file, read_file
+
+CONNECT_TIMEOUT_S = 10.0
+
+
+@dataclass(frozen=True)
+class Home:
+    """Where a cluster is, and where the passwords of its roles are kept: nowhere without ``root``."""
+
+    coordinator: ConnectionInfo
+    root: Path | None
+
+    def saved(self, role: str) -> str | None:
+        return secrets.saved(self.root, secrets.role_password(role)) if self.root else None
+
+    def password_file(self, role: str) -> str | None:
+        """Path below ``root`` of a role's password, if it is there."""
+        path = secrets.role_password(role)
+        return path if self.root and read_file(self.root, path) else None
+
+    def keep(self, role: str, password: str) -> bool:
+        """Keep a password, 0600; tells whether something had to be written."""
+        if self.root is None:
+            return False
+        path, wanted = secrets.role_password(role), WantedFile(password.encode(), 0o600)
+        found = read_file(self.root, path)
+        if found and found.mode == wanted.mode and self.saved(role) == password:
+            return False
+        keep_file(self.root, path, wanted)
+        return True
+
+    def connection(self, role: str, password: str) -> ConnectionInfo:
+        return replace(self.coordinator, user=role, password=password)
+
+
+def new_password(home: Home) -> str:
+    if home.root is None:
+        raise UsageError(
+            "Without the cluster's directory there is no place to keep a random password.",
+            hint="Give one with --password-file, or run the command in the coordinator's directory.",
+        )
+    return secrets.generate()
+
+
+def first_password(home: Home, name: str, given: str | None) -> str:
+    return given or home.saved(name) or new_password(home)
+
+
+async def opens(info: ConnectionInfo) -> bool:
+    try:
+        await (await connect(info, timeout_s=CONNECT_TIMEOUT_S)).close()
+    except AuthenticationError:
+        return False
+    return True
+
+
+async def right_password(conn: Connection, home: Home, name: str, given: str | None) -> str:
+    """Find the password that the role has: the given one, the one kept here, or the coordinator's own row."""
+    if given is not None:
+        if await opens(home.connection(name, given)):
+            return given
+        raise ImmutableError(
+            f"Role {name!r} exists, and the given password is not its password; nothing of it was changed.",
+            hint=f"Leave --password-file away to keep it; citus-cluster roles password {name} changes it.",
+        )
+    for candidate in dict.fromkeys([home.saved(name), await citus_roles.kept_password(conn, name)]):
+        if candidate and await opens(home.connection(name, candidate)):
+            return candidate
+    raise RoleError(
+        f"The password of role {name!r} is not known here: somebody changed it, or its file was lost.",
+        hint="Give it with --password-file; or set another, for which whoever uses the role must be told: "
+        f"citus-cluster roles password {name}.",
+    )
+
+
+async def keep_password(conn: Connection, home: Home, name: str, password: str, done: Callable[[str], None]) -> None:
+    if await citus_roles.kept_password(conn, name) != password:
+        await citus_roles.keep_row(conn, name, password)
+        done(f"credentials of role {name} renewed on the coordinator")
+    if home.keep(name, password):
+        done(f"password kept in {secrets.role_password(name)}")

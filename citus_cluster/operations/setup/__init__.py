@@ -1,0 +1,1 @@
+"""The set-up: from options and cluster.yaml to the generated directory."""

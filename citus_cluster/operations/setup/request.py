@@ -1,0 +1,195 @@
+"""What a set-up is asked for, and the specification that comes of it: a file, what was given, what is detected."""
+
+import copy
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from citus_cluster.errors import EngineUnavailableError, SpecError, UsageError
+from citus_cluster.model import components
+from citus_cluster.model.identity import known_workers, removed_workers
+from citus_cluster.model.images import known_pg_major
+from citus_cluster.model.layout import SPEC_FILE
+from citus_cluster.model.names import volume_name
+from citus_cluster.model.spec import API_VERSION, ClusterSpec, grown_workers, parse_spec
+from citus_cluster.model.yaml_text import load_yaml
+from citus_cluster.operations.directory import read_spec, read_spec_text
+from citus_cluster.runtime import host
+from citus_cluster.runtime.docker.engine import Engine
+from citus_cluster.runtime.store.files import Manifest
+
+
+@dataclass(frozen=True)
+class SetupRequest:
+    """What the user asks for.
+
+    ``values`` holds what was given, by dotted path of the specification (``ports.citus``), and
+    ``origins`` the name under which it was given (``--port``). ``redetect`` asks for memory and
+    processors to be detected again. ``leaving`` are workers, by service or address, of which the caller has made
+    sure that they have left the cluster.
+    """
+
+    root: Path
+    spec_file: Path | None = None
+    values: Mapping[str, Any] = field(default_factory=dict)
+    origins: Mapping[str, str] = field(default_factory=dict)
+    password: str | None = field(default=None, repr=False)
+    redetect: frozenset[str] = frozenset()
+    replace_edited: bool = False
+    leaving: frozenset[str] = frozenset()
+
+    @cached_property
+    def spec_text(self) -> str | None:
+        """Content of ``spec_file``, read once: a pipe gives it only once. Raises UsageError."""
+        return read_spec_text(self.spec_file, from_pipe=True) if self.spec_file else None
+
+
+class Machine:
+    """The engine, asked only when a value is really missing, and this machine where there is none."""
+
+    def __init__(self, connect: Callable[[], Engine]) -> None:
+        self._connect = connect
+        self._engine: Engine | None = None
+        self._asked = False
+        self.missing: EngineUnavailableError | None = None
+
+    @property
+    def engine(self) -> Engine | None:
+        if not self._asked:
+            self._asked = True
+            try:
+                self._engine = self._connect()
+            except EngineUnavailableError as error:
+                self.missing = error
+        return self._engine
+
+    def memory_mb(self) -> int:
+        return self.engine.info().memory_mb if self.engine else host.memory_mb()
+
+    def cpus(self) -> int:
+        return self.engine.info().cpus if self.engine else host.cpus()
+
+
+def merged_spec(request: SetupRequest, previous: Manifest | None, machine: Machine) -> ClusterSpec:
+    """Lay what was given over the specification."""
+    own = request.root / SPEC_FILE
+    source = request.spec_file or (own if own.exists() else None)
+    name = "" if source is None else source.name if source.is_file() else str(source)
+    if request.spec_text is not None:
+        data: Any = load_yaml(request.spec_text, name)
+    else:
+        data = read_spec(source, name) if source else {"apiVersion": API_VERSION}
+    if data is None:
+        data = {}
+    if not isinstance(data, dict):
+        return parse_spec(data, source=name)
+    data = copy.deepcopy(data)
+    for path, value in request.values.items():
+        if path == "workers" and isinstance(value, int):
+            current = data.get("workers", list(known_workers(previous.identity)) if previous else None)
+            if isinstance(current, int | list):
+                value = grown_workers(current, value, taken_numbers(previous, machine))
+        _put(data, path.split("."), value)
+    _mark_given(data, request)
+    origins = {path: origin for path, origin in request.origins.items() if path in request.values}
+    return parse_spec(data, origins=origins, source=name)
+
+
+def taken_numbers(previous: Manifest | None, machine: Machine) -> frozenset[int]:
+    """Numbers of workers that were removed and whose volumes exist still, or may exist, where no engine tells."""
+    removed = removed_workers(previous.identity) if previous else {}
+    if previous is None or not removed or machine.engine is None:
+        return frozenset(removed)
+    project = previous.identity["name"]
+    volumes = machine.engine.project_volumes(project)
+    return frozenset(number for number, service in removed.items() if volume_name(project, service) in volumes)
+
+
+def _put(data: dict[str, Any], keys: list[str], value: Any) -> None:
+    for key in keys[:-1]:
+        inner = data.get(key)
+        if not isinstance(inner, dict):
+            inner = data[key] = {}
+        data = inner
+    if value is None:
+        data.pop(keys[-1], None)
+    else:
+        data[keys[-1]] = value
+
+
+def _mark_given(data: dict[str, Any], request: SetupRequest) -> None:
+    """What is given from now on is no longer 'detected', and what shall be detected again is not given."""
+    resources = data.get("resources")
+    if not isinstance(resources, dict):
+        return
+    for name in request.redetect:
+        resources.pop(name, None)
+    given = {path.removeprefix("resources.") for path in request.values}
+    detected = resources.get("detected")
+    if isinstance(detected, list):
+        resources["detected"] = [item for item in detected if item not in given | request.redetect]
+
+
+def resolved_spec(spec: ClusterSpec, request: SetupRequest, machine: Machine) -> ClusterSpec:
+    """Fill in what is saved, so that it never changes by itself: detected values, services, ports."""
+    _refuse_other_major(spec, machine)
+    resources = spec.resources
+    saved = _saved_detection(request) if request.spec_file else {}
+    updates: dict[str, Any] = {}
+    detected: list[str] = [*resources.detected]
+    for name, detect in (("memory_mb", machine.memory_mb), ("cpus", machine.cpus)):
+        if getattr(resources, name) is None:
+            updates[name] = saved[name] if name in saved and name not in request.redetect else detect()
+            detected.append(name)
+    if updates:
+        resources = resources.model_copy(update={**updates, "detected": sorted(set(detected))})
+    for component in components.wanted(spec):
+        spec = component.completed(spec)
+    return spec.model_copy(update={"resources": resources, "services": list(spec.wanted)})
+
+
+def _refuse_other_major(spec: ClusterSpec, machine: Machine) -> None:
+    """Look into images whose name does not tell their PostgreSQL major, where they are on this machine."""
+    for component in components.wanted(spec):
+        image = component.image(spec)
+        if component.pg_major is None or image is None or component.tells_major(image) or machine.engine is None:
+            continue
+        major = machine.engine.image_pg_major(image)
+        if major not in {None, component.pg_major}:
+            raise SpecError(f"{component.image_major_problem(image, major or 0)}; nothing was written.")
+
+
+def _saved_detection(request: SetupRequest) -> dict[str, int]:
+    """What was detected for this directory before, where the run starts from another file."""
+    own = request.root / SPEC_FILE
+    if not own.exists():
+        return {}
+    resources = parse_spec(read_spec(own, SPEC_FILE)).resources
+    values = {name: getattr(resources, name) for name in resources.detected}
+    return {name: value for name, value in values.items() if value is not None}
+
+
+def pg_major(spec: ClusterSpec, previous: Manifest | None, machine: Machine) -> int:
+    """PostgreSQL major of the Citus image, from its name, the specification, an earlier run or the image itself."""
+    image = spec.images.citus
+    known = known_pg_major(image)
+    if spec.images.pg_major is not None:
+        if known is not None and known != spec.images.pg_major:
+            raise SpecError(
+                f"{image} runs PostgreSQL {known}, not {spec.images.pg_major}; nothing was written.",
+                hint="Leave --pg-major (images.pg_major) away: it is for images whose name does not tell.",
+            )
+        return spec.images.pg_major
+    if known is not None:
+        return known
+    if previous and previous.identity.get("image") == image:
+        return int(previous.identity["pg_major"])
+    probed = machine.engine.image_pg_major(image) if machine.engine else None
+    if probed is None:
+        raise UsageError(
+            f"Which PostgreSQL major does {image} run? Its name does not tell, and it is not on this machine.",
+            hint="Say it, for example --pg-major 17; or docker pull the image first, and it is looked up.",
+        )
+    return probed

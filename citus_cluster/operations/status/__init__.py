@@ -1,0 +1,1 @@
+"""The state of a cluster, as ``status`` prints it and the API answers it."""

@@ -1,0 +1,454 @@
+"""The state of a cluster: its services, its nodes, and where they differ from what is wanted."""
+
+import asyncio
+from collections.abc import Collection, Iterator, Mapping, Sequence, Set
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+from enum import StrEnum
+from functools import partial
+from pathlib import Path
+
+from citus_cluster.errors import CitusClusterError, EngineUnavailableError
+from citus_cluster.model.citus.capacity import lost_slots_problem
+from citus_cluster.model.citus.extension import OUTDATED, UPDATE_HINT
+from citus_cluster.model.citus.nodes import NodeAddress
+from citus_cluster.model.citus.overview import NodeOverview, Overview, TableOverview
+from citus_cluster.model.citus.rebalance import RebalanceStatus
+from citus_cluster.model.companion_status import CompanionStatus, Condition, timed_out
+from citus_cluster.model.component_name import ComponentName
+from citus_cluster.model.components import COMPONENTS
+from citus_cluster.model.disks import Disk, disk_alerts
+from citus_cluster.model.documents import Documented
+from citus_cluster.model.plan.causes import probable_cause
+from citus_cluster.model.topology import Topology
+from citus_cluster.operations import inspection
+from citus_cluster.operations.access import Access, AccessDocument, access
+from citus_cluster.operations.companions import Companions
+from citus_cluster.operations.directory import Directory
+from citus_cluster.operations.listeners import Listeners
+from citus_cluster.operations.start.preflight import project_findings
+from citus_cluster.operations.status.disks import local_disks
+from citus_cluster.operations.status.overview import overview
+from citus_cluster.runtime.docker.engine import Container, Engine, in_thread
+from citus_cluster.runtime.docker.project import Project
+from citus_cluster.runtime.postgres import connect
+from citus_cluster.runtime.probes import Target
+from citus_cluster.runtime.probes.cassandra import RingNode, nodetool_status
+from citus_cluster.runtime.store import journal
+
+_CONNECT_TIMEOUT_S = 3.0
+_OVERVIEW_TIMEOUT_S = 25.0
+_COMPANIONS_TIMEOUT_S = 5.0
+_PATIENCE = 3
+"""What got no answer in time is asked once more with so many times the time, before it is called down."""
+_HEALTH_AGAIN_TIMEOUT_S = 30.0
+_LOG_LINES = 20
+_STOPPED = {0, 130, 137, 143}
+"""Exit statuses of what was told to end, or killed, from outside: its log does not say why."""
+
+
+class State(StrEnum):
+    """State of the whole cluster.
+
+    Down if its coordinator does not answer; without one, if no worker does; without Citus, if no service does.
+    """
+
+    OK = "ok"
+    DEGRADED = "degraded"
+    DOWN = "down"
+
+
+@dataclass(frozen=True)
+class ServiceStatus(Documented):
+    """One wanted service. ``state`` is Docker's word, or ``missing``, or ``unknown`` without an engine."""
+
+    service: str
+    container: str
+    state: str
+    health: str | None
+    reason: str | None
+
+    @property
+    def ok(self) -> bool:
+        return self.state == "running" and self.health == "healthy"
+
+
+@dataclass(frozen=True)
+class StatusDocument:
+    """The whole cluster; null is what could not be asked."""
+
+    cluster: str
+    state: State
+    problems: tuple[str, ...]
+    warnings: tuple[str, ...]
+    advice: tuple[str, ...]
+    services: tuple[ServiceStatus, ...]
+    nodes: tuple[NodeOverview, ...] | None
+    tables: tuple[TableOverview, ...] | None
+    rebalance: RebalanceStatus | None
+    access: AccessDocument | None
+    companions: tuple[CompanionStatus, ...]
+    disks: tuple[Disk, ...]
+    cassandra_ring: tuple[RingNode, ...] | None
+    not_registered: tuple[str, ...]
+    not_desired: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Status(Documented):
+    """Everything that could be learned. ``problems`` says in words what is not as it should be, ``advice`` what to do.
+
+    ``warnings`` say what will become a problem; with them alone the cluster is ok.
+
+    ``ring`` is what nodetool says of Cassandra's nodes, None where it was not asked or said nothing.
+    """
+
+    cluster: str
+    state: State
+    services: tuple[ServiceStatus, ...]
+    overview: Overview | None
+    companions: tuple[CompanionStatus, ...]
+    ring: tuple[RingNode, ...] | None
+    not_registered: tuple[NodeAddress, ...]
+    not_desired: tuple[NodeAddress, ...]
+    problems: tuple[str, ...]
+    advice: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
+    disks: tuple[Disk, ...] = ()
+    access: Access | None = None
+    """How to reach what runs."""
+    root: Path = field(default_factory=Path)
+
+    @property
+    def ok(self) -> bool:
+        return self.state is State.OK
+
+    def document(self) -> StatusDocument:
+        return StatusDocument(
+            cluster=self.cluster,
+            state=self.state,
+            problems=self.problems,
+            warnings=self.warnings,
+            advice=self.advice,
+            services=self.services,
+            nodes=self.overview.nodes if self.overview else None,
+            tables=self.overview.tables if self.overview else None,
+            rebalance=self.overview.rebalance if self.overview else None,
+            access=self.access.document() if self.access else None,
+            companions=self.companions,
+            disks=self.disks,
+            cassandra_ring=self.ring,
+            not_registered=tuple(map(str, self.not_registered)),
+            not_desired=tuple(map(str, self.not_desired)),
+        )
+
+
+async def status(directory: Directory) -> Status:
+    """Look at everything at once. Never fails because something is down: it says so."""
+    topology = directory.topology
+    project = Project(topology.name)
+    if ended := await _taken_down(directory, project):
+        return ended
+    (services, service_problems), (seen, overview_problem), asked, ring, measured = await asyncio.gather(
+        _services(directory, project),
+        _overview(directory),
+        _companions(directory, project),
+        _ring(directory, project),
+        local_disks(directory, project),
+    )
+    running = {service.service for service in services if service.state in {"running", "unknown"}}
+    if timed_out(overview_problem) and topology.coordinator and topology.coordinator.service in running:
+        seen, overview_problem = await _overview(directory, patience=_PATIENCE)
+    asked = await _ask_again(directory, project, asked, running)
+    companions = tuple(with_containers(topology, companion, services) for companion in asked)
+    missing, extra = differences(topology, seen)
+    problems = [*service_problems, *([overview_problem] if overview_problem else [])]
+    problems += [f"{address} is wanted, but not an active node" for address in missing]
+    problems += [f"{address} is registered, but not in cluster.yaml" for address in extra]
+    if seen:
+        problems += [_silence(node) for node in seen.nodes if node.reason]
+        problems += [lost_slots_problem(node.address, node.lost_slots) for node in seen.nodes if node.lost_slots]
+        problems += [str(node.loss) for node in seen.nodes if node.loss]
+        if topology.coordinator:
+            problems += list(seen.rebalance.problems)
+    # What the containers say was said above.
+    problems += [
+        f"{before.service.value}: {before.reason}"
+        for before, after in zip(asked, companions, strict=True)
+        if before == after and before.reason and before.condition is not Condition.UNKNOWN
+    ]
+    disks = _disks(topology, measured, seen)
+    filling = disk_alerts(disks)
+    problems += filling.alarms
+    return Status(
+        cluster=topology.name,
+        state=overall(topology, services, seen, bool(problems)),
+        services=services,
+        overview=seen,
+        companions=companions,
+        ring=ring,
+        not_registered=missing,
+        not_desired=extra,
+        problems=tuple(dict.fromkeys(problems)),  # a node that is silent is a problem of a rebalance too
+        warnings=filling.warnings,
+        disks=disks,
+        advice=(*([UPDATE_HINT] if OUTDATED in " ".join(problems) else []), *advise(topology, services, seen)),
+        access=access(directory),
+        root=directory.root,
+    )
+
+
+def _disks(topology: Topology, measured: Mapping[str, Disk], seen: Overview | None) -> tuple[Disk, ...]:
+    """Those that were measured here, and those that other nodes tell of, less exactly."""
+    here = {node.address for node in topology.nodes if node.service in measured}
+    told = [node.disk for node in seen.nodes if node.disk and node.address not in here] if seen else []
+    return (*measured.values(), *told)
+
+
+async def _taken_down(directory: Directory, project: Project) -> Status | None:
+    """Give the status of a cluster that ``down`` has taken down: nothing runs, and nothing else is wrong."""
+    last = await in_thread(journal.last, directory.root, {"up", "down"})
+    if last is None or (last.get("operation"), last.get("result")) != ("down", "done"):
+        return None
+    topology = directory.topology
+    try:
+        _, containers = await project.look()
+        if containers:
+            return None
+    except CitusClusterError:
+        return None
+    data = "its volumes were removed" if "--volumes" in last.get("arguments", ()) else "its data stay in their volumes"
+    return Status(
+        cluster=topology.name,
+        state=State.DOWN,
+        services=tuple(ServiceStatus(one.name, one.container_name, "missing", None, None) for one in topology.services),
+        overview=None,
+        companions=(),
+        ring=None,
+        not_registered=(),
+        not_desired=(),
+        problems=(f"The cluster was taken down at {last.get('time')} by {last.get('user')}; {data}.",),
+        advice=("Start it: citus-cluster up",),
+        root=directory.root,
+    )
+
+
+def advise(topology: Topology, services: Sequence[ServiceStatus], seen: Overview | None) -> Iterator[str]:
+    """Say what to do about services that do not run, and about nodes that do not answer."""
+    paused = [service.container for service in services if service.state == "paused"]
+    if paused:
+        yield f"What is paused goes on by: docker unpause {' '.join(paused)}"
+    if any(service.state in {"missing", "exited", "created"} for service in services):
+        yield "What does not run is started by: citus-cluster up"
+    for node in seen.nodes if seen else ():
+        if node.loss:
+            yield node.loss.way_out
+        if node.extension and node.extension.is_behind:
+            yield (
+                f"The extension citus of {node.address} is at {node.extension.installed}, and its image has "
+                f"{node.extension.available}: make a backup, then run citus-cluster up --upgrade-citus."
+            )
+    here = {node.address: node.service for node in topology.nodes}
+    running = {service.service for service in services if service.state == "running"}
+    for node in seen.nodes if seen else ():
+        if node.reason and node.address not in here:
+            yield f"{node.address} is not of this directory. {node.address.silence_hint}"
+        elif node.reason and here[node.address] in running:
+            yield f"Why {node.address} does not answer is in its log: docker compose logs {here[node.address]}"
+
+
+def _silence(node: NodeOverview) -> str:
+    reason = node.reason or ""
+    if OUTDATED in reason:
+        return f"{node.address} does not serve queries: {reason}"
+    return reason if str(node.address) in reason else f"{node.address} does not answer: {reason}"
+
+
+def differences(topology: Topology, seen: Overview | None) -> tuple[tuple[NodeAddress, ...], tuple[NodeAddress, ...]]:
+    """Give the wanted workers that are not active, and the registered ones that this host does not want.
+
+    Workers of other hosts are registered by address, and are nobody's mistake: only names of ours count.
+    """
+    if seen is None or topology.coordinator is None:
+        return (), ()
+    active = {node.address for node in seen.nodes if node.is_active}
+    wanted = [worker.address for worker in topology.workers]
+    missing = tuple(address for address in wanted if address not in active)
+    ours = [node.address for node in seen.nodes if node.address.host.startswith("citus-worker")]
+    return missing, tuple(address for address in ours if address not in wanted)
+
+
+def overall(topology: Topology, services: Sequence[ServiceStatus], seen: Overview | None, has_problems: bool) -> State:
+    """Sum up."""
+    workers = {worker.service for worker in topology.workers}
+    nobody = not any(service.ok for service in services if service.service in workers or not topology.nodes)
+    if seen is None if topology.coordinator else nobody:
+        return State.DOWN
+    if has_problems or not all(service.ok for service in services):
+        return State.DEGRADED
+    return State.OK
+
+
+async def _services(directory: Directory, project: Project) -> tuple[tuple[ServiceStatus, ...], list[str]]:
+    topology = directory.topology
+    names = {service.name: service.container_name for service in topology.services}
+    try:
+        engine, containers = await project.look()
+        found = {container.service: container for container in containers}
+        services = await asyncio.gather(*(_service(engine, name, names[name], found.get(name)) for name in names))
+    except EngineUnavailableError as error:
+        return tuple(ServiceStatus(name, names[name], "unknown", None, None) for name in names), [error.message]
+    problems = [finding.message for finding in project_findings(directory.root, containers)]
+    problems += [f"{service.service}: {_words(service)}" for service in services if not service.ok]
+    return tuple(services), problems
+
+
+async def _service(engine: Engine, service: str, name: str, container: Container | None) -> ServiceStatus:
+    """Judge one service; where Docker has not made up its mind yet, by running the health check now."""
+    if container is None:
+        return ServiceStatus(service, name, "missing", None, "it has no container")
+    health, reason = container.health, None
+    if container.state == "running" and health != "healthy":
+        probe = await in_thread(engine.run_health_check, container)
+        if timed_out(probe.output):
+            probe = await in_thread(engine.run_health_check, container, _HEALTH_AGAIN_TIMEOUT_S)
+        health = "healthy" if probe.ok else container.health
+        reason = None if probe.ok else probe.output or container.health_output
+    elif container.state != "running":
+        health = None
+        reason = await _end_of(engine, container) if container.state in {"exited", "restarting"} else None
+    return ServiceStatus(service, container.name, container.state, health, reason)
+
+
+async def _end_of(engine: Engine, container: Container) -> str:
+    """Say how a container ended; where it did so by itself, also why, if its log shows that."""
+    said = f"exit status {container.exit_code}"
+    if container.exit_code in _STOPPED and not container.oom_killed:
+        return said
+    log = await in_thread(engine.logs, container, _LOG_LINES)
+    cause = probable_cause(log, exit_code=container.exit_code, oom_killed=container.oom_killed)
+    return f"{said}: {cause.text}. {cause.hint}" if cause else said
+
+
+def _words(service: ServiceStatus) -> str:
+    state = (
+        service.state if service.state != "running" else f"running, but {service.health or 'without a health check'}"
+    )
+    return f"{state} ({service.reason})" if service.reason else state
+
+
+async def _ask_again(
+    directory: Directory, project: Project, asked: Sequence[CompanionStatus], running: Set[str]
+) -> tuple[CompanionStatus, ...]:
+    """Ask those once more that gave no answer in time and whose containers run, with more time.
+
+    One that then gives none either, and whose own health check passes, is unknown: nothing is called down because the
+    machine is busy.
+    """
+    members = {
+        one.service: [service.name for service in directory.topology.of(one.service)]
+        for one in asked
+        if timed_out(one.reason)
+    }
+    doubtful = {service for service, names in members.items() if running >= {*names}}
+    if not doubtful:
+        return tuple(asked)
+    again = await _companions(directory, project, timeout_s=_PATIENCE * _COMPANIONS_TIMEOUT_S, only=doubtful)
+    answers = {one.service: one for one in again}
+    for service, one in answers.items():
+        if timed_out(one.reason) and await _pass_their_checks(project, members[service]):
+            reason = f"{one.reason}, asked twice; its health check passes"
+            answers[service] = replace(one, condition=Condition.UNKNOWN, reason=reason)
+    return tuple(answers.get(one.service, one) for one in asked)
+
+
+async def _pass_their_checks(project: Project, services: Collection[str]) -> bool:
+    try:
+        engine, containers = await project.look()
+        own = [container for container in containers if container.service in services]
+        probes = await asyncio.gather(*(in_thread(engine.run_health_check, container) for container in own))
+    except EngineUnavailableError:
+        return False
+    return len(own) == len(services) and all(probe.ok for probe in probes)
+
+
+async def _companions(
+    directory: Directory,
+    project: Project,
+    *,
+    timeout_s: float = _COMPANIONS_TIMEOUT_S,
+    only: Collection[ComponentName] | None = None,
+) -> tuple[CompanionStatus, ...]:
+    topology = directory.topology
+    targets = [_target(topology, component) for component in topology.components if COMPONENTS[component].companion]
+    companions = Companions(
+        targets,
+        lambda component: directory.secret(COMPONENTS[component].secrets[0]),
+        doubt=(await Listeners.look(project)).doubt,
+        instead=inspection.asks(directory, project),
+    )
+    try:
+        return await companions.ask_all(timeout_s, only)
+    finally:
+        await companions.close()
+
+
+def _target(topology: Topology, component: ComponentName) -> Target:
+    services = topology.of(component)
+    return Target(
+        component,
+        {service.name: NodeAddress(topology.connect_host, service.host_port) for service in services},
+        synchronous=bool(getattr(services[0].facts, "synchronous", False)),
+    )
+
+
+async def _ring(directory: Directory, project: Project) -> tuple[RingNode, ...] | None:
+    """Ask nodetool in the first node that answers; it takes some seconds, and only adds to what CQL says."""
+    names = [service.name for service in directory.topology.of(ComponentName.CASSANDRA)]
+    if not names:
+        return None
+    try:
+        engine, containers = await project.look()
+        running = [one for one in containers if one.service in names and one.state == "running"]
+        # Docker makes up its mind at intervals: one that is not healthy yet may well answer.
+        for container in sorted(running, key=lambda one: one.health != "healthy"):
+            with suppress(CitusClusterError):  # a node that starts; what is wrong is said by CQL and by the container
+                if ring := await in_thread(nodetool_status, engine, container):
+                    return ring
+    except EngineUnavailableError:
+        pass  # said with the services
+    return None
+
+
+def with_containers(
+    topology: Topology, companion: CompanionStatus, services: Sequence[ServiceStatus]
+) -> CompanionStatus:
+    """Say why one does not answer as its containers know it: they are starting, or do not run."""
+    if companion.condition not in {Condition.DOWN, Condition.UNKNOWN}:
+        return companion
+    own = {service.name for service in topology.of(companion.service)}
+    containers = [service for service in services if service.service in own and not service.ok]
+    starting = [service for service in containers if service.state == "running" and service.health == "starting"]
+    if starting:
+        return replace(companion, condition=Condition.STARTING, reason=starting[0].reason or companion.reason)
+    stopped = [service for service in containers if service.state not in {"running", "unknown"}]
+    if len(stopped) == len(own) == 1:
+        return replace(companion, reason=f"its container is {_words(stopped[0])}")
+    if len(stopped) == len(own):
+        return replace(companion, reason="; ".join(f"{service.service} is {_words(service)}" for service in stopped))
+    return companion
+
+
+async def _overview(directory: Directory, *, patience: float = 1) -> tuple[Overview | None, str | None]:
+    """What the coordinator says, or why it says nothing; ``patience`` multiplies the time to connect."""
+    if directory.topology.coordinator is None:
+        return None, None
+    try:
+        async with asyncio.timeout(_OVERVIEW_TIMEOUT_S):
+            open_session = partial(connect, directory.coordinator(), timeout_s=patience * _CONNECT_TIMEOUT_S)
+            async with await open_session() as conn:
+                return await overview(conn, open_session), None
+    except TimeoutError:
+        return None, f"the coordinator did not answer within {_OVERVIEW_TIMEOUT_S:g} s"
+    except CitusClusterError as error:
+        return None, error.message

@@ -1,0 +1,195 @@
+"""The node list: one function for each question about it and each change of it."""
+
+from collections.abc import Mapping
+
+import psycopg
+
+from citus_cluster.model.citus.nodes import NodeAddress
+from citus_cluster.model.citus.registration import RegisteredNode, Registry
+from citus_cluster.runtime.citus.server import QUICK_S
+from citus_cluster.runtime.postgres import Connection, bounded, set_local
+
+CHANGE_TIMEOUT_S = 45.0
+"""Adding a node copies the metadata of all tables to it, so it may take its time."""
+LOCK_TIMEOUT_S = 5.0
+"""A rebalance locks the node list; rather say so soon than wait for hours."""
+
+# What is ours on the coordinator stays there; a schema must not become a tenant.
+_LOCAL_ONLY = {"citus.enable_ddl_propagation": "off", "citus.enable_schema_based_sharding": "off"}
+IMPATIENT = {"citus.node_connection_timeout": "5000"}
+"""A node that stops answering between the probe and the change would hold its locks for half a minute."""
+
+
+async def read_registry(conn: Connection) -> Registry:
+    """Read the node list and our own table, without any lock."""
+    async with bounded(conn, QUICK_S):
+        cursor = await conn.execute(
+            "SELECT nodeid, groupid, nodename, nodeport, isactive, noderole::text, shouldhaveshards "
+            "FROM pg_dist_node ORDER BY groupid, noderole, nodeid"
+        )
+        nodes = tuple(_node(row) for row in await cursor.fetchall())
+        cursor = await conn.execute(
+            "SELECT to_regclass('citus_cluster.worker') IS NOT NULL, to_regclass('citus_cluster.departed') IS NOT NULL"
+        )
+        recorded, departed = await cursor.fetchone() or (False, False)
+        if not recorded:
+            return Registry(nodes, None)
+        cursor = await conn.execute("SELECT nodename, nodeport FROM citus_cluster.worker")
+        known = frozenset(NodeAddress(str(row[0]), int(row[1])) for row in await cursor.fetchall())
+        return Registry(nodes, known, await _read_released(conn) if departed else {})
+
+
+async def _read_released(conn: Connection) -> Mapping[NodeAddress, str]:
+    # Earlier versions left the record of a departure where the worker was registered again.
+    cursor = await conn.execute(
+        "SELECT nodename, nodeport, system_identifier FROM citus_cluster.departed JOIN citus_cluster.worker "
+        "USING (nodename, nodeport) WHERE released_at > registered_at AND system_identifier IS NOT NULL"
+    )
+    return {NodeAddress(str(row[0]), int(row[1])): str(row[2]) for row in await cursor.fetchall()}
+
+
+def _node(row: tuple[object, ...]) -> RegisteredNode:
+    return RegisteredNode(
+        node_id=int(str(row[0])),
+        group_id=int(str(row[1])),
+        address=NodeAddress(str(row[2]), int(str(row[3]))),
+        is_active=bool(row[4]),
+        role=str(row[5]),
+        should_have_shards=bool(row[6]),
+    )
+
+
+async def prepare_schema(conn: Connection) -> None:
+    """Have the schema of our own tables, and let the rest of the transaction change the coordinator alone."""
+    await set_local(conn, _LOCAL_ONLY)
+    # Asked first, because IF NOT EXISTS sends a notice to the log.
+    cursor = await conn.execute("SELECT to_regnamespace('citus_cluster') IS NULL")
+    row = await cursor.fetchone()
+    if row and row[0]:
+        await conn.execute("CREATE SCHEMA citus_cluster")
+
+
+async def create_record(conn: Connection) -> None:
+    """Create, on the coordinator alone, the table of workers that were registered."""
+    async with bounded(conn, QUICK_S):
+        await prepare_schema(conn)
+        await conn.execute(
+            """
+            CREATE TABLE IF NOT EXISTS citus_cluster.worker (
+                nodename text NOT NULL,
+                nodeport integer NOT NULL,
+                registered_at timestamptz NOT NULL DEFAULT now(),
+                PRIMARY KEY (nodename, nodeport))
+            """
+        )
+        await conn.execute(
+            "COMMENT ON TABLE citus_cluster.worker IS 'Workers that citus-cluster has registered once. One that is "
+            "here and not in pg_dist_node was removed by an operator, and is not registered again unasked.'"
+        )
+
+
+async def record_worker(conn: Connection, worker: NodeAddress) -> None:
+    """Remember that a worker is, or was, registered."""
+    async with bounded(conn, QUICK_S):
+        await _record(conn, worker)
+
+
+async def _record(conn: Connection, worker: NodeAddress) -> None:
+    await conn.execute(
+        "INSERT INTO citus_cluster.worker (nodename, nodeport) VALUES (%s, %s) "
+        "ON CONFLICT (nodename, nodeport) DO UPDATE SET registered_at = now()",
+        [worker.host, worker.port],
+    )
+    await forget_departure(conn, worker)
+
+
+async def has_departures(conn: Connection) -> bool:
+    """Say, within the caller's transaction, whether the table of workers that have left is there yet."""
+    cursor = await conn.execute("SELECT to_regclass('citus_cluster.departed') IS NOT NULL")
+    row = await cursor.fetchone()
+    return bool(row and row[0])
+
+
+async def forget_departure(conn: Connection, worker: NodeAddress) -> None:
+    """Drop, within the caller's transaction, the record that a worker left: it is, or was, registered since."""
+    if await has_departures(conn):
+        await conn.execute(
+            "DELETE FROM citus_cluster.departed WHERE nodename = %s AND nodeport = %s", [worker.host, worker.port]
+        )
+
+
+async def set_coordinator_host(conn: Connection, coordinator: NodeAddress, *, holds_shards: bool | None) -> None:
+    """Enter the coordinator's own address, before any worker; ``holds_shards`` None leaves that as it is."""
+    async with bounded(conn, CHANGE_TIMEOUT_S, lock_timeout_s=LOCK_TIMEOUT_S):
+        await conn.execute("SELECT citus_set_coordinator_host(%s, %s)", [coordinator.host, coordinator.port])
+        if holds_shards is not None:
+            await set_should_have_shards(conn, coordinator, holds_shards)
+
+
+async def move_coordinator(conn: Connection, node_id: int, coordinator: NodeAddress) -> None:
+    """Change the coordinator's address on all nodes: ``citus_set_coordinator_host`` did not always reach workers.
+
+    See https://github.com/citusdata/citus/issues/6731.
+    """
+    async with bounded(conn, CHANGE_TIMEOUT_S, lock_timeout_s=LOCK_TIMEOUT_S):
+        await set_local(conn, IMPATIENT)
+        await conn.execute("SELECT citus_update_node(%s, %s, %s)", [node_id, coordinator.host, coordinator.port])
+
+
+async def all_synced(conn: Connection) -> bool:
+    """Say whether every worker has the current node list; the maintenance daemon sends it after a change."""
+    async with bounded(conn, QUICK_S):
+        cursor = await conn.execute(
+            "SELECT coalesce(bool_and(metadatasynced), true) FROM pg_dist_node WHERE groupid <> 0"
+        )
+        row = await cursor.fetchone()
+    return bool(row and row[0])
+
+
+async def set_should_have_shards(conn: Connection, node: NodeAddress, value: bool) -> None:
+    """Say whether a node may hold shards, within the caller's transaction."""
+    await conn.execute("SELECT citus_set_node_property(%s, %s, 'shouldhaveshards', %s)", [node.host, node.port, value])
+
+
+async def add_worker(conn: Connection, worker: NodeAddress, *, unburden: NodeAddress | None, timeout_s: float) -> None:
+    """Register a worker and record it, in one transaction.
+
+    ``unburden`` names the coordinator if it shall hold no new shards from now on.
+    """
+    async with bounded(conn, timeout_s, lock_timeout_s=LOCK_TIMEOUT_S):
+        await set_local(conn, IMPATIENT)
+        if unburden:
+            await set_should_have_shards(conn, unburden, False)
+        await conn.execute("SELECT citus_add_node(%s, %s)", [worker.host, worker.port])
+        await _record(conn, worker)
+
+
+async def activate_worker(conn: Connection, worker: NodeAddress, *, timeout_s: float) -> None:
+    """Take a disabled worker back, and record it, in one transaction."""
+    async with bounded(conn, timeout_s, lock_timeout_s=LOCK_TIMEOUT_S):
+        await set_local(conn, IMPATIENT)
+        await conn.execute("SELECT citus_activate_node(%s, %s)", [worker.host, worker.port])
+        await _record(conn, worker)
+
+
+async def node_health(conn: Connection, timeout_s: float) -> list[tuple[NodeAddress, NodeAddress, bool | None]]:
+    """Rows of ``citus_check_cluster_node_health()``: from, to, and whether it connects (None: from is away)."""
+    async with bounded(conn, timeout_s):
+        await set_local(conn, IMPATIENT)
+        cursor = await conn.execute(
+            "SELECT from_nodename, from_nodeport, to_nodename, to_nodeport, result "
+            "FROM citus_check_cluster_node_health()"
+        )
+        return [
+            (NodeAddress(str(row[0]), int(row[1])), NodeAddress(str(row[2]), int(row[3])), row[4])
+            for row in await cursor.fetchall()
+        ]
+
+
+def is_busy(error: psycopg.Error) -> bool:
+    """Say whether a change failed because something else, such as a rebalance, holds the node list.
+
+    In the background Citus recovers prepared transactions, and deletes the same rows of ``pg_dist_transaction`` as the
+    removal of a node does, in another order: one of the two is then ended as a deadlock.
+    """
+    return isinstance(error, psycopg.errors.LockNotAvailable | psycopg.errors.DeadlockDetected)

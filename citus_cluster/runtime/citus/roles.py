@@ -1,0 +1,336 @@
+"""Ordinary roles: one function for each question about them and each change of them.
+
+Citus carries roles, grants and hashes of passwords to every node. The passwords with which a node connects to the
+others it does not: ``pg_dist_authinfo`` is each node's own. They are sent with logging off, and an error in a
+transaction that holds one never repeats the server's words.
+"""
+
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from typing import Any, LiteralString, cast
+
+import psycopg
+from psycopg import sql
+from psycopg.conninfo import conninfo_to_dict
+from psycopg.types.json import Jsonb
+
+from citus_cluster.errors import RoleError
+from citus_cluster.model.citus.nodes import NodeAddress
+from citus_cluster.model.citus.registration import RegisteredNode
+from citus_cluster.model.citus.roles import Access, FoundRole, NodeRoles, RoleRecord, authinfo
+from citus_cluster.runtime.citus.nodes import CHANGE_TIMEOUT_S, IMPATIENT, LOCK_TIMEOUT_S, prepare_schema
+from citus_cluster.runtime.citus.probe import SILENT, ask, ask_node
+from citus_cluster.runtime.citus.server import QUICK_S
+from citus_cluster.runtime.postgres import Connection, bounded, set_local
+
+# An operator may have switched these off for work of his own; a role that is on one node alone is of no use.
+_EVERYWHERE = {"citus.enable_ddl_propagation": "on", "citus.enable_create_role_propagation": "on"}
+_KNOWN = """
+SELECT json_build_object(
+    'digests', (SELECT coalesce(json_object_agg(rolename, encode(sha256(convert_to(authinfo, 'UTF8')), 'hex')), '{}')
+                FROM pg_dist_authinfo WHERE nodeid = 0 AND rolename <> current_user),
+    'roles', (SELECT json_object_agg(rolname, json_build_object('connections', rolconnlimit, 'config', rolconfig))
+              FROM pg_roles WHERE NOT starts_with(rolname, 'pg_')))
+"""
+# Connections between nodes belong to a session elsewhere, and end with it. A client may take any name, so that this is
+# for people; before a role is dropped, all of them are ended.
+_SESSIONS = """
+SELECT json_build_object('count', count(*)) FROM pg_stat_activity
+WHERE usename = {role} AND backend_type = 'client backend'
+  AND application_name !~ '^citus_(internal|rebalancer|run_command) gpid='
+"""
+_END_SESSIONS = """
+SELECT json_build_object('count', count(pg_terminate_backend(pid))) FROM pg_stat_activity
+WHERE usename = {role} AND backend_type = 'client backend'
+"""
+_REMOVE_ROW = """
+WITH gone AS (DELETE FROM pg_dist_authinfo WHERE nodeid = 0 AND rolename = {role} RETURNING 1)
+SELECT json_build_object('count', count(*)) FROM gone
+"""
+
+
+async def read_records(conn: Connection) -> tuple[RoleRecord, ...]:
+    """The roles that were made here, by name."""
+    async with bounded(conn, QUICK_S):
+        row = await (await conn.execute("SELECT to_regclass('citus_cluster.role') IS NOT NULL")).fetchone()
+        if not row or not row[0]:
+            return ()
+        # Earlier versions have no column for limits.
+        cursor = await conn.execute(
+            "SELECT rolename, access, schemas, to_jsonb(role) -> 'limits' FROM citus_cluster.role ORDER BY 1"
+        )
+        return tuple(RoleRecord(str(r[0]), Access(r[1]), tuple(r[2]), r[3]) for r in await cursor.fetchall())
+
+
+async def create_record(conn: Connection) -> None:
+    """Create, on the coordinator alone, the table of roles that were made here."""
+    async with bounded(conn, QUICK_S):
+        row = await (await conn.execute("SELECT to_regclass('citus_cluster.role') IS NOT NULL")).fetchone()
+        if row and row[0]:
+            cursor = await conn.execute(
+                "SELECT 1 FROM pg_attribute WHERE attrelid = 'citus_cluster.role'::regclass AND attname = 'limits'"
+            )
+            if await cursor.fetchone() is None:
+                await prepare_schema(conn)
+                await conn.execute("ALTER TABLE citus_cluster.role ADD COLUMN limits jsonb")
+            return
+        await prepare_schema(conn)
+        await conn.execute(
+            """
+            CREATE TABLE citus_cluster.role (
+                rolename text PRIMARY KEY,
+                access text NOT NULL,
+                schemas text[] NOT NULL,
+                limits jsonb,
+                created_at timestamptz NOT NULL DEFAULT now())
+            """
+        )
+        await conn.execute(
+            "COMMENT ON TABLE citus_cluster.role IS 'Roles that citus-cluster has made, and what each may do where.'"
+        )
+
+
+async def read_roles(conn: Connection) -> Mapping[str, FoundRole]:
+    """All roles but PostgreSQL's own, by name."""
+    async with bounded(conn, QUICK_S):
+        cursor = await conn.execute(
+            "SELECT rolname, rolcanlogin, rolsuper FROM pg_roles WHERE NOT starts_with(rolname, 'pg_') ORDER BY 1"
+        )
+        return {str(name): FoundRole(str(name), login, super_) for name, login, super_ in await cursor.fetchall()}
+
+
+async def missing_schemas(conn: Connection, schemas: Sequence[str]) -> tuple[str, ...]:
+    """Those of the schemas that do not exist in this database."""
+    async with bounded(conn, QUICK_S):
+        cursor = await conn.execute(
+            "SELECT name FROM unnest(%s::text[]) AS name WHERE to_regnamespace(quote_ident(name)) IS NULL",
+            [list(schemas)],
+        )
+        return tuple(str(row[0]) for row in await cursor.fetchall())
+
+
+@asynccontextmanager
+async def changing(conn: Connection) -> AsyncIterator[None]:
+    """One transaction whose statements Citus carries to every node, and which ends in bounded time."""
+    async with bounded(conn, CHANGE_TIMEOUT_S, lock_timeout_s=LOCK_TIMEOUT_S):
+        await set_local(conn, {**IMPATIENT, **_EVERYWHERE})
+        yield
+
+
+# Passwords
+
+
+async def create_role(conn: Connection, record: RoleRecord, password: str) -> None:
+    """Make a role on every node, its row in the coordinator's ``pg_dist_authinfo``, and its record; all or nothing."""
+    async with silent(conn, record.name):
+        await add_role(conn, record.name, password)
+        await _keep_record(conn, record)
+
+
+async def add_role(conn: Connection, role: str, password: str) -> None:
+    """Make a role and its row in the coordinator's ``pg_dist_authinfo``, within :func:`silent`."""
+    statement = sql.SQL(
+        "CREATE ROLE {} LOGIN NOSUPERUSER NOCREATEDB NOCREATEROLE NOREPLICATION NOBYPASSRLS PASSWORD {}"
+    )
+    await conn.execute(statement.format(sql.Identifier(role), _hashed(conn, role, password)))
+    await _keep_row(conn, role, password)
+
+
+async def change_password(conn: Connection, role: str, password: str) -> None:
+    """Give a role another password on every node, and in the coordinator's ``pg_dist_authinfo``; all or nothing."""
+    async with silent(conn, role):
+        statement = sql.SQL("ALTER ROLE {} PASSWORD {}")
+        await conn.execute(statement.format(sql.Identifier(role), _hashed(conn, role, password)))
+        await _keep_row(conn, role, password)
+
+
+async def keep_row(conn: Connection, role: str, password: str) -> None:
+    """Put a role's row into the coordinator's ``pg_dist_authinfo``."""
+    async with silent(conn, role):
+        await _keep_row(conn, role, password)
+
+
+async def kept_password(conn: Connection, role: str) -> str | None:
+    """Password in the coordinator's ``pg_dist_authinfo``; None without a row, or with one that holds none."""
+    async with bounded(conn, QUICK_S):
+        cursor = await conn.execute(
+            "SELECT authinfo FROM pg_dist_authinfo WHERE nodeid = 0 AND rolename = %s::name", [role]
+        )
+        row = await cursor.fetchone()
+    try:
+        password = conninfo_to_dict(str(row[0])).get("password") if row else None
+    except psycopg.ProgrammingError:
+        return None
+    return None if password is None else str(password)
+
+
+@asynccontextmanager
+async def silent(conn: Connection, role: str) -> AsyncIterator[None]:
+    """One transaction that logs nothing, neither on the coordinator nor where Citus repeats its statements."""
+    state = None
+    try:
+        async with changing(conn):
+            # It keeps the text of utility statements.
+            await set_local(conn, {"pg_stat_statements.track_utility": "off"})
+            # Citus passes on what SET LOCAL sets after this, and nothing that set_config() does.
+            await conn.execute("SET LOCAL citus.propagate_set_commands = 'local'")
+            for name, value in SILENT.items():
+                await conn.execute(sql.SQL("SET LOCAL {} = {}").format(sql.Identifier(name), value))
+            yield
+    except psycopg.OperationalError:
+        raise
+    except psycopg.Error as error:
+        state = f"{type(error).__name__}, SQLSTATE {error.sqlstate}"
+    if state:
+        raise RoleError(
+            f"PostgreSQL did not take role {role!r} or its password ({state}); nothing was changed.",
+            hint="See whether every node is well and takes writes (citus-cluster status), then run the command again. "
+            "The server's own words are left out, here and in its log: they may hold the password. What the SQLSTATE "
+            "means: https://www.postgresql.org/docs/current/errcodes-appendix.html",
+        )
+
+
+def _hashed(conn: Connection, role: str, password: str) -> str:
+    """Hash a password as psql's ``\\password`` does, so that no statement holds it."""
+    return conn.pgconn.encrypt_password(password.encode(), role.encode(), b"scram-sha-256").decode()
+
+
+async def _keep_row(conn: Connection, role: str, password: str) -> None:
+    await conn.execute(
+        "INSERT INTO pg_dist_authinfo (nodeid, rolename, authinfo) VALUES (0, %s, %s) "
+        "ON CONFLICT (rolename, nodeid) DO UPDATE SET authinfo = EXCLUDED.authinfo",
+        [role, authinfo(password)],
+    )
+
+
+async def _keep_record(conn: Connection, record: RoleRecord) -> None:
+    await conn.execute(
+        "INSERT INTO citus_cluster.role (rolename, access, schemas, limits) VALUES (%s, %s, %s, %s) "
+        "ON CONFLICT (rolename) DO UPDATE "
+        "SET access = EXCLUDED.access, schemas = EXCLUDED.schemas, limits = EXCLUDED.limits",
+        [
+            record.name,
+            record.access.value,
+            list(record.schemas),
+            None if record.limits is None else Jsonb(dict(record.limits)),
+        ],
+    )
+
+
+async def keep_record(conn: Connection, record: RoleRecord) -> None:
+    """Record what is wanted of a role."""
+    async with bounded(conn, QUICK_S):
+        await _keep_record(conn, record)
+
+
+# What single nodes know
+
+
+async def node_roles(conn: Connection, node: RegisteredNode) -> NodeRoles:
+    """Ask one node for its roles and the digests of their rows; errors as in ``citus_probe.ask``."""
+    found = await ask_node(conn, node, _KNOWN)
+    roles = cast("Mapping[str, Mapping[str, Any]]", found["roles"])
+    limits = {name: (int(role["connections"]), tuple(role["config"] or ())) for name, role in roles.items()}
+    return NodeRoles(cast("Mapping[str, str]", found["digests"]), frozenset(roles), limits)
+
+
+async def session_count(conn: Connection, node: RegisteredNode, role: str) -> int:
+    """Number of sessions that clients have open on one node as this role."""
+    return cast("int", (await ask_node(conn, node, about(conn, _SESSIONS, role)))["count"])
+
+
+async def end_sessions(conn: Connection, node: RegisteredNode, role: str) -> int:
+    """End every session of a role on one node, those of other nodes included; the number of those that were open."""
+    return cast("int", (await ask_node(conn, node, about(conn, _END_SESSIONS, role)))["count"])
+
+
+async def remove_row(conn: Connection, node: NodeAddress, role: str) -> bool:
+    """Remove a role's row from the ``pg_dist_authinfo`` of one worker; tells whether there was one."""
+    return bool((await ask(conn, node, about(conn, _REMOVE_ROW, role)))["count"])
+
+
+async def remove_own_row(conn: Connection, role: str) -> bool:
+    """As :func:`remove_row`, for the coordinator."""
+    async with bounded(conn, QUICK_S):
+        row = await (await conn.execute(about(conn, _REMOVE_ROW, role).encode())).fetchone()
+    return bool(row and row[0]["count"])
+
+
+def about(conn: Connection, question: LiteralString, role: str) -> str:
+    """Put a role's name into a question."""
+    return sql.SQL(question).format(role=role).as_string(conn)
+
+
+# Leaving
+
+
+async def databases_with(conn: Connection, role: str) -> tuple[str, ...]:
+    """Other databases of the coordinator in which a role owns something or holds a privilege."""
+    async with bounded(conn, QUICK_S):
+        cursor = await conn.execute(
+            "SELECT DISTINCT datname FROM pg_shdepend JOIN pg_database ON pg_database.oid = dbid "
+            "JOIN pg_roles ON pg_roles.oid = refobjid "
+            "WHERE refclassid = 'pg_authid'::regclass AND rolname = %s AND datname <> current_database() ORDER BY 1",
+            [role],
+        )
+        return tuple(str(row[0]) for row in await cursor.fetchall())
+
+
+async def refuse_tasks(conn: Connection, role: str) -> None:
+    """Raise RoleError while a background job has tasks of this role that are not done.
+
+    Nothing in the catalog keeps an owner of tasks, and Citus starts no task of any job once it cannot name one.
+    """
+    async with bounded(conn, QUICK_S):
+        await _refuse_tasks(conn, role)
+
+
+async def _refuse_tasks(conn: Connection, role: str) -> None:
+    cursor = await conn.execute(
+        "SELECT DISTINCT job_id FROM pg_dist_background_task JOIN pg_roles ON pg_roles.oid = owner "
+        "WHERE rolname = %s AND status IN ('blocked', 'runnable', 'running', 'cancelling') ORDER BY 1",
+        [role],
+    )
+    jobs = [str(row[0]) for row in await cursor.fetchall()]
+    if jobs:
+        raise RoleError(
+            f"Role {role!r} is needed: background job {', '.join(jobs)} has tasks that run as this role and are not "
+            "done. The role was not dropped.",
+            hint="Wait until the job is done (citus-cluster rebalance wait) or stop it (citus-cluster rebalance stop), "
+            "then run this again.",
+        )
+
+
+async def forbid_login(conn: Connection, role: str) -> None:
+    """Let nobody open a session as this role any more, on any node."""
+    async with changing(conn):
+        await conn.execute(sql.SQL("ALTER ROLE {} NOLOGIN").format(sql.Identifier(role)))
+
+
+async def drop_role(conn: Connection, role: str, *, heir: str | None) -> None:
+    """Drop a role on every node, with its privileges, its row on the coordinator, and its record; all or nothing.
+
+    What it owns goes to ``heir`` first; without one, the caller has made sure that it owns nothing. Raises RoleError as
+    :func:`refuse_tasks`.
+    """
+    name = sql.Identifier(role)
+    async with changing(conn):
+        # Whoever schedules tasks just now either has done so before this, or finds the new owner.
+        await conn.execute("LOCK TABLE pg_dist_background_task IN SHARE MODE")
+        await _refuse_tasks(conn, role)
+        if heir is not None:
+            await conn.execute(sql.SQL("REASSIGN OWNED BY {} TO {}").format(name, sql.Identifier(heir)))
+        await conn.execute(sql.SQL("DROP OWNED BY {}").format(name))
+        await conn.execute(sql.SQL("DROP ROLE {}").format(name))
+        await conn.execute("DELETE FROM pg_dist_authinfo WHERE nodeid = 0 AND rolename = %s", [role])
+        await _forget(conn, role)
+
+
+async def forget(conn: Connection, role: str) -> None:
+    """Remove the record of a role."""
+    async with bounded(conn, QUICK_S):
+        await _forget(conn, role)
+
+
+async def _forget(conn: Connection, role: str) -> None:
+    await conn.execute("DELETE FROM citus_cluster.role WHERE rolename = %s", [role])

@@ -1,0 +1,113 @@
+"""Passwords and tokens: made once, kept by every later run, in generated/secrets/ alone."""
+
+import secrets
+import string
+from collections.abc import Collection
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from citus_cluster.errors import ImmutableError, UsageError
+from citus_cluster.model.api_config import hash_token
+from citus_cluster.model.component import SECRETS_FOLDER
+from citus_cluster.model.component_name import ComponentName
+from citus_cluster.model.components import COMPONENTS, admin_api, citus
+from citus_cluster.model.names import password_problem, without_line_end
+from citus_cluster.model.plan.changes import WantedFile
+from citus_cluster.runtime.store.files import read_file
+
+SUPERUSER_PASSWORD = citus.SUPERUSER_PASSWORD.path
+ADMIN_TOKEN = admin_api.ADMIN_TOKEN.path
+_ALPHABET = string.ascii_letters + string.digits
+_LENGTH = 32  # of 62 characters: 190 bits
+
+
+@dataclass(frozen=True)
+class Secrets:
+    """The secrets of a directory: ``values`` by path, ``files`` those that must be written."""
+
+    values: dict[str, str] = field(repr=False)
+    files: dict[str, WantedFile] = field(repr=False)
+
+    @property
+    def superuser_password(self) -> str:
+        return self.values[SUPERUSER_PASSWORD]
+
+    @property
+    def digests(self) -> dict[str, str]:
+        """SHA-256 of every secret, by name, in hexadecimal: enough for random ones, which nobody can guess."""
+        return {path.rpartition("/")[2]: hash_token(value) for path, value in self.values.items()}
+
+
+def role_password(name: str) -> str:
+    """Path of an ordinary role's password; it is made when the role is, not by a set-up."""
+    return f"{SECRETS_FOLDER}/roles/{name}_password"
+
+
+def generate() -> str:
+    """Make a random secret that needs no quoting anywhere."""
+    return "".join(secrets.choice(_ALPHABET) for _ in range(_LENGTH))
+
+
+def saved(root: Path, path: str) -> str | None:
+    """Read one secret; at most one line end at its end, from an editor, does not count.
+
+    Raises UsageError for what no reader takes for a password: several lines, nothing but a line end, not UTF-8.
+    """
+    found = read_file(root, path)
+    if found is None or not found.content:
+        return None
+    try:
+        secret = without_line_end(found.content.decode())
+    except UnicodeDecodeError:
+        raise UsageError(
+            f"{root / path} is not UTF-8 text.", hint="Restore it from a copy: the cluster was made with what it held."
+        ) from None
+    if problem := password_problem(secret):
+        raise UsageError(
+            f"{root / path} holds no password that can be used: {problem}.",
+            hint="Put the one that the cluster was made with into it, on a single line.",
+        )
+    return secret
+
+
+def read_password_file(path: Path) -> str:
+    """Read a password that the user keeps in a file; one line end at its end does not count."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
+        raise UsageError(
+            f"The password file {path} cannot be read: {reason}.", hint="Check the path and its permissions."
+        ) from error
+    return without_line_end(text)
+
+
+def prepare(root: Path, *, given_password: str | None, wanted: Collection[ComponentName]) -> Secrets:
+    """Decide on every secret that these components need; nothing is written yet, and none is ever removed.
+
+    Raises UsageError for a password that cannot be used, ImmutableError for one unlike the saved one.
+    """
+    if given_password is not None and (problem := password_problem(given_password)):
+        raise UsageError(f"This password cannot be used: {problem}.")
+    kept = saved(root, SUPERUSER_PASSWORD)
+    if kept is not None and given_password is not None and kept != given_password:
+        raise ImmutableError(
+            "The given password is not the one that this cluster was made with; nothing was written.",
+            hint="Leave --pass away to keep the saved one. To change it: ALTER ROLE … PASSWORD on the coordinator, "
+            f"update pg_dist_authinfo on every node, and write the new one into {SUPERUSER_PASSWORD}.",
+        )
+    values = {SUPERUSER_PASSWORD: kept or given_password or generate()}
+    needed = {one.path: one for name, component in COMPONENTS.items() if name in wanted for one in component.secrets}
+    needed[SUPERUSER_PASSWORD] = citus.SUPERUSER_PASSWORD
+    values |= {path: saved(root, path) or generate() for path in needed if path not in values}
+    # What a process without root reads is protected by the folder alone.
+    with_api = ComponentName.ADMIN_API in wanted
+    readable = {path for path, one in needed.items() if one.read_without_root or (with_api and one.for_admin_api)}
+    files = {}
+    for path, value in values.items():
+        secret = WantedFile(value.encode(), 0o644 if path in readable else 0o600)
+        found = read_file(root, path)
+        # A line end that an editor added goes, for readers of which we know nothing.
+        if found is None or (found.content, found.mode) != (secret.content, secret.mode):
+            files[path] = secret
+    return Secrets(values, files)
