@@ -7,14 +7,13 @@ from dataclasses import dataclass, replace
 
 from admin_api.configuration import Configuration
 from admin_api.settings import Settings
-from citus_cluster.model.api_config import CompanionAddresses
 from citus_cluster.model.citus.nodes import NodeAddress
 from citus_cluster.model.companion_status import CompanionStatus, Condition
+from citus_cluster.model.companion_target import Target
 from citus_cluster.model.component_name import ComponentName
 from citus_cluster.model.components import COMPONENTS
 from citus_cluster.operations.companions import Companions
 from citus_cluster.runtime.own_network import is_own
-from citus_cluster.runtime.probes import Target
 
 _STALE_INTERVALS = 6
 """An answer so many intervals old is no longer shown in place of the one that does not come."""
@@ -32,8 +31,8 @@ class CompanionWatch:
     def __init__(self, settings: Settings, configuration: Configuration) -> None:
         self._settings = settings
         self._configuration = configuration
-        self._addresses = CompanionAddresses()
-        self._companions = self._made(self._addresses)
+        self._targets: tuple[Target, ...] = ()
+        self._companions = self._made(self._targets)
         self._since = time.monotonic()
         self._answer: _Answer | None = None
         self._asking: asyncio.Task[None] | None = None
@@ -44,7 +43,7 @@ class CompanionWatch:
 
         Raises ConfigurationError.
         """
-        await self._follow(self._configuration.cluster().companions)
+        await self._follow(self._configuration.cluster().components)
         if not self._companions.wanted:
             return ()
         if self._answer is None or self._age_s(self._answer) >= self._settings.companion_interval_s:
@@ -61,17 +60,17 @@ class CompanionWatch:
         """End the question that is under way, and close all connections."""
         await _close(self._companions, self._asking)
 
-    async def _follow(self, addresses: CompanionAddresses) -> None:
-        if addresses == self._addresses:
+    async def _follow(self, targets: tuple[Target, ...]) -> None:
+        if targets == self._targets:
             return
         before, asking = self._companions, self._asking
         # All of it before the first await: another request may come in between.
-        self._companions = self._made(addresses)
-        self._addresses, self._since, self._answer, self._asking = addresses, time.monotonic(), None, None
+        self._companions = self._made(targets)
+        self._targets, self._since, self._answer, self._asking = targets, time.monotonic(), None, None
         await _close(before, asking)
 
-    def _made(self, addresses: CompanionAddresses) -> Companions:
-        return Companions(_targets(addresses), self._configuration.password_of, doubt=_doubt)
+    def _made(self, targets: Sequence[Target]) -> Companions:
+        return Companions(targets, self._configuration.password_of, doubt=_doubt)
 
     async def _ask(self) -> None:
         companions = self._companions
@@ -118,21 +117,3 @@ async def _doubt(address: NodeAddress) -> str | None:
 
 def _unknown(service: ComponentName, within_s: float) -> CompanionStatus:
     return CompanionStatus(service, Condition.DOWN, f"no answer within {within_s:g} s", {})
-
-
-def _targets(addresses: CompanionAddresses) -> list[Target]:
-    """Give what there is to ask: services are reached under their own names."""
-    named = {
-        ComponentName.PG14: addresses.pg14,
-        ComponentName.REDIS: (addresses.redis,) if addresses.redis else (),
-        ComponentName.CASSANDRA: addresses.cassandra,
-    }
-    return [
-        Target(
-            component,
-            {one.host: one for one in found},
-            synchronous=component is ComponentName.PG14 and addresses.pg14_synchronous,
-        )
-        for component, found in named.items()
-        if found
-    ]

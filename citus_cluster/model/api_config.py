@@ -14,6 +14,7 @@ from pydantic import Field, TypeAdapter, ValidationError, with_config
 
 from citus_cluster.errors import SpecError
 from citus_cluster.model.citus.nodes import NodeAddress
+from citus_cluster.model.companion_target import Target
 
 CLUSTER_FILE = "cluster.json"
 TOKENS_FILE = "tokens.json"
@@ -26,22 +27,12 @@ TokenHash = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
 
 @with_config({"strict": True})
 @dataclass(frozen=True)
-class CompanionAddresses:
-    """Where the wanted companions are reached in the network; ``pg14`` holds both servers, ``cassandra`` every node."""
-
-    pg14: tuple[NodeAddress, ...] = ()
-    pg14_synchronous: bool = False
-    redis: NodeAddress | None = None
-    cassandra: tuple[NodeAddress, ...] = ()
-
-
-@with_config({"strict": True})
-@dataclass(frozen=True)
 class ApiConfig:
     """``cluster.json``: where the API connects, and which workers the user wants.
 
     ``coordinator`` is where the API connects, ``coordinator_address`` what is registered in
-    ``pg_dist_node``; they differ when other servers reach the coordinator under another name.
+    ``pg_dist_node``; they differ when other servers reach the coordinator under another name. ``components`` are the
+    wanted ones beside Citus, and where they are reached in the network.
     Keys that are not known are ignored, so that an API of the version before still starts.
     """
 
@@ -51,7 +42,7 @@ class ApiConfig:
     coordinator: NodeAddress
     coordinator_address: NodeAddress
     workers: tuple[NodeAddress, ...] = ()
-    companions: CompanionAddresses = CompanionAddresses()
+    components: tuple[Target, ...] = ()
 
     def to_json(self) -> str:
         """Return the text of ``cluster.json``: the same for the same cluster, with a newline at its end."""

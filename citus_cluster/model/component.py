@@ -101,7 +101,8 @@ class Service:
     ``config`` is the folder below generated/config that it mounts, ``template`` the one of compose_templates/.
     ``data`` is where its own volume (``<name>-data``) is mounted, None if it keeps nothing; ``volumes`` names others.
     ``port`` is the one in the network. ``image`` is None where, ``built``, one is made from generated/. ``initdb``: it
-    runs the scripts of initdb/ at its first start. ``restart_files`` (in ``config``) and ``restart_secrets`` are
+    runs the scripts of initdb/ at its first start. ``synchronous``: a commit on it waits for another server.
+    ``restart_files`` (in ``config``) and ``restart_secrets`` are
     read at its start only and are in no label: ``up`` restarts a container that is older than they are, because
     ``restart_reason`` was changed. ``patience_s`` is what it may take longer than others to become ready.
     """
@@ -126,6 +127,7 @@ class Service:
     settings: tuple[Setting, ...] = ()
     shm_mb: int = 0
     initdb: bool = False
+    synchronous: bool = False
     built: bool = False
     restart_files: tuple[str, ...] = ()
     restart_secrets: tuple[Secret, ...] = ()

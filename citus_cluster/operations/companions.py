@@ -9,8 +9,9 @@ from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 
 from citus_cluster.errors import CitusClusterError
 from citus_cluster.model.companion_status import CompanionStatus, Condition
+from citus_cluster.model.companion_target import Target
 from citus_cluster.model.component_name import ComponentName
-from citus_cluster.runtime.probes import Doubt, Probe, Target
+from citus_cluster.runtime.probes import Doubt, Probe
 from citus_cluster.runtime.probes.registry import PROBES
 
 logger = logging.getLogger(__name__)

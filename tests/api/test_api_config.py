@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -9,8 +10,10 @@ import pytest
 from admin_api.configuration import Configuration
 from admin_api.settings import Settings
 from citus_cluster.errors import SpecError
-from citus_cluster.model.api_config import ApiConfig, ApiTokens, CompanionAddresses, hash_token
+from citus_cluster.model.api_config import ApiConfig, ApiTokens, hash_token
 from citus_cluster.model.citus.nodes import NodeAddress
+from citus_cluster.model.companion_target import Target
+from citus_cluster.model.component_name import ComponentName
 
 CONFIG = ApiConfig(
     cluster="shop",
@@ -19,11 +22,13 @@ CONFIG = ApiConfig(
     coordinator=NodeAddress("citus-coordinator"),
     coordinator_address=NodeAddress("db.example", 5434),
     workers=(NodeAddress("citus-worker1"), NodeAddress("10.0.0.7", 6000)),
-    companions=CompanionAddresses(
-        pg14=(NodeAddress("pg14-primary"), NodeAddress("pg14-replica")),
-        pg14_synchronous=True,
-        redis=NodeAddress("redis", 6379),
-        cassandra=(NodeAddress("cassandra", 9042),),
+    components=(
+        Target(
+            ComponentName.PG14,
+            {"pg14-primary": NodeAddress("pg14-primary"), "pg14-replica": NodeAddress("pg14-replica")},
+            synchronous=True,
+        ),
+        Target(ComponentName.REDIS, {"redis": NodeAddress("redis", 6379)}),
     ),
 )
 
@@ -42,18 +47,34 @@ def test_the_text_has_the_agreed_shape_and_a_newline_at_its_end() -> None:
         "coordinator": {"host": "citus-coordinator", "port": 5432},
         "coordinator_address": {"host": "db.example", "port": 5434},
         "workers": [{"host": "citus-worker1", "port": 5432}, {"host": "10.0.0.7", "port": 6000}],
-        "companions": {
-            "pg14": [{"host": "pg14-primary", "port": 5432}, {"host": "pg14-replica", "port": 5432}],
-            "pg14_synchronous": True,
-            "redis": {"host": "redis", "port": 6379},
-            "cassandra": [{"host": "cassandra", "port": 9042}],
-        },
+        "components": [
+            {
+                "component": "pg14",
+                "addresses": {
+                    "pg14-primary": {"host": "pg14-primary", "port": 5432},
+                    "pg14-replica": {"host": "pg14-replica", "port": 5432},
+                },
+                "synchronous": True,
+            },
+            {
+                "component": "redis",
+                "addresses": {"redis": {"host": "redis", "port": 6379}},
+                "synchronous": False,
+            },
+        ],
     }
 
 
 def test_keys_of_a_later_version_are_ignored() -> None:
     later = json.loads(CONFIG.to_json()) | {"replicas": []}
     assert ApiConfig.from_json(json.dumps(later)) == CONFIG
+
+
+def test_a_file_of_an_earlier_version_serves_citus() -> None:
+    """An image that the user names may be newer than the files: it then knows no component beside Citus."""
+    earlier = json.loads(CONFIG.to_json()) | {"companions": {"redis": {"host": "redis", "port": 6379}}}
+    del earlier["components"]
+    assert ApiConfig.from_json(json.dumps(earlier)) == replace(CONFIG, components=())
 
 
 def test_all_problems_are_told_at_once() -> None:

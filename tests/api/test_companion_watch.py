@@ -12,15 +12,17 @@ from fake_coordinator import Clock
 from admin_api import companions as companions_module
 from admin_api.companions import CompanionWatch
 from admin_api.configuration import Configuration
-from citus_cluster.model.api_config import ApiConfig, CompanionAddresses
+from citus_cluster.model.api_config import ApiConfig
 from citus_cluster.model.citus.nodes import NodeAddress
 from citus_cluster.model.companion_status import CompanionStatus, Condition
+from citus_cluster.model.companion_target import Target
 from citus_cluster.model.component_name import ComponentName
-from citus_cluster.runtime.probes import Target
 
 REDIS, OTHER = NodeAddress("redis", 6379), NodeAddress("redis2", 6379)
 PRIMARY, REPLICA, RING = NodeAddress("pg14-primary"), NodeAddress("pg14-replica"), NodeAddress("cassandra", 9042)
-ONE_REDIS = CompanionAddresses(redis=REDIS)
+PAIR = {"pg14-primary": PRIMARY, "pg14-replica": REPLICA}
+ONE_REDIS = (Target(ComponentName.REDIS, {"redis": REDIS}),)
+
 INTERVAL_S, TIMEOUT_S = 5.0, 3.0
 
 
@@ -28,16 +30,16 @@ INTERVAL_S, TIMEOUT_S = 5.0, 3.0
 class Asked:
     """The companions behind the watch, which answer as ``conditions`` says once they may."""
 
-    places: list[list[Target]] = field(default_factory=list)
+    places: list[tuple[Target, ...]] = field(default_factory=list)
     passwords: list[Any] = field(default_factory=list)
     timeouts: list[float] = field(default_factory=list)
-    closed: list[list[Target]] = field(default_factory=list)
+    closed: list[tuple[Target, ...]] = field(default_factory=list)
     interrupted: int = 0
     conditions: dict[ComponentName, Condition] = field(default_factory=dict)
     may_answer: asyncio.Event = field(default_factory=asyncio.Event)
     doubts: list[Any] = field(default_factory=list)
 
-    def make(self, places: list[Target], password_of: object, *, doubt: object) -> "_Companions":
+    def make(self, places: tuple[Target, ...], password_of: object, *, doubt: object) -> "_Companions":
         self.places.append(places)
         self.passwords.append(password_of)
         self.doubts.append(doubt)
@@ -45,7 +47,7 @@ class Asked:
 
 
 class _Companions:
-    def __init__(self, asked: Asked, places: list[Target]) -> None:
+    def __init__(self, asked: Asked, places: tuple[Target, ...]) -> None:
         self._asked = asked
         self._places = places
         self.wanted = tuple(target.component for target in places)
@@ -88,10 +90,10 @@ Run = Callable[[Act], None]
 
 
 @pytest.fixture
-def want(files: ApiFiles) -> Callable[[CompanionAddresses], None]:
-    def write(companions: CompanionAddresses) -> None:
+def want(files: ApiFiles) -> Callable[[tuple[Target, ...]], None]:
+    def write(components: tuple[Target, ...]) -> None:
         config = ApiConfig.from_json((files.folder / "cluster.json").read_bytes())
-        files.write_cluster(replace(config, companions=companions))
+        files.write_cluster(replace(config, components=components))
 
     return write
 
@@ -113,7 +115,7 @@ def run(files: ApiFiles, asked: Asked, clock: Clock) -> Iterator[Run]:
     yield scenario
 
 
-Want = Callable[[CompanionAddresses], None]
+Want = Callable[[tuple[Target, ...]], None]
 
 
 async def figures(watch: CompanionWatch, *, within_s: float = 10) -> list[object]:
@@ -122,21 +124,18 @@ async def figures(watch: CompanionWatch, *, within_s: float = 10) -> list[object
 
 
 def test_the_places_are_those_of_the_files(run: Run, want: Want, asked: Asked) -> None:
-    want(CompanionAddresses(pg14=(PRIMARY, REPLICA), pg14_synchronous=True, redis=REDIS, cassandra=(RING,)))
+    wanted = (
+        Target(ComponentName.PG14, PAIR, synchronous=True),
+        Target(ComponentName.REDIS, {"redis": REDIS}),
+        Target(ComponentName.CASSANDRA, {"cassandra": RING}),
+    )
+    want(wanted)
 
     async def act(watch: CompanionWatch) -> None:
         assert [status.service.value for status in await watch.known(within_s=10)] == ["pg14", "redis", "cassandra"]
 
     run(act)
-    pair = {"pg14-primary": PRIMARY, "pg14-replica": REPLICA}
-    assert asked.places == [
-        [],
-        [
-            Target(ComponentName.PG14, pair, synchronous=True),
-            Target(ComponentName.REDIS, {REDIS.host: REDIS}),
-            Target(ComponentName.CASSANDRA, {RING.host: RING}),
-        ],
-    ]
+    assert asked.places == [(), wanted]
     # Each set of clients is closed, the last one with the watch.
     assert asked.closed == asked.places
     assert asked.timeouts == [TIMEOUT_S]
@@ -201,7 +200,11 @@ def test_an_old_answer_is_shown_while_the_next_does_not_come_but_not_for_ever(
     run(act)
 
 
-ALL = CompanionAddresses(pg14=(PRIMARY,), redis=REDIS, cassandra=(RING,))
+ALL = (
+    Target(ComponentName.PG14, {"pg14-primary": PRIMARY}),
+    Target(ComponentName.REDIS, {"redis": REDIS}),
+    Target(ComponentName.CASSANDRA, {"cassandra": RING}),
+)
 
 
 def conditions(statuses: tuple[CompanionStatus, ...]) -> list[str]:
@@ -261,7 +264,7 @@ def test_another_address_is_asked_at_once_and_the_question_to_the_former_is_ende
         asked.may_answer.clear()
         (status,) = await watch.known(within_s=0.01)
         assert status.reason == "no answer within 0.01 s"
-        want(CompanionAddresses(redis=OTHER))
+        want((Target(ComponentName.REDIS, {"redis2": OTHER}),))
         asked.may_answer.set()
         assert await figures(watch) == [2]
         assert asked.interrupted == 1

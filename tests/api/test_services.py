@@ -17,8 +17,10 @@ from generated_cluster import GeneratedCluster
 
 from admin_api.app import create_app
 from admin_api.settings import Settings
-from citus_cluster.model.api_config import ApiConfig, CompanionAddresses
+from citus_cluster.model.api_config import ApiConfig
 from citus_cluster.model.citus.nodes import NodeAddress
+from citus_cluster.model.companion_target import Target
+from citus_cluster.model.component_name import ComponentName
 
 Run = Callable[[FastAPI], Api]
 
@@ -26,17 +28,22 @@ PASSWORD = "pä'ss \"w$rd\\ #%"
 SERVICES = ["pg14", "redis", "cassandra"]
 
 
-def want(files: ApiFiles, coordinator: NodeAddress, companions: CompanionAddresses) -> None:
+def want(files: ApiFiles, coordinator: NodeAddress, *components: Target) -> None:
     """Write the configuration as the generator does, with a password for each companion."""
-    files.write_cluster(ApiConfig("citus", "postgres", "testdb", coordinator, coordinator, (), companions))
+    files.write_cluster(ApiConfig("citus", "postgres", "testdb", coordinator, coordinator, (), components))
     for service in SERVICES:
         password = files.folder / f"{service}_password"
         if not password.exists():
             password.write_text(PASSWORD)
 
 
-def all_at(address: NodeAddress) -> CompanionAddresses:
-    return CompanionAddresses(pg14=(address,), redis=address, cassandra=(address,))
+def all_at(address: NodeAddress) -> tuple[Target, ...]:
+    names = {ComponentName.PG14: "pg14-primary", ComponentName.REDIS: "redis", ComponentName.CASSANDRA: "cassandra"}
+    return tuple(Target(component, {name: address}) for component, name in names.items())
+
+
+def redis_at(address: NodeAddress) -> Target:
+    return Target(ComponentName.REDIS, {"redis": address})
 
 
 def alone(files: ApiFiles, **changes: object) -> Settings:
@@ -86,7 +93,7 @@ def test_without_companions_there_is_nothing_to_tell(away: Api) -> None:
 
 
 def test_all_that_are_away_are_told_and_citus_too(files: ApiFiles, run_api: Run, nobody: NodeAddress) -> None:
-    want(files, nobody, all_at(nobody))
+    want(files, nobody, *all_at(nobody))
     api = run_api(create_app(alone(files, companion_start_s=0)))
     found = services(api)
     assert list(found) == SERVICES
@@ -103,14 +110,14 @@ def test_all_that_are_away_are_told_and_citus_too(files: ApiFiles, run_api: Run,
 
 
 def test_who_never_answered_is_starting_at_first(files: ApiFiles, run_api: Run, nobody: NodeAddress) -> None:
-    want(files, nobody, all_at(nobody))
+    want(files, nobody, *all_at(nobody))
     api = run_api(create_app(alone(files, companion_start_s=60)))
     assert {one["condition"] for one in services(api).values()} == {"starting"}
 
 
 def test_silent_companions_hold_up_nobody_and_are_asked_seldom(files: ApiFiles, run_api: Run) -> None:
     with silent_server() as (address, taken):
-        want(files, address, CompanionAddresses(redis=address))
+        want(files, address, redis_at(address))
         settings = alone(files, companion_timeout_s=0.5, companion_interval_s=1, companion_start_s=0)
         api = run_api(create_app(settings))
         services(api)  # the first request also loads the driver
@@ -133,7 +140,7 @@ def test_silent_companions_hold_up_nobody_and_are_asked_seldom(files: ApiFiles, 
 
 
 def test_a_missing_password_is_the_reason_of_one_alone(files: ApiFiles, run_api: Run, nobody: NodeAddress) -> None:
-    want(files, nobody, all_at(nobody))
+    want(files, nobody, *all_at(nobody))
     (files.folder / "redis_password").unlink()
     api = run_api(create_app(alone(files, companion_start_s=0)))
     found = services(api)
@@ -144,9 +151,9 @@ def test_a_missing_password_is_the_reason_of_one_alone(files: ApiFiles, run_api:
 def test_companions_come_and_go_with_the_configuration(files: ApiFiles, run_api: Run, nobody: NodeAddress) -> None:
     api = run_api(create_app(alone(files)))
     assert services(api) == {}
-    want(files, nobody, CompanionAddresses(redis=nobody))
+    want(files, nobody, redis_at(nobody))
     assert list(services(api)) == ["redis"]
-    want(files, nobody, CompanionAddresses())
+    want(files, nobody)
     assert services(api) == {}
 
 
@@ -175,8 +182,8 @@ def real(tmp_path_factory: pytest.TempPathFactory) -> Iterator[GeneratedCluster]
 def watched(real: GeneratedCluster, tmp_path: Path) -> ApiFiles:
     """Files for an API that takes the primary of the pair for the coordinator, so that all can be well."""
     here = NodeAddress("127.0.0.1", real.pg14_port)
-    companions = CompanionAddresses(redis=NodeAddress("127.0.0.1", real.redis_port))
-    config = ApiConfig("citus", "postgres", "testdb", here, here, (), companions)
+    redis = redis_at(NodeAddress("127.0.0.1", real.redis_port))
+    config = ApiConfig("citus", "postgres", "testdb", here, here, (), (redis,))
     files = ApiFiles.write(tmp_path, config, password=real.secret("pg14_password"))
     (tmp_path / "redis_password").write_text(real.secret("redis_password"))
     return files

@@ -11,12 +11,12 @@ import pytest
 from citus_cluster.errors import UsageError
 from citus_cluster.model.citus.nodes import NodeAddress
 from citus_cluster.model.companion_status import CompanionStatus, Condition
+from citus_cluster.model.companion_target import Target
 from citus_cluster.model.component_name import ComponentName
 from citus_cluster.model.spec import parse_spec
 from citus_cluster.model.topology import Topology, resolve
 from citus_cluster.operations.companions import Ask, Companions
 from citus_cluster.operations.status.report import ServiceStatus, State, overall, with_containers
-from citus_cluster.runtime.probes import Target
 from citus_cluster.runtime.probes.redis import RedisClient, judge
 
 MB = 1024 * 1024

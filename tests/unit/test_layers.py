@@ -193,7 +193,6 @@ KNOWS_ONE = {
     "citus_cluster/model/spec.py": "typed keys of cluster.yaml",
     "citus_cluster/model/images.py": "what an image's name tells of its product",
     "citus_cluster/model/replication.py": "the pair",
-    "citus_cluster/model/api_config.py": "the form of a file that the API reads",
     "citus_cluster/render/spec_file.py": "a comment for each key of cluster.yaml",
     "citus_cluster/render/api_context.py": "the drivers that the API needs",
     "citus_cluster/runtime/probes/": "how each is asked",
@@ -201,7 +200,6 @@ KNOWS_ONE = {
     "citus_cluster/operations/inspection.py": "who tells more where the engine is asked",
     "citus_cluster/operations/status/report.py": "cassandra_ring, a key of its JSON document",
     "citus_cluster/cli/": "an option for each key, the commands of the pair",
-    "admin_api/companions.py": "the form of its file",
 }
 
 

@@ -1,5 +1,6 @@
 """A worker that is removed leaves cluster.yaml, the files and the manifest, and its number waits for its volume."""
 
+import asyncio
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -13,12 +14,15 @@ from citus_cluster.cli import program
 from citus_cluster.console.plan import print_plan
 from citus_cluster.errors import ImmutableError, UsageError
 from citus_cluster.model.citus.nodes import NodeAddress
+from citus_cluster.model.citus.removal import Departure
 from citus_cluster.model.layout import OVERRIDE_FILES
 from citus_cluster.model.plan.effects import EffectKind
+from citus_cluster.model.plan.events import ignore
 from citus_cluster.operations.directory import load
-from citus_cluster.operations.nodes import removal
+from citus_cluster.operations.nodes import removal, unregistration
 from citus_cluster.operations.nodes.removal import workers_of
 from citus_cluster.operations.setup.plan import SetupPlan, apply_setup, plan_setup
+from citus_cluster.runtime.docker.project import Project
 from citus_cluster.runtime.store import files
 
 
@@ -245,3 +249,107 @@ def test_variables_of_other_commands_agree_to_no_removal_and_contradict_nothing(
     with pytest.raises(SystemExit):
         program.main()
     assert "CITUS_CLUSTER_REMOVE_YES" in capsys.readouterr().out
+
+
+class CountingEngine:
+    """An engine with the containers and volumes of four workers, that counts how often it is opened."""
+
+    def __init__(self, root: Path) -> None:
+        self.opened = 0
+        self.looked = 0
+        self.done: list[str] = []
+        container = {"name": "citus-worker4", "service": "citus-worker4", "ours": True, "state": "running"}
+        self.containers: tuple[Any, ...] = (SimpleNamespace(**container, working_dir=str(root)),)
+
+    def connect(self) -> Any:
+        self.opened += 1
+        return self
+
+    def project_containers(self, project: str) -> Any:
+        self.looked += 1
+        return self.containers
+
+    def project_volumes(self, project: str) -> tuple[str, ...]:
+        return (f"{project}_citus-worker4-data",)
+
+    def stop(self, container: Any, timeout_s: float) -> None:
+        self.done.append(f"stop {container.name}")
+
+    def remove(self, container: Any) -> None:
+        self.done.append(f"remove {container.name}")
+
+
+def a_departure(worker: NodeAddress) -> Departure:
+    """A worker that the coordinator has never heard of, and that is recorded as one of ours."""
+    return Departure(
+        name=worker.host,
+        address=worker,
+        node=None,
+        recorded=True,
+        coordinator=None,
+        silence=None,
+        identifier=None,
+        held=(),
+        heirs=(),
+        standbys=(),
+        others_silent=(),
+    )
+
+
+@pytest.fixture
+def released(monkeypatch: pytest.MonkeyPatch) -> list[tuple[NodeAddress, bool]]:
+    """Let the coordinator agree to every removal; gives the names that it was told are free."""
+    found: list[tuple[NodeAddress, bool]] = []
+
+    async def look(conn: object, name: str, worker: NodeAddress) -> Departure:
+        return a_departure(worker)
+
+    async def deregister(conn: object, departure: Departure, emit: object, *, force: bool) -> None: ...
+
+    async def release(conn: object, worker: NodeAddress, *, is_gone: bool) -> None:
+        found.append((worker, is_gone))
+
+    monkeypatch.setattr(unregistration, "look", look)
+    monkeypatch.setattr(unregistration, "deregister", deregister)
+    monkeypatch.setattr(unregistration, "release", release)
+    return found
+
+
+def test_a_removal_opens_the_engine_once(
+    root: Path, released: list[tuple[NodeAddress, bool]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine = CountingEngine(root)
+    monkeypatch.setattr("citus_cluster.runtime.docker.engine.Engine.connect", engine.connect)
+    worker = NodeAddress("citus-worker4")
+    conn: Any = None
+
+    async def whole() -> removal.RemovalPlan:
+        made = await removal.plan_removal(
+            conn, load(root), "citus-worker4", worker, force=False, project=Project("citus", connect=engine.connect)
+        )
+        await removal.remove(conn, made, ignore)
+        return made
+
+    made = asyncio.run(whole())
+    assert (made.container, made.volume) == (engine.containers[0], "citus_citus-worker4-data")
+    assert engine.done == ["stop citus-worker4", "remove citus-worker4"]
+    assert released == [(worker, True)]
+    assert workers_in(root) == 3
+    assert (engine.opened, engine.looked) == (1, 1)
+
+
+def test_a_removal_without_an_engine_says_how_the_container_goes(
+    root: Path, released: list[tuple[NodeAddress, bool]]
+) -> None:
+    worker = NodeAddress("citus-worker4")
+    conn: Any = None
+
+    async def whole() -> removal.RemovalPlan:
+        project = Project("citus", connect=no_engine)
+        made = await removal.plan_removal(conn, load(root), "citus-worker4", worker, force=False, project=project)
+        await removal.remove(conn, made, ignore)
+        return made
+
+    made = asyncio.run(whole())
+    assert made.notes[-1].endswith("Where its container runs: docker rm -f citus-worker4")
+    assert released == [(worker, False)]

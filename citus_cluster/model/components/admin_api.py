@@ -4,8 +4,9 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from citus_cluster.model.api_config import CLUSTER_FILE, TOKENS_FILE, ApiConfig, ApiTokens, CompanionAddresses
+from citus_cluster.model.api_config import CLUSTER_FILE, TOKENS_FILE, ApiConfig, ApiTokens
 from citus_cluster.model.citus.nodes import NodeAddress
+from citus_cluster.model.companion_target import Target
 from citus_cluster.model.component import AsksHttp, Component, ConfigFile, Reread, Secret, Service, Sign
 from citus_cluster.model.component_name import ComponentName
 from citus_cluster.model.names import container_name
@@ -79,10 +80,10 @@ def _cluster(topology: Any) -> ApiConfig:
     coordinator = topology.coordinator
     assert coordinator is not None, "the specification refuses an admin API without a coordinator"  # noqa: S101
 
-    def addresses(component: ComponentName) -> tuple[NodeAddress, ...]:
-        return tuple(NodeAddress(service.name, service.port) for service in topology.of(component))
+    def address(service: Service) -> NodeAddress:
+        return NodeAddress(service.name, service.port)
 
-    pair = topology.of(ComponentName.PG14)
+    beside = dict.fromkeys(service.component for service in topology.companions)
     return ApiConfig(
         cluster=topology.name,
         user=topology.user,
@@ -90,12 +91,7 @@ def _cluster(topology: Any) -> ApiConfig:
         coordinator=NodeAddress(coordinator.service, topology.service(coordinator.service).port),
         coordinator_address=coordinator.address,
         workers=tuple(worker.address for worker in topology.workers),
-        companions=CompanionAddresses(
-            pg14=addresses(ComponentName.PG14),
-            pg14_synchronous=bool(pair) and pair[0].facts.synchronous,
-            redis=next(iter(addresses(ComponentName.REDIS)), None),
-            cassandra=addresses(ComponentName.CASSANDRA),
-        ),
+        components=tuple(Target.of(component, topology.of(component), address) for component in beside),
     )
 
 

@@ -36,10 +36,9 @@ _ROLE_VOLUME = "pg14-role"
 
 @dataclass(frozen=True)
 class PairFacts:
-    """``peer`` is the service of the other server; ``synchronous``: a commit waits for it."""
+    """``peer`` is the service of the other server."""
 
     peer: str
-    synchronous: bool
 
 
 class _Pg14(Component):
@@ -87,7 +86,6 @@ class _Pg14(Component):
         must be at least the primary's."""
         tuned = tuning.servers[Server.PLAIN]
         settings = with_user_settings((*_logged(tuned.settings, spec), *_waited_for(spec)), spec.settings.pg14)
-        synchronous = spec.pg14.replication is Replication.SYNC
         return tuple(
             Service(
                 name=service,
@@ -113,7 +111,8 @@ class _Pg14(Component):
                 login=LOGIN,
                 settings=settings,
                 shm_mb=tuned.shm_mb,
-                facts=PairFacts(PRIMARY if service == REPLICA else REPLICA, synchronous),
+                synchronous=spec.pg14.replication is Replication.SYNC,
+                facts=PairFacts(PRIMARY if service == REPLICA else REPLICA),
             )
             for service, port in self.ports(spec)
         )

@@ -3,8 +3,8 @@
 Also how cluster.yaml follows the coordinator, where a worker was removed there alone. Its volume always stays.
 """
 
-from collections.abc import Callable, Collection, Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from shlex import quote
 from typing import Any
@@ -24,6 +24,7 @@ from citus_cluster.operations.setup.plan import SetupPlan, apply_setup, plan_set
 from citus_cluster.operations.setup.request import SetupRequest
 from citus_cluster.runtime.docker.compose import override_file
 from citus_cluster.runtime.docker.engine import Container, Engine, in_thread
+from citus_cluster.runtime.docker.project import Project
 from citus_cluster.runtime.postgres import Connection, ConnectionInfo
 
 # It holds nothing that is not elsewhere, and a kill is safe; but a server that does not know yet that others have left
@@ -49,7 +50,7 @@ class RemovalPlan(Documented):
     """What the removal of a worker would do; printed and carried out from this one value.
 
     ``setup`` is None for a worker that is not of this directory, or is the last one where no coordinator is.
-    ``container`` goes, ``volume`` stays; ``knows_engine`` says whether an engine told of them.
+    ``container`` goes, ``volume`` stays; ``knows_engine`` says whether ``engine`` told of them.
     """
 
     departure: Departure
@@ -60,6 +61,7 @@ class RemovalPlan(Documented):
     volume: str | None
     notes: tuple[str, ...]
     knows_engine: bool = True
+    engine: Engine | None = field(default=None, repr=False, compare=False)
 
     @property
     def nothing_to_do(self) -> bool:
@@ -101,12 +103,12 @@ async def plan_removal(
     worker: NodeAddress,
     *,
     force: bool,
-    connect_engine: Callable[[], Engine] = Engine.connect,
+    project: Project | None = None,
 ) -> RemovalPlan:
     """Decide what the removal takes; nothing is changed. The caller holds the lock of the directory.
 
-    ``directory`` is None where there is none here. Raises UsageError, InUseError, EditedFileError, and what a
-    set-up raises.
+    ``directory`` is None where there is none here; ``project`` is its own on the engine. Raises UsageError, InUseError,
+    EditedFileError, and what a set-up raises.
     """
     service = next((one for one, address in workers_of(directory).items() if address == worker), None)
     found = await leaving.look(conn, name, worker)
@@ -118,9 +120,28 @@ async def plan_removal(
             f"That coordinator has never had {worker}, so it knows nothing of its shards; nothing was changed.",
             hint="Name the coordinator of these workers with --dsn.",
         )
+    engine, containers, unavailable = await _look_at_engine(project or Project(directory.topology.name))
+
+    def connect_engine() -> Engine:
+        if engine is None:
+            raise unavailable or EngineUnavailableError()
+        return engine
+
     setup, notes = await in_thread(_plan_files, directory, service, connect_engine)
-    container, volume, more = await in_thread(_find_container, directory, service, connect_engine)
-    return RemovalPlan(found, force, service, setup, container, volume, (*notes, *more), knows_engine=not more)
+    container, volume, more = await in_thread(_find_container, directory, service, engine, containers)
+    return RemovalPlan(
+        found, force, service, setup, container, volume, (*notes, *more), knows_engine=not more, engine=engine
+    )
+
+
+async def _look_at_engine(
+    project: Project,
+) -> tuple[Engine | None, tuple[Container, ...], EngineUnavailableError | None]:
+    """Give the engine, opened once for all that the removal asks of it, and the containers; or why there is none."""
+    try:
+        return *await project.look(), None
+    except EngineUnavailableError as error:
+        return None, (), error
 
 
 def _notes_of_a_stranger(conn: Connection, found: Departure) -> tuple[str, ...]:
@@ -177,18 +198,20 @@ def _overrides(root: Path, service: str) -> list[str]:
 
 
 def _find_container(
-    directory: Directory, service: str, connect_engine: Callable[[], Engine]
+    directory: Directory, service: str, engine: Engine | None, containers: Sequence[Container]
 ) -> tuple[Container | None, str | None, tuple[str, ...]]:
     """Give the worker's container and its volume, and what must be done by hand where they are not ours. Blocks."""
     project = directory.topology.name
+    unknown = (
+        f"No Docker engine answers here. Where its container runs: docker rm -f {container_name(project, service)}"
+    )
+    if engine is None:
+        return None, None, (unknown,)
     try:
-        engine = connect_engine()
-        containers = engine.project_containers(project)
         volume = volume_name(project, service)
         kept = volume if volume in engine.project_volumes(project) else None
     except EngineUnavailableError:
-        name = container_name(project, service)
-        return None, None, (f"No Docker engine answers here. Where its container runs: docker rm -f {name}",)
+        return None, None, (unknown,)
     found = next((one for one in containers if one.service == service and one.ours), None)
     if found and found.working_dir and Path(found.working_dir).resolve() != directory.root.resolve():
         note = f"The container {found.name} is of another directory ({found.working_dir}), and is left alone."
@@ -209,16 +232,15 @@ async def remove(conn: Connection, plan: RemovalPlan, emit: Emit) -> None:
         if written:
             message = f"cluster.yaml and the generated files are without {plan.service}"
             emit(Event(f"files:{worker}", EventKind.DONE, message, {"files": written}))
-    if plan.container:
-        await _remove_container(plan.container, emit)
+    if plan.container and plan.engine:
+        await _remove_container(plan.engine, plan.container, emit)
     if plan.setup:
         await leaving.release(conn, worker, is_gone=plan.knows_engine)
 
 
-async def _remove_container(container: Container, emit: Emit) -> None:
+async def _remove_container(engine: Engine, container: Container, emit: Emit) -> None:
     step = f"container:{container.name}"
     emit(Event(step, EventKind.STARTED, f"stopping {container.name}"))
-    engine = await in_thread(Engine.connect)
     # One that is paused cannot be asked to stop.
     await in_thread(engine.stop, container, 1 if container.state == "paused" else _STOP_TIMEOUT_S)
     await in_thread(engine.remove, container)

@@ -63,7 +63,7 @@ async def status(
             raise
     return await pair_status(
         {server.name: directory.connection(server) for server in pair_of(directory)},
-        synchronous=pair_of(directory)[0].facts.synchronous,
+        synchronous=pair_of(directory)[0].synchronous,
         seen=seen,
         chosen=chosen,
         timeout_s=timeout_s,

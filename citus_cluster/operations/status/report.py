@@ -15,6 +15,8 @@ from citus_cluster.model.citus.nodes import NodeAddress
 from citus_cluster.model.citus.overview import NodeOverview, Overview, TableOverview
 from citus_cluster.model.citus.rebalance import RebalanceStatus
 from citus_cluster.model.companion_status import CompanionStatus, Condition, timed_out
+from citus_cluster.model.companion_target import Target
+from citus_cluster.model.component import Service
 from citus_cluster.model.component_name import ComponentName
 from citus_cluster.model.components import COMPONENTS
 from citus_cluster.model.disks import Disk, disk_alerts
@@ -32,7 +34,6 @@ from citus_cluster.operations.status.overview import overview
 from citus_cluster.runtime.docker.engine import Container, Engine, in_thread
 from citus_cluster.runtime.docker.project import Project
 from citus_cluster.runtime.postgres import connect
-from citus_cluster.runtime.probes import Target
 from citus_cluster.runtime.probes.cassandra import RingNode, nodetool_status
 from citus_cluster.runtime.store import journal
 
@@ -394,12 +395,10 @@ async def _companions(
 
 
 def _target(topology: Topology, component: ComponentName) -> Target:
-    services = topology.of(component)
-    return Target(
-        component,
-        {service.name: NodeAddress(topology.connect_host, service.host_port) for service in services},
-        synchronous=bool(getattr(services[0].facts, "synchronous", False)),
-    )
+    def address(service: Service) -> NodeAddress:
+        return NodeAddress(topology.connect_host, service.host_port)
+
+    return Target.of(component, topology.of(component), address)
 
 
 async def _ring(directory: Directory, project: Project) -> tuple[RingNode, ...] | None:

@@ -3,26 +3,15 @@
 A probe connects when it is first asked, keeps its connection, and finds a server that came back.
 """
 
-from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable
 from typing import Protocol
 
 from citus_cluster.model.citus.nodes import NodeAddress
 from citus_cluster.model.companion_status import CompanionStatus
-from citus_cluster.model.component_name import ComponentName
+from citus_cluster.model.companion_target import Target
 
 Doubt = Callable[[NodeAddress], Awaitable[str | None]]
 """Why what listens at an address may not be ours, and is sent no password; None where it is ours."""
-
-
-@dataclass(frozen=True)
-class Target:
-    """A component to ask: where its services are reached, by service, and the facts that judging them needs."""
-
-    component: ComponentName
-    addresses: Mapping[str, NodeAddress]
-    synchronous: bool = False
-    """A commit waits for a second server."""
 
 
 class Probe(Protocol):

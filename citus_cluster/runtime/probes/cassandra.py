@@ -16,13 +16,14 @@ from typing import TYPE_CHECKING, Any
 from citus_cluster.errors import CitusClusterError
 from citus_cluster.model.citus.nodes import NodeAddress
 from citus_cluster.model.companion_status import CompanionStatus, Condition
+from citus_cluster.model.companion_target import Target
 from citus_cluster.model.component_name import ComponentName
 from citus_cluster.model.components.cassandra import OPTIONS
 from citus_cluster.model.components.cassandra import USER as CASSANDRA_USER
 from citus_cluster.model.documents import Documented
 from citus_cluster.runtime.docker.engine import Container, Engine, in_thread
 from citus_cluster.runtime.ports import answers
-from citus_cluster.runtime.probes import Doubt, Target
+from citus_cluster.runtime.probes import Doubt
 
 if TYPE_CHECKING:
     from cassandra.cluster import Cluster, Session

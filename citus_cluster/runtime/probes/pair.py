@@ -9,11 +9,12 @@ from dataclasses import replace
 
 from citus_cluster.errors import CitusClusterError
 from citus_cluster.model.companion_status import CompanionStatus
+from citus_cluster.model.companion_target import Target
 from citus_cluster.model.components.pg14 import LOGIN, PRIMARY, REPLICA
 from citus_cluster.model.replication import PairStatus, SeenServer, judge
 from citus_cluster.runtime import pg14
 from citus_cluster.runtime.postgres import ConnectionInfo, connect
-from citus_cluster.runtime.probes import Doubt, Target
+from citus_cluster.runtime.probes import Doubt
 
 DEFAULT_TIMEOUT_S = 5.0
 

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 from citus_cluster.model.citus.nodes import NodeAddress
 from citus_cluster.model.companion_status import CompanionStatus, Condition
+from citus_cluster.model.companion_target import Target
 from citus_cluster.model.component_name import ComponentName
-from citus_cluster.runtime.probes import Doubt, Target
+from citus_cluster.runtime.probes import Doubt
 
 if TYPE_CHECKING:
     from redis.asyncio import Redis
