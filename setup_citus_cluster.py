@@ -4,9 +4,9 @@
 import sys
 
 try:
-    from citus_cluster.entry import guard
+    from citus_cluster.entry import handle_interrupts
 
-    guard()
+    handle_interrupts()
     from citus_cluster.cli.program import setup_main
 except ModuleNotFoundError as error:
     if error.name and error.name.startswith("citus_cluster"):

@@ -1,11 +1,11 @@
 """``python -m citus_cluster``, and the console script ``citus-cluster``."""
 
-from citus_cluster.entry import guard
+from citus_cluster.entry import handle_interrupts
 
 
 def main() -> None:
     """Import the program, and run it."""
-    guard()
+    handle_interrupts()
     from citus_cluster.cli import program
 
     program.main()

@@ -13,7 +13,7 @@ from types import FrameType
 INTERRUPTED = 130
 
 
-def guard() -> None:
+def handle_interrupts() -> None:
     """Prepare the process for what it may be started with, and for Ctrl-C until :func:`release`."""
     _open_closed_streams()
     _leave_on_interruption()

@@ -13,7 +13,7 @@ from citus_cluster.model.plan.events import Emit, Event, ignore
 from citus_cluster.operations.roles import accounts as roles
 from citus_cluster.operations.roles import drop as role_drop
 from citus_cluster.operations.roles.accounts import RoleResult
-from citus_cluster.operations.roles.passwords import Home
+from citus_cluster.operations.roles.passwords import CredentialStore
 
 FIRST, SECOND, THIRD = WORKERS
 EVERYWHERE = (COORDINATOR, *WORKERS)
@@ -33,21 +33,25 @@ def forget_roles(servers: Servers) -> None:
         )
 
 
-def create(cluster: Servers, home: Home, name: str = "app", emit: Emit = ignore, **options: Any) -> RoleResult:
-    return on(cluster, lambda conn: roles.create(conn, home, name, emit, **options))
+def create(
+    cluster: Servers, credentials: CredentialStore, name: str = "app", emit: Emit = ignore, **options: Any
+) -> RoleResult:
+    return on(cluster, lambda conn: roles.create(conn, credentials, name, emit, **options))
 
 
-def drop(cluster: Servers, home: Home, name: str = "app", emit: Emit = ignore, **options: Any) -> tuple[str, ...]:
-    return on(cluster, lambda conn: role_drop.drop(conn, home, name, emit, **options))
+def drop(
+    cluster: Servers, credentials: CredentialStore, name: str = "app", emit: Emit = ignore, **options: Any
+) -> tuple[str, ...]:
+    return on(cluster, lambda conn: role_drop.drop(conn, credentials, name, emit, **options))
 
 
-def listed(cluster: Servers, home: Home) -> dict[str, RoleStatus]:
-    return {one.name: one for one in on(cluster, lambda conn: roles.list_roles(conn, home)).roles}
+def listed(cluster: Servers, credentials: CredentialStore) -> dict[str, RoleStatus]:
+    return {one.name: one for one in on(cluster, lambda conn: roles.list_roles(conn, credentials)).roles}
 
 
-def password_file(home: Home, name: str = "app") -> Path:
-    assert home.root
-    return home.root / f"generated/secrets/roles/{name}_password"
+def password_file(credentials: CredentialStore, name: str = "app") -> Path:
+    assert credentials.root
+    return credentials.root / f"generated/secrets/roles/{name}_password"
 
 
 @contextmanager
@@ -59,9 +63,11 @@ def session(cluster: Servers, node: str, user: str, password: str) -> Iterator[p
         yield conn
 
 
-def ask(cluster: Servers, home: Home, *statements: str, user: str = "app", node: str = COORDINATOR.host) -> list[Any]:
+def ask(
+    cluster: Servers, credentials: CredentialStore, *statements: str, user: str = "app", node: str = COORDINATOR.host
+) -> list[Any]:
     """Run statements as the role, with the password that is kept; rows of the last."""
-    with session(cluster, node, user, password_file(home, user).read_text()) as conn:
+    with session(cluster, node, user, password_file(credentials, user).read_text()) as conn:
         rows: list[Any] = []
         for statement in statements:
             cursor = conn.execute(statement.encode())
@@ -69,13 +75,13 @@ def ask(cluster: Servers, home: Home, *statements: str, user: str = "app", node:
         return rows
 
 
-def works(cluster: Servers, home: Home) -> None:
+def works(cluster: Servers, credentials: CredentialStore) -> None:
     """Read and write over all shards, from the coordinator and from a worker."""
     for node in (COORDINATOR.host, FIRST.host):
-        assert ask(cluster, home, "SELECT count(*), sum(n) FROM items", node=node) == [(100, 5050)]
-        assert ask(cluster, home, "SELECT count(*) FROM items JOIN kinds USING (id)", node=node) == [(10,)]
-        ask(cluster, home, "INSERT INTO items VALUES (-1, 1), (-2, 1), (-3, 1), (-4, 1)", node=node)
-        ask(cluster, home, "UPDATE items SET n = 2 WHERE id < 0", "DELETE FROM items WHERE id < 0", node=node)
+        assert ask(cluster, credentials, "SELECT count(*), sum(n) FROM items", node=node) == [(100, 5050)]
+        assert ask(cluster, credentials, "SELECT count(*) FROM items JOIN kinds USING (id)", node=node) == [(10,)]
+        ask(cluster, credentials, "INSERT INTO items VALUES (-1, 1), (-2, 1), (-3, 1), (-4, 1)", node=node)
+        ask(cluster, credentials, "UPDATE items SET n = 2 WHERE id < 0", "DELETE FROM items WHERE id < 0", node=node)
 
 
 class Killed(BaseException):

@@ -322,9 +322,8 @@ def _locate(directory: Path, dsn: str | None) -> tuple[ConnectionInfo, Directory
 
 async def _resolve(conn: Connection, loaded: Directory | None, names: list[str]) -> dict[str, NodeAddress]:
     from citus_cluster.model.citus.removal import resolve_name
-    from citus_cluster.operations.nodes import removal
-    from citus_cluster.operations.nodes import unregistration as leaving
+    from citus_cluster.operations.nodes import removal, unregistration
 
-    registry = await leaving.registry(conn)
+    registry = await unregistration.registry(conn)
     own = removal.workers_of(loaded)
     return {name: resolve_name(name, own, registry) for name in dict.fromkeys(names)}

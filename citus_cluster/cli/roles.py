@@ -27,7 +27,7 @@ from citus_cluster.model.citus.roles import Access
 if TYPE_CHECKING:
     from citus_cluster.console.screen import Progress
     from citus_cluster.operations.roles.accounts import RoleResult
-    from citus_cluster.operations.roles.passwords import Home
+    from citus_cluster.operations.roles.passwords import CredentialStore
     from citus_cluster.runtime.postgres import Connection
 
 T = TypeVar("T")
@@ -85,10 +85,10 @@ def create(
         from citus_cluster.runtime.store import secrets
 
     given = secrets.read_password_file(password_file) if password_file else None
-    with _at_work(directory, dsn) as (home, progress):
+    with _at_work(directory, dsn) as (credentials, progress):
         act = partial(roles.create, access=access, schemas=schema, limits=limit or (), given=given)
-        made = _recorded(context, home, "roles-create", lambda conn: act(conn, home, name, progress.emit))
-    _print_result(made, home, format_, show_secrets=show_secrets)
+        made = _recorded(context, credentials, "roles-create", lambda conn: act(conn, credentials, name, progress.emit))
+    _print_result(made, credentials, format_, show_secrets=show_secrets)
 
 
 def password(
@@ -106,10 +106,12 @@ def password(
         from citus_cluster.runtime.store import secrets
 
     given = secrets.read_password_file(password_file) if password_file else None
-    with _at_work(directory, dsn) as (home, progress):
+    with _at_work(directory, dsn) as (credentials, progress):
         act = partial(roles.set_password, given=given)
-        made = _recorded(context, home, "roles-password", lambda conn: act(conn, home, name, progress.emit))
-    _print_result(made, home, format_, show_secrets=show_secrets)
+        made = _recorded(
+            context, credentials, "roles-password", lambda conn: act(conn, credentials, name, progress.emit)
+        )
+    _print_result(made, credentials, format_, show_secrets=show_secrets)
 
 
 def list_roles(dsn: DsnOption = None, directory: DirectoryOption = Path(), format_: FormatOption = Format.TEXT) -> None:
@@ -119,15 +121,15 @@ def list_roles(dsn: DsnOption = None, directory: DirectoryOption = Path(), forma
         from citus_cluster.console import roles as shown
         from citus_cluster.console import screen
         from citus_cluster.operations.roles import accounts as roles
-        from citus_cluster.operations.roles.passwords import Home
+        from citus_cluster.operations.roles.passwords import CredentialStore
 
     info, loaded = locate(directory, dsn)
-    home = Home(info, loaded.root if loaded else None)
-    found = run_on(info, lambda conn: roles.list_roles(conn, home))
+    credentials = CredentialStore(info, loaded.root if loaded else None)
+    found = run_on(info, lambda conn: roles.list_roles(conn, credentials))
     if format_ is Format.JSON:
         screen.print_json(found.as_dict())
     else:
-        shown.print_list(found, home.root)
+        shown.print_list(found, credentials.root)
 
 
 def drop(
@@ -169,9 +171,11 @@ def drop(
 
     if dry_run:
         _show_reassignment(name, also or (), directory, dsn, format_)
-    with _at_work(directory, dsn) as (home, progress):
+    with _at_work(directory, dsn) as (credentials, progress):
         act = partial(role_drop.drop, reassign=reassign or bool(also), named=also or (), disconnect=disconnect)
-        changed = _recorded(context, home, "roles-drop", lambda conn: act(conn, home, name, progress.emit))
+        changed = _recorded(
+            context, credentials, "roles-drop", lambda conn: act(conn, credentials, name, progress.emit)
+        )
     if format_ is Format.JSON:
         screen.print_json({"role": name, "changed": list(changed)})
     else:
@@ -183,11 +187,11 @@ def _show_reassignment(name: str, named: Sequence[str], directory: Path, dsn: st
     from citus_cluster.console import roles as shown
     from citus_cluster.console import screen
     from citus_cluster.operations.roles import drop as role_drop
-    from citus_cluster.operations.roles.passwords import Home
+    from citus_cluster.operations.roles.passwords import CredentialStore
 
     info, loaded = locate(directory, dsn)
-    home = Home(info, loaded.root if loaded else None)
-    handover = run_on(info, lambda conn: role_drop.plan_reassignment(conn, home, name))
+    credentials = CredentialStore(info, loaded.root if loaded else None)
+    handover = run_on(info, lambda conn: role_drop.plan_reassignment(conn, credentials, name))
     if format_ is Format.JSON:
         screen.print_json({"role": name, "objects": handover.as_list(named) if handover else []})
     else:
@@ -196,29 +200,31 @@ def _show_reassignment(name: str, named: Sequence[str], directory: Path, dsn: st
 
 
 @contextmanager
-def _at_work(directory: Path, dsn: str | None) -> Iterator[tuple[Home, Progress]]:
+def _at_work(directory: Path, dsn: str | None) -> Iterator[tuple[CredentialStore, Progress]]:
     with importing():
         from citus_cluster.cli.acting import locate
         from citus_cluster.console import screen
-        from citus_cluster.operations.roles.passwords import Home
+        from citus_cluster.operations.roles.passwords import CredentialStore
         from citus_cluster.runtime.store import files
 
     info, loaded = locate(directory, dsn)
     with files.locked(loaded.root) if loaded else nullcontext(), screen.Progress() as progress:
-        yield Home(info, loaded.root if loaded else None), progress
+        yield CredentialStore(info, loaded.root if loaded else None), progress
 
 
-def _recorded(context: typer.Context, home: Home, operation: str, work: Callable[[Connection], Awaitable[T]]) -> T:
+def _recorded(
+    context: typer.Context, credentials: CredentialStore, operation: str, work: Callable[[Connection], Awaitable[T]]
+) -> T:
     from citus_cluster.cli.acting import recorded, run_on
 
-    return recorded(invocation_of(context), home.root, operation, lambda: run_on(home.coordinator, work))
+    return recorded(invocation_of(context), credentials.root, operation, lambda: run_on(credentials.coordinator, work))
 
 
-def _print_result(made: RoleResult, home: Home, format_: Format, *, show_secrets: bool) -> None:
+def _print_result(made: RoleResult, credentials: CredentialStore, format_: Format, *, show_secrets: bool) -> None:
     from citus_cluster.console import roles as shown
     from citus_cluster.console import screen
 
     if format_ is Format.JSON:
         screen.print_json(made.as_dict(show_secrets=show_secrets))
     else:
-        shown.print_result(made, home, show_secrets=show_secrets)
+        shown.print_result(made, credentials, show_secrets=show_secrets)

@@ -15,10 +15,14 @@ def print_status(found: PairStatus, ports: Mapping[str, int]) -> None:
     rows = [_server_row(server, ports) for server in found.servers]
     columns = ("server", "role", "port", "container", "timeline", "position")
     out.print(table("PostgreSQL 14 pair", columns, rows))
-    link, slot = found.link, found.slot
+    standby_connection, slot = found.standby_connection, found.slot
     wanted = "sync" if found.synchronous else "async"
-    state = f"{link.state}, {link.sync_state}" if link else "nobody follows"
-    answered = f"; last answer {link.reply_age_s:.0f} s ago" if link and link.late and found.lag.bytes else ""
+    state = f"{standby_connection.state}, {standby_connection.sync_state}" if standby_connection else "nobody follows"
+    answered = (
+        f"; last answer {standby_connection.reply_age_s:.0f} s ago"
+        if standby_connection and standby_connection.late and found.lag.bytes
+        else ""
+    )
     out.print(f"Replication: {escape(state)} (wanted: {wanted}); {escape(lag_line(found.lag))}{answered}")
     if slot:
         kept = "no log" if slot.kept_bytes is None else f"{size(slot.kept_bytes)} of log"

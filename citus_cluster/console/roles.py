@@ -8,7 +8,7 @@ from citus_cluster.model.citus.handover import Handover
 from citus_cluster.model.citus.role_limits import Limit, in_words
 from citus_cluster.model.citus.roles import Access, RoleStatus
 from citus_cluster.operations.roles.accounts import RoleList, RoleResult
-from citus_cluster.operations.roles.passwords import Home
+from citus_cluster.operations.roles.passwords import CredentialStore
 
 _MAY = {
     Access.READ: "may read the tables",
@@ -17,7 +17,7 @@ _MAY = {
 }
 
 
-def print_result(made: RoleResult, home: Home, *, show_secrets: bool) -> None:
+def print_result(made: RoleResult, credentials: CredentialStore, *, show_secrets: bool) -> None:
     """Print what a role may do, and how it connects."""
     record, where = made.record, made.connection
     schemas = f"schema{'s' if len(record.schemas) > 1 else ''} {', '.join(record.schemas)}"
@@ -25,8 +25,8 @@ def print_result(made: RoleResult, home: Home, *, show_secrets: bool) -> None:
     if made.limits is not None:
         limits = in_words({Limit(name): value for name, value in made.limits.items()})
         out.print(f"  Limits: {escape(limits)}")
-    if home.root and made.password_file:
-        folder = "" if home.root == Path.cwd() else f"{home.root}/"
+    if credentials.root and made.password_file:
+        folder = "" if credentials.root == Path.cwd() else f"{credentials.root}/"
         command = (
             f'PGPASSWORD="$(cat {quote(folder + made.password_file)})" psql -h {quote(where.host)} -p {where.port} '
             f"-U {quote(where.user)} -d {quote(where.database)}"
@@ -74,9 +74,9 @@ def print_handover(name: str, handover: Handover | None) -> None:
     if handover is None:
         out.print(f"Role {escape(name)} owns nothing.")
         return
-    rows = [(one.name, heir, one.reason or "-") for one, heir in handover.heirs.items()]
+    rows = [(one.name, new_owner, one.reason or "-") for one, new_owner in handover.new_owners.items()]
     out.print(table(f"What {name} owns", ("object", "goes to", "must be named, since it"), rows))
-    if any(one.home and one.power for one in handover.heirs):
+    if any(one.home and one.power for one in handover.new_owners):
         err.print(
             "A view or function that is given away loses what only its old owner was allowed to read or do: the "
             "new owner may use what it owns itself, and nothing else."

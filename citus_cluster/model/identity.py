@@ -19,15 +19,17 @@ _WAYS = {
 _WORKER = "citus-worker"
 
 
-def identity_of(topology: Topology, earlier: Mapping[str, Any], leaving: Collection[str] = ()) -> dict[str, Any]:
+def identity_of(
+    topology: Topology, earlier: Mapping[str, Any], removed_workers: Collection[str] = ()
+) -> dict[str, Any]:
     """Give what the manifest keeps; nodes that are switched off stay in it. ``earlier`` is empty at the first run.
 
-    ``leaving`` are workers, by service, that have left the cluster: they are kept among the ``removed`` from then on,
-    since their volumes may exist still.
+    ``removed_workers`` are workers, by service, that have left the cluster: they are kept among the ``removed``,
+    since their volumes may still exist.
     """
     here = {node.service: str(node.address) for node in topology.nodes}
     addresses = {**earlier.get("addresses", {}), **here}
-    gone = {s: a for s, a in addresses.items() if s.startswith(_WORKER) and s not in here and s in leaving}
+    gone = {s: a for s, a in addresses.items() if s.startswith(_WORKER) and s not in here and s in removed_workers}
     removed = {**earlier.get("removed", {}), **gone}
     removed = {service: address for service, address in removed.items() if service not in here}
     return {

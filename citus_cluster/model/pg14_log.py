@@ -74,7 +74,7 @@ class Remainder:
         return bool(self.transactions) or (bool(self.bytes) and (self.clean or not self.whole))
 
 
-def position(lsn: str) -> int:
+def parse_lsn(lsn: str) -> int:
     """Read a position in the log, ``1/6B3740``, as bytes since its beginning."""
     high, low = lsn.split("/")
     return (int(high, 16) << 32) + int(low, 16)
@@ -118,12 +118,12 @@ def history_name(timeline: int) -> str:
     return f"{timeline:08X}.history"
 
 
-def fork_position(history: str, timeline: int) -> int | None:
+def fork_lsn(history: str, timeline: int) -> int | None:
     """Where a server left ``timeline``, by the history file of the timeline that it is on now; None if it never did."""
     for line in history.splitlines():
         words = line.split()
         if len(words) >= 2 and words[0] == str(timeline):
-            return position(words[1])
+            return parse_lsn(words[1])
     return None
 
 

@@ -10,7 +10,7 @@ from enum import StrEnum
 from citus_cluster.model.companion_status import CompanionStatus, Condition
 from citus_cluster.model.component_name import ComponentName
 from citus_cluster.model.documents import Documented
-from citus_cluster.model.pg14_log import position
+from citus_cluster.model.pg14_log import parse_lsn
 
 
 class ServerRole(StrEnum):
@@ -56,7 +56,7 @@ class StartReport:
 
 
 @dataclass(frozen=True)
-class Link:
+class StandbyConnection:
     """What the primary knows of the standby that reads from it; ``replay_lag_s`` is None when there is nothing new.
 
     ``reply_age_s`` is the age of its last answer. The primary notices a cut network by it, but only after a minute
@@ -107,7 +107,7 @@ class ServerFacts:
     synchronous_standby_names: str
     waiting_sessions: int
     longest_wait_s: float | None
-    link: Link | None
+    standby_connection: StandbyConnection | None
     slot: Slot | None
 
 
@@ -224,8 +224,8 @@ class PairStatus(Documented):
         return next((server for server in self.servers if server.role is ServerRole.REPLICA), None)
 
     @property
-    def link(self) -> Link | None:
-        return self.primary.facts.link if self.primary and self.primary.facts else None
+    def standby_connection(self) -> StandbyConnection | None:
+        return self.primary.facts.standby_connection if self.primary and self.primary.facts else None
 
     @property
     def slot(self) -> Slot | None:
@@ -233,7 +233,7 @@ class PairStatus(Documented):
 
     @property
     def streams(self) -> bool:
-        return self.link is not None and self.link.state == "streaming"
+        return self.standby_connection is not None and self.standby_connection.state == "streaming"
 
     @property
     def waiting_sessions(self) -> int:
@@ -257,7 +257,11 @@ class PairStatus(Documented):
         """One line for people."""
         words = [f"{self.primary.service} is the primary" if self.primary else "there is no primary"]
         if self.replica:
-            follows = f"streams ({self.link.sync_state})" if self.streams and self.link else "does not follow it"
+            follows = (
+                f"streams ({self.standby_connection.sync_state})"
+                if self.streams and self.standby_connection
+                else "does not follow it"
+            )
             behind = "" if self.lag.bytes is None else f", {self.lag.bytes:,} bytes behind"
             words.append(f"{self.replica.service} {follows}{behind}")
         words += [f"{server.service} is {server.role}" for server in self.servers if server.role in _AWAY]
@@ -277,11 +281,11 @@ class PairStatus(Documented):
             wanted="sync" if self.synchronous else "async",
             chosen_primary=self.chosen,
             servers=self.servers,
-            state=self.link.state if self.link else None,
-            sync_state=self.link.sync_state if self.link else None,
+            state=self.standby_connection.state if self.standby_connection else None,
+            sync_state=self.standby_connection.sync_state if self.standby_connection else None,
             lag=self.lag,
             slot=self.slot,
-            last_answer_s=self.link.reply_age_s if self.link else None,
+            last_answer_s=self.standby_connection.reply_age_s if self.standby_connection else None,
             waiting_sessions=self.waiting_sessions,
             problems=self.problems,
         )
@@ -301,19 +305,19 @@ def parse_report(text: str) -> StartReport:
 def lag(primary: SeenServer | None, replica: SeenServer | None) -> Lag:
     """Compare the two. The primary must have been asked first, or a busy replica looks ahead of it."""
     ahead, behind = (seen.facts if seen else None for seen in (primary, replica))
-    link = ahead.link if ahead else None
-    replayed = behind.lsn if behind else link.replay_lsn if link else None
+    standby_connection = ahead.standby_connection if ahead else None
+    replayed = behind.lsn if behind else standby_connection.replay_lsn if standby_connection else None
     if ahead is None or replayed is None:
         return Lag(None, behind.since_replay_s if behind else None)
-    missing = max(0, position(ahead.lsn) - position(replayed))
+    missing = max(0, parse_lsn(ahead.lsn) - parse_lsn(replayed))
     if missing == 0:
         return Lag(0, 0.0)
-    if link is None or link.reply_age_s is None:
+    if standby_connection is None or standby_connection.reply_age_s is None:
         return Lag(missing, behind.since_replay_s if behind else None)
-    if link.late:
-        return Lag(missing, max(link.reply_age_s, link.replay_lag_s or 0.0))
+    if standby_connection.late:
+        return Lag(missing, max(standby_connection.reply_age_s, standby_connection.replay_lag_s or 0.0))
     # What was written since the last answer is not timed yet.
-    return Lag(missing, link.replay_lag_s or link.reply_age_s)
+    return Lag(missing, standby_connection.replay_lag_s or standby_connection.reply_age_s)
 
 
 def slot_name(service: str) -> str:
@@ -389,7 +393,7 @@ def _problems_of_roles(found: PairStatus) -> Iterator[str]:
 
 
 def _problems_of_replication(found: PairStatus, primary: ServerFacts) -> Iterator[str]:
-    link, slot, replica = found.link, found.slot, found.replica
+    standby_connection, slot, replica = found.standby_connection, found.slot, found.replica
     lost = slot is not None and slot.wal_status == "lost"
     if lost:
         yield (
@@ -408,15 +412,17 @@ def _problems_of_replication(found: PairStatus, primary: ServerFacts) -> Iterato
     if found.synchronous != bool(primary.synchronous_standby_names):
         wanted, has = ("sync", "async") if found.synchronous else ("async", "sync")
         yield f"replication shall be {wanted} and is {has}: citus-cluster up makes the server read its settings"
-    stuck = bool(link and link.late and (primary.longest_wait_s or 0.0) > _WAITING_S)
-    if primary.synchronous_standby_names and (stuck or not (found.streams and link and link.sync_state == "sync")):
+    stuck = bool(standby_connection and standby_connection.late and (primary.longest_wait_s or 0.0) > _WAITING_S)
+    if primary.synchronous_standby_names and (
+        stuck or not (found.streams and standby_connection and standby_connection.sync_state == "sync")
+    ):
         count = found.waiting_sessions
         sessions = f"{count} session{'' if count == 1 else 's'} wait{'s' if count == 1 else ''} now"
         yield f"commits wait for the replica, because replication is sync: {sessions}"
-    if found.streams and link and (stuck or (link.reply_age_s or 0.0) > _SILENT_S):
+    if found.streams and standby_connection and (stuck or (standby_connection.reply_age_s or 0.0) > _SILENT_S):
         yield (
-            f"the replica has not answered the primary for {link.reply_age_s:.0f} s: is the network between them cut, "
-            f"or its container paused?"
+            f"the replica has not answered the primary for {standby_connection.reply_age_s:.0f} s: is the network "
+            "between them cut, or its container paused?"
         )
 
 
@@ -428,7 +434,7 @@ def _why_not_streaming(found: PairStatus, primary: ServerFacts, slot: Slot | Non
         return f"{doing}: it has no slot there. On the primary: {_make_slot(replica.service)}"
     if replica.facts.timeline > primary.timeline:
         return f"{doing}: its data have taken another course. citus-cluster pg14 rebuild-replica"
-    state = f" ({found.link.state})" if found.link else ""
+    state = f" ({found.standby_connection.state})" if found.standby_connection else ""
     return f"{doing}{state}; its log says why: docker logs"
 
 

@@ -132,8 +132,8 @@ def load(root: Path, *, may_lack_workers: bool = False) -> Directory:
             hint="Run python setup_citus_cluster.py again in this directory.",
         )
     topology, _ = resolve(spec, memory_mb=spec.resources.memory_mb, cpus=spec.resources.cpus, pg_major=int(pg_major))
-    leaving = manifest.identity.get("addresses", {}) if may_lack_workers else ()
-    refuse_immutable(manifest.identity, identity_of(topology, manifest.identity, leaving), topology)
+    removed_workers = manifest.identity.get("addresses", {}) if may_lack_workers else ()
+    refuse_immutable(manifest.identity, identity_of(topology, manifest.identity, removed_workers), topology)
     return Directory(root, spec, topology, manifest, password)
 
 

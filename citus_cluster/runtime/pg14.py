@@ -11,16 +11,16 @@ from citus_cluster.model.pg14_log import (
     ControlFile,
     LogTail,
     file_name,
-    fork_position,
+    fork_lsn,
     history_name,
     parse_control_file,
     read_tail,
 )
 from citus_cluster.model.replication import (
-    Link,
     Room,
     ServerFacts,
     Slot,
+    StandbyConnection,
     StartReport,
     parse_report,
     slot_name,
@@ -55,7 +55,7 @@ SELECT pg_is_in_recovery(),
        (SELECT extract(epoch FROM clock_timestamp() - min(state_change))::float8
         FROM pg_stat_activity WHERE wait_event = 'SyncRep')
 """
-_LINK = """
+_STANDBY_CONNECTION = """
 SELECT state, sync_state, replay_lsn::text, extract(epoch FROM replay_lag)::float8,
        greatest(0, extract(epoch FROM clock_timestamp() - reply_time))::float8
 FROM pg_stat_replication WHERE application_name = %s
@@ -83,10 +83,12 @@ async def read_facts(conn: Connection, peer: str) -> ServerFacts:
     """Ask a server what it is and how far; ``peer`` is the service of the other. Raises UnreachableError."""
     async with _asking("reading its replication state"), bounded(conn, _QUERY_TIMEOUT_S):
         row = await (await conn.execute(_FACTS)).fetchone()
-        link = await (await conn.execute(_LINK, [peer])).fetchone()
+        standby_connection = await (await conn.execute(_STANDBY_CONNECTION, [peer])).fetchone()
         slot = await (await conn.execute(_SLOT, [slot_name(peer)])).fetchone()
     assert row is not None, "a SELECT without FROM gives one row"  # noqa: S101
-    return ServerFacts(*(*row, Link(*link) if link else None, Slot(*slot) if slot else None))
+    return ServerFacts(
+        *(*row, StandbyConnection(*standby_connection) if standby_connection else None, Slot(*slot) if slot else None)
+    )
 
 
 async def data_bytes(conn: Connection) -> int:
@@ -173,7 +175,7 @@ def read_log_tail(engine: Engine, container: Container, timeline: int, start: in
 def read_fork(engine: Engine, container: Container, timeline: int, older: int) -> int | None:
     """Where a server that is on ``timeline`` left the ``older`` one; None if it never did."""
     content = engine.read_file(container, f"{_DATA}/pg_wal/{history_name(timeline)}")
-    return fork_position(content.decode(errors="replace"), older) if content else None
+    return fork_lsn(content.decode(errors="replace"), older) if content else None
 
 
 def last_seen_synchronous(engine: Engine, container: Container, service: str) -> float | None:

@@ -32,13 +32,13 @@ from citus_cluster.model.plan.changes import Action
 from citus_cluster.model.plan.effects import Effect, EffectKind
 from citus_cluster.model.plan.events import EventKind
 from citus_cluster.model.replication import (
-    Link,
     PairStatus,
     Phase,
     SeenServer,
     ServerFacts,
     ServerRole,
     Slot,
+    StandbyConnection,
 )
 from citus_cluster.operations.access import Access
 from citus_cluster.operations.nodes.drain import Drained, DrainPlan
@@ -105,9 +105,9 @@ def departure() -> Departure:
         silence=None,
         identifier="7300000000000000000",
         held=(HeldTable("public.orders", 3, 1, None), HeldTable("public.items", 2, 2, 4096)),
-        heirs=(TWO,),
+        shard_targets=(TWO,),
         standbys=(),
-        others_silent=(),
+        others_unreachable=(),
     )
 
 
@@ -159,11 +159,17 @@ def pair() -> PairStatus:
         synchronous_standby_names="",
         waiting_sessions=3,
         longest_wait_s=1.5,
-        link=Link("streaming", "async", "0/5000000", 0.5, 1.25),
+        standby_connection=StandbyConnection("streaming", "async", "0/5000000", 0.5, 1.25),
         slot=Slot("pg14_replica", True, "reserved", 16),
     )
     standby = replace(
-        facts, in_recovery=True, lsn="0/5000000", received_lsn="0/5000060", since_replay_s=0.5, link=None, slot=None
+        facts,
+        in_recovery=True,
+        lsn="0/5000000",
+        received_lsn="0/5000060",
+        since_replay_s=0.5,
+        standby_connection=None,
+        slot=None,
     )
     servers = (SeenServer("pg14-primary", facts, None, "running"), SeenServer("pg14-replica", standby))
     return PairStatus(True, "pg14-primary", servers, ("it is late",))

@@ -15,7 +15,7 @@ from generated_cluster import GeneratedCluster
 from sql_role_support import FIRST, SECOND, forget_roles
 from sql_servers import COORDINATOR, WORKERS, Recorder, Servers, register
 
-from citus_cluster.operations.roles.passwords import Home
+from citus_cluster.operations.roles.passwords import CredentialStore
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
@@ -62,7 +62,7 @@ def only_newest() -> None:
 
 
 @pytest.fixture
-def home(cluster: Servers, tmp_path: Path) -> Iterator[Home]:
+def credentials(cluster: Servers, tmp_path: Path) -> Iterator[CredentialStore]:
     """Two registered workers, a distributed, a reference and a local table, and no role."""
     register(cluster, FIRST, SECOND)
     cluster.sql(
@@ -76,7 +76,7 @@ def home(cluster: Servers, tmp_path: Path) -> Iterator[Home]:
         "INSERT INTO kinds SELECT generate_series(1, 10)",
     )
     try:
-        yield Home(cluster.info(COORDINATOR.host), tmp_path)
+        yield CredentialStore(cluster.info(COORDINATOR.host), tmp_path)
     finally:
         cluster.take_apart()
         cluster.sql(COORDINATOR.host, "DROP TABLE IF EXISTS notes")

@@ -15,7 +15,7 @@ from citus_cluster.model.citus.rebalance_plan import RebalanceOptions, TransferM
 from citus_cluster.model.citus.removal import Departure
 from citus_cluster.model.plan.events import Emit, EventKind, ignore
 from citus_cluster.operations.nodes import drain
-from citus_cluster.operations.nodes import unregistration as leaving
+from citus_cluster.operations.nodes import unregistration as unregistration
 from citus_cluster.operations.nodes.drain import Drained, DrainPlan
 from citus_cluster.operations.nodes.registration import add_worker, reconcile
 from citus_cluster.operations.nodes.verify import verify
@@ -74,13 +74,13 @@ def run_plan(
 
 def deregister(cluster: Servers, worker: NodeAddress, *, force: bool = False, emit: Emit = ignore) -> None:
     async def body(conn: Connection) -> None:
-        await leaving.deregister(conn, await leaving.look(conn, worker.host, worker), emit, force=force)
+        await unregistration.deregister(conn, await unregistration.look(conn, worker.host, worker), emit, force=force)
 
     on(cluster, body)
 
 
 def look(cluster: Servers, worker: NodeAddress) -> Departure:
-    return on(cluster, lambda conn: leaving.look(conn, worker.host, worker))
+    return on(cluster, lambda conn: unregistration.look(conn, worker.host, worker))
 
 
 # --- drain ---
@@ -415,7 +415,7 @@ def test_another_server_gets_a_name_that_was_released_and_the_old_one_does_not(c
         return results[-1].outcome
 
     def release(*, is_gone: bool = False) -> None:
-        on(cluster, lambda conn: leaving.release(conn, FOURTH, is_gone=is_gone))
+        on(cluster, lambda conn: unregistration.release(conn, FOURTH, is_gone=is_gone))
 
     register(cluster, FIRST)
     cluster.start(FOURTH.host)

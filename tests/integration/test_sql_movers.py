@@ -16,7 +16,7 @@ from citus_cluster.operations.nodes import drain
 from citus_cluster.operations.nodes.registration import add_worker, register_all
 from citus_cluster.operations.rebalance import control as rebalance
 from citus_cluster.operations.rebalance import watch as rebalance_watch
-from citus_cluster.operations.roles.passwords import Home
+from citus_cluster.operations.roles.passwords import CredentialStore
 from citus_cluster.runtime.postgres import Connection
 
 pytestmark = pytest.mark.cluster
@@ -48,10 +48,10 @@ def distributed(name: str, columns: str, *, colocate_with: str = "none") -> tupl
     )
 
 
-def lay_trap(cluster: Servers, home: Home) -> None:
+def lay_trap(cluster: Servers, credentials: CredentialStore) -> None:
     """Let a role that may create tables make one that runs its function for each row, and those that hide it."""
-    create(cluster, home, access=Access.CREATE)
-    ask(cluster, home, TRAP, *distributed("lured", "id bigint PRIMARY KEY, CHECK (trap(id))"))
+    create(cluster, credentials, access=Access.CREATE)
+    ask(cluster, credentials, TRAP, *distributed("lured", "id bigint PRIMARY KEY, CHECK (trap(id))"))
 
 
 async def move_everything(conn: Connection, mode: TransferMode) -> JobState:
@@ -64,18 +64,22 @@ async def move_everything(conn: Connection, mode: TransferMode) -> JobState:
 
 
 @pytest.mark.parametrize("mode", [TransferMode.BLOCK_WRITES, TransferMode.AUTO])
-def test_the_tables_of_a_role_are_copied_as_that_role(cluster: Servers, home: Home, mode: TransferMode) -> None:
-    lay_trap(cluster, home)
+def test_the_tables_of_a_role_are_copied_as_that_role(
+    cluster: Servers, credentials: CredentialStore, mode: TransferMode
+) -> None:
+    lay_trap(cluster, credentials)
     register(cluster)
     assert on(cluster, lambda conn: move_everything(conn, mode)) is JobState.FINISHED
     held = "SELECT count(*) > 0 FROM citus_shards WHERE table_name = 'lured'::regclass AND nodename = 'citus-worker3'"
     assert cluster.sql(COORDINATOR.host, held) == [(True,)]
-    assert ask(cluster, home, "SELECT count(*) FROM lured") == [(40,)]
+    assert ask(cluster, credentials, "SELECT count(*) FROM lured") == [(40,)]
     assert trapped(cluster) == [False] * 4
 
 
-def test_what_still_runs_as_the_superuser_is_refused_unless_it_is_trusted(cluster: Servers, home: Home) -> None:
-    lay_trap(cluster, home)
+def test_what_still_runs_as_the_superuser_is_refused_unless_it_is_trusted(
+    cluster: Servers, credentials: CredentialStore
+) -> None:
+    lay_trap(cluster, credentials)
     # Tables of several owners move together, as the superuser.
     cluster.sql(COORDINATOR.host, *distributed("admins", "id bigint PRIMARY KEY", colocate_with="lured"))
     register(cluster)
@@ -116,11 +120,11 @@ def test_what_still_runs_as_the_superuser_is_refused_unless_it_is_trusted(cluste
 
 
 @pytest.mark.usefixtures("only_newest")
-def test_everything_that_a_copy_runs_is_found(cluster: Servers, home: Home) -> None:
-    lay_trap(cluster, home)
+def test_everything_that_a_copy_runs_is_found(cluster: Servers, credentials: CredentialStore) -> None:
+    lay_trap(cluster, credentials)
     ask(
         cluster,
-        home,
+        credentials,
         "CREATE FUNCTION twice(bigint) RETURNS bigint IMMUTABLE LANGUAGE sql AS 'SELECT $1 * 2'",
         "CREATE DOMAIN positive AS bigint CHECK (trap(VALUE))",
         "CREATE DOMAIN harmless AS bigint",
@@ -175,11 +179,11 @@ def test_everything_that_a_copy_runs_is_found(cluster: Servers, home: Home) -> N
     )
 
 
-def test_a_new_worker_waits_while_reference_tables_carry_code(cluster: Servers, home: Home) -> None:
-    create(cluster, home, access=Access.CREATE)
+def test_a_new_worker_waits_while_reference_tables_carry_code(cluster: Servers, credentials: CredentialStore) -> None:
+    create(cluster, credentials, access=Access.CREATE)
     ask(
         cluster,
-        home,
+        credentials,
         TRAP,
         "CREATE TABLE lured (id bigint PRIMARY KEY, CHECK (trap(id)))",
         "SELECT create_reference_table('lured')",
@@ -202,14 +206,16 @@ def test_a_new_worker_waits_while_reference_tables_carry_code(cluster: Servers, 
     assert refused.value.details == (told,)
     assert "--trust-functions" in str(refused.value.hint)
     on(cluster, lambda conn: add_worker(conn, None, THIRD, ignore, timeout_s=20, trust_functions=True))
-    ask(cluster, home, *distributed("any_other", "id bigint PRIMARY KEY"))
+    ask(cluster, credentials, *distributed("any_other", "id bigint PRIMARY KEY"))
     assert trapped(cluster) == [False, False, False, True], "this is what the attack does"
     cluster.sql(THIRD.host, "SET citus.enable_ddl_propagation = off", "ALTER ROLE app NOSUPERUSER")
 
 
 @pytest.mark.usefixtures("only_newest")
-def test_an_owner_as_whom_citus_cannot_connect_or_copy_long_is_named(cluster: Servers, home: Home) -> None:
-    lay_trap(cluster, home)
+def test_an_owner_as_whom_citus_cannot_connect_or_copy_long_is_named(
+    cluster: Servers, credentials: CredentialStore
+) -> None:
+    lay_trap(cluster, credentials)
     register(cluster)
     events = Recorder()
 

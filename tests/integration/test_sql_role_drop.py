@@ -22,53 +22,53 @@ from sql_servers import COORDINATOR, NASTY_PASSWORD, Servers, on, register
 from citus_cluster.errors import LockedError, RoleError
 from citus_cluster.model.citus.roles import Access
 from citus_cluster.operations.roles import drop as role_drop
-from citus_cluster.operations.roles.passwords import Home
+from citus_cluster.operations.roles.passwords import CredentialStore
 from citus_cluster.runtime.citus import rebalance as citus_rebalance
 from citus_cluster.runtime.citus import roles as citus_roles
 
 pytestmark = pytest.mark.cluster
 
 
-def test_a_role_is_dropped_only_when_nothing_is_lost(cluster: Servers, home: Home) -> None:
-    create(cluster, home, access=Access.CREATE)
+def test_a_role_is_dropped_only_when_nothing_is_lost(cluster: Servers, credentials: CredentialStore) -> None:
+    create(cluster, credentials, access=Access.CREATE)
     ask(
         cluster,
-        home,
+        credentials,
         "CREATE TABLE mine (id bigserial PRIMARY KEY)",
         "SELECT create_distributed_table('mine', 'id', shard_count => 4)",
     )
-    ask(cluster, home, "INSERT INTO mine SELECT generate_series(1, 50)", "CREATE VIEW few AS SELECT * FROM mine")
+    ask(cluster, credentials, "INSERT INTO mine SELECT generate_series(1, 50)", "CREATE VIEW few AS SELECT * FROM mine")
     with pytest.raises(RoleError, match="owns 3 objects") as caught:
-        drop(cluster, home)
+        drop(cluster, credentials)
     assert set(caught.value.details) == {
         "table public.mine",
         "sequence public.mine_id_seq",
         "view public.few",
     }
-    works(cluster, home)
-    with session(cluster, SECOND.host, "app", password_file(home).read_text()) as opened:
+    works(cluster, credentials)
+    with session(cluster, SECOND.host, "app", password_file(credentials).read_text()) as opened:
         with pytest.raises(RoleError, match="1 object that may do more") as caught:
-            drop(cluster, home, reassign=True)
+            drop(cluster, credentials, reassign=True)
         assert caught.value.details == ("view public.few: it reads with the privileges of its owner",)
         with pytest.raises(RoleError, match="sessions are open: 1 on citus-worker2:5432"):
-            drop(cluster, home, reassign=True, named=["view public.few"])
-        works(cluster, home)
-        drop(cluster, home, reassign=True, named=["view public.few"], disconnect=True)
+            drop(cluster, credentials, reassign=True, named=["view public.few"])
+        works(cluster, credentials)
+        drop(cluster, credentials, reassign=True, named=["view public.few"], disconnect=True)
         with pytest.raises(psycopg.OperationalError):
             opened.execute("SELECT 1")
     assert cluster.sql(COORDINATOR.host, "SELECT count(*) FROM mine JOIN few USING (id)") == [(50,)]
     for node in (COORDINATOR, FIRST, SECOND):
         assert cluster.sql(node.host, "SELECT FROM pg_roles WHERE rolname = 'app'") == []
         assert cluster.sql(node.host, ROWS) == [("owner_of_public",)]
-    assert not password_file(home).exists()
+    assert not password_file(credentials).exists()
     # A table that a role made on one worker alone, which no other node knows.
-    create(cluster, home)
+    create(cluster, credentials)
     cluster.sql(SECOND.host, "CREATE TABLE lonely (id int)", "ALTER TABLE lonely OWNER TO app")
     try:
         with pytest.raises(RoleError, match="owns 1 object") as caught:
-            drop(cluster, home)
+            drop(cluster, credentials)
         assert caught.value.details == ("table public.lonely on citus-worker2:5432",)
-        drop(cluster, home, reassign=True)
+        drop(cluster, credentials, reassign=True)
         assert cluster.sql(SECOND.host, "SELECT tableowner::text FROM pg_tables WHERE tablename = 'lonely'") == [
             ("owner_of_public",)
         ]
@@ -76,12 +76,12 @@ def test_a_role_is_dropped_only_when_nothing_is_lost(cluster: Servers, home: Hom
         cluster.sql(SECOND.host, "DROP TABLE lonely")
 
 
-def test_nothing_of_a_dropped_role_gets_the_superusers_rights(cluster: Servers, home: Home) -> None:
-    create(cluster, home, access=Access.CREATE)
-    create(cluster, home, "report", access=Access.READ)
+def test_nothing_of_a_dropped_role_gets_the_superusers_rights(cluster: Servers, credentials: CredentialStore) -> None:
+    create(cluster, credentials, access=Access.CREATE)
+    create(cluster, credentials, "report", access=Access.READ)
     ask(
         cluster,
-        home,
+        credentials,
         "CREATE VIEW public.secrets AS SELECT * FROM pg_dist_authinfo",
         "CREATE FUNCTION public.who() RETURNS text LANGUAGE sql SECURITY DEFINER AS 'SELECT current_user::text'",
         "GRANT SELECT ON secrets TO report",
@@ -93,36 +93,36 @@ def test_nothing_of_a_dropped_role_gets_the_superusers_rights(cluster: Servers, 
         "CREATE OR REPLACE FUNCTION public.who() RETURNS text LANGUAGE sql SECURITY DEFINER AS $$SELECT 'other'$$",
     )
     with pytest.raises(RoleError, match="3 objects that may do more") as caught:
-        drop(cluster, home, reassign=True)
+        drop(cluster, credentials, reassign=True)
     definer = "it runs with the privileges of its owner (SECURITY DEFINER)"
     assert set(caught.value.details) == {
         "view public.secrets: it reads with the privileges of its owner",
         f"function public.who(): {definer}",
         f"function public.who() on citus-worker1:5432: {definer}",
     }
-    works(cluster, home)  # nothing was changed
+    works(cluster, credentials)  # nothing was changed
     named = [line.partition(": it ")[0] for line in caught.value.details]
     with pytest.raises(RoleError, match="1 object that may do more"):
-        drop(cluster, home, reassign=True, named=named[:2])
-    drop(cluster, home, reassign=True, named=named)
-    assert ask(cluster, home, "SELECT public.who()", user="report") == [("owner_of_public",)]
+        drop(cluster, credentials, reassign=True, named=named[:2])
+    drop(cluster, credentials, reassign=True, named=named)
+    assert ask(cluster, credentials, "SELECT public.who()", user="report") == [("owner_of_public",)]
     for reader in ("SELECT * FROM secrets", "SELECT * FROM pg_dist_authinfo"):
         with pytest.raises(psycopg.errors.InsufficientPrivilege):
-            ask(cluster, home, reader, user="report")
+            ask(cluster, credentials, reader, user="report")
     for node in (COORDINATOR, FIRST, SECOND):
         assert cluster.sql(
             node.host,
             "SELECT rolsuper OR rolcreaterole OR rolcreatedb OR rolreplication OR rolbypassrls FROM pg_roles "
             "WHERE rolname = 'owner_of_public'",
         ) == [(False,)]
-    assert listed(cluster, home)["owner_of_public"].owner_of == "public"
-    assert listed(cluster, home)["owner_of_public"].problems == ()
+    assert listed(cluster, credentials)["owner_of_public"].owner_of == "public"
+    assert listed(cluster, credentials)["owner_of_public"].problems == ()
 
 
 @pytest.mark.usefixtures("only_newest")
-def test_a_role_stays_while_a_background_job_needs_it(cluster: Servers, home: Home) -> None:
+def test_a_role_stays_while_a_background_job_needs_it(cluster: Servers, credentials: CredentialStore) -> None:
     # Citus starts no task of any job any more once one belongs to a role that is gone. A blocked task stays as it is.
-    create(cluster, home)
+    create(cluster, credentials)
     ((job_id,),) = cluster.sql(
         COORDINATOR.host,
         """
@@ -135,15 +135,15 @@ def test_a_role_stays_while_a_background_job_needs_it(cluster: Servers, home: Ho
     )
     try:
         with pytest.raises(RoleError, match=f"background job {job_id} .*not done") as caught:
-            drop(cluster, home)
+            drop(cluster, credentials)
         assert "citus-cluster rebalance stop" in str(caught.value.hint)
-        works(cluster, home)  # nothing was changed
+        works(cluster, credentials)  # nothing was changed
         # One that is scheduled while the role is being dropped.
         with pytest.raises(RoleError, match=f"background job {job_id} "):
-            on(cluster, lambda conn: citus_roles.drop_role(conn, "app", heir=None))
-        works(cluster, home)
+            on(cluster, lambda conn: citus_roles.drop_role(conn, "app", new_owner=None))
+        works(cluster, credentials)
         on(cluster, citus_rebalance.stop)
-        drop(cluster, home)
+        drop(cluster, credentials)
     finally:
         cluster.sql(
             COORDINATOR.host,
@@ -159,14 +159,14 @@ JOIN pg_namespace ON pg_namespace.oid = relnamespace WHERE nspname IN ('public',
 """
 
 
-def test_what_a_dropped_role_leaves_works_and_moves(cluster: Servers, home: Home) -> None:
+def test_what_a_dropped_role_leaves_works_and_moves(cluster: Servers, credentials: CredentialStore) -> None:
     cluster.sql(COORDINATOR.host, 'CREATE SCHEMA "sh""op"')
     try:
-        create(cluster, home, access=Access.CREATE, schemas=["public", 'sh"op'])
-        create(cluster, home, "writer", schemas=["public", 'sh"op'])
+        create(cluster, credentials, access=Access.CREATE, schemas=["public", 'sh"op'])
+        create(cluster, credentials, "writer", schemas=["public", 'sh"op'])
         ask(
             cluster,
-            home,
+            credentials,
             "CREATE TABLE mine (id bigserial PRIMARY KEY, n int)",
             "SELECT create_distributed_table('mine', 'id', shard_count => 4)",
             "CREATE TABLE part (id bigint REFERENCES mine, n int, PRIMARY KEY (id, n)) PARTITION BY RANGE (n)",
@@ -183,7 +183,7 @@ def test_what_a_dropped_role_leaves_works_and_moves(cluster: Servers, home: Home
             "WHERE table_name = 'mine'"
         )
         before = {row[:2] for row in cluster.sql(COORDINATOR.host, grants) if row[0] == "writer"}
-        changed = drop(cluster, home, reassign=True)
+        changed = drop(cluster, credentials, reassign=True)
         assert any("given to owner_of_public: " in line and "table public.mine" in line for line in changed)
         assert any('given to owner_of_sh"op: ' in line and '"sh""op"."it""ems"' in line for line in changed)
         after = {row for row in cluster.sql(COORDINATOR.host, grants) if row[0] == "writer"}
@@ -202,7 +202,7 @@ def test_what_a_dropped_role_leaves_works_and_moves(cluster: Servers, home: Home
             "INSERT INTO part SELECT id, n FROM mine",  # its foreign key is checked as the owner of the other table
             'INSERT INTO "sh""op"."it""ems" SELECT generate_series(1, 9)',
         )
-        ask(cluster, home, *statements, user="writer")
+        ask(cluster, credentials, *statements, user="writer")
         moved = cluster.sql(
             COORDINATOR.host,
             "SELECT citus_move_shard_placement(shardid, nodename, nodeport, CASE nodename WHEN 'citus-worker1' "
@@ -213,15 +213,15 @@ def test_what_a_dropped_role_leaves_works_and_moves(cluster: Servers, home: Home
         register(cluster, FIRST, SECOND, THIRD)
         for node in (COORDINATOR, FIRST, THIRD):
             assert ask(
-                cluster, home, "SELECT count(*) FROM mine JOIN part USING (id)", user="writer", node=node.host
+                cluster, credentials, "SELECT count(*) FROM mine JOIN part USING (id)", user="writer", node=node.host
             ) == [(50,)]
         # The next role's leftovers go to the same owner.
-        create(cluster, home, access=Access.CREATE)
-        ask(cluster, home, "CREATE TABLE mine2 (id int)")
-        assert not any("owner_of_public made" in line for line in drop(cluster, home, reassign=True))
+        create(cluster, credentials, access=Access.CREATE)
+        ask(cluster, credentials, "CREATE TABLE mine2 (id int)")
+        assert not any("owner_of_public made" in line for line in drop(cluster, credentials, reassign=True))
         assert ("public.mine2", "owner_of_public") in cluster.sql(COORDINATOR.host, _OWNERS)
         with pytest.raises(RoleError, match="owns what dropped roles left in schema 'public'"):
-            drop(cluster, home, "owner_of_public")
+            drop(cluster, credentials, "owner_of_public")
     finally:
         cluster.sql(COORDINATOR.host, "DROP TABLE IF EXISTS part, mine, mine2 CASCADE", 'DROP SCHEMA "sh""op" CASCADE')
 
@@ -260,25 +260,25 @@ _POWERFUL = {
 
 
 @pytest.mark.usefixtures("only_newest")
-def test_what_may_do_more_with_another_owner_must_be_named(cluster: Servers, home: Home) -> None:
-    create(cluster, home, access=Access.CREATE)
+def test_what_may_do_more_with_another_owner_must_be_named(cluster: Servers, credentials: CredentialStore) -> None:
+    create(cluster, credentials, access=Access.CREATE)
     ask(
         cluster,
-        home,
+        credentials,
         "CREATE FUNCTION code(int) RETURNS int LANGUAGE sql IMMUTABLE AS 'SELECT $1'",
         *_POWERFUL,
     )
     with pytest.raises(RoleError, match="objects that may do more") as caught:
-        drop(cluster, home, reassign=True)
+        drop(cluster, credentials, reassign=True)
     names = {line.partition(": it ")[0] for line in caught.value.details}
     assert names == {name for name in _POWERFUL.values() if name}
-    plan = on(cluster, lambda conn: role_drop.plan_reassignment(conn, home, "app"))
+    plan = on(cluster, lambda conn: role_drop.plan_reassignment(conn, credentials, "app"))
     assert plan
-    assert set(plan.heirs.values()) == {"owner_of_public"}
+    assert set(plan.new_owners.values()) == {"owner_of_public"}
     assert cluster.sql(COORDINATOR.host, "SELECT FROM pg_roles WHERE rolname = 'owner_of_public'") == []
     for stop in range(1, 20):  # killed after each step, the same command ends it
         try:
-            drop(cluster, home, emit=until(stop), reassign=True, named=sorted(names))
+            drop(cluster, credentials, emit=until(stop), reassign=True, named=sorted(names))
         except Killed:
             continue
         break
@@ -301,18 +301,18 @@ def test_what_may_do_more_with_another_owner_must_be_named(cluster: Servers, hom
     ],
 )
 def test_an_owner_role_with_more_than_it_must_have_gets_nothing(
-    cluster: Servers, home: Home, statement: str, told: str
+    cluster: Servers, credentials: CredentialStore, statement: str, told: str
 ) -> None:
     if not statement.startswith("CREATE ROLE"):
-        create(cluster, home, "first", access=Access.CREATE)
-        ask(cluster, home, "CREATE TABLE theirs (id int)", user="first")
-        drop(cluster, home, "first", reassign=True)
-    create(cluster, home, access=Access.CREATE)
-    ask(cluster, home, "CREATE TABLE mine (id int)")
+        create(cluster, credentials, "first", access=Access.CREATE)
+        ask(cluster, credentials, "CREATE TABLE theirs (id int)", user="first")
+        drop(cluster, credentials, "first", reassign=True)
+    create(cluster, credentials, access=Access.CREATE)
+    ask(cluster, credentials, "CREATE TABLE mine (id int)")
     cluster.sql(COORDINATOR.host, statement)
     try:
         with pytest.raises(RoleError, match=told):
-            drop(cluster, home, reassign=True)
+            drop(cluster, credentials, reassign=True)
         assert cluster.sql(COORDINATOR.host, "SELECT relowner::regrole::text FROM pg_class WHERE relname = 'mine'") == [
             ("app",)
         ]
@@ -321,39 +321,41 @@ def test_an_owner_role_with_more_than_it_must_have_gets_nothing(
 
 
 @pytest.mark.usefixtures("only_newest")
-def test_no_session_hides_behind_a_name_of_citus(cluster: Servers, home: Home) -> None:
-    create(cluster, home)
-    with session(cluster, FIRST.host, "app", password_file(home).read_text()) as opened:
+def test_no_session_hides_behind_a_name_of_citus(cluster: Servers, credentials: CredentialStore) -> None:
+    create(cluster, credentials)
+    with session(cluster, FIRST.host, "app", password_file(credentials).read_text()) as opened:
         opened.execute("SET application_name = 'citus_of_mine'")
         with pytest.raises(RoleError, match="sessions are open: 1 on citus-worker1:5432"):
-            drop(cluster, home)
+            drop(cluster, credentials)
         opened.execute("SET application_name = 'citus_internal gpid=10000000001'")
-        drop(cluster, home)
+        drop(cluster, credentials)
         with pytest.raises(psycopg.OperationalError):
             opened.execute("SELECT 1")
 
 
 @pytest.mark.usefixtures("only_newest")
-def test_a_drop_that_fails_late_says_that_nobody_gets_in(cluster: Servers, home: Home) -> None:
-    create(cluster, home)
+def test_a_drop_that_fails_late_says_that_nobody_gets_in(cluster: Servers, credentials: CredentialStore) -> None:
+    create(cluster, credentials)
     with session(cluster, COORDINATOR.host, "postgres", NASTY_PASSWORD) as other, other.transaction():
         other.execute("SELECT FROM citus_cluster.role FOR UPDATE")
         with pytest.raises(LockedError, match="while dropping role app") as caught:
-            drop(cluster, home)
+            drop(cluster, credentials)
     assert 'ALTER ROLE "app" LOGIN' in str(caught.value.hint)
-    assert "NOLOGIN" in listed(cluster, home)["app"].problems[0]
-    assert drop(cluster, home) != ()
+    assert "NOLOGIN" in listed(cluster, credentials)["app"].problems[0]
+    assert drop(cluster, credentials) != ()
 
 
-def test_a_role_that_was_dropped_by_sql_is_cleaned_up_or_made_again(cluster: Servers, home: Home) -> None:
-    create(cluster, home)
+def test_a_role_that_was_dropped_by_sql_is_cleaned_up_or_made_again(
+    cluster: Servers, credentials: CredentialStore
+) -> None:
+    create(cluster, credentials)
     cluster.sql(COORDINATOR.host, "DROP OWNED BY app", "DROP ROLE app")
-    assert listed(cluster, home)["app"].problems == ("it is recorded, but the role is gone",)
-    password = password_file(home).read_text()
-    assert create(cluster, home).connection.password == password
-    works(cluster, home)
+    assert listed(cluster, credentials)["app"].problems == ("it is recorded, but the role is gone",)
+    password = password_file(credentials).read_text()
+    assert create(cluster, credentials).connection.password == password
+    works(cluster, credentials)
     cluster.sql(COORDINATOR.host, "DROP OWNED BY app", "DROP ROLE app")
-    assert drop(cluster, home) != ()
-    assert listed(cluster, home) == {}
+    assert drop(cluster, credentials) != ()
+    assert listed(cluster, credentials) == {}
     for node in (COORDINATOR, FIRST, SECOND):
         assert cluster.sql(node.host, ROWS) == []

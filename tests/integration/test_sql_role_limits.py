@@ -6,7 +6,7 @@ from sql_role_support import FIRST, create, password_file, session
 from sql_servers import COORDINATOR, Servers
 
 from citus_cluster.model.citus.roles import Access
-from citus_cluster.operations.roles.passwords import Home
+from citus_cluster.operations.roles.passwords import CredentialStore
 
 pytestmark = pytest.mark.cluster
 
@@ -56,9 +56,11 @@ ELSEWHERE = (
 """Statements that Citus runs on the other nodes for whoever asks: as that role, so they are refused there."""
 
 
-def test_no_role_reaches_passwords_files_programs_or_the_superuser(cluster: Servers, home: Home) -> None:
-    create(cluster, home, access=Access.CREATE)  # the most that a role may
-    password = password_file(home).read_text()
+def test_no_role_reaches_passwords_files_programs_or_the_superuser(
+    cluster: Servers, credentials: CredentialStore
+) -> None:
+    create(cluster, credentials, access=Access.CREATE)  # the most that a role may
+    password = password_file(credentials).read_text()
     for node in (COORDINATOR.host, FIRST.host):
         with session(cluster, node, "app", password) as conn:
             for statement in FORBIDDEN:

@@ -44,7 +44,7 @@ from citus_cluster.operations.rebalance import watch as rebalance_watch
 from citus_cluster.operations.roles import accounts as roles
 from citus_cluster.operations.roles import drop as role_drop
 from citus_cluster.operations.roles.accounts import RoleResult
-from citus_cluster.operations.roles.passwords import Home
+from citus_cluster.operations.roles.passwords import CredentialStore
 from citus_cluster.operations.status.overview import overview
 from citus_cluster.runtime.citus import roles as citus_roles
 from citus_cluster.runtime.citus.lock import writer_lock
@@ -55,32 +55,36 @@ pytestmark = pytest.mark.cluster
 SECRET = NASTY_PASSWORD[::-1]
 
 
-def test_a_role_works_on_every_node_and_the_second_run_does_nothing(cluster: Servers, home: Home) -> None:
-    made = create(cluster, home)
-    assert password_file(home).stat().st_mode & 0o777 == 0o600
-    assert password_file(home).parent.stat().st_mode & 0o777 == 0o700
-    assert made.connection.password == password_file(home).read_text()
+def test_a_role_works_on_every_node_and_the_second_run_does_nothing(
+    cluster: Servers, credentials: CredentialStore
+) -> None:
+    made = create(cluster, credentials)
+    assert password_file(credentials).stat().st_mode & 0o777 == 0o600
+    assert password_file(credentials).parent.stat().st_mode & 0o777 == 0o700
+    assert made.connection.password == password_file(credentials).read_text()
     assert len(made.connection.password) == 32
-    works(cluster, home)
-    ask(cluster, home, "INSERT INTO items (n) VALUES (1)", "DELETE FROM items WHERE id > 100")
-    ask(cluster, home, "INSERT INTO notes VALUES (1)", "SELECT * FROM notes")
+    works(cluster, credentials)
+    ask(cluster, credentials, "INSERT INTO items (n) VALUES (1)", "DELETE FROM items WHERE id > 100")
+    ask(cluster, credentials, "INSERT INTO notes VALUES (1)", "SELECT * FROM notes")
     for node in (COORDINATOR, FIRST, SECOND):
         assert cluster.sql(node.host, ROWS) == [("app",)]
         attributes = "rolsuper, rolcreaterole, rolcreatedb, rolreplication, rolbypassrls"
         assert cluster.sql(node.host, f"SELECT {attributes} FROM pg_roles WHERE rolname = 'app'") == [(False,) * 5]
-    written = password_file(home).stat().st_mtime_ns
-    assert create(cluster, home).changed == ()
-    assert password_file(home).stat().st_mtime_ns == written
-    assert listed(cluster, home)["app"].problems == ()
+    written = password_file(credentials).stat().st_mtime_ns
+    assert create(cluster, credentials).changed == ()
+    assert password_file(credentials).stat().st_mtime_ns == written
+    assert listed(cluster, credentials)["app"].problems == ()
 
 
-def test_an_odd_password_works_and_neither_it_nor_its_hash_is_in_a_log(cluster: Servers, home: Home) -> None:
-    create(cluster, home, given=SECRET)
-    assert password_file(home).read_bytes() == SECRET.encode()
-    works(cluster, home)
-    again = on(cluster, lambda conn: roles.set_password(conn, home, "app", ignore, given=SECRET + "ü"))
-    assert again.connection.password == password_file(home).read_text() == SECRET + "ü"
-    works(cluster, home)
+def test_an_odd_password_works_and_neither_it_nor_its_hash_is_in_a_log(
+    cluster: Servers, credentials: CredentialStore
+) -> None:
+    create(cluster, credentials, given=SECRET)
+    assert password_file(credentials).read_bytes() == SECRET.encode()
+    works(cluster, credentials)
+    again = on(cluster, lambda conn: roles.set_password(conn, credentials, "app", ignore, given=SECRET + "ü"))
+    assert again.connection.password == password_file(credentials).read_text() == SECRET + "ü"
+    works(cluster, credentials)
     part = SECRET[8:20]
     statements = cluster.sql(COORDINATOR.host, "SELECT query FROM pg_stat_statements")
     hashes = [
@@ -97,118 +101,122 @@ def test_an_odd_password_works_and_neither_it_nor_its_hash_is_in_a_log(cluster: 
         assert not [text for text in hashes if text in log], node
 
 
-def test_a_worker_added_later_and_tables_made_later_work_too(cluster: Servers, home: Home) -> None:
-    create(cluster, home)
+def test_a_worker_added_later_and_tables_made_later_work_too(cluster: Servers, credentials: CredentialStore) -> None:
+    create(cluster, credentials)
     register(cluster, FIRST, SECOND, THIRD)
-    works(cluster, home)
-    assert ask(cluster, home, "SELECT count(*), sum(n) FROM items", node=THIRD.host) == [(100, 5050)]
+    works(cluster, credentials)
+    assert ask(cluster, credentials, "SELECT count(*), sum(n) FROM items", node=THIRD.host) == [(100, 5050)]
     cluster.sql(
         COORDINATOR.host,
         "CREATE TABLE later (id bigserial PRIMARY KEY, n int)",
         "SELECT create_distributed_table('later', 'id', shard_count => 6)",
     )
-    ask(cluster, home, "INSERT INTO later (n) SELECT generate_series(1, 60)")
-    assert ask(cluster, home, "SELECT count(*) FROM later", node=THIRD.host) == [(60,)]
-    assert create(cluster, home).changed == ()
+    ask(cluster, credentials, "INSERT INTO later (n) SELECT generate_series(1, 60)")
+    assert ask(cluster, credentials, "SELECT count(*) FROM later", node=THIRD.host) == [(60,)]
+    assert create(cluster, credentials).changed == ()
 
 
-def test_what_is_missing_is_listed_and_repaired(cluster: Servers, home: Home) -> None:
-    password = create(cluster, home).connection.password
+def test_what_is_missing_is_listed_and_repaired(cluster: Servers, credentials: CredentialStore) -> None:
+    password = create(cluster, credentials).connection.password
     cluster.sql(SECOND.host, "DELETE FROM pg_dist_authinfo WHERE rolename = 'app'")
     cluster.sql(FIRST.host, "UPDATE pg_dist_authinfo SET authinfo = 'password=old' WHERE rolename = 'app'")
     cluster.sql(COORDINATOR.host, "REVOKE ALL ON items, notes FROM app", "REVOKE CONNECT ON DATABASE postgres FROM app")
-    password_file(home).unlink()
-    found = listed(cluster, home)["app"]
+    password_file(credentials).unlink()
+    found = listed(cluster, credentials)["app"]
     assert found.missing_on == (FIRST, SECOND)
     assert found.ungranted == ("public.items", "public.notes")
     assert found.password_file is None
     recorder = Recorder()
-    create(cluster, home, emit=recorder)
-    assert password_file(home).read_text() == password
+    create(cluster, credentials, emit=recorder)
+    assert password_file(credentials).read_text() == password
     assert "write granted on 2 tables" in recorder.text
     assert "citus-worker1:5432" in recorder.text
-    works(cluster, home)
-    assert listed(cluster, home)["app"].problems == ()
+    works(cluster, credentials)
+    assert listed(cluster, credentials)["app"].problems == ()
     # The coordinator's own row is made from the file.
     cluster.sql(COORDINATOR.host, "DELETE FROM pg_dist_authinfo WHERE rolename = 'app'")
-    assert listed(cluster, home)["app"].missing_on == (COORDINATOR, FIRST, SECOND)
-    create(cluster, home)
-    assert listed(cluster, home)["app"].problems == ()
+    assert listed(cluster, credentials)["app"].missing_on == (COORDINATOR, FIRST, SECOND)
+    create(cluster, credentials)
+    assert listed(cluster, credentials)["app"].problems == ()
 
 
-def test_a_role_that_a_worker_lacks_is_named_with_the_statement_that_mends_it(cluster: Servers, home: Home) -> None:
-    create(cluster, home)
+def test_a_role_that_a_worker_lacks_is_named_with_the_statement_that_mends_it(
+    cluster: Servers, credentials: CredentialStore
+) -> None:
+    create(cluster, credentials)
     cluster.sql(SECOND.host, "SET citus.enable_ddl_propagation = off", "DROP OWNED BY app", "DROP ROLE app")
-    assert listed(cluster, home)["app"].missing_on == (SECOND,)
+    assert listed(cluster, credentials)["app"].missing_on == (SECOND,)
     for act in (create, drop):
         with pytest.raises(RoleError, match="not on citus-worker2:5432") as caught:
-            act(cluster, home)
+            act(cluster, credentials)
     statement = re.search(r"SELECT citus_activate_node\([^;]*;", str(caught.value.hint))
     assert statement
     cluster.sql(COORDINATOR.host, statement[0])
-    create(cluster, home)
-    assert listed(cluster, home)["app"].problems == ()
+    create(cluster, credentials)
+    assert listed(cluster, credentials)["app"].problems == ()
 
 
-def test_access_is_widened_and_narrowed(cluster: Servers, home: Home) -> None:
-    create(cluster, home, access=Access.READ)
-    assert ask(cluster, home, "SELECT count(*) FROM items") == [(100,)]
+def test_access_is_widened_and_narrowed(cluster: Servers, credentials: CredentialStore) -> None:
+    create(cluster, credentials, access=Access.READ)
+    assert ask(cluster, credentials, "SELECT count(*) FROM items") == [(100,)]
     with pytest.raises(psycopg.errors.InsufficientPrivilege):
-        ask(cluster, home, "INSERT INTO items (n) VALUES (1)")
+        ask(cluster, credentials, "INSERT INTO items (n) VALUES (1)")
     with pytest.raises(psycopg.errors.InsufficientPrivilege):
-        ask(cluster, home, "SELECT * FROM pg_dist_authinfo")
-    create(cluster, home, access=Access.WRITE)
-    works(cluster, home)
+        ask(cluster, credentials, "SELECT * FROM pg_dist_authinfo")
+    create(cluster, credentials, access=Access.WRITE)
+    works(cluster, credentials)
     with pytest.raises(psycopg.errors.InsufficientPrivilege):
-        ask(cluster, home, "CREATE TABLE mine (id int)")
-    create(cluster, home, access=Access.CREATE)
-    assert create(cluster, home).changed == ()
+        ask(cluster, credentials, "CREATE TABLE mine (id int)")
+    create(cluster, credentials, access=Access.CREATE)
+    assert create(cluster, credentials).changed == ()
     ask(
         cluster,
-        home,
+        credentials,
         "CREATE TABLE mine (id bigserial PRIMARY KEY)",
         "SELECT create_distributed_table('mine', 'id', shard_count => 4)",
     )
-    ask(cluster, home, "INSERT INTO mine SELECT generate_series(1, 50)")
+    ask(cluster, credentials, "INSERT INTO mine SELECT generate_series(1, 50)")
     cluster.sql(COORDINATOR.host, "GRANT TRUNCATE ON items TO app")
-    create(cluster, home, access=Access.READ)
-    assert create(cluster, home).changed == ()
-    assert ask(cluster, home, "SELECT count(*) FROM mine") == [(50,)]
+    create(cluster, credentials, access=Access.READ)
+    assert create(cluster, credentials).changed == ()
+    assert ask(cluster, credentials, "SELECT count(*) FROM mine") == [(50,)]
     for statement in ("INSERT INTO items (n) VALUES (1)", "CREATE TABLE more (id int)"):
         with pytest.raises(psycopg.errors.InsufficientPrivilege):
-            ask(cluster, home, statement)
-    ask(cluster, home, "TRUNCATE items")  # what was granted by hand stays
+            ask(cluster, credentials, statement)
+    ask(cluster, credentials, "TRUNCATE items")  # what was granted by hand stays
     cluster.sql(COORDINATOR.host, "CREATE TABLE newest (id int)")
     with pytest.raises(psycopg.errors.InsufficientPrivilege):
-        ask(cluster, home, "INSERT INTO newest VALUES (1)")
+        ask(cluster, credentials, "INSERT INTO newest VALUES (1)")
 
 
 @pytest.mark.parametrize("first", ["app", "report"])
-def test_tables_that_one_role_makes_are_there_for_the_others(cluster: Servers, home: Home, first: str) -> None:
+def test_tables_that_one_role_makes_are_there_for_the_others(
+    cluster: Servers, credentials: CredentialStore, first: str
+) -> None:
     wanted = {"app": Access.CREATE, "report": Access.READ}
     for name in (first, *(set(wanted) - {first})):
-        create(cluster, home, name, access=wanted[name])
+        create(cluster, credentials, name, access=wanted[name])
     ask(
         cluster,
-        home,
+        credentials,
         "CREATE TABLE mine (id bigserial PRIMARY KEY)",
         "SELECT create_distributed_table('mine', 'id', shard_count => 4)",
     )
-    ask(cluster, home, "INSERT INTO mine SELECT generate_series(1, 50)")
-    assert ask(cluster, home, "SELECT count(*) FROM mine", user="report") == [(50,)]
+    ask(cluster, credentials, "INSERT INTO mine SELECT generate_series(1, 50)")
+    assert ask(cluster, credentials, "SELECT count(*) FROM mine", user="report") == [(50,)]
     with pytest.raises(psycopg.errors.InsufficientPrivilege):
-        ask(cluster, home, "DELETE FROM mine", user="report")
+        ask(cluster, credentials, "DELETE FROM mine", user="report")
     with pytest.raises(RoleError, match="owns 2 objects"):
-        drop(cluster, home)
-    ask(cluster, home, "DROP TABLE mine")
-    assert drop(cluster, home) != ()
-    assert drop(cluster, home, "report") != ()
+        drop(cluster, credentials)
+    ask(cluster, credentials, "DROP TABLE mine")
+    assert drop(cluster, credentials) != ()
+    assert drop(cluster, credentials, "report") != ()
     assert cluster.sql(COORDINATOR.host, "SELECT count(*) FROM pg_default_acl") == [(0,)]
 
 
-def test_other_schemas(cluster: Servers, home: Home) -> None:
+def test_other_schemas(cluster: Servers, credentials: CredentialStore) -> None:
     with pytest.raises(UsageError, match=r"There is no schema 'sh\"op'"):
-        create(cluster, home, schemas=['sh"op'])
+        create(cluster, credentials, schemas=['sh"op'])
     cluster.sql(
         COORDINATOR.host,
         'CREATE SCHEMA "sh""op"',
@@ -216,114 +224,118 @@ def test_other_schemas(cluster: Servers, home: Home) -> None:
         """SELECT create_distributed_table('"sh""op"."it""ems"', 'id')""",
     )
     try:
-        create(cluster, home, schemas=['sh"op'])
-        ask(cluster, home, """INSERT INTO "sh""op"."it""ems" SELECT generate_series(1, 9)""")
+        create(cluster, credentials, schemas=['sh"op'])
+        ask(cluster, credentials, """INSERT INTO "sh""op"."it""ems" SELECT generate_series(1, 9)""")
         with pytest.raises(psycopg.errors.InsufficientPrivilege):
-            ask(cluster, home, "SELECT * FROM items")
-        made = create(cluster, home, schemas=["public"])
+            ask(cluster, credentials, "SELECT * FROM items")
+        made = create(cluster, credentials, schemas=["public"])
         assert made.record.schemas == ('sh"op', "public")
-        works(cluster, home)
+        works(cluster, credentials)
     finally:
         cluster.sql(COORDINATOR.host, 'DROP SCHEMA "sh""op" CASCADE')
 
 
 @pytest.mark.usefixtures("only_newest")
-def test_a_silent_worker_is_named_in_bounded_time_and_nothing_is_changed(cluster: Servers, home: Home) -> None:
-    create(cluster, home, "report")
+def test_a_silent_worker_is_named_in_bounded_time_and_nothing_is_changed(
+    cluster: Servers, credentials: CredentialStore
+) -> None:
+    create(cluster, credentials, "report")
     started = time.monotonic()
     with cluster.paused(SECOND.host):
         for act in (create, drop):
             with pytest.raises(WorkerUnreachableError, match="citus-worker2:5432 does not answer"):
-                act(cluster, home)
-        found = on(cluster, lambda conn: roles.list_roles(conn, home))
+                act(cluster, credentials)
+        found = on(cluster, lambda conn: roles.list_roles(conn, credentials))
     assert time.monotonic() - started < 40
     assert [one.name for one in found.roles] == ["report"]
     assert "citus-worker2:5432" in found.silent[0]
-    assert not password_file(home).exists()
-    create(cluster, home)
-    works(cluster, home)
+    assert not password_file(credentials).exists()
+    create(cluster, credentials)
+    works(cluster, credentials)
 
 
-def test_stopped_while_it_is_narrowed_the_same_command_ends_it(cluster: Servers, home: Home) -> None:
+def test_stopped_while_it_is_narrowed_the_same_command_ends_it(cluster: Servers, credentials: CredentialStore) -> None:
     for steps in range(1, 10):
-        create(cluster, home, access=Access.WRITE)
+        create(cluster, credentials, access=Access.WRITE)
         try:
-            create(cluster, home, emit=until(steps), access=Access.READ)
+            create(cluster, credentials, emit=until(steps), access=Access.READ)
         except Killed:
-            create(cluster, home, access=Access.READ)
+            create(cluster, credentials, access=Access.READ)
         else:
             break
         with pytest.raises(psycopg.errors.InsufficientPrivilege):
-            ask(cluster, home, "DELETE FROM items")
+            ask(cluster, credentials, "DELETE FROM items")
     assert steps > 1
 
 
 @pytest.mark.usefixtures("only_newest")
-def test_stopped_while_it_is_widened_what_it_got_is_recorded(cluster: Servers, home: Home) -> None:
-    create(cluster, home, access=Access.READ)
+def test_stopped_while_it_is_widened_what_it_got_is_recorded(cluster: Servers, credentials: CredentialStore) -> None:
+    create(cluster, credentials, access=Access.READ)
 
     def killed(event: Event) -> None:
         if "granted on" in event.message:
             raise Killed
 
     with pytest.raises(Killed):
-        create(cluster, home, emit=killed, access=Access.WRITE)
-    record = listed(cluster, home)["app"].record
+        create(cluster, credentials, emit=killed, access=Access.WRITE)
+    record = listed(cluster, credentials)["app"].record
     assert record
     assert record.access is Access.WRITE
-    create(cluster, home, access=Access.READ)
+    create(cluster, credentials, access=Access.READ)
     with pytest.raises(psycopg.errors.InsufficientPrivilege):
-        ask(cluster, home, "DELETE FROM items")
+        ask(cluster, credentials, "DELETE FROM items")
 
 
-def test_stopped_after_any_step_the_same_command_ends_it(cluster: Servers, home: Home) -> None:
+def test_stopped_after_any_step_the_same_command_ends_it(cluster: Servers, credentials: CredentialStore) -> None:
     def stops_before_its_end(steps: int) -> bool:
         try:
-            create(cluster, home, emit=until(steps), access=Access.CREATE)
+            create(cluster, credentials, emit=until(steps), access=Access.CREATE)
         except Killed:
             return True
         return False
 
     for steps in range(1, 20):
         stopped = stops_before_its_end(steps)
-        create(cluster, home, access=Access.CREATE)
-        works(cluster, home)
-        assert listed(cluster, home)["app"].problems == ()
+        create(cluster, credentials, access=Access.CREATE)
+        works(cluster, credentials)
+        assert listed(cluster, credentials)["app"].problems == ()
         try:
-            on(cluster, lambda conn, n=steps: role_drop.drop(conn, home, "app", until(n)))  # type: ignore[misc]
+            on(cluster, lambda conn, n=steps: role_drop.drop(conn, credentials, "app", until(n)))  # type: ignore[misc]
         except Killed:
-            drop(cluster, home)
-        assert drop(cluster, home) == ()
+            drop(cluster, credentials)
+        assert drop(cluster, credentials) == ()
         for node in (COORDINATOR, FIRST, SECOND):
             assert cluster.sql(node.host, ROWS) == []
             assert cluster.sql(node.host, "SELECT FROM pg_roles WHERE rolname = 'app'") == []
-        assert not password_file(home).parent.exists()
+        assert not password_file(credentials).parent.exists()
         if not stopped:
             break
     assert steps > 5
 
 
-def test_two_at_once_wait_for_each_other(cluster: Servers, home: Home) -> None:
+def test_two_at_once_wait_for_each_other(cluster: Servers, credentials: CredentialStore) -> None:
     async def body(conn: Connection) -> Sequence[RoleResult]:
         async with await cluster.connect() as other:
             return await asyncio.gather(
-                roles.create(conn, home, "app", ignore, given=SECRET),
-                roles.create(other, home, "app", ignore, given=SECRET),
+                roles.create(conn, credentials, "app", ignore, given=SECRET),
+                roles.create(other, credentials, "app", ignore, given=SECRET),
             )
 
     first, second = on(cluster, body)
     assert (first.changed == ()) != (second.changed == ())
-    works(cluster, home)
+    works(cluster, credentials)
 
 
 @pytest.mark.usefixtures("only_newest")
-def test_another_run_at_work_is_named(cluster: Servers, home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_another_run_at_work_is_named(
+    cluster: Servers, credentials: CredentialStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(roles, "WAIT_FOR_LOCK_S", 0.2)
 
     async def body(conn: Connection) -> None:
         async with await cluster.connect() as other, writer_lock(other, wait_s=1):
             with pytest.raises(LockedError, match="Another run is at work"):
-                await roles.create(conn, home, "app", ignore)
+                await roles.create(conn, credentials, "app", ignore)
 
     on(cluster, body)
 
@@ -342,51 +354,53 @@ def test_another_run_at_work_is_named(cluster: Servers, home: Home, monkeypatch:
         ("a" * 64, "small letters"),
     ],
 )
-def test_names_that_cannot_be(cluster: Servers, home: Home, name: str, told: str) -> None:
+def test_names_that_cannot_be(cluster: Servers, credentials: CredentialStore, name: str, told: str) -> None:
     with pytest.raises(UsageError, match=told):
-        create(cluster, home, name)
-    assert home.root
-    assert list(home.root.iterdir()) == []
+        create(cluster, credentials, name)
+    assert credentials.root
+    assert list(credentials.root.iterdir()) == []
 
 
-def test_a_role_made_by_sql_is_left_alone_unless_its_password_is_given(cluster: Servers, home: Home) -> None:
+def test_a_role_made_by_sql_is_left_alone_unless_its_password_is_given(
+    cluster: Servers, credentials: CredentialStore
+) -> None:
     cluster.sql(COORDINATOR.host, "CREATE ROLE by_hand LOGIN PASSWORD 'known'")
-    found = listed(cluster, home)["by_hand"]
+    found = listed(cluster, credentials)["by_hand"]
     assert found.record is None
     assert found.missing_on == (COORDINATOR, FIRST, SECOND)
     for given in (None, "guessed"):
         with pytest.raises(RoleError, match="not made by citus-cluster"):
-            create(cluster, home, "by_hand", given=given)
+            create(cluster, credentials, "by_hand", given=given)
     with pytest.raises(RoleError, match="not made by citus-cluster"):
-        drop(cluster, home, "by_hand")
+        drop(cluster, credentials, "by_hand")
     assert cluster.sql(COORDINATOR.host, ROWS) == []
-    create(cluster, home, "by_hand", given="known")
-    assert ask(cluster, home, "SELECT count(*) FROM items", user="by_hand", node=SECOND.host) == [(100,)]
-    assert drop(cluster, home, "by_hand") != ()
+    create(cluster, credentials, "by_hand", given="known")
+    assert ask(cluster, credentials, "SELECT count(*) FROM items", user="by_hand", node=SECOND.host) == [(100,)]
+    assert drop(cluster, credentials, "by_hand") != ()
 
 
-def test_passwords_are_kept_and_changed_only_when_asked(cluster: Servers, home: Home) -> None:
-    first = create(cluster, home).connection.password
+def test_passwords_are_kept_and_changed_only_when_asked(cluster: Servers, credentials: CredentialStore) -> None:
+    first = create(cluster, credentials).connection.password
     with pytest.raises(ImmutableError, match="not its password") as caught:
-        create(cluster, home, given=SECRET)
+        create(cluster, credentials, given=SECRET)
     assert SECRET not in f"{caught.value} {caught.value.hint}"
-    assert password_file(home).read_text() == first
+    assert password_file(credentials).read_text() == first
     with session(cluster, COORDINATOR.host, "app", first) as opened:
-        changed = on(cluster, lambda conn: roles.set_password(conn, home, "app", ignore))
+        changed = on(cluster, lambda conn: roles.set_password(conn, credentials, "app", ignore))
         assert opened.execute("SELECT count(*) FROM items").fetchall() == [(100,)]
-    assert changed.connection.password == password_file(home).read_text() != first
-    works(cluster, home)
+    assert changed.connection.password == password_file(credentials).read_text() != first
+    works(cluster, credentials)
     # Killed before the file was written: the coordinator's own row has it.
-    password_file(home).write_text(first)
-    create(cluster, home)
-    assert password_file(home).read_text() == changed.connection.password
+    password_file(credentials).write_text(first)
+    create(cluster, credentials)
+    assert password_file(credentials).read_text() == changed.connection.password
     # Changed by hand: it is neither guessed nor set back.
     cluster.sql(COORDINATOR.host, "SET log_statement = 'none'", "ALTER ROLE app PASSWORD 'by hand'")
     with pytest.raises(RoleError, match="is not known here"):
-        create(cluster, home)
-    create(cluster, home, given="by hand")
-    works(cluster, home)
-    nowhere = Home(home.coordinator, None)
+        create(cluster, credentials)
+    create(cluster, credentials, given="by hand")
+    works(cluster, credentials)
+    nowhere = CredentialStore(credentials.coordinator, None)
     assert create(cluster, nowhere).changed == ()
     with pytest.raises(UsageError, match="no place to keep"):
         create(cluster, nowhere, "report")
@@ -394,13 +408,15 @@ def test_passwords_are_kept_and_changed_only_when_asked(cluster: Servers, home: 
 
 
 @pytest.mark.usefixtures("only_newest")
-def test_a_password_that_is_refused_afterwards_is_told_with_what_sets_another(cluster: Servers, home: Home) -> None:
+def test_a_password_that_is_refused_afterwards_is_told_with_what_sets_another(
+    cluster: Servers, credentials: CredentialStore
+) -> None:
     def changed_by_another(event: Event) -> None:
         if event.message.startswith("role app made"):
             cluster.sql(COORDINATOR.host, "SET log_statement = 'none'", "ALTER ROLE app PASSWORD 'by another'")
 
     with pytest.raises(VerificationError, match="refused the password of role 'app'") as caught:
-        create(cluster, home, emit=changed_by_another)
+        create(cluster, credentials, emit=changed_by_another)
     assert "citus-cluster roles password app" in str(caught.value.hint)
     record = RoleRecord("app", Access.WRITE, ("public",))
     with pytest.raises(RoleError, match="DuplicateObject") as refused:
@@ -408,35 +424,35 @@ def test_a_password_that_is_refused_afterwards_is_told_with_what_sets_another(cl
     assert "run the command again" in str(refused.value.hint)
 
 
-def test_a_role_that_may_not_log_in_stays_so(cluster: Servers, home: Home) -> None:
-    create(cluster, home)
+def test_a_role_that_may_not_log_in_stays_so(cluster: Servers, credentials: CredentialStore) -> None:
+    create(cluster, credentials)
     cluster.sql(COORDINATOR.host, "ALTER ROLE app NOLOGIN")
     with pytest.raises(RoleError, match="may not log in"):
-        create(cluster, home)
-    assert "NOLOGIN" in listed(cluster, home)["app"].problems[0]
+        create(cluster, credentials)
+    assert "NOLOGIN" in listed(cluster, credentials)["app"].problems[0]
     cluster.sql(COORDINATOR.host, "ALTER ROLE app SUPERUSER LOGIN")
     try:
         with pytest.raises(RoleError, match="is a superuser"):
-            create(cluster, home)
+            create(cluster, credentials)
     finally:
         cluster.sql(COORDINATOR.host, "ALTER ROLE app NOSUPERUSER")
 
 
 def test_a_coordinator_alone(cluster: Servers, tmp_path: Path) -> None:
-    home = Home(cluster.info(COORDINATOR.host), tmp_path)
+    credentials = CredentialStore(cluster.info(COORDINATOR.host), tmp_path)
     try:
-        create(cluster, home, access=Access.CREATE)
-        assert create(cluster, home).changed == ()
-        assert listed(cluster, home)["app"].problems == ()
+        create(cluster, credentials, access=Access.CREATE)
+        assert create(cluster, credentials).changed == ()
+        assert listed(cluster, credentials)["app"].problems == ()
         register(cluster, FIRST)
         ask(
             cluster,
-            home,
+            credentials,
             "CREATE TABLE mine (id int)",
             "SELECT create_distributed_table('mine', 'id', shard_count => 4)",
         )
-        assert ask(cluster, home, "SELECT count(*) FROM mine", node=FIRST.host) == [(0,)]
-        drop(cluster, home, reassign=True)
+        assert ask(cluster, credentials, "SELECT count(*) FROM mine", node=FIRST.host) == [(0,)]
+        drop(cluster, credentials, reassign=True)
     finally:
         cluster.take_apart()
         forget_roles(cluster)
@@ -463,9 +479,9 @@ TRAPS = {
 }
 
 
-def test_a_role_that_may_create_cannot_trick_the_superuser(cluster: Servers, home: Home) -> None:
+def test_a_role_that_may_create_cannot_trick_the_superuser(cluster: Servers, credentials: CredentialStore) -> None:
     """A function in public that fits a call better than PostgreSQL's own would run with the caller's rights."""
-    create(cluster, home, access=Access.CREATE)
+    create(cluster, credentials, access=Access.CREATE)
     body = "LANGUAGE plpgsql AS $$ BEGIN IF current_user <> 'app' THEN RAISE 'trapped'; END IF; RETURN NULL; END $$"
     for node in (COORDINATOR, FIRST, SECOND):
         statements = ["SET citus.enable_ddl_propagation = off", "SET ROLE app"]
@@ -483,8 +499,8 @@ def test_a_role_that_may_create_cannot_trick_the_superuser(cluster: Servers, hom
         cluster.sql(node.host, *statements)
     with pytest.raises(psycopg.errors.RaiseException, match="trapped"):
         cluster.sql(COORDINATOR.host, "SELECT to_json(1)")
-    assert create(cluster, home).changed == ()
-    assert listed(cluster, home)["app"].problems == ()
+    assert create(cluster, credentials).changed == ()
+    assert listed(cluster, credentials)["app"].problems == ()
     on(cluster, lambda conn: verify(conn, [FIRST, SECOND], ignore))
     seen = on(cluster, overview)
     assert [node.reason for node in seen.nodes] == [None] * 3
@@ -493,31 +509,33 @@ def test_a_role_that_may_create_cannot_trick_the_superuser(cluster: Servers, hom
     on(cluster, lambda conn: rebalance.start(conn, RebalanceOptions(), ignore))
     on(cluster, lambda conn: rebalance_watch.wait(conn, ignore, poll_s=0.2))
     with pytest.raises(RoleError, match="owns"):
-        drop(cluster, home)
+        drop(cluster, credentials)
 
 
 _SESSIONS = "SELECT rolconnlimit FROM pg_roles WHERE rolname = 'app'"
 
 
-def test_limits_hold_on_every_node_and_sessions_on_the_coordinator_alone(cluster: Servers, home: Home) -> None:
+def test_limits_hold_on_every_node_and_sessions_on_the_coordinator_alone(
+    cluster: Servers, credentials: CredentialStore
+) -> None:
     """On a worker each connection of Citus counts as a session of the role: with a limit there queries fail."""
-    made = create(cluster, home, limits=["connections=3", "temp_file_limit=1MB"])
+    made = create(cluster, credentials, limits=["connections=3", "temp_file_limit=1MB"])
     assert made.limits == {"connections": "3", "statement_timeout": "15min", "temp_file_limit": "1MB"}
-    assert create(cluster, home).changed == ()
+    assert create(cluster, credentials).changed == ()
     register(cluster, FIRST, SECOND, THIRD)  # Citus copies the limit of sessions to a new worker
-    assert listed(cluster, home)["app"].problems == ()
+    assert listed(cluster, credentials)["app"].problems == ()
     for node, sessions in ((COORDINATOR, 3), (FIRST, -1), (SECOND, -1), (THIRD, -1)):
         assert cluster.sql(node.host, _SESSIONS) == [(sessions,)], node
-        assert ask(cluster, home, "SHOW statement_timeout", node=node.host) == [("15min",)], node
-        assert ask(cluster, home, "SHOW temp_file_limit", node=node.host) == [("1MB",)], node
-    password = password_file(home).read_text()
+        assert ask(cluster, credentials, "SHOW statement_timeout", node=node.host) == [("15min",)], node
+        assert ask(cluster, credentials, "SHOW temp_file_limit", node=node.host) == [("1MB",)], node
+    password = password_file(credentials).read_text()
     with ExitStack() as stack:
         held = [stack.enter_context(session(cluster, COORDINATOR.host, "app", password)) for _ in range(3)]
         for one in held:  # all that it may have are of use, whatever Citus opens for them
             assert one.execute("SELECT count(*) FROM items JOIN kinds USING (id)").fetchall() == [(10,)]
             one.execute("INSERT INTO items (n) SELECT n FROM items LIMIT 5")
         with pytest.raises(psycopg.OperationalError, match="too many connections for role"):
-            ask(cluster, home, "SELECT 1")
+            ask(cluster, credentials, "SELECT 1")
         spill = (
             "SELECT count(*) FROM (SELECT repeat('x', 100), g FROM generate_series(1, 60000) AS g "
             "ORDER BY 1, 2 OFFSET 1) AS s"
@@ -526,28 +544,28 @@ def test_limits_hold_on_every_node_and_sessions_on_the_coordinator_alone(cluster
         with pytest.raises(psycopg.errors.ConfigurationLimitExceeded, match="temp_file_limit"):
             held[0].execute(spill)
     cluster.sql(COORDINATOR.host, "ALTER ROLE app CONNECTION LIMIT 5", "ALTER ROLE app RESET statement_timeout")
-    found = listed(cluster, home)["app"]
+    found = listed(cluster, credentials)["app"]
     assert found.unlimited_on == (COORDINATOR, FIRST, SECOND, THIRD)
     assert found.limits["connections"] == "5"
-    changed = create(cluster, home, limits=["connections=none", "temp_file_limit=default"]).changed
+    changed = create(cluster, credentials, limits=["connections=none", "temp_file_limit=default"]).changed
     assert changed[-1] == "limits of role app: statement_timeout 15min, temp_file_limit 10GB"
-    assert listed(cluster, home)["app"].problems == ()
+    assert listed(cluster, credentials)["app"].problems == ()
     for node in (COORDINATOR, FIRST, SECOND, THIRD):
         assert cluster.sql(node.host, _SESSIONS) == [(-1,)]
-        assert ask(cluster, home, "SHOW temp_file_limit", node=node.host) == [("10GB",)]
+        assert ask(cluster, credentials, "SHOW temp_file_limit", node=node.host) == [("10GB",)]
 
 
 @pytest.mark.usefixtures("only_newest")
-def test_a_role_of_an_earlier_version_keeps_what_it_has(cluster: Servers, home: Home) -> None:
-    create(cluster, home, limits=["connections=none", "statement_timeout=none", "temp_file_limit=none"])
+def test_a_role_of_an_earlier_version_keeps_what_it_has(cluster: Servers, credentials: CredentialStore) -> None:
+    create(cluster, credentials, limits=["connections=none", "statement_timeout=none", "temp_file_limit=none"])
     cluster.sql(COORDINATOR.host, "ALTER TABLE citus_cluster.role DROP COLUMN limits")
     cluster.sql(COORDINATOR.host, "ALTER ROLE app SET statement_timeout = '7s'")
-    assert listed(cluster, home)["app"].problems == ()
-    made = create(cluster, home)
+    assert listed(cluster, credentials)["app"].problems == ()
+    made = create(cluster, credentials)
     assert (made.changed, made.limits) == ((), None)
-    assert listed(cluster, home)["app"].limits["statement_timeout"] == "7s"
-    made = create(cluster, home, limits=["temp_file_limit=2GB"])
+    assert listed(cluster, credentials)["app"].limits["statement_timeout"] == "7s"
+    made = create(cluster, credentials, limits=["temp_file_limit=2GB"])
     assert made.limits == {"temp_file_limit": "2GB"}
-    assert listed(cluster, home)["app"].limits["statement_timeout"] == "7s"
+    assert listed(cluster, credentials)["app"].limits["statement_timeout"] == "7s"
     with pytest.raises(UsageError, match=r"--limit statement_timeout=-1: .*would be no limit"):
-        create(cluster, home, limits=["statement_timeout=-1"])
+        create(cluster, credentials, limits=["statement_timeout=-1"])

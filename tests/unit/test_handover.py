@@ -16,26 +16,30 @@ def test_each_schema_has_its_owner_and_the_rest_goes_to_the_largest() -> None:
     objects = [table("a"), table("b"), table("c", "shop"), OwnedObject("large object", None, "7"), lonely, aggregate]
     found = hand_over([*objects, schema], "other")
     assert found.rest == "public"
-    heirs = {one.name: heir for one, heir in found.heirs.items()}
-    assert heirs["table public.a"] == "owner_of_public"
-    assert heirs["table shop.c"] == "owner_of_shop"
-    assert heirs['schema "we""ird"'] == 'owner_of_we"ird'
+    new_owners = {one.name: new_owner for one, new_owner in found.new_owners.items()}
+    assert new_owners["table public.a"] == "owner_of_public"
+    assert new_owners["table shop.c"] == "owner_of_shop"
+    assert new_owners['schema "we""ird"'] == 'owner_of_we"ird'
     rest = owner_role(found.rest)
-    assert {heirs["large object 7"], heirs["table shop.lonely on citus-worker1:5432"], heirs[aggregate.name]} == {rest}
+    assert {
+        new_owners["large object 7"],
+        new_owners["table shop.lonely on citus-worker1:5432"],
+        new_owners[aggregate.name],
+    } == {rest}
     # What one statement gives to the rest is not altered one by one.
-    assert all(found.heirs[one] != rest for one in found.altered())
-    assert {one for one, heir in found.heirs.items() if heir != rest} == set(found.altered())
+    assert all(found.new_owners[one] != rest for one in found.altered())
+    assert {one for one, new_owner in found.new_owners.items() if new_owner != rest} == set(found.altered())
     assert set(found.schemas) >= {"public", "shop", 'we"ird'}
 
 
 def test_without_a_schema_of_its_own_the_default_takes_it() -> None:
-    assert set(hand_over([OwnedObject("large object", None, "7")], "shop").heirs.values()) == {"owner_of_shop"}
+    assert set(hand_over([OwnedObject("large object", None, "7")], "shop").new_owners.values()) == {"owner_of_shop"}
 
 
 def test_a_sequence_goes_with_its_table() -> None:
     sequence = OwnedObject("sequence", "shop", "shop.s", follows=True)
     found = hand_over([table("a"), table("b"), table("t", "shop"), sequence], "public")
-    assert found.heirs[sequence] == "owner_of_shop"
+    assert found.new_owners[sequence] == "owner_of_shop"
     assert sequence not in found.altered()
 
 

@@ -10,11 +10,11 @@ from citus_cluster.model.citus.blockers import Session, describe_blocker, global
 from citus_cluster.model.citus.capacity import DiskSpace, missing_space, scarce_space
 from citus_cluster.model.citus.nodes import NodeAddress, Outcome
 from citus_cluster.model.citus.rebalance_plan import Move, RebalancePlan
-from citus_cluster.model.citus.registration import RegisteredNode, Registry, Wish, reconsider
+from citus_cluster.model.citus.registration import RegisteredNode, RegistrationDecision, Registry, reconsider
 from citus_cluster.model.citus.removal import (
     Departure,
     HeldTable,
-    find_heirs,
+    find_shard_targets,
     refuse_drain,
     refuse_removal,
     refuse_undo,
@@ -42,9 +42,9 @@ EMPTY = Departure(
     silence=None,
     identifier="1",
     held=(),
-    heirs=(W2,),
+    shard_targets=(W2,),
     standbys=(),
-    others_silent=(),
+    others_unreachable=(),
 )
 HOLDING = replace(EMPTY, held=(HeldTable("orders", 3, 3, 2**20), HeldTable("copied", 2, 0, None)))
 
@@ -110,7 +110,7 @@ def test_heirs_are_the_other_nodes_that_may_hold_shards() -> None:
         node(4, FAR_TOO, role="secondary"),
         node(5, SIX),
     ]
-    assert find_heirs(nodes[1], nodes) == (SIX,)
+    assert find_shard_targets(nodes[1], nodes) == (SIX,)
 
 
 REFUSED_REMOVALS = [
@@ -122,9 +122,9 @@ REFUSED_REMOVALS = [
         "see A worker that is lost, in docs/operations.md",
     ),
     (replace(HOLDING, held=HOLDING.held[1:]), InUseError, "2 shards of which other nodes have copies", "--force"),
-    (replace(EMPTY, heirs=()), InUseError, "no node is left that may hold shards", "'citus-coordinator', 5432"),
+    (replace(EMPTY, shard_targets=()), InUseError, "no node is left that may hold shards", "'citus-coordinator', 5432"),
     (replace(EMPTY, standbys=(FAR,)), InUseError, "standbys", "citus_remove_node('10.0.0.12', 5435)"),
-    (replace(EMPTY, others_silent=("W2 is away.",)), InUseError, "not all answer: W2 is away", "unpause"),
+    (replace(EMPTY, others_unreachable=("W2 is away.",)), InUseError, "not all answer: W2 is away", "unpause"),
     (replace(EMPTY, node=NODES[0], address=HOME), UsageError, "is the coordinator", None),
     (replace(EMPTY, node=node(1, W1, role="secondary")), UsageError, "is a secondary", "citus_remove_node"),
     (
@@ -134,7 +134,7 @@ REFUSED_REMOVALS = [
         "remove 10.0.0.12:5435",
     ),
     (
-        replace(EMPTY, node=None, silence="away.", others_silent=("W2 too.",)),
+        replace(EMPTY, node=None, silence="away.", others_unreachable=("W2 too.",)),
         InUseError,
         "may be the same server",
         "Start",
@@ -154,10 +154,10 @@ def test_what_keeps_a_worker(found: Departure, kind: type[CitusClusterError], to
     [
         EMPTY,
         replace(EMPTY, silence="away."),
-        replace(EMPTY, node=node(1, W1, is_active=False), heirs=()),
+        replace(EMPTY, node=node(1, W1, is_active=False), shard_targets=()),
         replace(EMPTY, node=None),
         replace(EMPTY, node=None, silence="away."),
-        replace(EMPTY, node=None, others_silent=("W2 is away.",)),
+        replace(EMPTY, node=None, others_unreachable=("W2 is away.",)),
     ],
 )
 def test_who_may_go(found: Departure) -> None:
@@ -181,8 +181,12 @@ def test_copies_may_be_let_go_and_nothing_else() -> None:
             "^It is away; so no",
             "paused: docker compose unpause citus-worker1;",
         ),
-        (replace(HOLDING, heirs=()), "no node is left", "--workers=N"),
-        (replace(HOLDING, heirs=(), drained=(W2, FAR)), "no node", "nodes drain citus-worker2 10.0.0.12:5435 --undo"),
+        (replace(HOLDING, shard_targets=()), "no node is left", "--workers=N"),
+        (
+            replace(HOLDING, shard_targets=(), drained=(W2, FAR)),
+            "no node",
+            "nodes drain citus-worker2 10.0.0.12:5435 --undo",
+        ),
     ],
 )
 def test_what_cannot_be_drained(found: Departure, told: str, way: str) -> None:
@@ -192,7 +196,7 @@ def test_what_cannot_be_drained(found: Departure, told: str, way: str) -> None:
 
 
 def test_all_that_leave_together_are_named() -> None:
-    both = [replace(HOLDING, heirs=()), replace(EMPTY, address=W2, node=NODES[2], heirs=())]
+    both = [replace(HOLDING, shard_targets=()), replace(EMPTY, address=W2, node=NODES[2], shard_targets=())]
     with pytest.raises(InUseError, match=r"^Without citus-worker1:5432 and citus-worker2:5432 no node is left"):
         refuse_drain(both)
 
@@ -216,7 +220,7 @@ def test_nothing_is_dropped_for_a_worker_that_may_only_be_paused() -> None:
             "docker compose unpause citus-wor",
         ),
         (replace(HOLDING, silence="It is away."), "hold shards again", "rebalance stop ends the moves"),
-        (replace(HOLDING, others_silent=("W2 is away.",)), "hold shards again.*: W2 is away", "what is named"),
+        (replace(HOLDING, others_unreachable=("W2 is away.",)), "hold shards again.*: W2 is away", "what is named"),
     ],
 )
 def test_what_cannot_be_undone_yet(found: Departure, told: str, way: str) -> None:
@@ -227,7 +231,7 @@ def test_what_cannot_be_undone_yet(found: Departure, told: str, way: str) -> Non
 
 
 def test_the_last_one_can_be_let_hold_shards_again() -> None:
-    refuse_undo(replace(HOLDING, heirs=()))
+    refuse_undo(replace(HOLDING, shard_targets=()))
 
 
 @pytest.mark.parametrize(
@@ -242,9 +246,11 @@ def test_the_last_one_can_be_let_hold_shards_again() -> None:
 def test_only_another_server_gets_a_released_name(
     released: dict[NodeAddress, str], identifier: str | None, outcome: Outcome | None
 ) -> None:
-    wish = reconsider(Wish(W1, Outcome.WITHDRAWN, "it left"), Registry((), frozenset({W1}), released), identifier)
-    assert wish.outcome is outcome
-    assert wish.another_server is (outcome is None)
+    decision = reconsider(
+        RegistrationDecision(W1, Outcome.WITHDRAWN, "it left"), Registry((), frozenset({W1}), released), identifier
+    )
+    assert decision.outcome is outcome
+    assert decision.another_server is (outcome is None)
 
 
 def test_room_is_counted_without_what_stays_free() -> None:

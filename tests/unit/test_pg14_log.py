@@ -9,11 +9,11 @@ from citus_cluster.model.pg14_log import (
     ControlFile,
     LogTail,
     file_name,
-    fork_position,
+    fork_lsn,
     history_name,
     missing_bytes,
     parse_control_file,
-    position,
+    parse_lsn,
     read_tail,
     remainder,
 )
@@ -74,10 +74,10 @@ class Log:
 
 
 def test_positions_in_the_log() -> None:
-    assert position("0/0") == 0
-    assert position("1/6B3740") == 0x1_006B_3740
-    assert file_name(1, position("1/6B3740")) == "000000010000000100000000"
-    assert file_name(2, position("0/FE000000")) == "0000000200000000000000FE"
+    assert parse_lsn("0/0") == 0
+    assert parse_lsn("1/6B3740") == 0x1_006B_3740
+    assert file_name(1, parse_lsn("1/6B3740")) == "000000010000000100000000"
+    assert file_name(2, parse_lsn("0/FE000000")) == "0000000200000000000000FE"
     assert history_name(2) == "00000002.history"
 
 
@@ -193,6 +193,6 @@ def test_what_is_proved(control: ControlFile, had: int, tail: LogTail | None, no
 
 def test_a_history_tells_where_a_server_left_a_timeline() -> None:
     history = "1\t0/3000148\tno recovery target specified\n\n2\t1/5000000\tno recovery target specified\n"
-    assert fork_position(history, 1) == 0x3000148
-    assert fork_position(history, 2) == 0x1_0500_0000
-    assert fork_position(history, 3) is None
+    assert fork_lsn(history, 1) == 0x3000148
+    assert fork_lsn(history, 2) == 0x1_0500_0000
+    assert fork_lsn(history, 3) is None

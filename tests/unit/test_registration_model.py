@@ -8,8 +8,8 @@ from citus_cluster.model.citus.nodes import NodeAddress, Outcome
 from citus_cluster.model.citus.registration import (
     NodeIdentity,
     RegisteredNode,
+    RegistrationDecision,
     Registry,
-    Wish,
     decide,
     decide_again,
     foreign_coordinator,
@@ -32,15 +32,15 @@ REGISTRY = Registry((node(0, HOME), node(1, W1), node(2, W2, active=False)), fro
 
 
 def test_each_desired_worker_once_in_order() -> None:
-    wishes = decide(REGISTRY, [W4, W3, W2, W1, W4])
-    assert [(wish.address, wish.outcome) for wish in wishes] == [
+    decisions = decide(REGISTRY, [W4, W3, W2, W1, W4])
+    assert [(decision.address, decision.outcome) for decision in decisions] == [
         (W4, None),
         (W3, Outcome.WITHDRAWN),
         (W2, Outcome.WITHDRAWN),
         (W1, Outcome.ALREADY),
     ]
-    assert "removed" in str(wishes[1].reason)
-    assert "disabled" in str(wishes[2].reason)
+    assert "removed" in str(decisions[1].reason)
+    assert "disabled" in str(decisions[2].reason)
 
 
 def test_without_our_table_nothing_was_withdrawn() -> None:
@@ -68,12 +68,12 @@ def test_registered_by_hand_under_a_released_name_is_to_be_recorded_too() -> Non
 )
 def test_another_server_is_registered_only_while_its_name_is_free(now: Registry, outcome: Outcome | None) -> None:
     before = Registry((), frozenset({W1}), {W1: "222"})
-    assert decide_again(Wish(W1, None, another_server=True), before, now).outcome is outcome
+    assert decide_again(RegistrationDecision(W1, None, another_server=True), before, now).outcome is outcome
 
 
 def test_what_was_withdrawn_meanwhile_is_not_registered() -> None:
     now = Registry((), frozenset({W1}), {W1: "222"})
-    assert decide_again(Wish(W1, None), Registry((), frozenset()), now).outcome is Outcome.WITHDRAWN
+    assert decide_again(RegistrationDecision(W1, None), Registry((), frozenset()), now).outcome is Outcome.WITHDRAWN
 
 
 @pytest.mark.parametrize(

@@ -38,7 +38,7 @@ def workers_in(root: Path) -> Any:
 
 
 def leave(root: Path, number: int, workers: Any) -> SetupPlan:
-    return set_up(root, {"workers": workers}, leaving=frozenset({f"citus-worker{number}"}))
+    return set_up(root, {"workers": workers}, removed_workers=frozenset({f"citus-worker{number}"}))
 
 
 def plan_with_volumes(root: Path, values: dict[str, Any], *numbers: int) -> SetupPlan:
@@ -87,7 +87,7 @@ def test_its_own_settings_leave_with_it(root: Path) -> None:
     set_up(root)
     assert (root / "generated/config/citus-worker4").exists()
     values = {"workers": 3, "settings.nodes.citus-worker4": None}
-    set_up(root, values, leaving=frozenset({"citus-worker4"}))
+    set_up(root, values, removed_workers=frozenset({"citus-worker4"}))
     assert yaml.safe_load((root / "cluster.yaml").read_text())["settings"]["nodes"] == {
         "citus-worker3": {"work_mem": "8MB"}
     }
@@ -97,7 +97,7 @@ def test_its_own_settings_leave_with_it(root: Path) -> None:
 def test_nobody_leaves_unless_it_is_known_to_have_left(root: Path) -> None:
     for workers in (3, [1, 2, 3], [1, 2, 4]):
         with pytest.raises(ImmutableError) as caught:
-            plan(root, {"workers": workers}, leaving=frozenset({"citus-worker1"}))
+            plan(root, {"workers": workers}, removed_workers=frozenset({"citus-worker1"}))
         assert "citus-cluster nodes remove citus-worker" in str(caught.value.hint)
 
 

@@ -8,13 +8,13 @@ from citus_cluster.model.companion_status import Condition
 from citus_cluster.model.plan.causes import probable_cause
 from citus_cluster.model.replication import (
     Lag,
-    Link,
     PairStatus,
     Phase,
     SeenServer,
     ServerFacts,
     ServerRole,
     Slot,
+    StandbyConnection,
     StartReport,
     default_target,
     judge,
@@ -25,7 +25,7 @@ from citus_cluster.model.replication import (
 )
 
 PRIMARY, REPLICA = "pg14-primary", "pg14-replica"
-STREAMING = Link("streaming", "async", "0/3000000", None, 0.25)
+STREAMING = StandbyConnection("streaming", "async", "0/3000000", None, 0.25)
 SLOT = Slot("pg14_replica", True, "reserved", 0)
 BASE = ServerFacts(
     in_recovery=False,
@@ -38,12 +38,12 @@ BASE = ServerFacts(
     synchronous_standby_names="",
     waiting_sessions=0,
     longest_wait_s=None,
-    link=STREAMING,
+    standby_connection=STREAMING,
     slot=SLOT,
 )
 
 SYNC = replace(STREAMING, sync_state="sync")
-CUT = {"synchronous_standby_names": "x", "link": replace(SYNC, reply_age_s=4.0)}
+CUT = {"synchronous_standby_names": "x", "standby_connection": replace(SYNC, reply_age_s=4.0)}
 
 
 def primary(**values: object) -> SeenServer:
@@ -51,7 +51,7 @@ def primary(**values: object) -> SeenServer:
 
 
 def replica(**values: object) -> SeenServer:
-    facts = replace(BASE, in_recovery=True, received_lsn="0/3000000", link=None, slot=None)
+    facts = replace(BASE, in_recovery=True, received_lsn="0/3000000", standby_connection=None, slot=None)
     return SeenServer(REPLICA, replace(facts, **values), container_state="running")  # type: ignore[arg-type]
 
 
@@ -89,17 +89,21 @@ def test_a_pair_that_streams_is_well() -> None:
         (primary(), replica(lsn="0/3000100"), Lag(0, 0.0)),
         # The first write after a long rest is not an hour of lag; but what is not there yet is not 0 either.
         (primary(lsn="0/3000100"), replica(since_replay_s=3600.0), Lag(256, 0.25)),
-        (primary(lsn="0/3000100", link=replace(STREAMING, replay_lag_s=0.5)), replica(), Lag(256, 0.5)),
+        (primary(lsn="0/3000100", standby_connection=replace(STREAMING, replay_lag_s=0.5)), replica(), Lag(256, 0.5)),
         # The network is cut, and the primary has not noticed yet.
-        (primary(lsn="0/3000100", link=replace(STREAMING, reply_age_s=40.0)), None, Lag(256, 40.0)),
-        (primary(lsn="0/3000100", link=replace(STREAMING, replay_lag_s=0.0, reply_age_s=40.0)), None, Lag(256, 40.0)),
-        (primary(lsn="0/3000100", link=replace(STREAMING, reply_age_s=None)), None, Lag(256, None)),
+        (primary(lsn="0/3000100", standby_connection=replace(STREAMING, reply_age_s=40.0)), None, Lag(256, 40.0)),
+        (
+            primary(lsn="0/3000100", standby_connection=replace(STREAMING, replay_lag_s=0.0, reply_age_s=40.0)),
+            None,
+            Lag(256, 40.0),
+        ),
+        (primary(lsn="0/3000100", standby_connection=replace(STREAMING, reply_age_s=None)), None, Lag(256, None)),
         # Cut off: an upper bound.
-        (primary(lsn="0/3000100", link=None), replica(since_replay_s=12.5), Lag(256, 12.5)),
+        (primary(lsn="0/3000100", standby_connection=None), replica(since_replay_s=12.5), Lag(256, 12.5)),
         # The replica takes no questions: what the primary knows of it.
         (primary(lsn="0/3000100"), None, Lag(256, 0.25)),
         (None, replica(since_replay_s=12.5), Lag(None, 12.5)),
-        (primary(link=None), None, Lag(None, None)),
+        (primary(standby_connection=None), None, Lag(None, None)),
         (None, None, Lag(None, None)),
     ],
 )
@@ -115,23 +119,39 @@ def test_a_slot_is_named_as_postgresql_allows() -> None:
     ("found", "words"),
     [
         (pair(down(PRIMARY), replica()), ["container is exited", "nobody takes writes", "citus-cluster pg14 promote"]),
-        (pair(primary(link=None), down(REPLICA, "missing")), ["pg14-replica does not answer: it has no container"]),
-        (pair(primary(link=None), down(REPLICA, "paused")), ["docker unpause"]),
-        (pair(primary(link=None), down(REPLICA, None, "refused")), ["pg14-replica does not answer: refused"]),
-        (pair(primary(link=None), held(REPLICA, Phase.COPYING, "copies")), ["pg14-replica copies"]),
-        (pair(primary(link=None), replica()), ["pg14-replica does not follow the primary", "docker logs"]),
-        (pair(primary(link=None, slot=None), replica()), ["pg_create_physical_replication_slot('pg14_replica')"]),
-        (pair(primary(link=None), replica(timeline=2)), ["another course", "rebuild-replica"]),
-        (pair(primary(link=None, slot=replace(SLOT, wal_status="lost")), replica()), ["slot is lost"]),
+        (
+            pair(primary(standby_connection=None), down(REPLICA, "missing")),
+            ["pg14-replica does not answer: it has no container"],
+        ),
+        (pair(primary(standby_connection=None), down(REPLICA, "paused")), ["docker unpause"]),
+        (
+            pair(primary(standby_connection=None), down(REPLICA, None, "refused")),
+            ["pg14-replica does not answer: refused"],
+        ),
+        (pair(primary(standby_connection=None), held(REPLICA, Phase.COPYING, "copies")), ["pg14-replica copies"]),
+        (
+            pair(primary(standby_connection=None), replica()),
+            ["pg14-replica does not follow the primary", "docker logs"],
+        ),
+        (
+            pair(primary(standby_connection=None, slot=None), replica()),
+            ["pg_create_physical_replication_slot('pg14_replica')"],
+        ),
+        (pair(primary(standby_connection=None), replica(timeline=2)), ["another course", "rebuild-replica"]),
+        (pair(primary(standby_connection=None, slot=replace(SLOT, wal_status="lost")), replica()), ["slot is lost"]),
         (pair(primary(slot=replace(SLOT, wal_status="unreserved")), replica()), ["max_slot_wal_keep_size"]),
         (pair(primary(), replica(replay_paused=True)), ["has paused its replay"]),
-        (pair(primary(link=None), replica(system_identifier="8")), ["never were one"]),
+        (pair(primary(standby_connection=None), replica(system_identifier="8")), ["never were one"]),
         (pair(primary(), replica(), chosen=REPLICA), ["pg14-primary takes writes, but pg14-replica was chosen"]),
         (pair(down(PRIMARY), replica(), chosen=REPLICA), ["its promotion was interrupted", "promote pg14-replica"]),
         (pair(primary(), replica(), synchronous=True), ["shall be sync and is async", "citus-cluster up"]),
         (pair(primary(synchronous_standby_names="x"), replica()), ["shall be async and is sync"]),
         (
-            pair(primary(link=None, synchronous_standby_names="x", waiting_sessions=2), replica(), synchronous=True),
+            pair(
+                primary(standby_connection=None, synchronous_standby_names="x", waiting_sessions=2),
+                replica(),
+                synchronous=True,
+            ),
             ["commits wait for the replica", "2 sessions wait now"],
         ),
         # In the first minute of a cut network the primary still holds the replica for a synchronous standby.
@@ -140,7 +160,7 @@ def test_a_slot_is_named_as_postgresql_allows() -> None:
             ["commits wait for the replica", "1 session waits now", "has not answered the primary for 4 s"],
         ),
         (
-            pair(primary(link=replace(STREAMING, reply_age_s=20.0)), replica()),
+            pair(primary(standby_connection=replace(STREAMING, reply_age_s=20.0)), replica()),
             ["has not answered the primary for 20 s"],
         ),
     ],
@@ -153,9 +173,13 @@ def test_problems_are_told_in_words(found: PairStatus, words: list[str]) -> None
 
 def test_sessions_that_wait_for_a_moment_are_no_problem() -> None:
     names = {"synchronous_standby_names": "x", "waiting_sessions": 3}
-    assert pair(primary(**names, link=SYNC, longest_wait_s=5.0), replica(), synchronous=True).ok, "it answers"
+    assert pair(primary(**names, standby_connection=SYNC, longest_wait_s=5.0), replica(), synchronous=True).ok, (
+        "it answers"
+    )
     rested = replace(SYNC, reply_age_s=9.0)
-    assert pair(primary(**names, link=rested, longest_wait_s=0.01), replica(), synchronous=True).ok, "they just began"
+    assert pair(primary(**names, standby_connection=rested, longest_wait_s=0.01), replica(), synchronous=True).ok, (
+        "they just began"
+    )
 
 
 def test_two_primaries_are_told_also_without_an_engine() -> None:

@@ -125,21 +125,21 @@ def _nature(one: OwnedObject) -> tuple[object, ...]:
 class Handover:
     """Who gets what. ``rest`` is the schema whose owner role gets what is in no schema, or on one worker alone."""
 
-    heirs: Mapping[OwnedObject, str]
+    new_owners: Mapping[OwnedObject, str]
     rest: str
 
     @property
     def schemas(self) -> tuple[str, ...]:
         """Schemas whose owner roles are needed."""
-        return tuple(sorted({self.rest, *(self._schema(one) for one in self.heirs)}))
+        return tuple(sorted({self.rest, *(self._schema(one) for one in self.new_owners)}))
 
     def altered(self) -> Iterable[OwnedObject]:
         """Objects whose owner is changed one by one; REASSIGN OWNED gives the others to the owner role of ``rest``."""
-        return (one for one in self.heirs if one.altered_as and self._schema(one) != self.rest)
+        return (one for one in self.new_owners if one.altered_as and self._schema(one) != self.rest)
 
     def unnamed(self, named: Collection[str]) -> tuple[OwnedObject, ...]:
         """Objects that must be named, and are not."""
-        return tuple(one for one in self.heirs if one.power and one.name not in named)
+        return tuple(one for one in self.new_owners if one.power and one.name not in named)
 
     def _schema(self, one: OwnedObject) -> str:
         return _schema_for(one, self.rest)
@@ -149,11 +149,11 @@ class Handover:
         return [
             {
                 "object": one.name,
-                "new_owner": heir,
+                "new_owner": new_owner,
                 "must_be_named": one.reason or None,
                 "named": one.name in named if one.power else None,
             }
-            for one, heir in self.heirs.items()
+            for one, new_owner in self.new_owners.items()
         ]
 
 

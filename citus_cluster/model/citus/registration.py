@@ -55,7 +55,7 @@ class Registry:
 
 
 @dataclass(frozen=True)
-class Wish:
+class RegistrationDecision:
     """What is to be done for one desired worker: nothing (``outcome`` says why), or to add it (None)."""
 
     address: NodeAddress
@@ -65,39 +65,41 @@ class Wish:
     """It has the name of a worker that left for good, and is not that one."""
 
 
-def decide(registry: Registry, desired: Sequence[NodeAddress]) -> tuple[Wish, ...]:
+def decide(registry: Registry, desired: Sequence[NodeAddress]) -> tuple[RegistrationDecision, ...]:
     """Compare the desired workers with the registry, in the order in which they are desired."""
     return tuple(_decide_one(registry, address) for address in dict.fromkeys(desired))
 
 
-def _decide_one(registry: Registry, address: NodeAddress) -> Wish:
+def _decide_one(registry: Registry, address: NodeAddress) -> RegistrationDecision:
     node = registry.find(address)
     if node is not None and node.is_active:
-        return Wish(address, Outcome.ALREADY)
+        return RegistrationDecision(address, Outcome.ALREADY)
     if node is not None:
-        return Wish(address, Outcome.WITHDRAWN, "it is in the node list, but disabled")
+        return RegistrationDecision(address, Outcome.WITHDRAWN, "it is in the node list, but disabled")
     if address in (registry.recorded or ()):
-        return Wish(address, Outcome.WITHDRAWN, "it was removed from the node list by an operator")
-    return Wish(address, None)
+        return RegistrationDecision(address, Outcome.WITHDRAWN, "it was removed from the node list by an operator")
+    return RegistrationDecision(address, None)
 
 
-def reconsider(wish: Wish, registry: Registry, system_identifier: str | None) -> Wish:
+def reconsider(
+    decision: RegistrationDecision, registry: Registry, system_identifier: str | None
+) -> RegistrationDecision:
     """Take a worker after all that only bears the name of one that left for good.
 
     ``system_identifier`` is that of the server there now, None where it does not answer.
     """
-    left = registry.released.get(wish.address)
-    if wish.outcome is not Outcome.WITHDRAWN or left is None or system_identifier in {None, left}:
-        return wish
-    return replace(wish, outcome=None, reason=None, another_server=True)
+    left = registry.released.get(decision.address)
+    if decision.outcome is not Outcome.WITHDRAWN or left is None or system_identifier in {None, left}:
+        return decision
+    return replace(decision, outcome=None, reason=None, another_server=True)
 
 
-def decide_again(wish: Wish, before: Registry, now: Registry) -> Wish:
+def decide_again(decision: RegistrationDecision, before: Registry, now: Registry) -> RegistrationDecision:
     """Decide anew under the lock; a wish for another server holds where nothing has become of its name ``before``."""
-    again = _decide_one(now, wish.address)
-    left = now.released.get(wish.address)
-    same = left is not None and left == before.released.get(wish.address) and now.find(wish.address) is None
-    return wish if wish.another_server and same else again
+    again = _decide_one(now, decision.address)
+    left = now.released.get(decision.address)
+    same = left is not None and left == before.released.get(decision.address) and now.find(decision.address) is None
+    return decision if decision.another_server and same else again
 
 
 def unrecorded(registry: Registry, desired: Sequence[NodeAddress]) -> tuple[NodeAddress, ...]:

@@ -46,10 +46,10 @@ class Departure(Documented):
 
     ``name`` is what the user calls it. ``node`` is None where it is not in the node list, ``recorded`` says whether
     it is in our record, ``silence`` says why it does not answer (None: it does). ``held`` are distributed tables
-    only: of a reference table every node has a copy. ``heirs`` are the other nodes that may hold shards, ``standbys``
-    the other nodes of its group, and ``others_silent`` has a line for each other node that does not answer. ``drained``
-    are other workers that could be heirs again. ``twin`` is the address under which the very server is registered,
-    where that is another one.
+    only: of a reference table every node has a copy. ``shard_targets`` are the other nodes that may hold shards,
+    ``standbys`` the other nodes of its group, and ``others_unreachable`` has a line for each other node that does not
+    answer. ``drained`` are other workers that could hold shards again. ``twin`` is the address under which the same
+    server is registered, if that is another one.
     """
 
     name: str
@@ -60,9 +60,9 @@ class Departure(Documented):
     silence: str | None
     identifier: str | None
     held: tuple[HeldTable, ...]
-    heirs: tuple[NodeAddress, ...]
+    shard_targets: tuple[NodeAddress, ...]
     standbys: tuple[NodeAddress, ...]
-    others_silent: tuple[str, ...]
+    others_unreachable: tuple[str, ...]
     drained: tuple[NodeAddress, ...] = ()
     twin: NodeAddress | None = None
 
@@ -87,9 +87,9 @@ class Departure(Documented):
         )
 
 
-def refuse_drain(leaving: Sequence[Departure]) -> None:
+def refuse_drain(departures: Sequence[Departure]) -> None:
     """Raise UsageError or InUseError if no shard can be moved off one of the workers, which leave together."""
-    for found in leaving:
+    for found in departures:
         node = _registered_worker(found)
         if not node.is_active:
             raise InUseError(
@@ -105,7 +105,7 @@ def refuse_drain(leaving: Sequence[Departure]) -> None:
                 if found.shards
                 else f"It holds no shards: citus-cluster nodes remove {found.name} takes it out as it is.",
             )
-    _refuse_last(leaving)
+    _refuse_last(departures)
 
 
 def refuse_undo(found: Departure) -> None:
@@ -122,10 +122,10 @@ def refuse_undo(found: Departure) -> None:
             f"{_clause(found.silence)}; so Citus cannot let it hold shards again.",
             hint=f"{_start(found.address)}. {stop}",
         )
-    if found.others_silent:
+    if found.others_unreachable:
         raise InUseError(
             f"Citus tells every active node that {found.address} may hold shards again, and not all answer: "
-            + " ".join(found.others_silent),
+            + " ".join(found.others_unreachable),
             hint=f"Start or unpause what is named. {stop}",
         )
 
@@ -150,9 +150,9 @@ def refuse_removal(found: Departure, *, force: bool) -> None:
             f"{', '.join(map(str, found.standbys))}.",
             hint=f"Remove them first, on the coordinator: {removals}",
         )
-    if found.others_silent:
+    if found.others_unreachable:
         raise InUseError(
-            "Citus tells every active node that one leaves, and not all answer: " + " ".join(found.others_silent),
+            "Citus tells every active node that one leaves, and not all answer: " + " ".join(found.others_unreachable),
             hint="Start or unpause it, or, if it is lost, remove that one first.",
         )
     if found.only_copies:
@@ -189,25 +189,25 @@ def _refuse_mistaken(found: Departure) -> None:
             f"{found.address} is registered after all, as {found.twin}.",
             hint=f"Remove it by that name: citus-cluster nodes remove {found.twin}",
         )
-    if found.silence and found.others_silent:
+    if found.silence and found.others_unreachable:
         raise InUseError(
             f"{found.address} is not in the node list, and does not answer; nor do other nodes, one of which may be "
-            "the same server under another name: " + " ".join(found.others_silent),
+            "the same server under another name: " + " ".join(found.others_unreachable),
             hint="Start or unpause them, then run the command again.",
         )
 
 
-def _refuse_last(leaving: Sequence[Departure]) -> None:
-    if any(found.heirs for found in leaving):
+def _refuse_last(departures: Sequence[Departure]) -> None:
+    if any(found.shard_targets for found in departures):
         return
-    own, drained = leaving[0].coordinator, " ".join(called(address) for address in leaving[0].drained)
+    own, drained = departures[0].coordinator, " ".join(called(address) for address in departures[0].drained)
     ways = [f"let others hold shards again (citus-cluster nodes drain {drained} --undo)"] if drained else []
     ways.append("add another worker first (setup_citus_cluster.py --workers=N --yes --up)")
     if own:
         setting = f"SELECT citus_set_node_property('{own.host}', {own.port}, 'shouldhaveshards', true);"
         ways.append(f"let the coordinator hold them, on the coordinator: {setting}")
     hint = ". Or ".join(ways)
-    addresses = [str(found.address) for found in leaving]
+    addresses = [str(found.address) for found in departures]
     names = " and ".join(filter(None, [", ".join(addresses[:-1]), addresses[-1]]))
     raise InUseError(
         f"Without {names} no node is left that may hold shards: there is nowhere to move them, and no new table could "
@@ -291,7 +291,7 @@ def _closest(name: str, workers: Sequence[str]) -> str | None:
     return next(iter(difflib.get_close_matches(name, workers, n=1, cutoff=0.8)), None)
 
 
-def find_heirs(node: RegisteredNode | None, nodes: Iterable[RegisteredNode]) -> tuple[NodeAddress, ...]:
+def find_shard_targets(node: RegisteredNode | None, nodes: Iterable[RegisteredNode]) -> tuple[NodeAddress, ...]:
     """Active nodes, other than ``node``, that may hold shards."""
     return tuple(
         other.address

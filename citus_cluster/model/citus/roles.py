@@ -127,9 +127,9 @@ def merged(name: str, recorded: RoleRecord | None, access: Access | None, schema
     )
 
 
-def narrowed(recorded: RoleRecord, wish: RoleRecord) -> RoleRecord:
+def narrowed(recorded: RoleRecord, wanted: RoleRecord) -> RoleRecord:
     """The record after what goes beyond the wish is taken back, and before anything is given."""
-    return recorded if wish.access.covers(recorded.access) else replace(recorded, access=wish.access)
+    return recorded if wanted.access.covers(recorded.access) else replace(recorded, access=wanted.access)
 
 
 def missing_on_objects(record: RoleRecord, holdings: Iterable[Holding]) -> Mapping[Holding, frozenset[str]]:

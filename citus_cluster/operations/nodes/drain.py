@@ -143,10 +143,11 @@ async def _look(conn: Connection, workers: Mapping[str, NodeAddress]) -> tuple[D
     found = []
     for name, address in workers.items():
         one = await look(conn, name, address)
-        heirs, drained = (
-            tuple(other for other in others if other not in workers.values()) for others in (one.heirs, one.drained)
+        shard_targets, drained = (
+            tuple(other for other in others if other not in workers.values())
+            for others in (one.shard_targets, one.drained)
         )
-        found.append(replace(one, heirs=heirs, drained=drained))
+        found.append(replace(one, shard_targets=shard_targets, drained=drained))
     refuse_drain(found)
     return tuple(found)
 

@@ -25,8 +25,8 @@ from citus_cluster.model.citus.movers import new_node_hint
 from citus_cluster.model.citus.nodes import NodeAddress, NodeResult, Outcome
 from citus_cluster.model.citus.registration import (
     NodeIdentity,
+    RegistrationDecision,
     Registry,
-    Wish,
     decide,
     decide_again,
     foreign_coordinator,
@@ -72,18 +72,18 @@ async def reconcile(
         registry = await citus_nodes.read_registry(conn)
         if not _settled(registry, coordinator, desired):
             registry = await _prepare(conn, coordinator, desired, wait_for_lock_s)
-        wishes = [await _reconsider(conn, wish, registry) for wish in decide(registry, desired)]
+        decisions = [await _reconsider(conn, decision, registry) for decision in decide(registry, desired)]
         own = None
         blocked = None
-        if any(wish.outcome is None for wish in wishes):
+        if any(decision.outcome is None for decision in decisions):
             own = await citus_probe.own_identity(conn)
             blocked = await _blocked(conn, registry)
         results = []
-        for wish in wishes:
-            if wish.outcome is None and blocked:
-                results.append(NodeResult(wish.address, Outcome.PENDING, blocked))
+        for decision in decisions:
+            if decision.outcome is None and blocked:
+                results.append(NodeResult(decision.address, Outcome.PENDING, blocked))
             else:
-                results.append(await _fulfil(conn, coordinator, wish, own, registry, deadline, wait_for_lock_s))
+                results.append(await _fulfil(conn, coordinator, decision, own, registry, deadline, wait_for_lock_s))
             _report(emit, results[-1])
         return tuple(results)
 
@@ -149,19 +149,19 @@ async def _settle_coordinator(
         await citus_nodes.set_coordinator_host(conn, coordinator, holds_shards=None)
 
 
-async def _reconsider(conn: Connection, wish: Wish, registry: Registry) -> Wish:
+async def _reconsider(conn: Connection, decision: RegistrationDecision, registry: Registry) -> RegistrationDecision:
     """Look again at a worker whose name was another server's, which has left for good."""
-    if wish.outcome is not Outcome.WITHDRAWN or wish.address not in registry.released:
-        return wish
+    if decision.outcome is not Outcome.WITHDRAWN or decision.address not in registry.released:
+        return decision
     try:
-        return reconsider(wish, registry, await _system_identifier(conn, wish.address))
+        return reconsider(decision, registry, await _system_identifier(conn, decision.address))
     except citus_probe.ProbeUnavailableError:
-        return wish
+        return decision
 
 
 async def _blocked(conn: Connection, registry: Registry) -> str | None:
     """Say why no node can be added now: Citus tells every worker about a new one, or refuses."""
-    silent = await citus_probe.silent_nodes(conn, registry.nodes)
+    silent = await citus_probe.unreachable_nodes(conn, registry.nodes)
     if not silent:
         return None
     return "Citus adds no node while one that is registered does not answer. " + " ".join(silent)
@@ -177,28 +177,28 @@ async def _wait_until_synced(conn: Connection) -> None:
 async def _fulfil(
     conn: Connection,
     coordinator: NodeAddress,
-    wish: Wish,
+    decision: RegistrationDecision,
     own: NodeIdentity | None,
     registry: Registry,
     deadline: float,
     wait_for_lock_s: float,
 ) -> NodeResult:
-    if wish.outcome is not None or own is None:
-        return NodeResult(wish.address, wish.outcome or Outcome.PENDING, wish.reason)
+    if decision.outcome is not None or own is None:
+        return NodeResult(decision.address, decision.outcome or Outcome.PENDING, decision.reason)
     remaining_s = deadline - time.monotonic()
     if remaining_s <= 0:
-        return NodeResult(wish.address, Outcome.PENDING, "not tried yet: the workers before it used up the time")
+        return NodeResult(decision.address, Outcome.PENDING, "not tried yet: the workers before it used up the time")
     try:
-        await _check_candidate(conn, coordinator, wish.address, own, registry)
+        await _check_candidate(conn, coordinator, decision.address, own, registry)
         return await _register(
-            conn, wish, registry, timeout_s=max(POLL_S, remaining_s), wait_for_lock_s=wait_for_lock_s
+            conn, decision, registry, timeout_s=max(POLL_S, remaining_s), wait_for_lock_s=wait_for_lock_s
         )
     except UntrustedCodeError as error:
-        return NodeResult(wish.address, Outcome.PENDING, f"{error.message} {error.hint}", needs_operator=True)
+        return NodeResult(decision.address, Outcome.PENDING, f"{error.message} {error.hint}", needs_operator=True)
     except (UnreachableError, MismatchError, LockedError) as error:
         if conn.closed:
             raise
-        return NodeResult(wish.address, Outcome.PENDING, error.message)
+        return NodeResult(decision.address, Outcome.PENDING, error.message)
 
 
 async def _check_candidate(
@@ -264,7 +264,7 @@ async def _check_roughly(conn: Connection, worker: NodeAddress) -> None:
 
 async def _register(
     conn: Connection,
-    wish: Wish,
+    decision: RegistrationDecision,
     before: Registry,
     *,
     explicit: bool = False,
@@ -273,12 +273,12 @@ async def _register(
     wait_for_lock_s: float,
 ) -> NodeResult:
     """Add one worker that was found fit, under the lock, looking once more at what has become of it ``before``."""
-    worker = wish.address
+    worker = decision.address
     async with writer_lock(conn, wait_s=min(wait_for_lock_s, timeout_s)):
         registry = await citus_nodes.read_registry(conn)
-        wish = decide_again(wish, before, registry)
-        if wish.outcome is Outcome.ALREADY or (wish.outcome is Outcome.WITHDRAWN and not explicit):
-            return NodeResult(worker, wish.outcome, wish.reason)
+        decision = decide_again(decision, before, registry)
+        if decision.outcome is Outcome.ALREADY or (decision.outcome is Outcome.WITHDRAWN and not explicit):
+            return NodeResult(worker, decision.outcome, decision.reason)
         if not trust_functions:
             await _refuse_untrusted(conn, worker)
         patience_s = min(timeout_s, citus_nodes.CHANGE_TIMEOUT_S)
@@ -380,8 +380,8 @@ async def add_worker(
         registry = await citus_nodes.read_registry(conn)
         if not _settled(registry, here, [worker]):
             registry = await _prepare(conn, here, [worker], wait_for_lock_s)
-        wish = decide(registry, [worker])[0]
-        if wish.outcome is Outcome.ALREADY:
+        decision = decide(registry, [worker])[0]
+        if decision.outcome is Outcome.ALREADY:
             await _wait_until_answering(conn, worker, emit, deadline)
             result = NodeResult(worker, Outcome.ALREADY)
         else:
@@ -390,7 +390,7 @@ async def add_worker(
             left_s = max(10.0, deadline - time.monotonic())
             result = await _register(
                 conn,
-                wish,
+                decision,
                 registry,
                 explicit=True,
                 trust_functions=trust_functions,

@@ -19,7 +19,7 @@ from citus_cluster.model.plan.effects import EffectKind
 from citus_cluster.model.plan.events import Emit, Event, EventKind
 from citus_cluster.model.spec import with_workers, without_worker
 from citus_cluster.operations.directory import Directory
-from citus_cluster.operations.nodes import unregistration as leaving
+from citus_cluster.operations.nodes import unregistration as unregistration
 from citus_cluster.operations.setup.plan import SetupPlan, apply_setup, plan_setup
 from citus_cluster.operations.setup.request import SetupRequest
 from citus_cluster.runtime.docker.compose import override_file
@@ -111,7 +111,7 @@ async def plan_removal(
     EditedFileError, and what a set-up raises.
     """
     service = next((one for one, address in workers_of(directory).items() if address == worker), None)
-    found = await leaving.look(conn, name, worker)
+    found = await unregistration.look(conn, name, worker)
     refuse_removal(found, force=force)
     if directory is None or service is None:
         return RemovalPlan(found, force, None, None, None, None, _notes_of_a_stranger(conn, found))
@@ -169,7 +169,7 @@ def _plan_files(
     values: dict[str, Any] = {"workers": without_worker(with_workers(spec.workers, lacking), number)}
     if service in spec.settings.nodes:
         values[f"settings.nodes.{service}"] = None
-    request = SetupRequest(root=root, values=values, leaving=frozenset({service}))
+    request = SetupRequest(root=root, values=values, removed_workers=frozenset({service}))
     plan = plan_setup(request, connect_engine=connect_engine)
     if plan.replaced_edits:
         raise EditedFileError(
@@ -225,7 +225,7 @@ async def remove(conn: Connection, plan: RemovalPlan, emit: Emit) -> None:
     The caller holds the lock of the directory. First the node list: from then on nothing brings the worker back.
     """
     worker = plan.departure.address
-    await leaving.deregister(conn, plan.departure, emit, force=plan.force)
+    await unregistration.deregister(conn, plan.departure, emit, force=plan.force)
     if plan.setup:
         await in_thread(apply_setup, plan.setup, consent=True, replace_edited=False)
         written = len(plan.setup.all_changes)
@@ -235,7 +235,7 @@ async def remove(conn: Connection, plan: RemovalPlan, emit: Emit) -> None:
     if plan.container and plan.engine:
         await _remove_container(plan.engine, plan.container, emit)
     if plan.setup:
-        await leaving.release(conn, worker, is_gone=plan.knows_engine)
+        await unregistration.release(conn, worker, is_gone=plan.knows_engine)
 
 
 async def _remove_container(engine: Engine, container: Container, emit: Emit) -> None:

@@ -11,7 +11,7 @@ import psycopg
 from citus_cluster.errors import CitusClusterError, InUseError, LockedError, UnreachableError
 from citus_cluster.model.citus.nodes import NodeAddress
 from citus_cluster.model.citus.registration import RegisteredNode, Registry
-from citus_cluster.model.citus.removal import Departure, HeldTable, find_heirs, refuse_removal
+from citus_cluster.model.citus.removal import Departure, HeldTable, find_shard_targets, refuse_removal
 from citus_cluster.model.plan.events import Emit, Event, EventKind
 from citus_cluster.model.units import count
 from citus_cluster.runtime.citus import nodes as citus_nodes
@@ -47,9 +47,9 @@ async def look(conn: Connection, name: str, worker: NodeAddress) -> Departure:
             silence=silence,
             identifier=identifier,
             held=await _held_tables(conn, node, held, answers=silence is None),
-            heirs=find_heirs(node, known.nodes),
+            shard_targets=find_shard_targets(node, known.nodes),
             standbys=tuple(one.address for one in others if node and one.group_id == node.group_id),
-            others_silent=await citus_probe.silent_nodes(conn, others),
+            others_unreachable=await citus_probe.unreachable_nodes(conn, others),
             drained=tuple(one.address for one in others if one.is_drained),
             twin=await _find_twin(conn, known, identifier) if node is None and identifier else None,
         )

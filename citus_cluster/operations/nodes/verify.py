@@ -52,7 +52,7 @@ async def _verify_workers(conn: Connection, expected: Sequence[NodeAddress], emi
 
 async def _verify_connections(conn: Connection, emit: Emit) -> None:
     nodes = (await citus_nodes.read_registry(conn)).nodes
-    silent = await citus_probe.silent_nodes(conn, nodes)
+    silent = await citus_probe.unreachable_nodes(conn, nodes)
     if silent:
         raise VerificationError(
             "Not every node answers: " + " ".join(silent),

@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass
 from datetime import datetime
 
-from citus_cluster.model.pg14_log import Remainder, missing_bytes, position, remainder
+from citus_cluster.model.pg14_log import Remainder, missing_bytes, parse_lsn, remainder
 from citus_cluster.model.replication import UNDECIDED, PairStatus, Phase, SeenServer, ServerRole
 from citus_cluster.model.units import count
 from citus_cluster.operations.directory import Directory
@@ -62,9 +62,9 @@ async def prove(directory: Directory, engine: Engine, old: SeenServer, target: S
     control = await in_thread(pg14.read_control_file, engine, container)
     if control is None or control.system_identifier != facts.system_identifier:
         return Proof()
-    replayed = position(facts.lsn)
+    replayed = parse_lsn(facts.lsn)
     # What it has received it replays before it becomes the primary.
-    had = replayed if control.clean else max(replayed, position(facts.received_lsn or "0/0"))
+    had = replayed if control.clean else max(replayed, parse_lsn(facts.received_lsn or "0/0"))
     if control.clean and not missing_bytes(had, control.checkpoint):
         return Proof(remainder(control, had, None))
     tail = await in_thread(pg14.read_log_tail, engine, container, max(control.timeline, facts.timeline), replayed, had)

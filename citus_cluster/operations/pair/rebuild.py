@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 
 from citus_cluster.errors import CitusClusterError, ReplicationError, ServiceFailedError, UsageError
 from citus_cluster.model.documents import Documented
-from citus_cluster.model.pg14_log import position
+from citus_cluster.model.pg14_log import parse_lsn
 from citus_cluster.model.plan.events import Emit, Event, EventKind
 from citus_cluster.model.replication import PairStatus, Phase, SeenServer, ServerRole
 from citus_cluster.model.units import size
@@ -172,8 +172,8 @@ async def _wait_until_it_follows(
         follows = found.streams and seen.role is ServerRole.REPLICA
         if follows and not await in_thread(pg14.rebuild_is_wanted, engine, source, plan.target):
             assert seen.facts is not None and found.primary and found.primary.facts  # noqa: S101 - both have roles
-            goal = goal if goal is not None else position(found.primary.facts.lsn)
-            if position(seen.facts.lsn) >= goal:
+            goal = goal if goal is not None else parse_lsn(found.primary.facts.lsn)
+            if parse_lsn(seen.facts.lsn) >= goal:
                 emit(Event("rebuild", EventKind.DONE, f"{plan.target} follows {plan.primary}"))
                 return found
         if seen.phase is Phase.RETRYING:

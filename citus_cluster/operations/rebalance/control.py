@@ -89,7 +89,7 @@ def _refused(what: str, error: psycopg.DatabaseError) -> RebalanceError:
 
 
 async def _refuse_silent(conn: Connection, registry: Registry) -> None:
-    silent = await citus_probe.silent_nodes(conn, registry.nodes)
+    silent = await citus_probe.unreachable_nodes(conn, registry.nodes)
     if silent:
         raise RebalanceError(
             "Shards can only move when every node answers: " + " ".join(silent),

@@ -31,8 +31,8 @@ from citus_cluster.model.units import count
 from citus_cluster.operations.roles import limits as role_limits
 from citus_cluster.operations.roles.cluster import (
     ALONE,
+    ChangeReport,
     Cluster,
-    Done,
     active_nodes,
     look,
     refuse_names,
@@ -40,7 +40,7 @@ from citus_cluster.operations.roles.cluster import (
 )
 from citus_cluster.operations.roles.passwords import (
     CONNECT_TIMEOUT_S,
-    Home,
+    CredentialStore,
     first_password,
     keep_password,
     new_password,
@@ -106,7 +106,7 @@ class RoleList(Documented):
 
 async def create(
     conn: Connection,
-    home: Home,
+    credentials: CredentialStore,
     name: str,
     emit: Emit,
     *,
@@ -122,59 +122,61 @@ async def create(
     Raises UsageError, ImmutableError (another password), RoleError (a role that was not made here, or may not log in),
     WorkerUnreachableError with the names of nodes that are down: nothing was changed then.
     """
-    refuse_names(home, name, schemas or (), given)
+    refuse_names(credentials, name, schemas or (), given)
     asked, problems = parse_limits(limits)
     if problems:
         raise UsageError("; ".join(problems) + ".")
-    done = Done(name, emit)
-    done.begin(f"looking at role {name}")
+    report = ChangeReport(name, emit)
+    report.begin(f"looking at role {name}")
     async with translated(f"making role {name}"), writer_lock(conn, wait_s=WAIT_FOR_LOCK_S):
         cluster = await look(conn)
         role, record = cluster.roles.get(name), cluster.records.get(name)
-        await _refuse_foreign(home, cluster, name, given)
-        wish = merged(name, record, access, schemas)
-        wish = replace(wish, limits=merged_limits(wish.limits, asked, is_new=role is None and record is None))
-        await _refuse_missing_schemas(conn, wish)
+        await _refuse_foreign(credentials, cluster, name, given)
+        wanted = merged(name, record, access, schemas)
+        wanted = replace(wanted, limits=merged_limits(wanted.limits, asked, is_new=role is None and record is None))
+        await _refuse_missing_schemas(conn, wanted)
         await citus_roles.create_record(conn)
         if role is None:
-            password = first_password(home, name, given)
-            if home.keep(name, password):
-                done(f"password kept in {secrets.role_password(name)}")
-            await citus_roles.create_role(conn, wish, password)
-            done(f"role {name} made on {count(len(cluster.nodes), 'node')}")
-            await _allow_connecting(conn, name, done)
+            password = first_password(credentials, name, given)
+            if credentials.keep(name, password):
+                report(f"password kept in {secrets.role_password(name)}")
+            await citus_roles.create_role(conn, wanted, password)
+            report(f"role {name} made on {count(len(cluster.nodes), 'node')}")
+            await _allow_connecting(conn, name, report)
         else:
-            await _allow_connecting(conn, name, done)
-            password = await right_password(conn, home, name, given)
-            await keep_password(conn, home, name, password, done)
+            await _allow_connecting(conn, name, report)
+            password = await right_password(conn, credentials, name, given)
+            await keep_password(conn, credentials, name, password, report)
         before = record
-        if record is not None and (narrower := narrowed(record, wish)) != record:
+        if record is not None and (narrower := narrowed(record, wanted)) != record:
             # Recorded last: what is recorded tells a later run what to take back.
-            await _grant(conn, cluster, narrower, record, done)
+            await _grant(conn, cluster, narrower, record, report)
             await citus_roles.keep_record(conn, narrower)
             before = narrower
-        if role is not None and wish != before:
+        if role is not None and wanted != before:
             # Recorded first, for the same reason.
-            await citus_roles.keep_record(conn, wish)
-        await _grant(conn, cluster, wish, before, done)
-        if role is not None and wish != record:
-            done(f"role {name}: {wish.access} in {', '.join(wish.schemas)}")
-        await role_limits.limit(conn, cluster, wish, done, emit)
-        await give_rows(conn, cluster, name, done)
-        effective = role_limits.in_force(wish)
-    await _verify(home.connection(name, password), cluster)
-    done.end(f"role {name} is as it should be on {count(len(cluster.nodes), 'node')}")
-    return replace(_result(home, wish, password, done), limits=effective)
+            await citus_roles.keep_record(conn, wanted)
+        await _grant(conn, cluster, wanted, before, report)
+        if role is not None and wanted != record:
+            report(f"role {name}: {wanted.access} in {', '.join(wanted.schemas)}")
+        await role_limits.limit(conn, cluster, wanted, report, emit)
+        await copy_authinfo(conn, cluster, name, report)
+        effective = role_limits.in_force(wanted)
+    await _verify(credentials.connection(name, password), cluster)
+    report.end(f"role {name} is as it should be on {count(len(cluster.nodes), 'node')}")
+    return replace(_result(credentials, wanted, password, report), limits=effective)
 
 
-async def set_password(conn: Connection, home: Home, name: str, emit: Emit, *, given: str | None = None) -> RoleResult:
+async def set_password(
+    conn: Connection, credentials: CredentialStore, name: str, emit: Emit, *, given: str | None = None
+) -> RoleResult:
     """Give a role that was made here another password, on every node; a random one unless ``given``.
 
     Sessions that are open stay. Raises as :func:`create`.
     """
-    refuse_names(home, name, (), given)
-    done = Done(name, emit)
-    done.begin(f"changing the password of role {name}")
+    refuse_names(credentials, name, (), given)
+    report = ChangeReport(name, emit)
+    report.begin(f"changing the password of role {name}")
     async with (
         translated(f"changing the password of role {name}"),
         writer_lock(conn, wait_s=WAIT_FOR_LOCK_S),
@@ -186,18 +188,18 @@ async def set_password(conn: Connection, home: Home, name: str, emit: Emit, *, g
                 f"There is no role {name!r} that was made by citus-cluster.",
                 hint=f"citus-cluster roles create {name} makes it; citus-cluster roles list shows all.",
             )
-        await _refuse_foreign(home, cluster, name, None)
-        password = given or new_password(home)
+        await _refuse_foreign(credentials, cluster, name, None)
+        password = given or new_password(credentials)
         # The server first: what it takes is in its own row then, from where a later run can take it.
         await citus_roles.change_password(conn, name, password)
-        done(f"password of role {name} changed on {count(len(cluster.nodes), 'node')}")
-        await give_rows(conn, cluster, name, done)
-        await keep_password(conn, home, name, password, done)
-    await _verify(home.connection(name, password), cluster)
-    return _result(home, record, password, done)
+        report(f"password of role {name} changed on {count(len(cluster.nodes), 'node')}")
+        await copy_authinfo(conn, cluster, name, report)
+        await keep_password(conn, credentials, name, password, report)
+    await _verify(credentials.connection(name, password), cluster)
+    return _result(credentials, record, password, report)
 
 
-async def list_roles(conn: Connection, home: Home) -> RoleList:
+async def list_roles(conn: Connection, credentials: CredentialStore) -> RoleList:
     """List the roles, and what each lacks where. Nodes are asked one by one, in bounded time."""
     deadline = time.monotonic() + LIST_BUDGET_S
     async with translated("reading the roles"):
@@ -236,8 +238,8 @@ async def list_roles(conn: Connection, home: Home) -> RoleList:
                     can_login=name in roles and roles[name].can_login,
                     missing_on=_missing_on(name, nodes, known) if name in roles else (),
                     ungranted=tuple(f"{one.schema}.{one.name}" for one in lacking),
-                    password_file=home.password_file(name),
-                    forgotten=bool(record and home.root and not home.password_file(name)),
+                    password_file=credentials.password_file(name),
+                    forgotten=bool(record and credentials.root and not credentials.password_file(name)),
                     owner_of=None if record else owner_roles.get(name),
                     limits={one.value: limits.value(one) for one in Limit} if limits else {},
                     unlimited_on=role_limits.other_limits(record, here),
@@ -260,13 +262,16 @@ def _missing_on(
     )
 
 
-def _result(home: Home, record: RoleRecord, password: str, done: Done) -> RoleResult:
+def _result(credentials: CredentialStore, record: RoleRecord, password: str, report: ChangeReport) -> RoleResult:
     return RoleResult(
-        record, tuple(done.changed), home.password_file(record.name), home.connection(record.name, password)
+        record,
+        tuple(report.changed),
+        credentials.password_file(record.name),
+        credentials.connection(record.name, password),
     )
 
 
-async def _refuse_foreign(home: Home, cluster: Cluster, name: str, given: str | None) -> None:
+async def _refuse_foreign(credentials: CredentialStore, cluster: Cluster, name: str, given: str | None) -> None:
     role = cluster.roles.get(name)
     if role is None:
         return
@@ -278,7 +283,7 @@ async def _refuse_foreign(home: Home, cluster: Cluster, name: str, given: str | 
             hint=f'To let it: ALTER ROLE "{name}" LOGIN; on the coordinator. To be rid of it: citus-cluster roles drop '
             f"{name}.",
         )
-    if name not in cluster.records and not (given and await opens(home.connection(name, given))):
+    if name not in cluster.records and not (given and await opens(credentials.connection(name, given))):
         raise RoleError(
             f"Role {name!r} exists, and was not made by citus-cluster; it is left alone.",
             hint="Choose another name. Or take it over: give its password with --password-file.",
@@ -286,8 +291,8 @@ async def _refuse_foreign(home: Home, cluster: Cluster, name: str, given: str | 
     refuse_torn(cluster, name)
 
 
-async def _refuse_missing_schemas(conn: Connection, wish: RoleRecord) -> None:
-    missing = await citus_roles.missing_schemas(conn, wish.schemas)
+async def _refuse_missing_schemas(conn: Connection, wanted: RoleRecord) -> None:
+    missing = await citus_roles.missing_schemas(conn, wanted.schemas)
     if missing:
         names = ", ".join(repr(schema) for schema in missing)
         raise UsageError(
@@ -299,13 +304,13 @@ async def _refuse_missing_schemas(conn: Connection, wish: RoleRecord) -> None:
 # Credentials and privileges
 
 
-async def give_rows(conn: Connection, cluster: Cluster, name: str, done: Done) -> None:
+async def copy_authinfo(conn: Connection, cluster: Cluster, name: str, report: ChangeReport) -> None:
     """Let every worker have the coordinator's row, and say so only of those that had not."""
     own = (await citus_roles.node_roles(conn, cluster.nodes[0])).digests.get(name)
     for node in cluster.workers:
         if cluster.known[node.address].digests.get(name) != own:
             await citus_probe.copy_role_passwords(conn, node.address)
-            done(f"credentials of role {name} given to {node.address}")
+            report(f"credentials of role {name} given to {node.address}")
 
 
 async def _verify(info: ConnectionInfo, cluster: Cluster) -> None:
@@ -332,33 +337,37 @@ async def _verify(info: ConnectionInfo, cluster: Cluster) -> None:
         )
 
 
-async def _allow_connecting(conn: Connection, name: str, done: Done) -> None:
+async def _allow_connecting(conn: Connection, name: str, report: ChangeReport) -> None:
     if not await citus_grants.may_connect(conn, name):
         await citus_grants.allow_connecting(conn, name)
-        done(f"CONNECT granted on database {conn.info.dbname}")
+        report(f"CONNECT granted on database {conn.info.dbname}")
 
 
-async def _grant(conn: Connection, cluster: Cluster, wish: RoleRecord, before: RoleRecord | None, done: Done) -> None:
+async def _grant(
+    conn: Connection, cluster: Cluster, wanted: RoleRecord, before: RoleRecord | None, report: ChangeReport
+) -> None:
     """Give what is missing; take back only where the access was made narrower."""
-    holdings = await citus_grants.read_holdings(conn, wish.name, wish.schemas)
-    missing = missing_on_objects(wish, holdings)
+    holdings = await citus_grants.read_holdings(conn, wanted.name, wanted.schemas)
+    missing = missing_on_objects(wanted, holdings)
     if missing:
-        await citus_grants.grant(conn, wish.name, missing)
-        done(f"{wish.access} granted on {_kinds(missing)}")
-    here = [one for one in cluster.records.values() if one.name != wish.name and one.name in cluster.roles]
-    wanted = wanted_defaults([*here, wish], conn.info.user)
+        await citus_grants.grant(conn, wanted.name, missing)
+        report(f"{wanted.access} granted on {_kinds(missing)}")
+    here = [one for one in cluster.records.values() if one.name != wanted.name and one.name in cluster.roles]
+    defaults = wanted_defaults([*here, wanted], conn.info.user)
     found = await citus_grants.read_defaults(conn)
-    lacking = {one: privileges - found.get(one, frozenset()) for one, privileges in wanted.items()}
+    lacking = {one: privileges - found.get(one, frozenset()) for one, privileges in defaults.items()}
     lacking = {one: privileges for one, privileges in lacking.items() if privileges}
     if lacking:
         await citus_grants.grant_defaults(conn, lacking)
-        done(f"privileges on future tables of {', '.join(sorted({one.creator for one in lacking}))} granted")
-    if before is not None and not wish.access.covers(before.access):
-        surplus = excess_on_objects(wish, holdings)
-        await citus_grants.revoke(conn, wish.name, surplus)
-        own = {one: privileges for one, privileges in found.items() if one.role == wish.name and one in wanted}
-        await citus_grants.revoke_defaults(conn, {one: p - wanted[one] for one, p in own.items() if p - wanted[one]})
-        done(f"what goes beyond {wish.access} revoked")
+        report(f"privileges on future tables of {', '.join(sorted({one.creator for one in lacking}))} granted")
+    if before is not None and not wanted.access.covers(before.access):
+        surplus = excess_on_objects(wanted, holdings)
+        await citus_grants.revoke(conn, wanted.name, surplus)
+        own = {one: privileges for one, privileges in found.items() if one.role == wanted.name and one in defaults}
+        await citus_grants.revoke_defaults(
+            conn, {one: p - defaults[one] for one, p in own.items() if p - defaults[one]}
+        )
+        report(f"what goes beyond {wanted.access} revoked")
 
 
 def _kinds(changes: Mapping[Holding, frozenset[str]]) -> str:

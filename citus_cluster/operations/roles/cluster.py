@@ -9,7 +9,7 @@ from citus_cluster.model.citus.registration import COORDINATOR_GROUP, Registered
 from citus_cluster.model.citus.roles import FoundRole, NodeRoles, RoleRecord, role_problem, schema_problem
 from citus_cluster.model.names import password_problem
 from citus_cluster.model.plan.events import Emit, Event, EventKind
-from citus_cluster.operations.roles.passwords import Home
+from citus_cluster.operations.roles.passwords import CredentialStore
 from citus_cluster.runtime.citus import nodes as citus_nodes
 from citus_cluster.runtime.citus import roles as citus_roles
 from citus_cluster.runtime.postgres import Connection
@@ -33,7 +33,7 @@ class Cluster:
         return tuple(node for node in self.nodes if not node.is_coordinator)
 
 
-class Done:
+class ChangeReport:
     """Collects what was changed, and reports it as it happens."""
 
     def __init__(self, role: str, emit: Emit) -> None:
@@ -53,9 +53,11 @@ class Done:
             self._emit(Event(self.step, EventKind.SKIPPED, otherwise))
 
 
-def refuse_names(home: Home, name: str, schemas: Sequence[str], given: str | None) -> None:
+def refuse_names(credentials: CredentialStore, name: str, schemas: Sequence[str], given: str | None) -> None:
     problems = [
-        problem for problem in (role_problem(name, home.coordinator.user), *map(schema_problem, schemas)) if problem
+        problem
+        for problem in (role_problem(name, credentials.coordinator.user), *map(schema_problem, schemas))
+        if problem
     ]
     if given is not None and (problem := password_problem(given)):
         problems.append(problem)

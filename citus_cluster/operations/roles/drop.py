@@ -11,9 +11,9 @@ from citus_cluster.model.citus.handover import Handover, OwnedObject, hand_over,
 from citus_cluster.model.citus.roles import RoleRecord
 from citus_cluster.model.plan.events import Emit
 from citus_cluster.model.units import count
-from citus_cluster.operations.roles.accounts import give_rows
-from citus_cluster.operations.roles.cluster import Cluster, Done, look, refuse_names, refuse_torn
-from citus_cluster.operations.roles.passwords import Home
+from citus_cluster.operations.roles.accounts import copy_authinfo
+from citus_cluster.operations.roles.cluster import ChangeReport, Cluster, look, refuse_names, refuse_torn
+from citus_cluster.operations.roles.passwords import CredentialStore
 from citus_cluster.runtime.citus import ownership as citus_ownership
 from citus_cluster.runtime.citus import roles as citus_roles
 from citus_cluster.runtime.citus.lock import WAIT_FOR_LOCK_S, writer_lock
@@ -27,7 +27,7 @@ _SHOWN = 10
 
 async def drop(
     conn: Connection,
-    home: Home,
+    credentials: CredentialStore,
     name: str,
     emit: Emit,
     *,
@@ -41,9 +41,9 @@ async def drop(
     are open, unless ``disconnect`` ends them, and while a background job has tasks of this role. Objects that may do
     more once they have another owner must be ``named``. Raises RoleError, UsageError, WorkerUnreachableError.
     """
-    refuse_names(home, name, (), None)
-    done = Done(name, emit)
-    done.begin(f"looking at role {name}")
+    refuse_names(credentials, name, (), None)
+    report = ChangeReport(name, emit)
+    report.begin(f"looking at role {name}")
     async with translated(f"dropping role {name}"), writer_lock(conn, wait_s=WAIT_FOR_LOCK_S):
         cluster = await look(conn)
         role, record = cluster.roles.get(name), cluster.records.get(name)
@@ -56,39 +56,39 @@ async def drop(
             # Nobody gets in any more: a session could make what dropping would take along.
             await citus_roles.forbid_login(conn, name)
             async with _said_to_be_locked_out(name):
-                await _disconnect(conn, cluster, name, done)
+                await _disconnect(conn, cluster, name, report)
                 handover = await _agreed(conn, cluster, record, reassign=reassign, named=named)
                 if handover:
-                    await _make_heirs(conn, cluster, handover, done)
+                    await _make_heirs(conn, cluster, handover, report)
                     await citus_ownership.alter_owners(conn, handover)
-                heir = owner_role(handover.rest) if handover else None
-                await citus_roles.drop_role(conn, name, heir=heir)
-                for owner, objects in _by_heir(handover).items():
-                    done(f"{count(len(objects), 'object')} given to {owner}: {', '.join(_some(objects))}")
-            done(f"role {name} dropped on {count(len(cluster.nodes), 'node')}")
+                new_owner = owner_role(handover.rest) if handover else None
+                await citus_roles.drop_role(conn, name, new_owner=new_owner)
+                for owner, objects in _by_new_owner(handover).items():
+                    report(f"{count(len(objects), 'object')} given to {owner}: {', '.join(_some(objects))}")
+            report(f"role {name} dropped on {count(len(cluster.nodes), 'node')}")
         elif record is not None:
             await citus_roles.forget(conn, name)
-            done(f"record of role {name} removed")
+            report(f"record of role {name} removed")
         for node in cluster.nodes:
             if node.is_coordinator:
                 gone = await citus_roles.remove_own_row(conn, name)
             else:
                 gone = await citus_roles.remove_row(conn, node.address, name)
             if gone:
-                done(f"credentials of role {name} removed from {node.address}")
-        if home.root and home.password_file(name):
-            drop_file(home.root, secrets.role_password(name))
-            done(f"{secrets.role_password(name)} removed")
-    done.end(f"there is no role {name}: nothing to do")
-    return tuple(done.changed)
+                report(f"credentials of role {name} removed from {node.address}")
+        if credentials.root and credentials.password_file(name):
+            drop_file(credentials.root, secrets.role_password(name))
+            report(f"{secrets.role_password(name)} removed")
+    report.end(f"there is no role {name}: nothing to do")
+    return tuple(report.changed)
 
 
-async def plan_reassignment(conn: Connection, home: Home, name: str) -> Handover | None:
+async def plan_reassignment(conn: Connection, credentials: CredentialStore, name: str) -> Handover | None:
     """Say who would get what ``drop`` with ``reassign`` gives away; None where the role owns nothing.
 
     Changes nothing. Raises RoleError, UsageError, WorkerUnreachableError.
     """
-    refuse_names(home, name, (), None)
+    refuse_names(credentials, name, (), None)
     async with translated(f"looking at role {name}"):
         cluster = await look(conn)
         if name not in cluster.roles:
@@ -159,11 +159,11 @@ async def _agreed(
     handover = hand_over(owned, record.schemas[0])
     again = f"citus-cluster roles drop {record.name} --reassign"
     if not reassign:
-        heirs = ", ".join(_by_heir(handover))
+        new_owners = ", ".join(_by_new_owner(handover))
         raise RoleError(
             f"Role {record.name!r} owns {count(len(owned), 'object')}; it was not dropped.",
-            hint=f"Drop them first; or give them to {heirs}, which nobody logs in as: {again} (with --dry-run it shows "
-            "what goes to whom, and changes nothing).",
+            hint=f"Drop them first; or give them to {new_owners}, which nobody logs in as: {again} (with --dry-run it "
+            "shows what goes to whom, and changes nothing).",
             details=_some(owned),
         )
     if unnamed := handover.unnamed(named):
@@ -185,7 +185,7 @@ async def _owned(conn: Connection, cluster: Cluster, name: str) -> tuple[OwnedOb
     return on_all_nodes(found[coordinator], {str(node.address): found[node] for node in workers})
 
 
-async def _make_heirs(conn: Connection, cluster: Cluster, handover: Handover, done: Done) -> None:
+async def _make_heirs(conn: Connection, cluster: Cluster, handover: Handover, report: ChangeReport) -> None:
     """Have the owner roles on every node, able to connect between nodes. Refuse one that has more than it must."""
     for schema in handover.schemas:
         found = await citus_ownership.look_at_owner_role(conn, schema)
@@ -197,20 +197,20 @@ async def _make_heirs(conn: Connection, cluster: Cluster, handover: Handover, do
             )
         if not found.exists:
             await citus_ownership.add_owner_role(conn, schema, secrets.generate())
-            done(f"role {found.name} made on {count(len(cluster.nodes), 'node')}; nobody knows its password")
+            report(f"role {found.name} made on {count(len(cluster.nodes), 'node')}; nobody knows its password")
         else:
             refuse_torn(cluster, found.name)
             if await citus_roles.kept_password(conn, found.name) is None:
                 await citus_roles.change_password(conn, found.name, secrets.generate())
-                done(f"credentials of role {found.name} renewed")
+                report(f"credentials of role {found.name} renewed")
         await citus_ownership.let_own(conn, schema)
-        await give_rows(conn, cluster, found.name, done)
+        await copy_authinfo(conn, cluster, found.name, report)
 
 
-def _by_heir(handover: Handover | None) -> Mapping[str, list[OwnedObject]]:
+def _by_new_owner(handover: Handover | None) -> Mapping[str, list[OwnedObject]]:
     found: dict[str, list[OwnedObject]] = {}
-    for one, heir in handover.heirs.items() if handover else ():
-        found.setdefault(heir, []).append(one)
+    for one, new_owner in handover.new_owners.items() if handover else ():
+        found.setdefault(new_owner, []).append(one)
     return found
 
 
@@ -219,7 +219,7 @@ def _some(owned: Sequence[OwnedObject]) -> list[str]:
     return [*(one.name for one in owned[:_SHOWN]), *more]
 
 
-async def _disconnect(conn: Connection, cluster: Cluster, name: str, done: Done) -> None:
+async def _disconnect(conn: Connection, cluster: Cluster, name: str, report: ChangeReport) -> None:
     """End all sessions, and wait until none is left."""
     deadline = time.monotonic() + SESSIONS_TIMEOUT_S
     ended = 0
@@ -233,4 +233,4 @@ async def _disconnect(conn: Connection, cluster: Cluster, name: str, done: Done)
                 )
             await asyncio.sleep(0.1)
     if ended:
-        done(f"{ended} session{'' if ended == 1 else 's'} of role {name} ended")
+        report(f"{ended} session{'' if ended == 1 else 's'} of role {name} ended")

@@ -15,7 +15,7 @@ from citus_cluster.model.citus.role_limits import (
 )
 from citus_cluster.model.citus.roles import NodeRoles, RoleRecord
 from citus_cluster.model.plan.events import Emit, Event, EventKind
-from citus_cluster.operations.roles.cluster import Cluster, Done
+from citus_cluster.operations.roles.cluster import ChangeReport, Cluster
 from citus_cluster.runtime.citus import limits as citus_limits
 from citus_cluster.runtime.citus import roles as citus_roles
 from citus_cluster.runtime.postgres import Connection
@@ -26,7 +26,7 @@ def found_limits(here: NodeRoles, role: str) -> FoundLimits:
     return FoundLimits.read(*here.limits.get(role, (-1, ())))
 
 
-async def limit(conn: Connection, cluster: Cluster, record: RoleRecord, done: Done, emit: Emit) -> None:
+async def limit(conn: Connection, cluster: Cluster, record: RoleRecord, report: ChangeReport, emit: Emit) -> None:
     """Give a role its limits where a node has others; nothing for one whose limits are not ours to set."""
     wanted = wanted_limits(record.access, record.limits)
     if wanted is None:
@@ -47,7 +47,7 @@ async def limit(conn: Connection, cluster: Cluster, record: RoleRecord, done: Do
         if one in different:
             await citus_limits.set_setting(conn, record.name, one, wanted[one])
     if different:
-        done(f"limits of role {record.name}: {in_words(wanted)}")
+        report(f"limits of role {record.name}: {in_words(wanted)}")
     if risk := risks(record.access, wanted):
         emit(Event(f"limits:{record.name}", EventKind.WARNING, risk))
 

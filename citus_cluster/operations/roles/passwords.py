@@ -15,7 +15,7 @@ CONNECT_TIMEOUT_S = 10.0
 
 
 @dataclass(frozen=True)
-class Home:
+class CredentialStore:
     """Where a cluster is, and where the passwords of its roles are kept: nowhere without ``root``."""
 
     coordinator: ConnectionInfo
@@ -44,8 +44,8 @@ class Home:
         return replace(self.coordinator, user=role, password=password)
 
 
-def new_password(home: Home) -> str:
-    if home.root is None:
+def new_password(credentials: CredentialStore) -> str:
+    if credentials.root is None:
         raise UsageError(
             "Without the cluster's directory there is no place to keep a random password.",
             hint="Give one with --password-file, or run the command in the coordinator's directory.",
@@ -53,8 +53,8 @@ def new_password(home: Home) -> str:
     return secrets.generate()
 
 
-def first_password(home: Home, name: str, given: str | None) -> str:
-    return given or home.saved(name) or new_password(home)
+def first_password(credentials: CredentialStore, name: str, given: str | None) -> str:
+    return given or credentials.saved(name) or new_password(credentials)
 
 
 async def opens(info: ConnectionInfo) -> bool:
@@ -65,17 +65,17 @@ async def opens(info: ConnectionInfo) -> bool:
     return True
 
 
-async def right_password(conn: Connection, home: Home, name: str, given: str | None) -> str:
+async def right_password(conn: Connection, credentials: CredentialStore, name: str, given: str | None) -> str:
     """Find the password that the role has: the given one, the one kept here, or the coordinator's own row."""
     if given is not None:
-        if await opens(home.connection(name, given)):
+        if await opens(credentials.connection(name, given)):
             return given
         raise ImmutableError(
             f"Role {name!r} exists, and the given password is not its password; nothing of it was changed.",
             hint=f"Leave --password-file away to keep it; citus-cluster roles password {name} changes it.",
         )
-    for candidate in dict.fromkeys([home.saved(name), await citus_roles.kept_password(conn, name)]):
-        if candidate and await opens(home.connection(name, candidate)):
+    for candidate in dict.fromkeys([credentials.saved(name), await citus_roles.kept_password(conn, name)]):
+        if candidate and await opens(credentials.connection(name, candidate)):
             return candidate
     raise RoleError(
         f"The password of role {name!r} is not known here: somebody changed it, or its file was lost.",
@@ -84,9 +84,11 @@ async def right_password(conn: Connection, home: Home, name: str, given: str | N
     )
 
 
-async def keep_password(conn: Connection, home: Home, name: str, password: str, done: Callable[[str], None]) -> None:
+async def keep_password(
+    conn: Connection, credentials: CredentialStore, name: str, password: str, report: Callable[[str], None]
+) -> None:
     if await citus_roles.kept_password(conn, name) != password:
         await citus_roles.keep_row(conn, name, password)
-        done(f"credentials of role {name} renewed on the coordinator")
-    if home.keep(name, password):
-        done(f"password kept in {secrets.role_password(name)}")
+        report(f"credentials of role {name} renewed on the coordinator")
+    if credentials.keep(name, password):
+        report(f"password kept in {secrets.role_password(name)}")

@@ -9,7 +9,7 @@ from citus_cluster.model.identity import removed_workers
 from citus_cluster.model.names import volume_name
 from citus_cluster.model.spec import ClusterSpec
 from citus_cluster.model.topology import Topology
-from citus_cluster.operations.setup.request import Machine, SetupRequest, taken_numbers
+from citus_cluster.operations.setup.request import HostResources, SetupRequest, taken_numbers
 from citus_cluster.runtime.store import secrets
 from citus_cluster.runtime.store.files import Manifest
 
@@ -18,7 +18,9 @@ def has_password(request: SetupRequest) -> bool:
     return request.password is not None or secrets.saved(request.root, secrets.SUPERUSER_PASSWORD) is not None
 
 
-def refuse_lockout(request: SetupRequest, spec: ClusterSpec, machine: Machine, previous: Manifest | None) -> None:
+def refuse_lockout(
+    request: SetupRequest, spec: ClusterSpec, resources: HostResources, previous: Manifest | None
+) -> None:
     """A new password would lock the user out of data that an earlier cluster left, or that this one has.
 
     Raises LeftoverVolumesError.
@@ -31,7 +33,7 @@ def refuse_lockout(request: SetupRequest, spec: ClusterSpec, machine: Machine, p
         if secrets.saved(request.root, secret.path) is None
     ]
     superuser_lost = not has_password(request)
-    if machine.engine is None:
+    if resources.engine is None:
         had = previous.identity.get("companions", {}) if previous else {}
         paths = [secret.path for component, secret in lost if any(component.owns.fullmatch(one) for one in had)]
         paths += [secrets.SUPERUSER_PASSWORD] if previous and superuser_lost else []
@@ -43,13 +45,13 @@ def refuse_lockout(request: SetupRequest, spec: ClusterSpec, machine: Machine, p
                 "and run the command again.",
             )
         return
-    volumes = machine.engine.project_volumes(spec.name) if lost or superuser_lost else ()
+    volumes = resources.engine.project_volumes(spec.name) if lost or superuser_lost else ()
     lost = [(component, secret) for component, secret in lost if any(component.keeps(spec.name, v) for v in volumes)]
     if not superuser_lost:
         volumes = tuple(v for v in volumes if any(component.keeps(spec.name, v) for component, _ in lost))
     if not volumes:
         return
-    homes = {container.working_dir for container in machine.engine.project_containers(spec.name)}
+    homes = {container.working_dir for container in resources.engine.project_containers(spec.name)}
     where = "".join(f" ({home})" for home in sorted(home for home in homes if home))
     way = (
         "give its password with --password-file"
@@ -65,7 +67,9 @@ def refuse_lockout(request: SetupRequest, spec: ClusterSpec, machine: Machine, p
     )
 
 
-def refuse_lost_services(spec: ClusterSpec, topology: Topology, earlier: Mapping[str, Any], machine: Machine) -> None:
+def refuse_lost_services(
+    spec: ClusterSpec, topology: Topology, earlier: Mapping[str, Any], resources: HostResources
+) -> None:
     """A service that a component no longer has may take data with it.
 
     ``earlier`` is the identity of an earlier run. Raises ImmutableError.
@@ -73,21 +77,21 @@ def refuse_lost_services(spec: ClusterSpec, topology: Topology, earlier: Mapping
     for component in wanted(spec):
         here = {service.name for service in topology.of(component.name)}
         gone = [name for name in earlier.get("companions", {}) if component.owns.fullmatch(name) and name not in here]
-        if gone and machine.engine:
-            volumes = machine.engine.project_volumes(topology.name)
+        if gone and resources.engine:
+            volumes = resources.engine.project_volumes(topology.name)
             gone = [name for name in gone if volume_name(topology.name, name) in volumes]
         if gone and (loss := component.loss_of(gone, topology.name)):
             raise ImmutableError(loss[0], hint=loss[1])
 
 
-def refuse_return(topology: Topology, previous: Manifest | None, machine: Machine) -> None:
+def refuse_return(topology: Topology, previous: Manifest | None, resources: HostResources) -> None:
     """A worker that was removed must not come back with the data that it had, unless that is gone.
 
     Raises ImmutableError.
     """
     removed = removed_workers(previous.identity) if previous else {}
     back = [worker for worker in topology.workers if worker.number in removed]
-    taken = taken_numbers(previous, machine) if back else frozenset()
+    taken = taken_numbers(previous, resources) if back else frozenset()
     back = [worker for worker in back if worker.number in taken]
     if not back:
         return

@@ -24,7 +24,7 @@ from citus_cluster.model.yaml_text import load_yaml
 from citus_cluster.operations.directory import compare_files
 from citus_cluster.operations.setup.guards import has_password, refuse_lockout, refuse_lost_services, refuse_return
 from citus_cluster.operations.setup.request import (
-    Machine,
+    HostResources,
     SetupRequest,
     merged_spec,
     pg_major,
@@ -137,7 +137,7 @@ def plan_setup(request: SetupRequest, *, connect_engine: Callable[[], Engine] = 
 
     Raises SpecError, UsageError, ImmutableError, DoesNotFitError, LeftoverVolumesError.
     """
-    machine = Machine(connect_engine)
+    resources = HostResources(connect_engine)
     previous = files.read_manifest(request.root)
     if previous is None and (problem := directory_problem(str(request.root.resolve()))):
         raise UsageError(
@@ -145,21 +145,21 @@ def plan_setup(request: SetupRequest, *, connect_engine: Callable[[], Engine] = 
             "nothing was written.",
             hint="Choose another directory, for example with --output-dir.",
         )
-    asked = merged_spec(request, previous, machine)
-    spec = resolved_spec(asked, request, machine)
+    asked = merged_spec(request, previous, resources)
+    spec = resolved_spec(asked, request, resources)
     topology, warnings = resolve(
         spec,
         memory_mb=spec.resources.memory_mb or 0,
         cpus=spec.resources.cpus or 1,
-        pg_major=pg_major(spec, previous, machine),
+        pg_major=pg_major(spec, previous, resources),
     )
     earlier = previous.identity if previous else {}
-    identity = identity_of(topology, earlier, request.leaving)
+    identity = identity_of(topology, earlier, request.removed_workers)
     refuse_immutable(earlier, identity, topology)
     made = secrets.prepare(request.root, given_password=request.password, wanted=spec.wanted)
-    refuse_lockout(request, spec, machine, previous)
-    refuse_lost_services(spec, topology, earlier, machine)
-    refuse_return(topology, previous, machine)
+    refuse_lockout(request, spec, resources, previous)
+    refuse_lost_services(spec, topology, earlier, resources)
+    refuse_return(topology, previous, resources)
     changes = compare_files(
         request.root, topology, made, previous.files if previous else {}, replace_edited=request.replace_edited
     )
@@ -177,9 +177,9 @@ def plan_setup(request: SetupRequest, *, connect_engine: Callable[[], Engine] = 
         effects=_effects(changes, previous),
         warnings=(*warnings, *_warnings(request, spec, topology, previous)),
         notes=(
-            *_notes(machine),
+            *_notes(resources),
             *_notes_of_components(asked, spec),
-            *_notes_of_request(request, spec, previous, machine),
+            *_notes_of_request(request, spec, previous, resources),
         ),
         identity=identity,
         previous=previous,
@@ -313,19 +313,21 @@ def _notes_of_components(asked: ClusterSpec, spec: ClusterSpec) -> Iterator[str]
 
 
 def _notes_of_request(
-    request: SetupRequest, spec: ClusterSpec, previous: files.Manifest | None, machine: Machine
+    request: SetupRequest, spec: ClusterSpec, previous: files.Manifest | None, resources: HostResources
 ) -> Iterator[str]:
     """Say what may surprise in what was asked for just now."""
     numbers = spec.worker_numbers
     skipped = (
-        taken_numbers(previous, machine) - {*numbers} if "workers" in request.values and not request.leaving else ()
+        taken_numbers(previous, resources) - {*numbers}
+        if "workers" in request.values and not request.removed_workers
+        else ()
     )
     for number in sorted(number for number in skipped if number < max(numbers, default=0)):
         service = f"citus-worker{number}"
         volume = volume_name(spec.name, service)
-        exists = "exists" if machine.engine else "may exist, and no engine tells"
+        exists = "exists" if resources.engine else "may exist, and no engine tells"
         yield f"{service} stays unused, since it was removed and its volume {exists} ({volume})."
-    if "advertise" in request.values and spec.advertise and (machine.engine is None or machine.engine.is_local):
+    if "advertise" in request.values and spec.advertise and (resources.engine is None or resources.engine.is_local):
         with suppress(ValueError):
             address = str(ipaddress.ip_address(spec.advertise))
             if port_state(address, 0) is PortState.NOT_HERE:
@@ -335,10 +337,10 @@ def _notes_of_request(
                 )
 
 
-def _notes(machine: Machine) -> list[str]:
+def _notes(resources: HostResources) -> list[str]:
     found = []
-    if machine.missing:
-        found.append(f"No Docker engine was asked: {machine.missing.message}")
+    if resources.missing:
+        found.append(f"No Docker engine was asked: {resources.missing.message}")
     if shutil.which("psql") is None:
         found.append("psql is not installed here; use the one in the containers (docker exec …).")
     return found

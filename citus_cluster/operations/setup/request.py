@@ -27,8 +27,8 @@ class SetupRequest:
 
     ``values`` holds what was given, by dotted path of the specification (``ports.citus``), and
     ``origins`` the name under which it was given (``--port``). ``redetect`` asks for memory and
-    processors to be detected again. ``leaving`` are workers, by service or address, of which the caller has made
-    sure that they have left the cluster.
+    processors to be detected again. ``removed_workers`` are workers, by service or address, of which the
+    caller has made sure that they have left the cluster.
     """
 
     root: Path
@@ -38,7 +38,7 @@ class SetupRequest:
     password: str | None = field(default=None, repr=False)
     redetect: frozenset[str] = frozenset()
     replace_edited: bool = False
-    leaving: frozenset[str] = frozenset()
+    removed_workers: frozenset[str] = frozenset()
 
     @cached_property
     def spec_text(self) -> str | None:
@@ -46,7 +46,7 @@ class SetupRequest:
         return read_spec_text(self.spec_file, from_pipe=True) if self.spec_file else None
 
 
-class Machine:
+class HostResources:
     """The engine, asked only when a value is really missing, and this machine where there is none."""
 
     def __init__(self, connect: Callable[[], Engine]) -> None:
@@ -72,7 +72,7 @@ class Machine:
         return self.engine.info().cpus if self.engine else host.cpus()
 
 
-def merged_spec(request: SetupRequest, previous: Manifest | None, machine: Machine) -> ClusterSpec:
+def merged_spec(request: SetupRequest, previous: Manifest | None, resources: HostResources) -> ClusterSpec:
     """Lay what was given over the specification."""
     own = request.root / SPEC_FILE
     source = request.spec_file or (own if own.exists() else None)
@@ -90,20 +90,20 @@ def merged_spec(request: SetupRequest, previous: Manifest | None, machine: Machi
         if path == "workers" and isinstance(value, int):
             current = data.get("workers", list(known_workers(previous.identity)) if previous else None)
             if isinstance(current, int | list):
-                value = grown_workers(current, value, taken_numbers(previous, machine))
+                value = grown_workers(current, value, taken_numbers(previous, resources))
         _put(data, path.split("."), value)
     _mark_given(data, request)
     origins = {path: origin for path, origin in request.origins.items() if path in request.values}
     return parse_spec(data, origins=origins, source=name)
 
 
-def taken_numbers(previous: Manifest | None, machine: Machine) -> frozenset[int]:
+def taken_numbers(previous: Manifest | None, resources: HostResources) -> frozenset[int]:
     """Numbers of workers that were removed and whose volumes exist still, or may exist, where no engine tells."""
     removed = removed_workers(previous.identity) if previous else {}
-    if previous is None or not removed or machine.engine is None:
+    if previous is None or not removed or resources.engine is None:
         return frozenset(removed)
     project = previous.identity["name"]
-    volumes = machine.engine.project_volumes(project)
+    volumes = resources.engine.project_volumes(project)
     return frozenset(number for number, service in removed.items() if volume_name(project, service) in volumes)
 
 
@@ -132,14 +132,14 @@ def _mark_given(data: dict[str, Any], request: SetupRequest) -> None:
         resources["detected"] = [item for item in detected if item not in given | request.redetect]
 
 
-def resolved_spec(spec: ClusterSpec, request: SetupRequest, machine: Machine) -> ClusterSpec:
+def resolved_spec(spec: ClusterSpec, request: SetupRequest, host_resources: HostResources) -> ClusterSpec:
     """Fill in what is saved, so that it never changes by itself: detected values, services, ports."""
-    _refuse_other_major(spec, machine)
+    _refuse_other_major(spec, host_resources)
     resources = spec.resources
     saved = _saved_detection(request) if request.spec_file else {}
     updates: dict[str, Any] = {}
     detected: list[str] = [*resources.detected]
-    for name, detect in (("memory_mb", machine.memory_mb), ("cpus", machine.cpus)):
+    for name, detect in (("memory_mb", host_resources.memory_mb), ("cpus", host_resources.cpus)):
         if getattr(resources, name) is None:
             updates[name] = saved[name] if name in saved and name not in request.redetect else detect()
             detected.append(name)
@@ -150,13 +150,13 @@ def resolved_spec(spec: ClusterSpec, request: SetupRequest, machine: Machine) ->
     return spec.model_copy(update={"resources": resources, "services": list(spec.wanted)})
 
 
-def _refuse_other_major(spec: ClusterSpec, machine: Machine) -> None:
+def _refuse_other_major(spec: ClusterSpec, host_resources: HostResources) -> None:
     """Look into images whose name does not tell their PostgreSQL major, where they are on this machine."""
     for component in components.wanted(spec):
         image = component.image(spec)
-        if component.pg_major is None or image is None or component.tells_major(image) or machine.engine is None:
+        if component.pg_major is None or image is None or component.tells_major(image) or host_resources.engine is None:
             continue
-        major = machine.engine.image_pg_major(image)
+        major = host_resources.engine.image_pg_major(image)
         if major not in {None, component.pg_major}:
             raise SpecError(f"{component.image_major_problem(image, major or 0)}; nothing was written.")
 
@@ -171,7 +171,7 @@ def _saved_detection(request: SetupRequest) -> dict[str, int]:
     return {name: value for name, value in values.items() if value is not None}
 
 
-def pg_major(spec: ClusterSpec, previous: Manifest | None, machine: Machine) -> int:
+def pg_major(spec: ClusterSpec, previous: Manifest | None, host_resources: HostResources) -> int:
     """PostgreSQL major of the Citus image, from its name, the specification, an earlier run or the image itself."""
     image = spec.images.citus
     known = known_pg_major(image)
@@ -186,7 +186,7 @@ def pg_major(spec: ClusterSpec, previous: Manifest | None, machine: Machine) -> 
         return known
     if previous and previous.identity.get("image") == image:
         return int(previous.identity["pg_major"])
-    probed = machine.engine.image_pg_major(image) if machine.engine else None
+    probed = host_resources.engine.image_pg_major(image) if host_resources.engine else None
     if probed is None:
         raise UsageError(
             f"Which PostgreSQL major does {image} run? Its name does not tell, and it is not on this machine.",

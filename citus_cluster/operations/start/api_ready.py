@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from citus_cluster.model.component_name import ComponentName
 from citus_cluster.model.plan.events import Emit, Event, EventKind
 from citus_cluster.model.topology import Topology
-from citus_cluster.operations.start.readiness import Watch, wait_until_ready
+from citus_cluster.operations.start.readiness import ContainerCache, wait_until_ready
 from citus_cluster.runtime.docker.engine import Container, HealthProbe, in_thread
 from citus_cluster.runtime.probes.api_health import probe_api
 
@@ -27,7 +27,7 @@ class ApiWait:
     def __init__(
         self,
         topology: Topology,
-        watch: Watch,
+        containers: ContainerCache,
         before: Iterable[Container],
         emit: Emit,
         *,
@@ -36,7 +36,7 @@ class ApiWait:
     ) -> None:
         self._topology = topology
         self._api = next(iter(topology.of(ComponentName.ADMIN_API)), None)
-        self._watch = watch
+        self._containers = containers
         self._ran_before = {(one.id, one.started_at) for one in before if one.state == "running"}
         self._emit = emit
         self._deadline = deadline
@@ -47,7 +47,9 @@ class ApiWait:
         """Wait until it says that the cluster is as desired; raises ServiceFailedError."""
         if api := self._api:
             knocks = {api.name: self._knock}
-            await wait_until_ready(self._watch, knocks, self._emit, deadline=self._deadline, timeout_s=self._timeout_s)
+            await wait_until_ready(
+                self._containers, knocks, self._emit, deadline=self._deadline, timeout_s=self._timeout_s
+            )
 
     async def ready_beside_verified(self, waiting: asyncio.Task[None]) -> None:
         """Go on ``waiting``, the task of :meth:`ready`, now that the cluster is verified.
@@ -57,7 +59,7 @@ class ApiWait:
         left_s = max(0.0, self._deadline - time.monotonic())
         await asyncio.wait({waiting}, timeout=min(PATIENCE_S, left_s))
         api = self._api
-        container = await self._watch.container(api.name) if api and not waiting.done() else None
+        container = await self._containers.container(api.name) if api and not waiting.done() else None
         if container is None or (container.id, container.started_at) not in self._ran_before:
             await waiting
             return
@@ -65,7 +67,7 @@ class ApiWait:
         await asyncio.gather(waiting, return_exceptions=True)
         message = f"{container.service} is restarted: the cluster is verified, but it still says: {self._reason}"
         self._emit(Event(f"restart:{container.service}", EventKind.WARNING, message))
-        await in_thread(self._watch.engine.restart, container, _STOP_S)
+        await in_thread(self._containers.engine.restart, container, _STOP_S)
         await self.ready()
 
     async def _knock(self) -> HealthProbe:

@@ -50,7 +50,7 @@ class Failure:
         return (*found, *(f"{self.service} log: {line}" for line in self.log_lines))
 
 
-class Watch:
+class ContainerCache:
     """Looks at a project's containers, at most twice a second however many ask."""
 
     def __init__(self, engine: Engine, project: str, before: Iterable[Container]) -> None:
@@ -68,7 +68,7 @@ class Watch:
 
 
 async def wait_until_ready(
-    watch: Watch,
+    containers: ContainerCache,
     knocks: Mapping[str, Knock],
     emit: Emit,
     *,
@@ -84,7 +84,8 @@ async def wait_until_ready(
     if not knocks:
         return
     tasks = {
-        service: asyncio.create_task(_become_ready(watch, service, knocks[service], emit, until)) for service in knocks
+        service: asyncio.create_task(_become_ready(containers, service, knocks[service], emit, until))
+        for service in knocks
     }
     try:
         left_s = max(0.0, deadline - time.monotonic())
@@ -101,11 +102,11 @@ async def wait_until_ready(
     late = [service for service in tasks if service not in errors]
     if crashed or late:
         said = {service: str(error) for service, error in errors.items() if isinstance(error, AuthenticationError)}
-        raise await _failed(watch, crashed or late, said, emit, timeout_s=None if crashed else timeout_s)
+        raise await _failed(containers, crashed or late, said, emit, timeout_s=None if crashed else timeout_s)
 
 
 async def _become_ready(
-    watch: Watch, service: str, knock: Knock, emit: Emit, until: Callable[[HealthProbe], bool]
+    containers: ContainerCache, service: str, knock: Knock, emit: Emit, until: Callable[[HealthProbe], bool]
 ) -> None:
     started = time.monotonic()
     probed_at = started
@@ -113,11 +114,11 @@ async def _become_ready(
     step = f"ready:{service}"
     emit(Event(step, EventKind.STARTED, f"waiting for {service}"))
     while True:
-        container = await watch.container(service)
+        container = await containers.container(service)
         if container is not None:
-            _refuse_crashed(watch, container)
-            if watch.restarts(container) > warned:
-                warned = watch.restarts(container)
+            _refuse_crashed(containers, container)
+            if containers.restarts(container) > warned:
+                warned = containers.restarts(container)
                 message = f"{service} has ended with exit status {container.exit_code}, and was started again"
                 emit(Event(step, EventKind.WARNING, message))
         if container is not None and container.state == "running":
@@ -126,7 +127,7 @@ async def _become_ready(
             if (
                 answer.ok and since_s > _PROBE_AGAIN_AFTER_S * (probed_at > started)
             ) or since_s > _PROBE_ANYWAY_EVERY_S:
-                probe = await in_thread(watch.engine.run_health_check, container)
+                probe = await in_thread(containers.engine.run_health_check, container)
                 if probe.output.startswith(FENCED):
                     raise _CrashedError(probe.output)
                 if until(probe):
@@ -144,20 +145,20 @@ async def _become_ready(
         await asyncio.sleep(POLL_S)
 
 
-def _refuse_crashed(watch: Watch, container: Container) -> None:
+def _refuse_crashed(containers: ContainerCache, container: Container) -> None:
     if container.state in {"exited", "dead"}:
         raise _CrashedError("its container has ended")
     if container.state == "paused":
         raise _CrashedError(f"its container is paused; let it go on: docker unpause {container.name}")
-    if watch.restarts(container) > _RESTARTS_TOLERATED:
+    if containers.restarts(container) > _RESTARTS_TOLERATED:
         raise _CrashedError("its container keeps ending and being restarted")
 
 
 async def _failed(
-    watch: Watch, services: Sequence[str], said: Mapping[str, str], emit: Emit, *, timeout_s: float | None
+    containers: ContainerCache, services: Sequence[str], said: Mapping[str, str], emit: Emit, *, timeout_s: float | None
 ) -> ServiceFailedError:
     """Examine the services that are not ready, and put everything into one error."""
-    failures = await asyncio.gather(*(_examine(watch, service, said.get(service, "")) for service in services))
+    failures = await asyncio.gather(*(_examine(containers, service, said.get(service, "")) for service in services))
     for failure in failures:
         emit(Event(f"ready:{failure.service}", EventKind.FAILED, f"{failure.service}: {failure.condition}"))
     first = failures[0]
@@ -173,23 +174,23 @@ async def _failed(
     )
 
 
-async def _examine(watch: Watch, service: str, said: str) -> Failure:
-    container = await watch.container(service)
+async def _examine(containers: ContainerCache, service: str, said: str) -> Failure:
+    container = await containers.container(service)
     if container is None:
         return Failure(service, service, "it has no container", said, ())
     health = ""
     if container.state == "running":
         try:
-            health = (await in_thread(watch.engine.run_health_check, container, 3.0)).output
+            health = (await in_thread(containers.engine.run_health_check, container, 3.0)).output
         except EngineUnavailableError as error:
             health = error.message
     # One that keeps ending may have written nothing yet since its last start.
-    keeps_ending = watch.restarts(container) > _RESTARTS_TOLERATED
-    log = await in_thread(watch.engine.logs, container, _LOG_LINES, earlier=keeps_ending)
+    keeps_ending = containers.restarts(container) > _RESTARTS_TOLERATED
+    log = await in_thread(containers.engine.logs, container, _LOG_LINES, earlier=keeps_ending)
     return Failure(
         service=service,
         container_name=container.name,
-        condition=condition(container, watch.restarts(container)),
+        condition=condition(container, containers.restarts(container)),
         health="\n".join(dict.fromkeys(part for part in (said, health or container.health_output) if part)),
         log_lines=tuple(log.splitlines()[-_LOG_LINES:]),
         exit_code=container.exit_code,

@@ -36,7 +36,7 @@ from citus_cluster.operations.start.preflight import (
     compose_of,
     preflight,
 )
-from citus_cluster.operations.start.readiness import Knock, Watch, wait_until_ready
+from citus_cluster.operations.start.readiness import ContainerCache, Knock, wait_until_ready
 from citus_cluster.operations.start.reloads import Reloads, refuse_unused
 from citus_cluster.operations.start.unwanted import stop_departed, stop_unwanted
 from citus_cluster.render.bundle import CONFIG_FOLDER
@@ -145,15 +145,15 @@ async def up(
     await _give_names_back(directory, engine, found.services, emit)
     await _restart_on_replaced_folders(directory, engine, found.containers, emit)
     await _restart_on_changed_passwords(directory, engine, found.containers, emit)
-    watch = Watch(engine, directory.topology.name, found.containers)
+    containers = ContainerCache(engine, directory.topology.name, found.containers)
     reloaded = Reloads()
     companions = asyncio.create_task(
-        _wait_for_companions(directory, watch, found, late, reloaded, emit, deadline=deadline, timeout_s=timeout_s)
+        _wait_for_companions(directory, containers, found, late, reloaded, emit, deadline=deadline, timeout_s=timeout_s)
     )
     try:
         result = await _start_citus(
             directory,
-            watch,
+            containers,
             found,
             reloaded,
             emit,
@@ -172,7 +172,7 @@ async def up(
 
 async def _start_citus(
     directory: Directory,
-    watch: Watch,
+    containers: ContainerCache,
     found: Preflight,
     reloaded: Reloads,
     emit: Emit,
@@ -183,20 +183,24 @@ async def _start_citus(
     timeout_s: float,
 ) -> UpResult:
     """Wait for the nodes, update Citus' extension where the image is newer, register, verify, and wait for the API."""
-    deadline, engine = started + timeout_s, watch.engine
+    deadline, engine = started + timeout_s, containers.engine
     topology = directory.topology
     knocks = {node.service: _knock_at(directory, topology.service(node.service), reloaded) for node in topology.nodes}
-    await wait_until_ready(watch, knocks, emit, deadline=deadline, timeout_s=timeout_s, until=_is_ready_or_outdated)
+    await wait_until_ready(
+        containers, knocks, emit, deadline=deadline, timeout_s=timeout_s, until=_is_ready_or_outdated
+    )
     if await update_extensions(directory, agree, emit, asked_for=upgrade_citus):
         # Neither the question nor the update counts against the time for the start.
         deadline = time.monotonic() + timeout_s
-        await wait_until_ready(watch, knocks, emit, deadline=deadline, timeout_s=timeout_s)
+        await wait_until_ready(containers, knocks, emit, deadline=deadline, timeout_s=timeout_s)
     now = await in_thread(engine.project_containers, directory.topology.name)
     changed = _changed(found.containers, now)
     told = tuple(name for name in directory.topology.service_names if name in reloaded.done and name not in changed)
     for service in told:
         emit(Event(f"reload:{service}", EventKind.DONE, f"{service} has read its changed settings"))
-    nodes, drained = await _complete(directory, watch, found.containers, emit, deadline=deadline, timeout_s=timeout_s)
+    nodes, drained = await _complete(
+        directory, containers, found.containers, emit, deadline=deadline, timeout_s=timeout_s
+    )
     now = await in_thread(engine.project_containers, directory.topology.name)
     refuse_unused(reloaded, knocks, emit)
     return UpResult(
@@ -218,7 +222,7 @@ def _is_ready_or_outdated(probe: HealthProbe) -> bool:
 
 async def _wait_for_companions(
     directory: Directory,
-    watch: Watch,
+    containers: ContainerCache,
     found: Preflight,
     late: Set[str],
     reloaded: Reloads,
@@ -245,12 +249,12 @@ async def _wait_for_companions(
         until = deadline + patience_s
         if missing := knocks.keys() & late:
             async with one_at_a_time:
-                await get_images(directory, watch.engine, missing, found.services, emit)
+                await get_images(directory, containers.engine, missing, found.services, emit)
                 until = time.monotonic() + timeout_s + patience_s
                 await _start(directory, found.containers, sorted(missing), emit, timeout_s=timeout_s)
-        await wait_until_ready(watch, knocks, emit, deadline=until, timeout_s=timeout_s + patience_s)
+        await wait_until_ready(containers, knocks, emit, deadline=until, timeout_s=timeout_s + patience_s)
         component = group[0].component
-        for problem in await inspection.problems_at_rest(component, directory, watch.engine):
+        for problem in await inspection.problems_at_rest(component, directory, containers.engine):
             emit(Event(component.value, EventKind.WARNING, problem))
         refuse_unused(reloaded, knocks, emit)
 
@@ -271,7 +275,7 @@ async def _wait_for_companions(
 
 async def _complete(
     directory: Directory,
-    watch: Watch,
+    containers: ContainerCache,
     before: Iterable[Container],
     emit: Emit,
     *,
@@ -280,7 +284,7 @@ async def _complete(
 ) -> tuple[tuple[NodeResult, ...], tuple[str, ...]]:
     """Register and verify, and meanwhile wait for the admin API's own check; give the drained workers by name too."""
     topology = directory.topology
-    api = ApiWait(topology, watch, before, emit, deadline=deadline, timeout_s=timeout_s)
+    api = ApiWait(topology, containers, before, emit, deadline=deadline, timeout_s=timeout_s)
     if topology.coordinator is None:
         await api.ready()
         return (), ()
@@ -295,7 +299,7 @@ async def _complete(
             async with translated("reading the node list"):
                 registered = (await read_registry(conn)).nodes
             drained = _tell_drained(directory, registered, emit)
-            await stop_departed(directory, watch.engine, registered, emit)
+            await stop_departed(directory, containers.engine, registered, emit)
             await api.ready_beside_verified(waiting)
         finally:
             waiting.cancel()

@@ -173,5 +173,5 @@ async def alter_owners(conn: Connection, handover: Handover) -> None:
             for one in altered[start : start + _BATCH]:
                 # The words are our own constants, the identity is quoted by the server.
                 statement = f"ALTER {one.altered_as} {one.identity} OWNER TO "
-                heir = sql.Identifier(handover.heirs[one]).as_string(conn)
-                await conn.execute((statement + heir).encode())
+                new_owner = sql.Identifier(handover.new_owners[one]).as_string(conn)
+                await conn.execute((statement + new_owner).encode())

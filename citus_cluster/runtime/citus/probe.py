@@ -34,7 +34,7 @@ ANSWER_TIMEOUT_S = 4.0
 AGAIN_TIMEOUT_S = 1.5 * ANSWER_TIMEOUT_S
 REACH_TIMEOUT_S = 8.0
 
-SILENT = {
+NO_LOGGING = {
     "log_statement": "none",
     "log_min_duration_statement": "-1",
     "log_min_error_statement": "panic",
@@ -139,7 +139,7 @@ async def tell(conn: Connection, node: NodeAddress, statement: str) -> None:
     await _run(conn, node, _ASK, {"target": target, "question": statement}, ANSWER_TIMEOUT_S)
 
 
-async def silent_nodes(conn: Connection, nodes: Iterable[RegisteredNode]) -> tuple[str, ...]:
+async def unreachable_nodes(conn: Connection, nodes: Iterable[RegisteredNode]) -> tuple[str, ...]:
     """As :func:`silence`, the lines alone."""
     return tuple((await silence(conn, nodes)).values())
 
@@ -172,9 +172,9 @@ async def copy_role_passwords(conn: Connection, node: NodeAddress) -> int:
     so that no password passes through this process, and sent with logging off. An error never repeats the
     server's words, which may hold a row.
     """
-    target = _target(conn, node, ANSWER_TIMEOUT_S, **SILENT)
+    target = _target(conn, node, ANSWER_TIMEOUT_S, **NO_LOGGING)
     try:
-        return int(str(await _run(conn, node, _COPY_ROLES, {"target": target}, ANSWER_TIMEOUT_S, SILENT) or 0))
+        return int(str(await _run(conn, node, _COPY_ROLES, {"target": target}, ANSWER_TIMEOUT_S, NO_LOGGING) or 0))
     except psycopg.Error as error:
         state = error.sqlstate
     raise CitusClusterError(f"{node} did not take the passwords of the other roles (SQLSTATE {state}).")

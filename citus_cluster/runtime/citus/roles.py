@@ -19,7 +19,7 @@ from citus_cluster.model.citus.nodes import NodeAddress
 from citus_cluster.model.citus.registration import RegisteredNode
 from citus_cluster.model.citus.roles import Access, FoundRole, NodeRoles, RoleRecord, authinfo
 from citus_cluster.runtime.citus.nodes import CHANGE_TIMEOUT_S, IMPATIENT, LOCK_TIMEOUT_S, prepare_schema
-from citus_cluster.runtime.citus.probe import SILENT, ask, ask_node
+from citus_cluster.runtime.citus.probe import NO_LOGGING, ask, ask_node
 from citus_cluster.runtime.citus.server import QUICK_S
 from citus_cluster.runtime.postgres import Connection, bounded, set_local
 
@@ -174,7 +174,7 @@ async def silent(conn: Connection, role: str) -> AsyncIterator[None]:
             await set_local(conn, {"pg_stat_statements.track_utility": "off"})
             # Citus passes on what SET LOCAL sets after this, and nothing that set_config() does.
             await conn.execute("SET LOCAL citus.propagate_set_commands = 'local'")
-            for name, value in SILENT.items():
+            for name, value in NO_LOGGING.items():
                 await conn.execute(sql.SQL("SET LOCAL {} = {}").format(sql.Identifier(name), value))
             yield
     except psycopg.OperationalError:
@@ -307,19 +307,19 @@ async def forbid_login(conn: Connection, role: str) -> None:
         await conn.execute(sql.SQL("ALTER ROLE {} NOLOGIN").format(sql.Identifier(role)))
 
 
-async def drop_role(conn: Connection, role: str, *, heir: str | None) -> None:
+async def drop_role(conn: Connection, role: str, *, new_owner: str | None) -> None:
     """Drop a role on every node, with its privileges, its row on the coordinator, and its record; all or nothing.
 
-    What it owns goes to ``heir`` first; without one, the caller has made sure that it owns nothing. Raises RoleError as
-    :func:`refuse_tasks`.
+    What it owns goes to ``new_owner`` first; without one, the caller has made sure that it owns nothing. Raises
+    RoleError as :func:`refuse_tasks`.
     """
     name = sql.Identifier(role)
     async with changing(conn):
         # Whoever schedules tasks just now either has done so before this, or finds the new owner.
         await conn.execute("LOCK TABLE pg_dist_background_task IN SHARE MODE")
         await _refuse_tasks(conn, role)
-        if heir is not None:
-            await conn.execute(sql.SQL("REASSIGN OWNED BY {} TO {}").format(name, sql.Identifier(heir)))
+        if new_owner is not None:
+            await conn.execute(sql.SQL("REASSIGN OWNED BY {} TO {}").format(name, sql.Identifier(new_owner)))
         await conn.execute(sql.SQL("DROP OWNED BY {}").format(name))
         await conn.execute(sql.SQL("DROP ROLE {}").format(name))
         await conn.execute("DELETE FROM pg_dist_authinfo WHERE nodeid = 0 AND rolename = %s", [role])
