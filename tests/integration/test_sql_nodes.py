@@ -313,7 +313,9 @@ def test_connecting_says_what_is_wrong(servers: Servers) -> None:
         asyncio.run(connect(replace(info, database="nowhere"), timeout_s=5))
     with pytest.raises(UnreachableError, match="refused"):
         asyncio.run(connect(replace(info, port=1), timeout_s=5))
-    started = time.monotonic()
-    with servers.paused(FIRST.host), pytest.raises(UnreachableError, match="did not answer within 1 s"):
-        asyncio.run(connect(info, timeout_s=1))
-    assert time.monotonic() - started < 5
+    # What the engine takes to pause the container, and to resume it, does not count.
+    with servers.paused(FIRST.host):
+        started = time.monotonic()
+        with pytest.raises(UnreachableError, match="did not answer within 1 s"):
+            asyncio.run(connect(info, timeout_s=1))
+        assert time.monotonic() - started < 5
