@@ -88,7 +88,7 @@ class Servers:
             volumes={str(INIT_SCRIPT): {"bind": f"/docker-entrypoint-initdb.d/{INIT_SCRIPT.name}", "mode": "ro"}},
             ports={"5432/tcp": ("127.0.0.1", 0)},
             shm_size="256m",
-            # The image's own check runs every 4 seconds; ``wait`` asks once. A pause can wait for a check that is under way.
+            # The image checks itself every 4 seconds, and a pause can wait for that; ``wait`` asks instead.
             healthcheck={"test": ["NONE"]},
         )
         self.containers[name] = container
