@@ -48,10 +48,10 @@ bench: venv
 	$(BIN)/python -m bench
 
 docs: venv
-	PYTHONPATH=tests $(BIN)/python -m update_docs
+	PYTHONPATH=tests/support $(BIN)/python -m tools.update_docs
 
 parameters: venv
-	$(BIN)/python -m tests.update_parameters
+	$(BIN)/python -m tools.update_parameters
 
 venv: $(VENV)/installed
 

@@ -1,7 +1,7 @@
 # ruff: noqa: E501
 """Units, ranges and words of PostgreSQL's and Citus' parameters: facts read from servers, no decisions.
 
-Written by `make parameters` (tests/update_parameters.py), never by hand, from pg_settings with citus and
+Written by `make parameters` (tools/update_parameters.py), never by hand, from pg_settings with citus and
 pg_stat_statements loaded. Images: postgres:14, citusdata/citus:13.2.2, citusdata/citus:14.0.1.
 Each line has the PostgreSQL majors and the name; then integer or real with the unit, the least and the greatest value
 in that unit; or enum with its words.

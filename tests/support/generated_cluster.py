@@ -13,7 +13,7 @@ import psycopg
 
 from bench.measure import free_base_port
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 
 
 @dataclass(frozen=True)

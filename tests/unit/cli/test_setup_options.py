@@ -6,13 +6,13 @@ from typing import Any
 import pytest
 import typer
 from parser_support import parser_of
-from update_docs import EXAMPLE, generated
 
 from citus_cluster.cli import program
 from citus_cluster.cli.options import PREFIX
 from citus_cluster.cli.setup_options import SpecOption, spec_options, takes_spec_options
 from citus_cluster.model.spec import fields, flag_of
 from citus_cluster.model.yaml_text import load_yaml
+from tools.update_docs import EXAMPLE, generated
 
 OPTIONS = list(spec_options())
 # Keys that no option sets: a list of what was detected, the companions' finer settings, settings of the user's own.

@@ -267,7 +267,7 @@ def test_comments_stay_with_their_keys_where_others_go() -> None:
         assert "# all\nname: shop\n" in changed
 
 
-CONFIG = Path(__file__).parents[2] / "config"
+CONFIG = Path(__file__).parents[3] / "config"
 EXAMPLES = ["cluster.minimal.yaml", "cluster.full.yaml", "cluster.workers-only.yaml"]
 
 

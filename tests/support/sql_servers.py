@@ -21,7 +21,7 @@ from citus_cluster.model.plan.events import Event, ignore
 from citus_cluster.operations.nodes.registration import reconcile
 from citus_cluster.runtime.postgres import Connection, ConnectionInfo, connect
 
-INIT_SCRIPT = Path(__file__).parents[1] / "initdb" / "10-citus-cluster.sql"
+INIT_SCRIPT = Path(__file__).parents[2] / "initdb" / "10-citus-cluster.sql"
 NASTY_PASSWORD = """it's a "pass" $HOME ${x} #1 \\'back\\\\ %41%s @:/?&= ;-- `id` ñ€😀 """
 NODE_ENVIRONMENT = {"PGREQUIREAUTH": "!password,!md5"}
 """What the template of a node sets beside the password (a golden file shows it)."""

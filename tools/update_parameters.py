@@ -14,7 +14,7 @@ import docker
 import psycopg
 from psycopg import sql
 
-TARGET = Path(__file__).resolve().parent.parent / "citus_cluster" / "model" / "parameter_values.py"
+TARGET = Path(__file__).resolve().parent.parent / "citus_cluster" / "model" / "tuning" / "parameter_values.py"
 IMAGES = {14: "postgres:14", 17: "citusdata/citus:13.2.2", 18: "citusdata/citus:14.0.1"}
 _HIDDEN_WORDS = ("on", "off", "true", "false", "yes", "no", "1", "0", "debug", "archive", "hot_standby", "default")
 _OF_THIS_SERVER = {"max_connections": 1237, "max_worker_processes": 239}
@@ -27,7 +27,7 @@ FROM pg_settings WHERE vartype IN ('integer', 'real', 'enum') AND context <> 'in
 _HEAD = '''# ruff: noqa: E501
 """Units, ranges and words of PostgreSQL's and Citus' parameters: facts read from servers, no decisions.
 
-Written by `make parameters` (tests/update_parameters.py), never by hand, from pg_settings with citus and
+Written by `make parameters` (tools/update_parameters.py), never by hand, from pg_settings with citus and
 pg_stat_statements loaded. Images: {images}.
 Each line has the PostgreSQL majors and the name; then integer or real with the unit, the least and the greatest value
 in that unit; or enum with its words.

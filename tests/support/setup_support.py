@@ -12,7 +12,7 @@ from citus_cluster.operations.setup.request import SetupRequest
 from citus_cluster.runtime.docker.engine import Engine
 from citus_cluster.runtime.store import files
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 MEMORY_MB = 15900
 CPUS = 2
 

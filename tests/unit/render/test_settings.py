@@ -13,7 +13,7 @@ from citus_cluster.render.reference import render_tables, with_tables
 from citus_cluster.render.settings import conf_quoted, grouped
 from citus_cluster.render.templates import environment
 
-ROOT = Path(__file__).resolve().parent.parent.parent
+ROOT = Path(__file__).parents[3]
 TEMPLATES = {
     name: (ROOT / "config" / name).read_text(encoding="utf-8")
     for name in ("coordinator.conf", "worker.conf", "settings.conf.j2", "pg_hba.conf")

@@ -1,6 +1,6 @@
 """Keep a cluster as this version generates it, for later ones to take over.
 
-``PYTHONPATH=. .venv/bin/python tests/keep_version.py 0.2.0 [OPTION OF setup_citus_cluster.py …]``
+``PYTHONPATH=tests/support .venv/bin/python -m tools.keep_version 0.2.0 [OPTION OF setup_citus_cluster.py …]``
 """
 
 import secrets

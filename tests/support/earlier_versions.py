@@ -2,7 +2,7 @@
 
 Each is a real directory under a fixed name, image and ports. Unpacked, it gets others, so that several test runs can
 start it at once: only what these stand in changes, and what the manifest says of those files. That the version itself
-would have written just that was checked when it was kept (``tests/keep_version.py``).
+would have written just that was checked when it was kept (``tools/keep_version.py``).
 """
 
 import hashlib
@@ -11,7 +11,7 @@ import tarfile
 from dataclasses import dataclass
 from pathlib import Path
 
-FOLDER = Path(__file__).parent / "data" / "earlier"
+FOLDER = Path(__file__).parents[1] / "data" / "earlier"
 MANIFEST = "generated/manifest.json"
 _PORTS = 20
 # Sources of the admin API's image, the same in every cluster; passwords.
