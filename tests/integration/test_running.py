@@ -150,7 +150,7 @@ def test_what_to_paste_is_whole_on_the_terminal(shared: GeneratedCluster, column
     secret = "$(cat generated/secrets/superuser_password)"
     wanted = [found.psql_in_container or "", secret, found.dsn() or "", *commands]
     above, _, block = screen.text.partition(f"Cluster {shared.name} runs, 2 workers registered and verified")
-    assert above.splitlines()[-1] == "✓ the cluster is verified"
+    assert above.splitlines()[-1] == "✓ the cluster is verified", repr(screen.raw[-6000:])
     assert not [text for text in wanted if text not in block], screen.text
     assert block.splitlines()[-1].endswith("citus-cluster down"), screen.text
 

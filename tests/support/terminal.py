@@ -20,20 +20,33 @@ _LINES = 400
 
 @dataclass(frozen=True)
 class Screen:
-    """What a command left on the screen. ``rows`` are without the spaces at their ends; ``raw`` is all it wrote."""
+    """What a command left on the screen. ``rows`` are without the spaces at their ends; ``raw`` is all it wrote.
+
+    ``text`` has all rows, with those joined again that the terminal has wrapped.
+    """
 
     status: int
-    columns: int
     rows: tuple[str, ...]
+    text: str
     raw: str
 
-    @property
-    def text(self) -> str:
-        """All rows, with those joined again that the terminal has wrapped."""
-        joined = ""
-        for row in self.rows:
-            joined += row if len(row) == self.columns else f"{row}\n"
-        return joined
+
+class _WrappingScreen(pyte.Screen):
+    """Remembers which rows the terminal itself has wrapped, of which no character tells."""
+
+    def __init__(self, columns: int, lines: int) -> None:
+        self.wrapped: set[int] = set()
+        super().__init__(columns, lines)
+
+    def draw(self, data: str) -> None:
+        for character in data:
+            if self.cursor.x == self.columns:
+                self.wrapped.add(self.cursor.y)
+            super().draw(character)
+
+    def erase_in_line(self, how: int = 0, private: bool = False) -> None:
+        self.wrapped.discard(self.cursor.y)
+        super().erase_in_line(how, private)
 
 
 def on_terminal(
@@ -63,7 +76,7 @@ def on_terminal(
         preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),
     )
     os.close(other_end)
-    screen = pyte.Screen(columns, _LINES)
+    screen = _WrappingScreen(columns, _LINES)
     stream = pyte.ByteStream(screen)
     seen, answered, waiting = "", 0, list(typed)
     deadline = time.monotonic() + timeout_s
@@ -94,4 +107,6 @@ def on_terminal(
     rows = [row.rstrip() for row in screen.display]
     while rows and not rows[-1]:
         rows.pop()
-    return Screen(status, columns, tuple(rows), seen)
+    whole = zip(screen.display, rows, strict=False)
+    text = "".join(row if number in screen.wrapped else f"{end}\n" for number, (row, end) in enumerate(whole))
+    return Screen(status, tuple(rows), text, seen)

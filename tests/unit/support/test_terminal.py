@@ -89,6 +89,12 @@ def test_no_frame_is_drawn_between_a_line_and_what_it_replaces(tmp_path: Path) -
     assert screen.text.splitlines() == wanted
 
 
+def test_what_the_terminal_wraps_is_one_line_whatever_it_ends_with(tmp_path: Path) -> None:
+    program = "print('a b c d e f g'); print('\\r\\x1b[Kabcdef'); print('abcdef'); print('abcdefgh ij')"
+    screen = on_terminal([sys.executable, "-c", program], columns=6, cwd=tmp_path, environment=ENVIRONMENT)
+    assert screen.text.splitlines() == ["a b c d e f g", "abcdef", "abcdef", "abcdefgh ij"]
+
+
 def test_a_terminal_that_cannot_move_its_cursor_gets_plain_lines(tmp_path: Path) -> None:
     lines = shown(tmp_path, 80, TERM="dumb").text.splitlines()
     assert "· waiting for cassandra" in lines
