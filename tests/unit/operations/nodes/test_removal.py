@@ -290,9 +290,9 @@ def a_departure(worker: NodeAddress) -> Departure:
         silence=None,
         identifier=None,
         held=(),
-        heirs=(),
+        shard_targets=(),
         standbys=(),
-        others_silent=(),
+        others_unreachable=(),
     )
 
 
