@@ -10,6 +10,7 @@ EXAMPLES: Mapping[str, Sequence[str]] = {
         "setup --workers=4 --yes --up",
         "setup --services=citus,redis --port=6000 --dry-run",
     ),
+    "retune": ("retune --dry-run", "retune --yes --up"),
     "up": ("up", "up --timeout 600 --dir /srv/citus"),
     "down": ("down", "down --volumes --confirm citus"),
     "status": ("status", "status --watch --interval 5", "status --format json"),

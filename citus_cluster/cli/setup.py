@@ -40,6 +40,13 @@ def setup(
         bool, option("--dry-run", help="Show the plan; write nothing; exit 4 if something would change.")
     ] = False,
     format_: FormatOption = Format.TEXT,
+    retune: Annotated[
+        bool,
+        # No variable of the environment: it would restart servers at each set-up.
+        typer.Option(
+            "--retune", help="Share the memory anew among all services; PostgreSQL servers restart at the next up."
+        ),
+    ] = False,
     up: Annotated[bool, option("--up", help="Start and verify the cluster after writing.")] = False,
     timeout: TimeoutOption = 300,
     show_secrets: ShowSecretsOption = False,
@@ -76,6 +83,7 @@ def setup(
         password=given_password,
         redetect=frozenset(path.removeprefix("resources.") for path in redetect),
         replace_edited=force,
+        retune=retune,
     )
     if dry_run:
         show_dry_run(request, format_)

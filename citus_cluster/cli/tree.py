@@ -41,6 +41,7 @@ TREE: Mapping[str, Leaf | Branch] = {
     "setup": Leaf(
         "setup:setup", "Generate everything that a Citus cluster on Docker Compose needs, and with --up start it."
     ),
+    "retune": Leaf("retune:retune", "Share the memory anew among all services."),
     "up": Leaf("start:up", "Start everything, register the workers, and verify with a real distributed write."),
     "down": Leaf("start:down", "Stop and remove the containers."),
     "status": Leaf("status:status", "Show services, nodes, tables and a running rebalance."),

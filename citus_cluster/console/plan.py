@@ -42,6 +42,8 @@ def print_plan(plan: SetupPlan, *, diffs: bool, later: bool = False, brief: bool
         screen.out.print("  at the next citus-cluster up:")
     for line in _effect_lines(effects):
         screen.out.print(f"  {'  ' if later else ''}{line}")
+    if not plan.restarts and any(effect.kind is EffectKind.ADD for effect in effects):
+        screen.out.print("  restart   none: running services keep their memory and connections")
 
 
 def _file_lines(changes: Sequence[FileChange], *, brief: bool) -> Iterable[str]:

@@ -24,6 +24,7 @@ from citus_cluster.model.images import (
     reference_problem,
 )
 from citus_cluster.model.layout import SPEC_FILE
+from citus_cluster.model.tuning.budget import Server
 from citus_cluster.model.tuning.servers import Storage, Workload
 
 API_VERSION = "citus-cluster/v1"
@@ -130,6 +131,24 @@ class Images(_Model):
     ] = Field(None, description="A ready image of the admin API; without it, one is built from generated/admin-api.")
 
 
+Megabytes = Annotated[StrictInt | float, Field(gt=0, allow_inf_nan=False)]
+
+
+class Shared(_Model):
+    """How the memory was shared, in MB. Kept, because a server takes another share by a restart only."""
+
+    memory_mb: StrictInt = Field(description="What was shared; another memory_mb is shared anew.")
+    workers: Annotated[StrictInt, Field(ge=0)] = Field(description="Workers that connections are planned for.")
+    clients: Annotated[StrictInt, Field(ge=0)] = Field(
+        description="Clients of the coordinator, where none were asked for."
+    )
+    servers: dict[Server, Megabytes] = Field(
+        description="What the coordinator, each worker, and each server without Citus (plain) gets."
+    )
+    nodes: dict[StrictStr, Megabytes] | None = Field(None, description="Workers that get less, by service name.")
+    holds_shards: StrictBool | None = Field(None, description="True where the coordinator began without workers.")
+
+
 class Resources(_Model):
     """Input of the tuning. What is not given is detected once, and kept."""
 
@@ -159,6 +178,11 @@ class Resources(_Model):
         Flag("--connections", default="by workload and memory", help="Client connections on the coordinator."),
     ] = Field(
         None, description="Client connections on the coordinator; by default as many as workload and memory allow."
+    )
+    shared: Shared | None = Field(
+        None,
+        description="How the memory was shared: kept, so that growth restarts nothing; `citus-cluster retune` makes "
+        "it anew.",
     )
 
 

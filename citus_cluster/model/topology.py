@@ -11,7 +11,8 @@ from citus_cluster.model.component import Component, Service
 from citus_cluster.model.component_name import ComponentName
 from citus_cluster.model.components import COMPONENTS
 from citus_cluster.model.images import Image
-from citus_cluster.model.spec import ClusterSpec, LogDriver, Logging
+from citus_cluster.model.spec import ClusterSpec, LogDriver, Logging, Shared
+from citus_cluster.model.tuning.budget import Shares
 from citus_cluster.model.tuning.servers import Tuning, TuningInput, tune
 
 
@@ -77,11 +78,7 @@ def resolve(spec: ClusterSpec, *, memory_mb: int, cpus: int, pg_major: int) -> t
     ``pg_major`` is that of the Citus image. Raises SpecError with all problems at once, DoesNotFitError where given
     memory is too small.
     """
-    checked = [check for component in COMPONENTS.values() for check in component.check_settings(spec, pg_major)]
-    problems = [*_port_problems(spec), *(problem for check in checked for problem in check.problems)]
-    if problems:
-        count = "a problem" if len(problems) == 1 else f"{len(problems)} problems"
-        raise SpecError(f"The specification has {count}; nothing was written.", details=problems)
+    warnings = refuse_contradictions(spec, pg_major=pg_major)
     tuning = tune(tuning_input(spec, memory_mb=memory_mb, cpus=cpus, pg_major=pg_major))
     services: tuple[Service, ...] = ()
     for component in components.wanted(spec):
@@ -97,7 +94,17 @@ def resolve(spec: ClusterSpec, *, memory_mb: int, cpus: int, pg_major: int) -> t
         tuning=tuning,
         logging=None if spec.logging.driver is LogDriver.ENGINE else spec.logging,
     )
-    return topology, (*tuning.warnings, *(warning for check in checked for warning in check.warnings))
+    return topology, (*tuning.warnings, *warnings)
+
+
+def refuse_contradictions(spec: ClusterSpec, *, pg_major: int) -> tuple[str, ...]:
+    """Check ports and the user's settings; give warnings. Raises SpecError with all problems at once."""
+    checked = [check for component in COMPONENTS.values() for check in component.check_settings(spec, pg_major)]
+    problems = [*_port_problems(spec), *(problem for check in checked for problem in check.problems)]
+    if problems:
+        count = "a problem" if len(problems) == 1 else f"{len(problems)} problems"
+        raise SpecError(f"The specification has {count}; nothing was written.", details=problems)
+    return tuple(warning for check in checked for warning in check.warnings)
 
 
 def tuning_input(spec: ClusterSpec, *, memory_mb: int, cpus: int, pg_major: int) -> TuningInput:
@@ -111,7 +118,15 @@ def tuning_input(spec: ClusterSpec, *, memory_mb: int, cpus: int, pg_major: int)
         connections=spec.resources.connections,
         memory_given="memory_mb" not in spec.resources.detected,
         citus_pg_major=pg_major,
+        kept=_kept(spec.resources.shared, memory_mb),
     )
+
+
+def _kept(shared: Shared | None, memory_mb: int) -> Shares | None:
+    """Give how the memory was shared; None where it was another memory."""
+    if shared is None or shared.memory_mb != memory_mb:
+        return None
+    return Shares(shared.workers, shared.clients, shared.servers, shared.nodes or {}, bool(shared.holds_shards))
 
 
 def _port_problems(spec: ClusterSpec) -> Iterator[str]:

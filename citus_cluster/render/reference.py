@@ -3,6 +3,7 @@
 import re
 import textwrap
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import yaml
@@ -14,6 +15,7 @@ from citus_cluster.model.topology import tuning_input
 from citus_cluster.model.tuning.budget import CITUS_SERVERS, Server
 from citus_cluster.model.tuning.parameters import fixed_parameters
 from citus_cluster.model.tuning.servers import NodeTuning, Setting, Tuning, TuningInput, tune
+from citus_cluster.model.tuning.sharing import shared_anew
 
 _CITUS = (ComponentName.CITUS, ComponentName.ADMIN_API)
 
@@ -21,12 +23,16 @@ _CITUS = (ComponentName.CITUS, ComponentName.ADMIN_API)
 def example(
     total_mb: int = 7840, workers: int = 3, components: Sequence[ComponentName] = _CITUS, pg_major: int = 17
 ) -> TuningInput:
-    """Give the cluster that the README starts, on Docker Desktop with 8 GB, or one that differs from it."""
+    """Give the cluster that the README starts, on Docker Desktop with 8 GB, or one that differs from it.
+
+    Its memory is shared as a first set-up does it.
+    """
     detected = {"detected": ["memory_mb"]}
     spec = parse_spec(
         {"apiVersion": API_VERSION, "workers": workers, "services": list(components), "resources": detected}
     )
-    return tuning_input(spec, memory_mb=total_mb, cpus=2, pg_major=pg_major)
+    given = tuning_input(spec, memory_mb=total_mb, cpus=2, pg_major=pg_major)
+    return replace(given, kept=shared_anew(given))
 
 
 _TOTALS = (
@@ -104,20 +110,31 @@ def _fixed_table() -> str:
 
 
 def _totals_table() -> str:
-    headings = ("Memory", "Services", "Clients", "Limit of each node", "max_connections", "work_mem", "PostgreSQL 14")
+    headings = (
+        "Memory",
+        "Services",
+        "Planned workers",
+        "Clients",
+        "Limit of each node",
+        "max_connections",
+        "work_mem",
+        "PostgreSQL 14",
+    )
     return table(headings, [_totals_row(total_mb, services) for total_mb, services in _TOTALS])
 
 
 def _totals_row(total_mb: int, components: Sequence[ComponentName]) -> tuple[str, ...]:
-    tuned = tune(example(total_mb, components=components))
+    given = example(total_mb, components=components)
+    tuned = tune(given)
     names = "all" if components == ALL else ", ".join(components)
     if not tuned.fits:
-        return (f"{total_mb:,} MB", names, "does not fit", "", "", "", "")
+        return (f"{total_mb:,} MB", names, "", "does not fit", "", "", "", "")
     nodes = _nodes(tuned)
     connections, work_mem = (" / ".join(node[name].value for node in nodes) for name in ("max_connections", "work_mem"))
     return (
         f"{total_mb:,} MB",
         names,
+        str(given.planned_workers),
         str(tuned.connections),
         f"{tuned.servers[Server.COORDINATOR].memory_mb:,} MB",
         connections,

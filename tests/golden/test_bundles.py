@@ -55,6 +55,18 @@ CASES: dict[str, dict[str, Any]] = {
         },
     },
 }
+GROWN = {
+    "memory_mb": 15900,
+    "workers": 4,
+    "clients": 80,
+    "servers": {"coordinator": 2500, "worker": 2500},
+    "nodes": {"citus-worker6": 1900},
+}
+CASES["grown"] = {
+    "services": ["citus", "redis"],
+    "workers": [1, 2, 3, 4, 6],
+    "resources": {"memory_mb": 15900, "cpus": 4, "shared": GROWN},
+}
 EXAMPLES = ["cluster.minimal.yaml", "cluster.full.yaml", "cluster.workers-only.yaml"]
 
 

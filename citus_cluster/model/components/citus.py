@@ -57,7 +57,8 @@ class _Citus(Component):
 
     def _service(self, spec: ClusterSpec, tuning: Tuning, node: Node) -> Service:
         is_coordinator = node.role is Role.COORDINATOR
-        tuned = tuning.servers[Server.COORDINATOR if is_coordinator else Server.WORKER]
+        usual = tuning.servers[Server.COORDINATOR if is_coordinator else Server.WORKER]
+        tuned = tuning.nodes.get(node.service, usual)
         own = spec.settings.nodes.get(node.service, {})
         of_role = spec.settings.coordinator if is_coordinator else spec.settings.worker
         image = Image(self.image(spec), tuning.citus_pg_major)
@@ -72,7 +73,7 @@ class _Citus(Component):
             port=POSTGRES_PORT,
             memory_mb=tuned.memory_mb,
             template=f"{node.role}.yml",
-            config=node.service if own else node.role.value,
+            config=node.service if own or node.service in tuning.nodes else node.role.value,
             files=(
                 ConfigFile("postgresql.conf", f"{node.role}.conf", Reread.RELOAD),
                 ConfigFile("pg_hba.conf", "pg_hba.conf", Reread.RELOAD),

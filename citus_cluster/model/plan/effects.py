@@ -23,7 +23,7 @@ class EffectKind(StrEnum):
 
 @dataclass(frozen=True)
 class Effect(Documented):
-    """What happens to one service at the next `up`, with the reasons."""
+    """What happens to one service at the next `up`, with the reasons; of a new one, what it gets."""
 
     service: str
     kind: EffectKind
@@ -49,7 +49,7 @@ def effects(
     for service, new in new_services.items():
         old = old_services.get(service)
         if old is None:
-            found.append(Effect(service, EffectKind.ADD, ()))
+            found.append(Effect(service, EffectKind.ADD, tuple(_given(new, new_confs.get(service, "")))))
             continue
         settings = tuple(_setting_changes(old_confs.get(service, ""), new_confs.get(service, "")))
         keys = tuple(_key_changes(old, new))
@@ -60,6 +60,14 @@ def effects(
             found.append(Effect(service, EffectKind.RELOAD, settings))
     found += [Effect(service, EffectKind.REMOVE, ()) for service in old_services if service not in new_services]
     return tuple(found)
+
+
+def _given(new: Mapping[str, Any], conf: str) -> Iterable[str]:
+    """Say what a new service gets of what is shared."""
+    if "mem_limit" in new:
+        yield f"mem_limit {new['mem_limit']}"
+    settings = read_settings(conf)
+    yield from (f"{name} {settings[name]}" for name in ("shared_buffers", "max_connections") if name in settings)
 
 
 def _key_changes(old: Mapping[str, Any], new: Mapping[str, Any]) -> Iterable[str]:

@@ -34,6 +34,12 @@ OWN_SESSIONS = 12
 1 of a command that waits (a rebalance, a drain), and 2 health checks. Citus counts them among the clients."""
 PAIR_SESSIONS = 7
 """The same on a PostgreSQL 14 server: the admin API, 2 health checks, ``status``, ``lag --watch``, ``up``, 1 spare."""
+ROOM = 2
+"""So many more workers get memory and connections planned from the start, where that leaves enough (judgement)."""
+WORK_MEM_WITH_ROOM_MB = 2
+"""What a query has at least where room is planned (judgement)."""
+CLIENTS_WITH_ROOM = 0.5
+"""Part of the clients that is left at least where room is planned (judgement)."""
 SUPERUSER_RESERVED = 3
 """PostgreSQL's own default of superuser_reserved_connections, which no other role gets."""
 _MB = 1024 * 1024
@@ -79,11 +85,39 @@ def share(total_mb: int, parts: Sequence[Part]) -> Mapping[Server, float]:
 
     It is 0 where the fixed limits leave nothing.
     """
-    fixed_mb = sum(part.total_fixed_mb for part in parts)
     counts = {server: sum(part.servers.get(server, 0) for part in parts) for server in Server}
-    weights = sum(_WEIGHT[server] * count for server, count in counts.items())
-    unit_mb = max(0.0, USABLE_PART * total_mb - fixed_mb) / max(weights, 1)
+    return by_weight(max(0.0, usable_mb(total_mb, parts)) / max(weight(counts), 1), counts)
+
+
+def by_weight(unit_mb: float, counts: Mapping[Server, int]) -> Mapping[Server, float]:
+    """Give the limit in MB of each kind of server of which there is one, at ``unit_mb`` for a weight of 1."""
     return {server: unit_mb * _WEIGHT[server] for server, count in counts.items() if count}
+
+
+@dataclass(frozen=True)
+class Shares:
+    """How memory was shared; kept by later runs, because a server takes another share by a restart only.
+
+    ``servers`` has the MB of each kind of server, ``nodes`` those of single workers that got less than the others.
+    Connections are planned for so many ``workers``, and so many ``clients`` of the coordinator (0: not decided).
+    ``holds_shards``: the coordinator was planned without workers.
+    """
+
+    workers: int
+    clients: int
+    servers: Mapping[Server, float]
+    nodes: Mapping[str, float] = field(default_factory=dict)
+    holds_shards: bool = False
+
+
+def usable_mb(total_mb: int, parts: Sequence[Part]) -> float:
+    """Give what all PostgreSQL servers share: the usable part without the fixed limits. May be negative."""
+    return USABLE_PART * total_mb - sum(part.total_fixed_mb for part in parts)
+
+
+def weight(counts: Mapping[Server, int]) -> int:
+    """Give the weight of so many servers of each kind."""
+    return sum(_WEIGHT[server] * count for server, count in counts.items())
 
 
 @dataclass(frozen=True)
@@ -92,7 +126,8 @@ class Load:
 
     ``clients`` is the number of clients of the whole cluster (C), ``queries`` how many of this server's
     connections work at the same time (Q), ``processes`` its background processes without spare ones.
-    ``holds_shards`` is true for a coordinator that has no workers.
+    ``workers`` is the number of workers that its connections are planned for (N). ``holds_shards`` is true for a
+    coordinator that was planned without workers.
 
     ``own_slots`` are those among ``max_connections`` that get no memory for work: clients can take the slots of this
     tool's sessions while those are away, and the sessions must find others then. They are idle or ask for little
@@ -106,6 +141,7 @@ class Load:
     processes: int
     holds_shards: bool = False
     own_slots: int = 0
+    workers: int = 0
 
     @property
     def backends(self) -> int:
@@ -121,22 +157,28 @@ class Load:
         return PREPARED_PER_CONNECTION * self.max_connections
 
 
-def load_of(server: Server, *, clients: int, workers: int, cpus: int) -> Load:
-    """Give the load of a server in a cluster of so many clients and workers."""
+def load_of(server: Server, *, clients: int, workers: int, cpus: int, holds_shards: bool | None = None) -> Load:
+    """Give the load of a server in a cluster of so many clients and workers.
+
+    ``holds_shards`` tells whether the coordinator is planned to hold the shards: by default where there is no worker.
+    """
     backends = clients + 10 + 4 * workers + 10
     processes = max(16, cpus + logical_replication_workers() + 1 + 1 + 1 + TASK_EXECUTORS)
     if server is Server.PLAIN:
         connections = clients + 2 * PAIR_SESSIONS
         return Load(server, clients, connections, clients, processes, own_slots=connections - (clients + 10))
-    if server is Server.COORDINATOR and workers:
+    if holds_shards is None:
+        holds_shards = not workers
+    if server is Server.COORDINATOR and not holds_shards:
         connections = clients + 2 * OWN_SESSIONS + 4 * workers + SUPERUSER_RESERVED
-        return Load(server, clients, connections, clients, processes, own_slots=connections - backends)
+        own_slots = connections - backends
+        return Load(server, clients, connections, clients, processes, own_slots=own_slots, workers=workers)
     # Each shard task is a connection of its own, so on a server with shards all connections may work.
     working = _a_fifth_more(backends)
-    holds_shards = server is Server.COORDINATOR
-    connections = _a_fifth_more(backends + OWN_SESSIONS) if holds_shards else working
-    own_slots = connections - working
-    return Load(server, clients, connections, working, processes, holds_shards=holds_shards, own_slots=own_slots)
+    own = server is Server.COORDINATOR
+    connections = _a_fifth_more(backends + OWN_SESSIONS) if own else working
+    slots = connections - working
+    return Load(server, clients, connections, working, processes, holds_shards=own, own_slots=slots, workers=workers)
 
 
 def logical_replication_workers() -> int:
@@ -181,9 +223,9 @@ def most_clients(fits: Callable[[int, float], bool], most: int) -> int:
     ``fits(clients, work_mem_mb)`` must not become true again once it is false. Queries get their
     stock 4 MB, unless that leaves fewer than CLIENTS_ENOUGH clients: then at least 1 MB.
     """
-    clients = _largest(most, lambda count: fits(count, WORK_MEM_STOCK_MB))
+    clients = largest(most, lambda count: fits(count, WORK_MEM_STOCK_MB))
     if clients < CLIENTS_ENOUGH:
-        clients = _largest(most, lambda count: fits(count, WORK_MEM_LEAST_MB))
+        clients = largest(most, lambda count: fits(count, WORK_MEM_LEAST_MB))
     return clients if clients >= CLIENTS_LEAST else 0
 
 
@@ -204,7 +246,7 @@ def smallest(enough: Callable[[int], bool], start: int) -> int:
     return start + bisect_left(range(start, start + step), True, key=enough)
 
 
-def _largest(most: int, fits: Callable[[int], bool]) -> int:
+def largest(most: int, fits: Callable[[int], bool]) -> int:
     """Give the largest number from 1 to ``most`` that fits, 0 if none does; smaller ones must fit too."""
     return bisect_left(range(1, most + 1), True, key=lambda count: not fits(count))
 

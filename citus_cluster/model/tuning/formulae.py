@@ -85,9 +85,14 @@ class Setting:
 
 @dataclass(frozen=True)
 class Facts:
-    """What the settings of one server follow from. Sizes in MB."""
+    """What the settings of one server follow from. Sizes in MB.
+
+    ``load`` is what it is planned for, and decides what changes by a restart only. ``clients`` and ``workers`` are
+    those of now.
+    """
 
     load: Load
+    clients: int
     memory_mb: float
     shared_buffers_mb: float
     work_mem_mb: float
@@ -100,6 +105,10 @@ class Facts:
     @property
     def citus(self) -> bool:
         return self.load.server is not Server.PLAIN
+
+    @property
+    def holds_shards(self) -> bool:
+        return self.load.server is Server.COORDINATOR and not self.workers
 
     @property
     def takes_clients(self) -> bool:
@@ -144,7 +153,7 @@ def pool_reserve(worker_connections: int) -> int:
 
 def _connections(facts: Facts) -> Iterator[Line]:
     group, load = Group.CONNECTIONS, facts.load
-    c, n = f"C={load.clients}", f"N={facts.workers}"
+    c, n = f"C={load.clients}", f"N={load.workers}"
     yield Line("listen_addresses", "*", group, "every address of the container", PG_DOCS)
     yield Line("unix_socket_directories", "/var/run/postgresql", group, "where the image's scripts expect it", DOCKER)
     match load.server:
@@ -155,8 +164,10 @@ def _connections(facts: Facts) -> Iterator[Line]:
             formula = "C + 2 A + 4 N + 3: A sessions of this tool, also where clients took A more, and superuser slots"
             inputs, source = f"{c}, A={budget.OWN_SESSIONS}, {n}", f"{CITUS_GUC}; 4 N: {JUDGEMENT}"
         case Server.COORDINATOR:
-            formula = "1.2 (C + A + 20), up to the next 10: it holds the shards too"
-            inputs, source = f"{c}, A={budget.OWN_SESSIONS}", JUDGEMENT
+            more = " + 4 N" if load.workers else ""
+            formula = f"1.2 (C + A{more} + 20), up to the next 10: it holds the shards too"
+            inputs = f"{c}, A={budget.OWN_SESSIONS}" + (f", {n}" if load.workers else "")
+            source = JUDGEMENT
         case _:
             formula, inputs, source = "1.2 (C + 10 + 4 N + 10), up to the next 10", f"{c}, {n}", CITUS_GUC
     yield Line("max_connections", load.max_connections, group, formula, source, inputs)
@@ -295,7 +306,7 @@ def _citus(facts: Facts) -> Iterator[Line]:
         oltp = facts.workload is Workload.OLTP
         workload = f"workload={facts.workload.value}"
         pool, formula = _executor_pool(facts)
-        inputs = f"{workload}, CPU={facts.cpus}, N={facts.workers}"
+        inputs = f"{workload}, CPU={facts.cpus}, W={facts.workers}"
         yield Line(
             "citus.max_adaptive_executor_pool_size",
             pool,
@@ -310,7 +321,7 @@ def _citus(facts: Facts) -> Iterator[Line]:
         )
         # What one worker must carry when each of a query's shard tasks gets a connection (cluster_management).
         most = max(facts.workers, 1) * _worker_connections(facts) // SHARD_COUNT
-        formula = "below 100 GB of data; N worker_connections / shard_count queries may each use all shards at once"
+        formula = "below 100 GB of data; W worker_connections / shard_count queries may each use all shards at once"
         yield Line("citus.shard_count", SHARD_COUNT, group, formula, CITUS_MANAGEMENT, f"{most} here")
         formula = "a rebalance begins within so long; with Citus' 5s the wait is felt each time"
         yield Line("citus.background_task_queue_interval", "1s", group, formula, f"{CITUS_GUC}; {TRIED}")
@@ -332,7 +343,7 @@ def _executor_pool(facts: Facts) -> tuple[int, str]:
     with Citus' default of 16, 1,035 MB with 4 and 515 MB with 2, all at the same 2.4 queries a second. In the
     container of 1,716 MB that these clients get, 16 had the server killed.
     """
-    formula = "oltp 2, otherwise CPU / N, at least 2, at most 16: connections of one query to each worker"
+    formula = "oltp 2, otherwise CPU / W, at least 2, at most 16: connections of one query to each worker"
     if facts.workload is Workload.OLTP:
         return 2, formula
     return min(16, max(2, math.ceil(facts.cpus / max(facts.workers, 1)))), formula
@@ -344,22 +355,25 @@ def _pools(facts: Facts) -> Iterator[Line]:
     The automatic pool size follows from max_client_connections (shared_connection_stats.c), so the
     two are always set together.
     """
-    group, load = Group.CITUS, facts.load
+    group = Group.CITUS
     worker_connections = _worker_connections(facts)
     reserve = pool_reserve(worker_connections)
-    clients = load.clients + budget.OWN_SESSIONS if facts.takes_clients else DIRECT_CLIENTS
+    clients = facts.clients + budget.OWN_SESSIONS if facts.takes_clients else DIRECT_CLIENTS
     formula, inputs = "at most so many past the coordinator, this tool's sessions among them; none is reserved", ""
     if facts.takes_clients:
         formula = "C + A: Citus counts superusers' sessions too, those of this tool among them"
-        inputs = f"C={load.clients}, A={budget.OWN_SESSIONS}"
+        inputs = f"C={facts.clients}, A={budget.OWN_SESSIONS}"
     source = f"{CITUS_CODE}, shared_connection_stats.c" if facts.takes_clients else JUDGEMENT
     yield Line("citus.max_client_connections", clients, group, formula, source, inputs)
-    own = load.holds_shards
-    pool = worker_connections - reserve - (clients if own else 0)
+    own = facts.holds_shards
+    pool = worker_connections - reserve
+    if own:
+        # One that was planned with workers has few connections to spare once they have left: its own sessions' slots.
+        pool = max(budget.OWN_SESSIONS, pool - clients)
     formula = "max_connections - C - A - H" if own else "worker_connections - H"
     inputs = f"worker_connections={worker_connections}, H={reserve}"
     if own:
-        inputs = f"max_connections={worker_connections}, C={load.clients}, A={budget.OWN_SESSIONS}, H={reserve}"
+        inputs = f"max_connections={worker_connections}, C={facts.clients}, A={budget.OWN_SESSIONS}, H={reserve}"
     formula += ", H = 8 + max(10, 10%)"
     source = f"{CITUS_TUNING}; H: {JUDGEMENT}"
     yield Line("citus.max_shared_pool_size", pool, group, formula, source, inputs)
@@ -371,9 +385,9 @@ def _pools(facts: Facts) -> Iterator[Line]:
 def _worker_connections(facts: Facts) -> int:
     """max_connections of a server that holds shards."""
     load = facts.load
-    if load.server is Server.WORKER or load.holds_shards:
+    if load.server is Server.WORKER or facts.holds_shards:
         return load.max_connections
-    return budget.load_of(Server.WORKER, clients=load.clients, workers=facts.workers, cpus=facts.cpus).max_connections
+    return budget.load_of(Server.WORKER, clients=load.clients, workers=load.workers, cpus=facts.cpus).max_connections
 
 
 def _locale() -> Iterator[Line]:

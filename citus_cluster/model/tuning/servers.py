@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from citus_cluster.errors import DoesNotFitError
 from citus_cluster.model.images import PAIR_PG_MAJOR
 from citus_cluster.model.tuning import budget
-from citus_cluster.model.tuning.budget import CITUS_SERVERS, Part, Server
+from citus_cluster.model.tuning.budget import CITUS_SERVERS, Load, Part, Server, Shares
 from citus_cluster.model.tuning.formulae import (
     DEFAULT_CLIENTS,
     Facts,
@@ -39,7 +39,8 @@ class TuningInput:
     """The machine and the wish.
 
     ``parts`` are what the wanted components take, in their order. ``connections`` is the number of clients if the user
-    gave one. ``memory_given`` tells that ``total_mb`` is the user's, not detected.
+    gave one. ``memory_given`` tells that ``total_mb`` is the user's, not detected. ``kept`` is how an earlier run
+    shared the memory: the servers keep what changes by a restart only.
     """
 
     total_mb: int
@@ -50,6 +51,7 @@ class TuningInput:
     connections: int | None = None
     memory_given: bool = False
     citus_pg_major: int = 17
+    kept: Shares | None = None
 
     def number_of(self, server: Server) -> int:
         return sum(part.servers.get(server, 0) for part in self.parts)
@@ -57,6 +59,32 @@ class TuningInput:
     @property
     def workers(self) -> int:
         return self.number_of(Server.WORKER)
+
+    @property
+    def planned_workers(self) -> int:
+        """Workers that connections are planned for."""
+        return self.kept.workers if self.kept else self.workers
+
+    @property
+    def unplanned_clients(self) -> int:
+        """Clients that give way to workers beyond those that were planned for: what nodes open between each other."""
+        return 4 * max(0, self.workers - self.planned_workers)
+
+    @property
+    def shares(self) -> Mapping[Server, float]:
+        """Memory of each kind of server in MB, also of kept ones of which there is none now."""
+        anew = budget.share(self.total_mb, self.parts)
+        kept = self.kept.servers if self.kept else {}
+        # The room for workers counts where there is a coordinator alone.
+        among = {*anew, *(CITUS_SERVERS if any(server in CITUS_SERVERS for server in anew) else ())}
+        return {**anew, **{server: memory_mb for server, memory_mb in kept.items() if server in among}}
+
+    def load_of(self, server: Server, clients: int) -> Load:
+        """Give the load of a server that is planned for so many clients."""
+        holds_shards = self.kept.holds_shards if self.kept else None
+        return budget.load_of(
+            server, clients=clients, workers=self.planned_workers, cpus=self.cpus, holds_shards=holds_shards
+        )
 
 
 @dataclass(frozen=True)
@@ -72,14 +100,21 @@ class NodeTuning:
 class Tuning:
     """What every kind of PostgreSQL server gets that is wanted, and the number of its clients.
 
+    ``nodes`` are single workers that get less than the others, by service.
     ``fits`` is false where the machine is too small: the settings are sound, but the limits exceed its memory.
     """
 
     clients: Mapping[Server, int]
     servers: Mapping[Server, NodeTuning]
+    nodes: Mapping[str, NodeTuning]
     citus_pg_major: int
     fits: bool
     warnings: tuple[str, ...]
+
+    @property
+    def citus_clients(self) -> int:
+        """Clients of the Citus nodes; 0 where there are none."""
+        return next((number for server, number in self.clients.items() if server in CITUS_SERVERS), 0)
 
     @property
     def connections(self) -> int:
@@ -91,21 +126,29 @@ def tune(given: TuningInput) -> Tuning:
     """Give every service its memory and every server its settings.
 
     Raises DoesNotFitError where the user gave the memory, or a number of connections, and it does not
-    fit. Where the memory was detected, the smallest sound settings come with ``fits`` false and a warning
-    that says what is missing and what would fit.
+    fit, or where it fits only if the memory is shared anew. Where the memory was detected, the smallest sound settings
+    come with ``fits`` false and a warning that says what is missing and what would fit.
     """
-    shares = budget.share(given.total_mb, given.parts)
-    clients = {servers: _clients(given, shares, servers) for servers in _groups(shares)}
-    fits = all(clients.values()) and _fixed_limits_fit(given)
+    shares = given.shares
+    planned = {servers: clients_of(given, servers) for servers in groups(shares)}
+    fits = all(planned.values()) and _fixed_limits_fit(given)
+    if not fits and given.kept:
+        return _tune_anew(given)
     if not fits and (given.memory_given or given.connections or any(_fewer(given, part) for part in given.parts)):
-        message, hint = _shortage(given)
+        message, hint = shortage(given)
         raise DoesNotFitError(message, hint=hint)
+    clients = {server: n for servers, n in planned.items() for server in servers if given.number_of(server)}
     return Tuning(
-        clients={server: n or budget.CLIENTS_LEAST for servers, n in clients.items() for server in servers},
-        servers={server: _node(given, shares, server, n) for servers, n in clients.items() for server in servers},
+        clients={server: clients_now(given, server, n or budget.CLIENTS_LEAST) for server, n in clients.items()},
+        servers={server: _node(given, shares[server], server, n) for server, n in clients.items()},
+        nodes={
+            name: _node(given, memory_mb, Server.WORKER, clients[Server.WORKER])
+            for name, memory_mb in (given.kept.nodes.items() if given.kept else ())
+            if Server.WORKER in clients
+        },
         citus_pg_major=given.citus_pg_major,
         fits=fits,
-        warnings=() if fits else (" ".join(_shortage(given)),),
+        warnings=() if fits else (" ".join(shortage(given)),),
     )
 
 
@@ -129,32 +172,61 @@ def _of_user(setting: Setting, value: str) -> Setting:
     return replace(setting, value=value, formula="set in cluster.yaml", inputs="", source="cluster.yaml")
 
 
-def _groups(shares: Mapping[Server, float]) -> list[tuple[Server, ...]]:
+def _tune_anew(given: TuningInput) -> Tuning:
+    """Refuse what would fit only if the memory was shared anew; otherwise tune as if nothing was kept."""
+    anew = replace(given, kept=None)
+    if fits_memory(anew):
+        raise DoesNotFitError(
+            f"{wish(given)} do not fit into the memory as it is shared now; nothing was written.",
+            hint=f"What would fit: {RETUNE}.",
+        )
+    return tune(anew)
+
+
+RETUNE = "--retune, which shares the memory anew and restarts PostgreSQL servers (add --dry-run to see which)"
+
+
+def groups(shares: Mapping[Server, float]) -> list[tuple[Server, ...]]:
     """Servers that have the same clients: the Citus nodes, then the plain ones."""
     citus = tuple(server for server in CITUS_SERVERS if server in shares)
     plain = tuple(server for server in shares if server not in CITUS_SERVERS)
     return [servers for servers in (citus, plain) if servers]
 
 
-def _clients(given: TuningInput, shares: Mapping[Server, float], servers: tuple[Server, ...]) -> int:
-    """Give the number of clients that these servers carry, 0 where they do not fit."""
+def clients_of(given: TuningInput, servers: tuple[Server, ...]) -> int:
+    """Give the number of clients that these servers are planned for, 0 where they do not fit."""
+    wanted = wanted_clients(given, servers)
+    if wanted:
+        return wanted if carry(given, servers, wanted, budget.WORK_MEM_LEAST_MB) else 0
+    kept = given.kept.clients if given.kept and set(servers) & set(CITUS_SERVERS) else 0
+    if kept:
+        return kept if carry(given, servers, kept, budget.WORK_MEM_LEAST_MB) else 0
+    most = given.connections or DEFAULT_CLIENTS[given.workload]
+    return budget.most_clients(lambda clients, work_mem_mb: carry(given, servers, clients, work_mem_mb), most)
 
-    def fits(clients: int, work_mem_mb: float) -> bool:
-        loads = (budget.load_of(s, clients=clients, workers=given.workers, cpus=given.cpus) for s in servers)
-        return all(budget.carries(load, shares[load.server], work_mem_mb) for load in loads)
 
-    wanted = given.connections
+def carry(given: TuningInput, servers: tuple[Server, ...], clients: int, work_mem_mb: float) -> bool:
+    """Tell whether these servers carry so many clients, each query with so much ``work_mem``."""
+    shares = given.shares
+    return all(budget.carries(given.load_of(server, clients), shares[server], work_mem_mb) for server in servers)
+
+
+def clients_now(given: TuningInput, server: Server, planned: int) -> int:
+    """Give the number of clients that a server serves now, of those that it is planned for."""
+    return planned - given.unplanned_clients if server in CITUS_SERVERS else planned
+
+
+def wanted_clients(given: TuningInput, servers: tuple[Server, ...]) -> int | None:
+    """Give the number that the user has chosen for these servers, None where none was."""
     # The number that the user gives is of the coordinator's clients; beside Citus, plain servers take what they can.
-    if wanted and servers == _groups(shares)[0]:
-        return wanted if fits(wanted, budget.WORK_MEM_LEAST_MB) else 0
-    return budget.most_clients(fits, wanted or DEFAULT_CLIENTS[given.workload])
+    return given.connections if servers == groups(given.shares)[0] else None
 
 
 def _fewer(given: TuningInput, part: Part) -> int:
     """Give the largest smaller count of a part's containers that fits where its own does not; 0 if there is none."""
-    if not part.count_option or part.count < 2 or not _fits(_with_count(given, part, 1)):
+    if not part.count_option or part.count < 2 or not fits_memory(_with_count(given, part, 1)):
         return 0
-    return budget.smallest(lambda n: not _fits(_with_count(given, part, n + 1)), 0)
+    return budget.smallest(lambda n: not fits_memory(_with_count(given, part, n + 1)), 0)
 
 
 def _with_count(given: TuningInput, part: Part, count: int) -> TuningInput:
@@ -166,18 +238,18 @@ def _fixed_limits_fit(given: TuningInput) -> bool:
     return sum(part.total_fixed_mb for part in given.parts) <= budget.USABLE_PART * given.total_mb
 
 
-def _node(given: TuningInput, shares: Mapping[Server, float], server: Server, clients: int) -> NodeTuning:
+def _node(given: TuningInput, memory_mb: float, server: Server, clients: int) -> NodeTuning:
     count = clients or budget.CLIENTS_LEAST
-    load = budget.load_of(server, clients=count, workers=given.workers, cpus=given.cpus)
-    memory_mb = shares[server]
+    load = given.load_of(server, count)
     buffers_mb: float = budget.shared_buffers_mb(memory_mb)
-    work_mem_mb = budget.work_mem_mb(load, memory_mb, buffers_mb)
+    work_mem_mb = max(budget.WORK_MEM_LEAST_MB, budget.work_mem_mb(load, memory_mb, buffers_mb))
     if not clients:
         memory_mb = max(memory_mb, budget.least_memory_mb(load))
         buffers_mb = budget.LEAST_SHARED_BUFFERS_MB
         work_mem_mb = budget.WORK_MEM_LEAST_MB
     facts = Facts(
         load=load,
+        clients=clients_now(given, server, count),
         memory_mb=memory_mb,
         shared_buffers_mb=buffers_mb,
         work_mem_mb=work_mem_mb,
@@ -196,16 +268,16 @@ def _node(given: TuningInput, shares: Mapping[Server, float], server: Server, cl
     return NodeTuning(math.floor(memory_mb + 0.5), shm_mb(facts), settings)
 
 
-def _fits(given: TuningInput) -> bool:
-    shares = budget.share(given.total_mb, given.parts)
-    return _fixed_limits_fit(given) and all(_clients(given, shares, s) for s in _groups(shares))
+def fits_memory(given: TuningInput) -> bool:
+    """Tell whether every wanted service fits."""
+    return _fixed_limits_fit(given) and all(clients_of(given, servers) for servers in groups(given.shares))
 
 
-def _shortage(given: TuningInput) -> tuple[str, str]:
+def shortage(given: TuningInput) -> tuple[str, str]:
     """Say what is missing, and, found by trying, what would fit."""
-    needed_mb = budget.smallest(lambda total_mb: _fits(replace(given, total_mb=total_mb)), given.total_mb)
+    needed_mb = budget.smallest(lambda total_mb: fits_memory(replace(given, total_mb=total_mb)), given.total_mb)
     message = (
-        f"{_wish(given)} need {needed_mb:,} MB of memory; "
+        f"{wish(given)} need {needed_mb:,} MB of memory; "
         f"{given.total_mb:,} MB were {'given' if given.memory_given else 'found'}."
     )
     more = f"--memory={needed_mb}" if given.memory_given else f"{needed_mb:,} MB for the Docker engine"
@@ -215,7 +287,7 @@ def _shortage(given: TuningInput) -> tuple[str, str]:
     return message, f"What would fit: {', or '.join(ways)}."
 
 
-def _wish(given: TuningInput) -> str:
+def wish(given: TuningInput) -> str:
     names = ", ".join(_named(part) for part in given.parts)
     if not any(part.servers for part in given.parts):
         return f"The services {names}"
@@ -237,11 +309,11 @@ def _smaller_wishes(given: TuningInput) -> list[str]:
         ways.append(f"--connections={connections}")
     ways += [f"{part.count_option}={count}" for part in given.parts if (count := _fewer(given, part))]
     for fewer in _fewer_parts(given.parts):
-        if fewer and len(fewer) < len(given.parts) and _fits(replace(given, parts=fewer)):
+        if fewer and len(fewer) < len(given.parts) and fits_memory(replace(given, parts=fewer)):
             ways.append(f"--services={','.join(part.component for part in fewer)}")
             break
     if given.workers > 1:
-        workers = budget.smallest(lambda w: not _fits(_with_workers(given, w + 1)), 0)
+        workers = budget.smallest(lambda w: not fits_memory(_with_workers(given, w + 1)), 0)
         if workers:
             ways.append(f"--workers={workers}")
     return ways
@@ -274,5 +346,5 @@ def _fewer_connections(given: TuningInput) -> int | None:
     wanted = given.connections
     if not wanted:
         return None
-    fewer = budget.smallest(lambda c: not _fits(replace(given, connections=c + 1)), budget.CLIENTS_LEAST - 1)
+    fewer = budget.smallest(lambda c: not fits_memory(replace(given, connections=c + 1)), budget.CLIENTS_LEAST - 1)
     return fewer if fewer >= budget.CLIENTS_LEAST else None

@@ -17,9 +17,9 @@ from citus_cluster.model.identity import identity_of, refuse_immutable, without_
 from citus_cluster.model.layout import COMPOSE_FILE, SPEC_FILE
 from citus_cluster.model.names import directory_problem, volume_name
 from citus_cluster.model.plan.changes import Action, FileChange, WantedFile
-from citus_cluster.model.plan.effects import Effect, effects
+from citus_cluster.model.plan.effects import Effect, EffectKind, effects
 from citus_cluster.model.spec import ClusterSpec
-from citus_cluster.model.topology import Topology, resolve
+from citus_cluster.model.topology import Topology, refuse_contradictions, resolve
 from citus_cluster.model.yaml_text import load_yaml
 from citus_cluster.operations.directory import compare_files
 from citus_cluster.operations.setup.guards import has_password, refuse_lockout, refuse_lost_services, refuse_return
@@ -29,6 +29,7 @@ from citus_cluster.operations.setup.request import (
     merged_spec,
     pg_major,
     resolved_spec,
+    shared_spec,
     taken_numbers,
 )
 from citus_cluster.render.bundle import CONFIG_FOLDER
@@ -60,6 +61,7 @@ class SetupDocument:
     kept_edits: tuple[str, ...]
     replaced_edits: tuple[str, ...]
     services: tuple[Effect, ...]
+    restarts: tuple[str, ...]
     warnings: tuple[str, ...]
     notes: tuple[str, ...]
     spec: Mapping[str, Any]
@@ -117,6 +119,11 @@ class SetupPlan(Documented):
     def replaced_edits(self) -> tuple[str, ...]:
         return tuple(change.path for change in self.changes if change.changes and change.edited)
 
+    @property
+    def restarts(self) -> tuple[str, ...]:
+        """Services whose containers the next `up` recreates."""
+        return tuple(effect.service for effect in self.effects if effect.kind is EffectKind.RECREATE)
+
     def document(self) -> SetupDocument:
         return SetupDocument(
             directory=str(self.root),
@@ -126,6 +133,7 @@ class SetupPlan(Documented):
             kept_edits=self.kept_edits,
             replaced_edits=self.replaced_edits,
             services=self.effects,
+            restarts=self.restarts,
             warnings=self.warnings,
             notes=self.notes,
             spec=self.spec.as_data(),
@@ -147,11 +155,11 @@ def plan_setup(request: SetupRequest, *, connect_engine: Callable[[], Engine] = 
         )
     asked = merged_spec(request, previous, resources)
     spec = resolved_spec(asked, request, resources)
+    major = pg_major(spec, previous, resources)
+    refuse_contradictions(spec, pg_major=major)
+    spec = shared_spec(spec, request, previous, _limits(request.root) if previous else {}, major)
     topology, warnings = resolve(
-        spec,
-        memory_mb=spec.resources.memory_mb or 0,
-        cpus=spec.resources.cpus or 1,
-        pg_major=pg_major(spec, previous, resources),
+        spec, memory_mb=spec.resources.memory_mb or 0, cpus=spec.resources.cpus or 1, pg_major=major
     )
     earlier = previous.identity if previous else {}
     identity = identity_of(topology, earlier, request.removed_workers)
@@ -257,6 +265,16 @@ def _services(content: bytes | None) -> Mapping[str, Any]:
         return {}  # a hand-edited file that is no longer YAML is about to be replaced
     services = data.get("services") if isinstance(data, dict) else None
     return services if isinstance(services, dict) else {}
+
+
+def _limits(root: Path) -> Mapping[str, int]:
+    """Give the memory of the services in MB, as they were generated last; none where that cannot be read."""
+    found = files.read_file(root, COMPOSE_FILE)
+    limits = {
+        name: str(definition.get("mem_limit", "")) if isinstance(definition, dict) else ""
+        for name, definition in _services(found.content if found else None).items()
+    }
+    return {name: int(limit[:-1]) for name, limit in limits.items() if limit[-1:] == "m" and limit[:-1].isdecimal()}
 
 
 def _config_folder(definition: Any) -> str:

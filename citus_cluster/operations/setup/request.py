@@ -13,6 +13,7 @@ from citus_cluster.model.identity import known_workers, removed_workers
 from citus_cluster.model.images import known_pg_major
 from citus_cluster.model.layout import SPEC_FILE
 from citus_cluster.model.names import volume_name
+from citus_cluster.model.sharing import with_earlier_shares, with_shares
 from citus_cluster.model.spec import API_VERSION, ClusterSpec, grown_workers, parse_spec
 from citus_cluster.model.yaml_text import load_yaml
 from citus_cluster.operations.directory import read_spec, read_spec_text
@@ -28,7 +29,8 @@ class SetupRequest:
     ``values`` holds what was given, by dotted path of the specification (``ports.citus``), and
     ``origins`` the name under which it was given (``--port``). ``redetect`` asks for memory and
     processors to be detected again. ``removed_workers`` are workers, by service or address, of which the
-    caller has made sure that they have left the cluster.
+    caller has made sure that they have left the cluster. ``retune`` divides the memory again,
+    among all that is wanted.
     """
 
     root: Path
@@ -39,6 +41,7 @@ class SetupRequest:
     redetect: frozenset[str] = frozenset()
     replace_edited: bool = False
     removed_workers: frozenset[str] = frozenset()
+    retune: bool = False
 
     @cached_property
     def spec_text(self) -> str | None:
@@ -137,6 +140,8 @@ def resolved_spec(spec: ClusterSpec, request: SetupRequest, host_resources: Host
     _refuse_other_major(spec, host_resources)
     resources = spec.resources
     saved = _saved_detection(request) if request.spec_file else {}
+    if resources.shared is None and request.spec_file and (own := saved_spec(request.root)):
+        resources = resources.model_copy(update={"shared": own.resources.shared})
     updates: dict[str, Any] = {}
     detected: list[str] = [*resources.detected]
     for name, detect in (("memory_mb", host_resources.memory_mb), ("cpus", host_resources.cpus)):
@@ -150,6 +155,20 @@ def resolved_spec(spec: ClusterSpec, request: SetupRequest, host_resources: Host
     return spec.model_copy(update={"resources": resources, "services": list(spec.wanted)})
 
 
+def shared_spec(
+    spec: ClusterSpec, request: SetupRequest, previous: Manifest | None, limits: Mapping[str, int], major: int
+) -> ClusterSpec:
+    """Fill in how the memory is shared; ``limits`` are the memory of the services in MB, as they were generated last.
+
+    Raises DoesNotFitError.
+    """
+    known = None if previous is None else known_workers(previous.identity)
+    if previous and spec.resources.shared is None and (earlier := saved_spec(request.root)):
+        earlier = earlier.model_copy(update={"workers": list(known or ())})
+        spec = with_earlier_shares(spec, earlier, limits, int(previous.identity.get("pg_major", major)))
+    return with_shares(spec, known=known, retune=request.retune)
+
+
 def _refuse_other_major(spec: ClusterSpec, host_resources: HostResources) -> None:
     """Look into images whose name does not tell their PostgreSQL major, where they are on this machine."""
     for component in components.wanted(spec):
@@ -161,12 +180,18 @@ def _refuse_other_major(spec: ClusterSpec, host_resources: HostResources) -> Non
             raise SpecError(f"{component.image_major_problem(image, major or 0)}; nothing was written.")
 
 
+def saved_spec(root: Path) -> ClusterSpec | None:
+    """Give the directory's own specification; None where there is none."""
+    own = root / SPEC_FILE
+    return parse_spec(read_spec(own, SPEC_FILE)) if own.exists() else None
+
+
 def _saved_detection(request: SetupRequest) -> dict[str, int]:
     """What was detected for this directory before, where the run starts from another file."""
-    own = request.root / SPEC_FILE
-    if not own.exists():
+    own = saved_spec(request.root)
+    if own is None:
         return {}
-    resources = parse_spec(read_spec(own, SPEC_FILE)).resources
+    resources = own.resources
     values = {name: getattr(resources, name) for name in resources.detected}
     return {name: value for name, value in values.items() if value is not None}
 

@@ -173,7 +173,7 @@ def test_a_plain_set_up_warns_of_nothing(tmp_path: Path) -> None:
     """A warning that comes without a reason teaches people to read over all of them."""
     assert plan(tmp_path, {"resources.memory_mb": 15_900, "resources.cpus": 2}).warnings == ()
     assert set_up(tmp_path).warnings == ()
-    for values in ({}, {"workers": 5}, {"settings.worker": {"work_mem": "5MB"}}):
+    for values in ({}, {"workers": 4}, {"settings.worker": {"work_mem": "5MB"}}):
         again = plan(tmp_path, values)
         assert again.warnings == (), values
         assert not again.upgrades_citus
@@ -603,7 +603,7 @@ def test_the_plan_as_data_is_json_in_stable_order_without_secrets(whole: Path) -
     for name in ("superuser_password", "admin_api_token", "admin_api_read_token"):
         assert (whole / f"generated/secrets/{name}").read_text() not in text
     assert made.as_dict()["would_change"] is True
-    assert {"service": "citus-worker4", "kind": "add", "reasons": []} in made.as_dict()["services"]
+    assert [one["service"] for one in made.as_dict()["services"] if one["kind"] == "add"] == ["citus-worker4"]
 
 
 def test_no_secret_is_written_elsewhere(whole: Path) -> None:
