@@ -179,6 +179,8 @@ def gives_password_away(text: str) -> bool:
 def _hint_for(text: str, host: str) -> str:
     if re.search(r"starting up|not yet accepting connections|recovery", text):
         return "The server is starting; try again in a moment."
+    if "No space left on device" in text:
+        return "The server's disk is full. Free some space there: docker system df shows what uses it."
     if "too many clients" in text or "remaining connection slots" in text:
         return "All connections are in use; close some, or raise max_connections."
     if re.search(r"database .* does not exist", text):
