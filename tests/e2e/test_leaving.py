@@ -1,5 +1,6 @@
 """Workers that leave, on real clusters: drained, removed, and replaced by new ones while rows are written."""
 
+import re
 import sys
 from collections.abc import Callable
 from typing import Any
@@ -64,7 +65,7 @@ def test_four_two_four_under_a_writer(main_cluster: GeneratedCluster) -> None:
         assert {move["target"] for move in preview.json()["moves"]} == {"citus-worker1:5432", "citus-worker2:5432"}
         drained = cluster.cli("nodes", "drain", "citus-worker3", "citus-worker4", "--wait")
         assert "shards" in drained.err
-        assert "4 small shard groups move with writes held" in drained.err
+        assert re.search(r"(\d) moves of shards, .*; \1 small shard groups move with writes held", drained.err)
         assert "nodes remove citus-worker4" in drained.out
         writer.goes_on()
         # A drained worker stays drained, and part of the cluster, whatever is started again.
