@@ -14,6 +14,8 @@ from admin_api.settings import OPEN_PATHS
 from citus_cluster.errors import CitusClusterError
 from citus_cluster.model.api_config import ApiTokens, hash_token
 
+ROLE_KEY = "citus_cluster.role"
+"""Where an ASGI scope has the role of the request's token."""
 SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 
 bearer = HTTPBearer(
@@ -55,12 +57,15 @@ class RequireToken:
         if scope["type"] != "http":
             await send({"type": "websocket.close", "code": 1008})
             return
-        if refusal := self._refusal(scope):
-            await refusal(scope, receive, send)
+        role = self._role(scope)
+        if not isinstance(role, Role):
+            await role(scope, receive, send)
             return
+        scope[ROLE_KEY] = role
         await self._app(scope, receive, send)
 
-    def _refusal(self, scope: Scope) -> JSONResponse | None:
+    def _role(self, scope: Scope) -> Role | JSONResponse:
+        """Tell what the request's token allows, or answer why it does not pass."""
         token = _token(Headers(scope=scope))
         if token is None:
             return _unauthorized('Bearer realm="citus-cluster"', "This needs a bearer token.")
@@ -77,7 +82,7 @@ class RequireToken:
                 detail="The read token allows GET alone.",
                 hint="Send the token of generated/secrets/admin_api_token.",
             )
-        return None
+        return role
 
 
 def _token(headers: Headers) -> str | None:

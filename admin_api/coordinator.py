@@ -12,6 +12,7 @@ from admin_api.recent import Recent
 from admin_api.settings import APPLICATION_NAME, MAX_CHANGES, MAX_CONNECTIONS, MAX_REQUESTS, Settings
 from citus_cluster.errors import CitusClusterError, UnreachableError
 from citus_cluster.model.api_config import ApiConfig
+from citus_cluster.operations.coordinator import OnCoordinator
 from citus_cluster.runtime.postgres import Connection, ConnectionInfo, connect
 
 _CANCEL_GRACE_S = 1.0
@@ -74,6 +75,14 @@ class Coordinator:
         """Run the work of a request that changes the cluster, and may take long, as :meth:`run` does."""
         self._refuse_crowd()
         return await self._bounded(self._change_in_turn(work), timeout_s)
+
+    def changing(self, *, timeout_s: float) -> OnCoordinator:
+        """Give an operation its way to a connection, by :meth:`change`."""
+
+        async def run(work: Callable[[Connection], Awaitable[T]], /) -> T:
+            return await self.change(work, timeout_s=timeout_s)
+
+        return run
 
     async def check(self) -> CitusClusterError | None:
         """Tell why the coordinator gives no sign of life, if it does not; it is asked about once a second at most."""

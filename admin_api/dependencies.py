@@ -6,12 +6,14 @@ from typing import Annotated
 
 from fastapi import Depends, Request
 
+from admin_api.auth import ROLE_KEY
 from admin_api.companions import CompanionWatch
 from admin_api.configuration import Configuration
 from admin_api.coordinator import Coordinator, Shared
 from admin_api.reconciler import Reconciler
 from admin_api.settings import Settings
 from citus_cluster.model.citus.rebalance import RebalanceStatus
+from citus_cluster.operations.journaled import ADMIN_API, Asker, Journal, of_container
 
 
 @dataclass
@@ -38,3 +40,12 @@ async def parts_of(request: Request) -> Parts:
 
 
 PartsOf = Annotated[Parts, Depends(parts_of)]
+
+
+async def journal_of(request: Request, parts: PartsOf) -> Journal:
+    """Return the journal of whoever sends the request: what its operations do is noted with the role of its token."""
+    asker = Asker(ADMIN_API, request=f"{request.method} {request.url.path}", role=request.scope[ROLE_KEY])
+    return of_container(parts.settings.journal_folder, asker)
+
+
+JournalOf = Annotated[Journal, Depends(journal_of)]

@@ -22,6 +22,7 @@ from citus_cluster.model.api_config import ApiConfig
 from citus_cluster.model.citus.nodes import NodeAddress, NodeResult, Outcome
 from citus_cluster.model.disks import Disk
 from citus_cluster.model.plan.events import ignore
+from citus_cluster.operations.journaled import ADMIN_API, Asker, of_container
 from citus_cluster.operations.nodes.checks import troubles
 from citus_cluster.operations.nodes.losses import find_losses
 from citus_cluster.operations.nodes.registration import reconcile
@@ -30,6 +31,7 @@ from citus_cluster.runtime.citus.nodes import read_registry
 from citus_cluster.runtime.postgres import Connection, connect, translated
 
 REGISTERED = frozenset({Outcome.ADDED, Outcome.ACTIVATED, Outcome.ALREADY})
+CHANGED = frozenset({Outcome.ADDED, Outcome.ACTIVATED})
 logger = logging.getLogger(__name__)
 
 
@@ -57,6 +59,7 @@ class Reconciler:
     def __init__(self, settings: Settings, configuration: Configuration) -> None:
         self._settings = settings
         self._configuration = configuration
+        self._journal = of_container(settings.journal_folder, Asker(ADMIN_API))
         self._woken = asyncio.Event()
         self._desired: ApiConfig | None = None
         self._looks = 0
@@ -92,14 +95,20 @@ class Reconciler:
             info = connection_info(self._desired, self._configuration)
             timeout_s = self._settings.connect_timeout_s
             async with await connect(info, timeout_s=timeout_s, application_name=APPLICATION_NAME) as connection:
-                results = await reconcile(
-                    connection,
-                    self._desired.coordinator_address,
-                    self._in_turn(self._desired.workers),
-                    ignore,
-                    timeout_s=self._settings.reconcile_timeout_s,
-                    wait_for_lock_s=self._settings.lock_timeout_s,
-                )
+                with self._journal.entry("register-workers") as entry:
+                    entry.is_noted = False
+                    results = await reconcile(
+                        connection,
+                        self._desired.coordinator_address,
+                        self._in_turn(self._desired.workers),
+                        ignore,
+                        timeout_s=self._settings.reconcile_timeout_s,
+                        wait_for_lock_s=self._settings.lock_timeout_s,
+                    )
+                    changed = {str(one.address): one.outcome for one in results if one.outcome in CHANGED}
+                    entry.tell(workers=changed)
+                    # Most looks find all as it should be.
+                    entry.is_noted = bool(changed)
                 self._keep(results)
                 await self._measure_disks(connection)
                 await self._inspect(connection)

@@ -35,6 +35,8 @@ class Settings:
 
     config_dir: Path = Path("/etc/citus-cluster")
     password_file: Path = Path("/run/secrets/superuser_password")
+    journal_folder: Path = Path("/var/lib/citus-cluster/journal")
+    """The only folder of the host that the container may write."""
     reconciler: bool = True
 
     connect_timeout_s: float = 3

@@ -4,12 +4,11 @@ from collections.abc import Sequence
 
 from fastapi import APIRouter, Response
 
-from admin_api.dependencies import PartsOf
+from admin_api.dependencies import JournalOf, PartsOf
 from admin_api.schemas import BODY_PROBLEMS, ActiveNode, NewNode, problems
-from citus_cluster.errors import WorkerUnreachableError
-from citus_cluster.model.citus.nodes import NodeAddress, NodeDocument, NodeResult, Outcome
+from citus_cluster.model.citus.nodes import NodeAddress, NodeDocument, Outcome
 from citus_cluster.model.plan.events import ignore
-from citus_cluster.operations.nodes.registration import add_worker
+from citus_cluster.operations.nodes.addition import add
 from citus_cluster.runtime.citus.server import active_workers
 from citus_cluster.runtime.postgres import Connection, translated
 
@@ -35,7 +34,7 @@ async def read_active(connection: Connection) -> Sequence[tuple[str, int]]:
         **problems(*BODY_PROBLEMS, 409, 502),
     },
 )
-async def register(node: NewNode, parts: PartsOf, response: Response) -> NodeDocument:
+async def register(node: NewNode, parts: PartsOf, journal: JournalOf, response: Response) -> NodeDocument:
     """Wait shortly for the worker to answer, check that it fits the coordinator, and register it.
 
     It may be repeated: a worker that is registered already is left as it is. No shard is moved.
@@ -44,21 +43,18 @@ async def register(node: NewNode, parts: PartsOf, response: Response) -> NodeDoc
     coordinator = parts.configuration.cluster().coordinator_address
     worker = NodeAddress(node.host, node.port)
 
-    async def work(connection: Connection) -> NodeResult:
-        return await add_worker(
-            connection,
-            coordinator,
-            worker,
-            ignore,
-            timeout_s=settings.register_timeout_s,
-            wait_for_lock_s=settings.lock_timeout_s,
-            trust_functions=node.trust_functions,
-        )
-
-    result = await parts.coordinator.change(work, timeout_s=settings.change_timeout_s)
+    added = await add(
+        parts.coordinator.changing(timeout_s=settings.change_timeout_s),
+        journal,
+        coordinator,
+        worker,
+        ignore,
+        patience_s=lambda: settings.register_timeout_s,
+        wait_for_lock_s=settings.lock_timeout_s,
+        trust_functions=node.trust_functions,
+    )
     parts.reconciler.wake()
-    if result.outcome in {Outcome.PENDING, Outcome.WITHDRAWN}:
-        raise WorkerUnreachableError(f"{worker} was not registered: {result.reason}.")
+    result = added.node
     if result.outcome is not Outcome.ADDED:
         response.status_code = 200
     return result.document()

@@ -2,15 +2,14 @@
 
 from fastapi import APIRouter, Response
 
-from admin_api.dependencies import PartsOf
+from admin_api.dependencies import JournalOf, PartsOf
 from admin_api.responses import VisibleJSONResponse
 from admin_api.schemas import BODY_PROBLEMS, RebalanceRequest, RebalanceStarted, problems
 from admin_api.settings import API_PREFIX
 from citus_cluster.model.citus.rebalance import RebalanceDocument
 from citus_cluster.model.citus.rebalance_plan import RebalanceOptions
 from citus_cluster.model.plan.events import ignore
-from citus_cluster.operations.rebalance import control as rebalance
-from citus_cluster.runtime.postgres import Connection
+from citus_cluster.operations.rebalance import use_cases
 
 PATH = "/rebalance"
 router = APIRouter(prefix=PATH, tags=["rebalance"])
@@ -25,19 +24,19 @@ router = APIRouter(prefix=PATH, tags=["rebalance"])
         **problems(*BODY_PROBLEMS, 409),
     },
 )
-async def start(parts: PartsOf, response: Response, wanted: RebalanceRequest | None = None) -> RebalanceStarted:
+async def start(
+    parts: PartsOf, journal: JournalOf, response: Response, wanted: RebalanceRequest | None = None
+) -> RebalanceStarted:
     """Look first for what would keep shards from moving, then start; Location says where to see the progress."""
     options = RebalanceOptions(**(wanted or RebalanceRequest()).model_dump())
 
-    async def work(connection: Connection) -> int | None:
-        return await rebalance.start(connection, options, ignore)
-
-    job_id = await parts.coordinator.change(work, timeout_s=parts.settings.plan_timeout_s)
-    if job_id is None:
+    on_coordinator = parts.coordinator.changing(timeout_s=parts.settings.plan_timeout_s)
+    started = await use_cases.start(on_coordinator, journal, options, ignore)
+    if started.job_id is None:
         response.status_code = 200
     else:
         response.headers["Location"] = f"{API_PREFIX}{PATH}"
-    return RebalanceStarted(job_id=job_id)
+    return RebalanceStarted(job_id=started.job_id)
 
 
 @router.get(

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import re
-from dataclasses import replace
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from shlex import quote
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
 
@@ -18,14 +18,13 @@ from citus_cluster.cli.options import (
     FormatOption,
     TimeoutOption,
     TrustOption,
-    invocation_of,
     is_on_command_line,
     option,
 )
 from citus_cluster.cli.rebalance import ModeOption, OnlineOption
 from citus_cluster.entry import importing
 from citus_cluster.errors import ConsentNeededError, ExitStatus, UsageError, WorkerUnreachableError
-from citus_cluster.model.citus.nodes import NodeAddress, NodeResult
+from citus_cluster.model.citus.nodes import NodeAddress
 from citus_cluster.model.citus.rebalance import RebalanceStatus
 from citus_cluster.model.citus.rebalance_plan import RebalanceOptions, TransferMode
 from citus_cluster.model.names import host_problem
@@ -33,9 +32,10 @@ from citus_cluster.model.names import host_problem
 if TYPE_CHECKING:
     from citus_cluster.console.screen import Progress
     from citus_cluster.operations.directory import Directory
-    from citus_cluster.operations.nodes.drain import Drained, DrainPlan
     from citus_cluster.operations.nodes.removal import RemovalPlan
     from citus_cluster.runtime.postgres import Connection, ConnectionInfo
+
+T = TypeVar("T")
 
 _NAME_HELP = "Worker: its service, HOST or HOST:PORT."
 NamesArgument = Annotated[
@@ -71,11 +71,11 @@ def add_worker(
         import asyncio
         import time
 
-        from citus_cluster.cli.acting import following, locate, recorded
-        from citus_cluster.cli.acting import start_rebalance as begin_rebalance
+        from citus_cluster.cli.acting import following, journal_of, locate, now_running
         from citus_cluster.console import nodes as shown
         from citus_cluster.console import screen
-        from citus_cluster.operations.nodes import registration as nodes
+        from citus_cluster.operations.nodes.addition import Addition, add
+        from citus_cluster.operations.nodes.registration import reach_coordinator
 
     if problem := host_problem(host):
         raise UsageError(f"--host: {problem}.", hint="Give a name such as citus-worker4, or an address.")
@@ -86,26 +86,34 @@ def add_worker(
     worker = NodeAddress(host, port)
     hint = _growing_hint(loaded, host)
 
-    async def run(progress: Progress) -> tuple[NodeResult, RebalanceStatus | None]:
-        started = time.monotonic()
-        async with await nodes.reach_coordinator(info, progress.emit, timeout_s=timeout) as conn:
-            left_s = max(1.0, timeout - (time.monotonic() - started))
-            try:
-                result = await nodes.add_worker(
-                    conn, coordinator, worker, progress.emit, timeout_s=left_s, trust_functions=trust_functions
-                )
-            except WorkerUnreachableError as error:
-                raise (
-                    WorkerUnreachableError(error.message, hint=hint, details=error.details) if hint else error
-                ) from None
-            if not start_rebalance:
-                return result, None
-            options = RebalanceOptions(trust_functions=trust_functions, online=online)
-            return result, await begin_rebalance(conn, options, progress, wait=wait)
+    options = RebalanceOptions(trust_functions=trust_functions, online=online) if start_rebalance else None
+    started = time.monotonic()
+
+    async def run(progress: Progress) -> tuple[Addition, RebalanceStatus | None]:
+        async def on_coordinator(work: Callable[[Connection], Awaitable[T]], /) -> T:
+            async with await reach_coordinator(info, progress.emit, timeout_s=timeout) as conn:
+                return await work(conn)
+
+        try:
+            added = await add(
+                on_coordinator,
+                journal,
+                coordinator,
+                worker,
+                progress.emit,
+                patience_s=lambda: max(1.0, timeout - (time.monotonic() - started)),
+                trust_functions=trust_functions,
+                rebalance=options,
+                wait=wait,
+            )
+        except WorkerUnreachableError as error:
+            raise (WorkerUnreachableError(error.message, hint=hint, details=error.details) if hint else error) from None
+        return added, await now_running(on_coordinator, added.rebalance)
 
     with following() as progress:
-        root = loaded.root if loaded else None
-        result, moved = recorded(invocation_of(context), root, "add-worker", lambda: asyncio.run(run(progress)))
+        journal = journal_of(context, loaded.root if loaded else None)
+        added, moved = asyncio.run(run(progress))
+    result = added.node
     if format_ is Format.JSON:
         screen.print_json({"node": result.as_dict(), "rebalance": moved.as_dict() if moved else None})
         return
@@ -152,15 +160,18 @@ def drain(
 ) -> None:
     """Move all shards off workers, so that they can be removed. It continues when this command has ended."""
     with importing():
-        from citus_cluster.cli.acting import following, recorded, run_on
+        import asyncio
+
+        from citus_cluster.cli.acting import following, journal_of
         from citus_cluster.console import nodes as shown
         from citus_cluster.console import screen
-        from citus_cluster.operations.nodes import drain as draining
+        from citus_cluster.operations.coordinator import connecting
+        from citus_cluster.operations.nodes import use_cases
 
     # A variable in the environment is a preference, not a contradiction.
     if undo and (dry_run or (wait and is_on_command_line(context, "wait"))):
         raise UsageError("--undo neither waits nor previews.", hint="Give it alone.")
-    info, loaded = _locate(directory, dsn)
+    info, loaded = use_cases.locate(directory.absolute(), dsn)
     root = loaded.root if loaded else None
     if dry_run:
         _show_drain_plan(info, loaded, names, mode, format_, trust_functions=trust_functions, online=online)
@@ -168,17 +179,22 @@ def drain(
     command = f"citus-cluster nodes drain {' '.join(map(quote, names))}"
     stop = f"citus-cluster rebalance stop; then, to let the workers hold shards again: {command} --undo"
     with following(f"{command} --wait", stop) as progress:
-
-        async def work(conn: Connection) -> Drained:
-            workers = await _resolve(conn, loaded, names)
-            if undo:
-                return await draining.undo(conn, workers, progress.emit)
-            return await draining.drain(
-                conn, workers, progress.emit, mode=mode, wait=wait, trust_functions=trust_functions, online=online
+        on_coordinator, journal = connecting(info), journal_of(context, root)
+        if undo:
+            result = asyncio.run(use_cases.undo_drain(on_coordinator, journal, loaded, names, progress.emit))
+        else:
+            work = use_cases.drain(
+                on_coordinator,
+                journal,
+                loaded,
+                names,
+                progress.emit,
+                mode=mode,
+                wait=wait,
+                trust_functions=trust_functions,
+                online=online,
             )
-
-        operation = "nodes-drain-undo" if undo else "nodes-drain"
-        result = recorded(invocation_of(context), root, operation, lambda: run_on(info, work))
+            result = asyncio.run(work)
     if format_ is Format.JSON:
         screen.print_json(result.as_dict())
     elif undo:
@@ -197,15 +213,14 @@ def _show_drain_plan(
     trust_functions: bool,
     online: bool,
 ) -> None:
-    from citus_cluster.cli.acting import run_on
+    import asyncio
+
     from citus_cluster.console import cluster, screen
-    from citus_cluster.operations.nodes import drain as draining
+    from citus_cluster.operations.coordinator import connecting
+    from citus_cluster.operations.nodes.use_cases import plan_drain
 
-    async def work(conn: Connection) -> DrainPlan:
-        workers = await _resolve(conn, loaded, names)
-        return await draining.plan(conn, workers, mode=mode, trust_functions=trust_functions, online=online)
-
-    found = run_on(info, work)
+    work = plan_drain(connecting(info), loaded, names, mode=mode, trust_functions=trust_functions, online=online)
+    found = asyncio.run(work)
     moves = found.moves.moves
     if format_ is Format.JSON:
         screen.print_json(found.as_dict())
@@ -245,37 +260,32 @@ def remove(
         )
     (name,) = names
     with importing():
-        from contextlib import nullcontext
+        import asyncio
 
-        from citus_cluster.cli.acting import recorded, run_on
+        from citus_cluster.cli.acting import journal_of
         from citus_cluster.console import nodes as shown
         from citus_cluster.console import screen
-        from citus_cluster.operations.directory import load
-        from citus_cluster.operations.nodes import removal
-        from citus_cluster.runtime.store import files
+        from citus_cluster.operations.coordinator import connecting
+        from citus_cluster.operations.nodes import use_cases
 
-    info, loaded = _locate(directory, dsn)
+    info, loaded = use_cases.locate(directory.absolute(), dsn)
     root = loaded.root if loaded else None
     told = format_ is Format.TEXT
 
-    async def decide(conn: Connection) -> RemovalPlan:
-        here = load(root, may_lack_workers=True) if root else None  # again, under the lock
-        worker = (await _resolve(conn, here, [name]))[name]
-        return await removal.plan_removal(conn, here, name, worker, force=force)
-
-    def act() -> RemovalPlan:
-        plan = run_on(info, decide)
+    def agree(plan: RemovalPlan) -> bool:
         if told:
             shown.print_removal(plan)
-        if not plan.nothing_to_do and not yes and not dry_run:
-            _ask(told)
-        if not dry_run:
-            with screen.Progress() as progress:
-                run_on(info, lambda conn: removal.remove(conn, plan, progress.emit))
-        return plan
+        return plan.nothing_to_do or yes or (told and _ask())
 
-    with files.locked(root) if root else nullcontext():
-        plan = act() if dry_run else recorded(invocation_of(context), root, "nodes-remove", act)
+    if dry_run:
+        plan = asyncio.run(use_cases.plan_removal(connecting(info), root, name, force=force))
+        if told:
+            shown.print_removal(plan)
+    else:
+        with screen.Progress() as progress:
+            journal = journal_of(context, root)
+            work = use_cases.remove(connecting(info), journal, root, name, progress.emit, force=force, agree=agree)
+            plan = asyncio.run(work)
     if not told:
         screen.print_json(plan.as_dict())
     if dry_run:
@@ -284,46 +294,11 @@ def remove(
         shown.print_removed(plan)
 
 
-def _ask(told: bool) -> None:
+def _ask() -> bool:
     from citus_cluster.console import screen
 
-    if told and screen.interactive():
-        if screen.confirm("Remove it?"):
-            return
-        raise ConsentNeededError("Nothing was changed.", hint="Run the command again when you agree.")
-    raise ConsentNeededError(
-        "A worker would be removed, and nobody agreed to it; nothing was changed.",
-        hint="Look at the plan with --dry-run, then agree with --yes.",
-    )
-
-
-def _locate(directory: Path, dsn: str | None) -> tuple[ConnectionInfo, Directory | None]:
-    """Give how to reach the coordinator, and the directory here, whose cluster.yaml may lack workers already.
-
-    A coordinator that is named by a DSN has nothing to do with a directory that has one of its own; with that of
-    workers alone it shares the superuser and the password, which the DSN need not hold.
-    """
-    from citus_cluster.operations.directory import load
-    from citus_cluster.runtime.postgres import ConnectionInfo
-    from citus_cluster.runtime.store import files
-
-    root = directory.absolute()
-    if dsn is None:
-        loaded = load(root, may_lack_workers=True)
-        return loaded.coordinator(), loaded
-    here = load(root, may_lack_workers=True) if files.read_manifest(root) else None
-    info = ConnectionInfo.from_dsn(dsn)
-    if here is None or here.spec.coordinator:
-        return info, None
-    if not info.password and info.user == here.topology.user:
-        info = replace(info, password=here.password)
-    return info, here
-
-
-async def _resolve(conn: Connection, loaded: Directory | None, names: list[str]) -> dict[str, NodeAddress]:
-    from citus_cluster.model.citus.removal import resolve_name
-    from citus_cluster.operations.nodes import removal, unregistration
-
-    registry = await unregistration.registry(conn)
-    own = removal.workers_of(loaded)
-    return {name: resolve_name(name, own, registry) for name in dict.fromkeys(names)}
+    if not screen.interactive():
+        return False
+    if screen.confirm("Remove it?"):
+        return True
+    raise ConsentNeededError("Nothing was changed.", hint="Run the command again when you agree.")

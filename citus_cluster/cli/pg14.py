@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -20,7 +20,6 @@ from citus_cluster.cli.options import (
     IntervalOption,
     TimeoutOption,
     WatchOption,
-    invocation_of,
     option,
     refuse_idle_interval,
 )
@@ -29,8 +28,6 @@ from citus_cluster.errors import ConsentNeededError
 
 if TYPE_CHECKING:
     from citus_cluster.model.replication import PairStatus
-    from citus_cluster.operations.directory import Directory
-    from citus_cluster.runtime.docker.engine import Engine
 
 ServerArgument = Annotated[
     str | None, typer.Argument(metavar="[SERVER]", show_default=False, autocompletion=complete.pair)
@@ -109,30 +106,26 @@ def promote(
     with importing():
         import asyncio
 
-        from citus_cluster.cli.acting import recorded
+        from citus_cluster.cli.acting import journal_of
         from citus_cluster.console import pg14, screen
-        from citus_cluster.operations.pair import promotion as pg14_promotion
+        from citus_cluster.operations.pair import use_cases
 
-    with _changing(directory) as (loaded, engine):
-        plan = asyncio.run(pg14_promotion.plan_promotion(loaded, server, engine))
-        # A loss that nobody has accepted is refused below, without a question.
-        if not plan.already and (accept_loss or not plan.losses):
-            _agree(f"Make {plan.target} the primary?", [*plan.losses, *plan.notes], yes=yes)
-        with screen.Progress() as progress:
-            done = recorded(
-                invocation_of(context),
-                loaded.root,
-                "pg14-promote",
-                lambda: asyncio.run(
-                    pg14_promotion.promote(
-                        loaded, plan, engine, progress.emit, accept_loss=accept_loss, timeout_s=timeout
-                    )
-                ),
-            )
+    root = directory.absolute()
+    with screen.Progress() as progress:
+        work = use_cases.promote(
+            root,
+            journal_of(context, root),
+            server,
+            progress.emit,
+            agree=partial(_agree, yes=yes),
+            accept_loss=accept_loss,
+            timeout_s=timeout,
+        )
+        done = asyncio.run(work)
     if format_ is Format.JSON:
         screen.print_json(done.as_dict())
     else:
-        pg14.print_promotion(done, loaded.root)
+        pg14.print_promotion(done, root)
 
 
 def rebuild_replica(
@@ -153,51 +146,35 @@ def rebuild_replica(
     with importing():
         import asyncio
 
-        from citus_cluster.cli.acting import recorded
+        from citus_cluster.cli.acting import journal_of
         from citus_cluster.console import pg14, screen
-        from citus_cluster.operations.pair import rebuild as pg14_rebuild
+        from citus_cluster.operations.pair import use_cases
 
-    with _changing(directory) as (loaded, engine):
-        plan = asyncio.run(pg14_rebuild.plan_rebuild(loaded, server, engine, discard=discard))
-        if plan.losses:
-            _agree(f"Make {plan.target} a fresh replica of {plan.primary}?", plan.losses, yes=yes)
-        with screen.Progress() as progress:
-            found = recorded(
-                invocation_of(context),
-                loaded.root,
-                "pg14-rebuild-replica",
-                lambda: asyncio.run(pg14_rebuild.rebuild(loaded, plan, engine, progress.emit, timeout_s=timeout)),
-            )
+    root = directory.absolute()
+    with screen.Progress() as progress:
+        work = use_cases.rebuild_replica(
+            root,
+            journal_of(context, root),
+            server,
+            progress.emit,
+            agree=partial(_agree, yes=yes),
+            discard=discard,
+            timeout_s=timeout,
+        )
+        plan, found = asyncio.run(work)
     if format_ is Format.JSON:
         screen.print_json({**found.as_dict(), "kept_as": plan.keep_as})
     else:
         pg14.print_rebuild(plan, found)
 
 
-@contextmanager
-def _changing(directory: Path) -> Iterator[tuple[Directory, Engine]]:
-    """Hold the directory's lock, with the cluster as it is from then on, and its engine."""
-    with importing():
-        from citus_cluster.operations.directory import load
-        from citus_cluster.runtime.docker.engine import Engine
-        from citus_cluster.runtime.store import files
-
-    root = load(directory.absolute()).root
-    with files.locked(root):
-        yield load(root), Engine.connect()
-
-
-def _agree(question: str, consequences: Sequence[str], *, yes: bool) -> None:
-    """Say what follows, and ask, on a terminal. Raises ConsentNeededError where nobody has agreed."""
+def _agree(question: str, consequences: Sequence[str], *, yes: bool) -> bool:
+    """Say what follows, and ask, on a terminal. Raises ConsentNeededError for a no."""
     from citus_cluster.console import pg14, screen
 
-    if yes:
-        pg14.print_consequences(consequences)
-        return
-    if not screen.interactive():
-        raise ConsentNeededError(
-            f"{question} Nobody has agreed; nothing was done.", details=consequences, hint="To agree, add --yes."
-        )
+    if not yes and not screen.interactive():
+        return False  # the error has the consequences
     pg14.print_consequences(consequences)
-    if not screen.confirm(question):
+    if not yes and not screen.confirm(question):
         raise ConsentNeededError("Nothing was done.", hint="Run the command again when you agree.")
+    return True

@@ -13,7 +13,6 @@ from citus_cluster.cli.options import (
     Format,
     FormatOption,
     TrustOption,
-    invocation_of,
     option,
 )
 from citus_cluster.entry import importing
@@ -83,8 +82,12 @@ def start(
 ) -> None:
     """Start a rebalance. It continues when this command has ended."""
     with importing():
-        from citus_cluster.cli.acting import following, locate, recorded, run_on, start_rebalance
+        import asyncio
+
+        from citus_cluster.cli.acting import following, journal_of, locate, now_running
         from citus_cluster.console import cluster, screen
+        from citus_cluster.operations.coordinator import connecting
+        from citus_cluster.operations.rebalance import use_cases
 
     options = RebalanceOptions(
         strategy=strategy,
@@ -97,12 +100,14 @@ def start(
     )
     with following() as progress:
         info, loaded = locate(directory, dsn)
-        found = recorded(
-            invocation_of(context),
-            loaded.root if loaded else None,
-            "rebalance-start",
-            lambda: run_on(info, lambda conn: start_rebalance(conn, options, progress, wait=wait)),
-        )
+        journal = journal_of(context, loaded.root if loaded else None)
+        on_coordinator = connecting(info)
+
+        async def run() -> RebalanceStatus | None:
+            started = await use_cases.start(on_coordinator, journal, options, progress.emit, wait=wait)
+            return await now_running(on_coordinator, started)
+
+        found = asyncio.run(run())
     if format_ is Format.JSON:
         screen.print_json({"rebalance": found.as_dict() if found else None})
     elif found and not wait:
@@ -127,12 +132,15 @@ def stop(
 ) -> None:
     """Stop the running rebalance; shards that were moved stay where they are."""
     with importing():
-        from citus_cluster.cli.acting import locate, recorded, run_on
-        from citus_cluster.operations.rebalance import control as rebalance
+        import asyncio
+
+        from citus_cluster.cli.acting import journal_of, locate
+        from citus_cluster.operations.coordinator import connecting
+        from citus_cluster.operations.rebalance import use_cases
 
     info, loaded = locate(directory, dsn)
-    root = loaded.root if loaded else None
-    found = recorded(invocation_of(context), root, "rebalance-stop", lambda: run_on(info, rebalance.stop))
+    journal = journal_of(context, loaded.root if loaded else None)
+    found = asyncio.run(use_cases.stop(connecting(info), journal))
     _print_status(found, format_)
 
 

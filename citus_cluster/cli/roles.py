@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
-from functools import partial
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, TypeVar
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -17,7 +15,6 @@ from citus_cluster.cli.options import (
     Format,
     FormatOption,
     ShowSecretsOption,
-    invocation_of,
     option,
 )
 from citus_cluster.entry import importing
@@ -25,12 +22,10 @@ from citus_cluster.errors import ExitStatus
 from citus_cluster.model.citus.roles import Access
 
 if TYPE_CHECKING:
-    from citus_cluster.console.screen import Progress
+    from citus_cluster.operations.coordinator import OnCoordinator
+    from citus_cluster.operations.journaled import Journal
     from citus_cluster.operations.roles.accounts import RoleResult
     from citus_cluster.operations.roles.passwords import CredentialStore
-    from citus_cluster.runtime.postgres import Connection
-
-T = TypeVar("T")
 
 NameArgument = Annotated[
     str, typer.Argument(metavar="NAME", help="Name of the role.", show_default=False, autocompletion=complete.roles)
@@ -81,13 +76,27 @@ def create(
 ) -> None:
     """Make an ordinary role that works on every node; run again, it repairs what the role lacks."""
     with importing():
-        from citus_cluster.operations.roles import accounts as roles
+        import asyncio
+
+        from citus_cluster.console import screen
+        from citus_cluster.operations.roles import use_cases
         from citus_cluster.runtime.store import secrets
 
     given = secrets.read_password_file(password_file) if password_file else None
-    with _at_work(directory, dsn) as (credentials, progress):
-        act = partial(roles.create, access=access, schemas=schema, limits=limit or (), given=given)
-        made = _recorded(context, credentials, "roles-create", lambda conn: act(conn, credentials, name, progress.emit))
+    on_coordinator, journal, credentials = _located(context, directory, dsn)
+    with screen.Progress() as progress:
+        work = use_cases.create(
+            on_coordinator,
+            journal,
+            credentials,
+            name,
+            progress.emit,
+            access=access,
+            schemas=schema,
+            limits=limit or (),
+            given=given,
+        )
+        made = asyncio.run(work)
     _print_result(made, credentials, format_, show_secrets=show_secrets)
 
 
@@ -102,15 +111,17 @@ def password(
 ) -> None:
     """Give a role another password on every node: a random one, unless --password-file names it."""
     with importing():
-        from citus_cluster.operations.roles import accounts as roles
+        import asyncio
+
+        from citus_cluster.console import screen
+        from citus_cluster.operations.roles import use_cases
         from citus_cluster.runtime.store import secrets
 
     given = secrets.read_password_file(password_file) if password_file else None
-    with _at_work(directory, dsn) as (credentials, progress):
-        act = partial(roles.set_password, given=given)
-        made = _recorded(
-            context, credentials, "roles-password", lambda conn: act(conn, credentials, name, progress.emit)
-        )
+    on_coordinator, journal, credentials = _located(context, directory, dsn)
+    with screen.Progress() as progress:
+        work = use_cases.set_password(on_coordinator, journal, credentials, name, progress.emit, given=given)
+        made = asyncio.run(work)
     _print_result(made, credentials, format_, show_secrets=show_secrets)
 
 
@@ -165,17 +176,27 @@ def drop(
 ) -> None:
     """Drop a role with its privileges, its credentials on every node, and its password. Tables stay."""
     with importing():
+        import asyncio
+
         from citus_cluster.console import roles as shown
         from citus_cluster.console import screen
-        from citus_cluster.operations.roles import drop as role_drop
+        from citus_cluster.operations.roles import use_cases
 
     if dry_run:
         _show_reassignment(name, also or (), directory, dsn, format_)
-    with _at_work(directory, dsn) as (credentials, progress):
-        act = partial(role_drop.drop, reassign=reassign or bool(also), named=also or (), disconnect=disconnect)
-        changed = _recorded(
-            context, credentials, "roles-drop", lambda conn: act(conn, credentials, name, progress.emit)
+    on_coordinator, journal, credentials = _located(context, directory, dsn)
+    with screen.Progress() as progress:
+        work = use_cases.drop(
+            on_coordinator,
+            journal,
+            credentials,
+            name,
+            progress.emit,
+            reassign=reassign or bool(also),
+            named=also or (),
+            disconnect=disconnect,
         )
+        changed = asyncio.run(work)
     if format_ is Format.JSON:
         screen.print_json({"role": name, "changed": list(changed)})
     else:
@@ -199,25 +220,17 @@ def _show_reassignment(name: str, named: Sequence[str], directory: Path, dsn: st
     raise typer.Exit(ExitStatus.WOULD_CHANGE if handover else ExitStatus.DONE)
 
 
-@contextmanager
-def _at_work(directory: Path, dsn: str | None) -> Iterator[tuple[CredentialStore, Progress]]:
+def _located(
+    context: typer.Context, directory: Path, dsn: str | None
+) -> tuple[OnCoordinator, Journal, CredentialStore]:
     with importing():
-        from citus_cluster.cli.acting import locate
-        from citus_cluster.console import screen
+        from citus_cluster.cli.acting import journal_of, locate
+        from citus_cluster.operations.coordinator import connecting
         from citus_cluster.operations.roles.passwords import CredentialStore
-        from citus_cluster.runtime.store import files
 
     info, loaded = locate(directory, dsn)
-    with files.locked(loaded.root) if loaded else nullcontext(), screen.Progress() as progress:
-        yield CredentialStore(info, loaded.root if loaded else None), progress
-
-
-def _recorded(
-    context: typer.Context, credentials: CredentialStore, operation: str, work: Callable[[Connection], Awaitable[T]]
-) -> T:
-    from citus_cluster.cli.acting import recorded, run_on
-
-    return recorded(invocation_of(context), credentials.root, operation, lambda: run_on(credentials.coordinator, work))
+    root = loaded.root if loaded else None
+    return connecting(info), journal_of(context, root), CredentialStore(info, root)
 
 
 def _print_result(made: RoleResult, credentials: CredentialStore, format_: Format, *, show_secrets: bool) -> None:

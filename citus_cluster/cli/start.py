@@ -1,6 +1,5 @@
 """The commands ``up`` and ``down``."""
 
-from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -17,7 +16,6 @@ from citus_cluster.cli.options import (
     option,
 )
 from citus_cluster.entry import importing
-from citus_cluster.errors import UsageError
 
 
 def start(
@@ -36,34 +34,30 @@ def start(
     with importing():
         import asyncio
 
-        from citus_cluster.cli.acting import recorded
         from citus_cluster.console import cluster, screen
-        from citus_cluster.operations.directory import load
+        from citus_cluster.operations.directory import Directory
+        from citus_cluster.operations.journaled import of_command
+        from citus_cluster.operations.start import use_cases
         from citus_cluster.operations.start.up import UpResult
-        from citus_cluster.operations.start.up import up as start_cluster
-        from citus_cluster.runtime.store import files
-
-    load(root)  # refuses a directory without a cluster, before a lock file is made there
 
     def agree(question: str) -> bool:
         return upgrade_citus or (show and screen.interactive() and screen.confirm(question))
 
-    def show_citus(result: UpResult) -> None:
+    def show_citus(directory: Directory, result: UpResult) -> None:
         if show and directory.topology.nodes:
             cluster.print_block(result, root, show_secrets=show_secrets)
 
-    with files.locked(root), screen.Progress() as progress:
-        directory = load(root)
-        work = partial(
-            start_cluster,
-            directory,
+    with screen.Progress() as progress:
+        work = use_cases.start(
+            root,
+            of_command(root, invocation.redacted),
             progress.emit,
             timeout_s=timeout_s,
             on_citus=show_citus,
             agree=agree,
             upgrade_citus=upgrade_citus,
         )
-        result = recorded(invocation, root, "up", lambda: asyncio.run(work()))
+        result = asyncio.run(work)
     if show:
         cluster.print_companions_block(result, root)
     return result.as_dict(show_secrets=show_secrets)
@@ -111,26 +105,16 @@ def down(
     with importing():
         import asyncio
 
-        from citus_cluster.cli.acting import recorded
+        from citus_cluster.cli.acting import journal_of
         from citus_cluster.console import screen
-        from citus_cluster.operations.directory import load
-        from citus_cluster.operations.start.down import down as stop_cluster
-        from citus_cluster.runtime.store import files
+        from citus_cluster.operations.start import use_cases
 
-    loaded = load(directory.absolute())
-    if volumes:
-        name = loaded.topology.name
+    def confirmed(name: str) -> str | None:
         if confirm is None and screen.interactive():
-            confirm = typer.prompt(f"All data of the cluster is lost. Type its name ({name}) to go on", err=True)
-        if confirm != name:
-            raise UsageError(
-                f"down --volumes removes all data of {name!r}, and its name was not confirmed; nothing was done.",
-                hint=f"To agree, add --confirm {name}.",
-            )
-    with files.locked(loaded.root), screen.Progress() as progress:
-        recorded(
-            invocation_of(context),
-            loaded.root,
-            "down",
-            lambda: asyncio.run(stop_cluster(loaded, progress.emit, volumes=volumes)),
-        )
+            return screen.ask(f"All data of the cluster is lost. Type its name ({name}) to go on")
+        return confirm
+
+    root = directory.absolute()
+    with screen.Progress() as progress:
+        work = use_cases.take_down(root, journal_of(context, root), progress.emit, volumes=volumes, confirm=confirmed)
+        asyncio.run(work)

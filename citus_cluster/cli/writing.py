@@ -1,4 +1,4 @@
-"""How a set-up writes: planned, shown, agreed to, written under the directory's lock, and noted in the journal."""
+"""How a set-up's plan is shown and agreed to on the command line."""
 
 from typing import NoReturn
 
@@ -9,39 +9,25 @@ from citus_cluster.console import screen
 from citus_cluster.console.plan import print_plan
 from citus_cluster.errors import ConsentNeededError, ExitStatus
 from citus_cluster.model.units import count
-from citus_cluster.operations.setup.plan import SetupPlan, apply_setup, plan_setup
+from citus_cluster.operations.journaled import of_command
+from citus_cluster.operations.setup import use_cases
+from citus_cluster.operations.setup.plan import SetupPlan, plan_setup
 from citus_cluster.operations.setup.request import SetupRequest
-from citus_cluster.render.bundle import API_CONTEXT_FOLDER
-from citus_cluster.runtime.store import files, journal
 
 
 def write(invocation: Invocation, request: SetupRequest, *, ask: bool, consent: bool, show: bool) -> SetupPlan:
-    """Plan, show, ask and write. Usage errors come before the first byte, also of the lock, is written."""
-    plan = plan_setup(request)
-    if plan.nothing_to_do and not plan.unfinished:
-        _show(plan, show=show, diffs=False)
-        return plan
-    with files.locked(request.root):
-        # Planned again under the lock: another run may have ended in between.
-        plan = plan_setup(request)
+    """Plan, show, ask where nobody has agreed yet, and write."""
+
+    def agree(plan: SetupPlan) -> bool:
         asked = plan.needs_consent and not consent and ask and screen.interactive() and not plan.replaced_edits
         _show(plan, show=show, diffs=asked)
-        if asked:
-            consent = screen.confirm("Write these changes?")
-            if not consent:
-                raise ConsentNeededError("Nothing was written.", hint="Run the command again when you agree.")
-        finishing = plan.unfinished  # a run that was killed could not record itself
-        apply_setup(plan, consent=consent, replace_edited=request.replace_edited)
-        if plan.all_changes or finishing:
-            # The build context of the admin API's image is one thing to the reader of a journal.
-            changed = dict.fromkeys(
-                API_CONTEXT_FOLDER if change.path.startswith(f"{API_CONTEXT_FOLDER}/") else change.path
-                for change in plan.all_changes
-            )
-            details = {"arguments": invocation.redacted, "files": list(changed)}
-            journal.record(request.root, "setup", "done", details)
-            if show and plan.all_changes:
-                screen.err.print(f"Wrote {count(len(plan.all_changes), 'file')}.")
+        if asked and not screen.confirm("Write these changes?"):
+            raise ConsentNeededError("Nothing was written.", hint="Run the command again when you agree.")
+        return consent or asked
+
+    plan = use_cases.write(request, of_command(request.root, invocation.redacted), agree)
+    if show and plan.all_changes:
+        screen.err.print(f"Wrote {count(len(plan.all_changes), 'file')}.")
     return plan
 
 

@@ -7,6 +7,7 @@ lets a control character through, whatever was forgotten.
 
 import shlex
 import shutil
+import signal
 import sys
 import threading
 import traceback
@@ -19,7 +20,7 @@ from typing import Any, ClassVar, Self
 from rich.console import Console
 from rich.live import Live
 from rich.markup import escape as escape_markup
-from rich.prompt import Confirm
+from rich.prompt import Confirm, Prompt
 from rich.spinner import Spinner
 from rich.table import Table
 from rich.text import Text
@@ -127,8 +128,29 @@ def print_notes(notes: Iterable[str]) -> None:
 
 
 def confirm(question: str) -> bool:
-    with Progress.undisturbed():
+    with Progress.undisturbed(), _interruptible():
         return Confirm.ask(Text(visible(question)), default=False, console=err)
+
+
+def ask(question: str) -> str:
+    with Progress.undisturbed(), _interruptible():
+        return Prompt.ask(Text(visible(question)), console=err)
+
+
+@contextmanager
+def _interruptible() -> Iterator[None]:
+    """Let Ctrl-C end a question at once: asyncio would take note of it, and go on waiting for the answer."""
+    before = signal.getsignal(signal.SIGINT)
+    if threading.current_thread() is not threading.main_thread() or before in {signal.SIG_IGN, None}:
+        yield
+        return
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        yield
+    except EOFError:  # Ctrl-D
+        raise KeyboardInterrupt from None
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def pasteable(command: str, root: Path) -> str:

@@ -17,6 +17,7 @@ from citus_cluster.model.tuning.parameters import Checked
 from citus_cluster.model.tuning.servers import Setting, Tuning
 
 SECRETS_FOLDER = "generated/secrets"
+JOURNAL_FOLDER = "generated/journal"
 FENCED = "fenced"
 """So begins what the health check of a server says that must not serve until someone decides."""
 
@@ -102,6 +103,7 @@ class Service:
     ``data`` is where its own volume (``<name>-data``) is mounted, None if it keeps nothing; ``volumes`` names others.
     ``port`` is the one in the network. ``image`` is None where, ``built``, one is made from generated/. ``initdb``: it
     runs the scripts of initdb/ at its first start. ``synchronous``: a commit on it waits for another server.
+    ``keeps_journal``: it changes the cluster, and notes so in a folder of JOURNAL_FOLDER, which it may write.
     ``restart_files`` (in ``config``) and ``restart_secrets`` are
     read at its start only and are in no label: ``up`` restarts a container that is older than they are, because
     ``restart_reason`` was changed. ``patience_s`` is what it may take longer than others to become ready.
@@ -128,6 +130,7 @@ class Service:
     shm_mb: int = 0
     initdb: bool = False
     synchronous: bool = False
+    keeps_journal: bool = False
     built: bool = False
     restart_files: tuple[str, ...] = ()
     restart_secrets: tuple[Secret, ...] = ()

@@ -126,6 +126,24 @@ def test_what_becomes_of_each_worker_is_kept_and_said_once(
     ]
 
 
+def test_what_it_registers_is_noted_once(fake: FakeCoordinator, run: Run, files: ApiFiles) -> None:
+    fake.registered = {ONE: NodeResult(ONE, Outcome.PENDING, "it does not answer"), TWO: NodeResult(TWO, Outcome.ADDED)}
+
+    async def act(reconciler: Reconciler) -> None:
+        await until(lambda: bool(files.journal()))
+        fake.registered[TWO] = NodeResult(TWO, Outcome.ALREADY)
+        before = len(fake.asked_for)
+        await until(lambda: len(fake.asked_for) > before + 1)
+        noted = len(files.journal())
+        await until(lambda: len(fake.asked_for) > before + 4)
+        assert len(files.journal()) == noted
+
+    run(act)
+    first = files.journal()[0]
+    assert (first["operation"], first["result"], first["by"]) == ("register-workers", "done", {"program": "admin-api"})
+    assert first["outcome"] == {"workers": {"citus-worker2:5432": "added"}}
+
+
 def test_a_worker_that_nobody_looked_at_is_pending() -> None:
     assert Registration({}).sort([ONE]) == ([], [NodeResult(ONE, Outcome.PENDING, "not looked at yet")], [])
     (_, (unseen,), _) = Registration({}, "nobody answers").sort([ONE])

@@ -29,6 +29,7 @@ from citus_cluster.model.component_name import ComponentName
 from citus_cluster.model.disks import Disk
 from citus_cluster.model.plan.events import ignore
 from citus_cluster.model.visible import json_text
+from citus_cluster.operations.nodes import registration
 from citus_cluster.operations.rebalance import control as operation
 
 ONE, TWO = NodeAddress("citus-worker1"), NodeAddress("citus-worker2")
@@ -311,7 +312,7 @@ class Registering:
 @pytest.fixture
 def registering(monkeypatch: pytest.MonkeyPatch) -> Registering:
     registering = Registering()
-    monkeypatch.setattr(nodes_module, "add_worker", registering)
+    monkeypatch.setattr(registration, "add_worker", registering)
     return registering
 
 

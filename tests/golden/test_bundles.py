@@ -209,6 +209,9 @@ def test_every_mounted_file_is_in_the_bundle(bundle: dict[str, str], services: d
         for volume in service["volumes"]:
             if isinstance(volume, dict):
                 source = volume["source"].removeprefix("./")
+                if not volume.get("read_only"):
+                    assert source == "generated/journal/admin-api"
+                    continue
                 assert source in bundle or any(path.startswith(f"{source}/") for path in bundle)
 
 

@@ -1,6 +1,7 @@
 """What the tests of the admin API share: the files that it mounts, and a server that really listens."""
 
 import dataclasses
+import json
 import os
 import socket
 import threading
@@ -8,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -48,6 +50,15 @@ class ApiFiles:
     def password_file(self) -> Path:
         return self.folder / "superuser_password"
 
+    @property
+    def journal_folder(self) -> Path:
+        return self.folder / "journal"
+
+    def journal(self) -> list[dict[str, Any]]:
+        """Give what the API has noted."""
+        file = self.journal_folder / "journal.jsonl"
+        return [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
+
     def write_cluster(self, config: ApiConfig) -> None:
         self.replace(CLUSTER_FILE, config.to_json())
 
@@ -61,7 +72,10 @@ class ApiFiles:
         os.replace(new, self.folder / name)  # noqa: PTH105 - the very call whose effect is tested
 
     def settings(self, **changes: object) -> Settings:
-        settings = Settings(config_dir=self.folder, password_file=self.password_file)
+        self.journal_folder.mkdir(exist_ok=True)
+        settings = Settings(
+            config_dir=self.folder, password_file=self.password_file, journal_folder=self.journal_folder
+        )
         return dataclasses.replace(settings, **changes)  # type: ignore[arg-type]
 
 

@@ -64,6 +64,7 @@ class _AdminApi(Component):
                 ),
                 knock=AsksHttp(),
                 built=True,
+                keeps_journal=True,
                 secrets=tuple(asked_with),
                 # Compose mounts a secret's file, which a new one replaces.
                 restart_secrets=tuple(asked_with),

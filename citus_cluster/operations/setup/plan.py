@@ -36,7 +36,7 @@ from citus_cluster.render.bundle import CONFIG_FOLDER
 from citus_cluster.render.spec_file import render_spec
 from citus_cluster.runtime.docker.engine import Engine
 from citus_cluster.runtime.ports import PortState, port_state
-from citus_cluster.runtime.store import files, secrets
+from citus_cluster.runtime.store import files, journal, secrets
 from citus_cluster.runtime.store.secrets import Secrets
 
 _PREFERRED_BY_COMPOSE = ("compose.yaml", "compose.yml")
@@ -216,6 +216,9 @@ def apply_setup(plan: SetupPlan, *, consent: bool, replace_edited: bool) -> None
     if plan.previous and (fewer := without_removed(plan.previous.identity, plan.identity)):
         # First of all: every command refuses a cluster.yaml that lacks a worker which the manifest knows.
         files.keep_identity(plan.root, fewer, plan.previous)
+    for service in plan.topology.services:
+        if service.keeps_journal:
+            journal.make_folder(plan.root, service.name)
     spec_file = plan.spec_change.wanted if plan.spec_change.changes else None
     files.apply_changes(
         plan.root,

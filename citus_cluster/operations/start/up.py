@@ -47,6 +47,7 @@ from citus_cluster.runtime.ports import answers
 from citus_cluster.runtime.postgres import Connection, connect, translated
 from citus_cluster.runtime.server_settings import reload_if_stale, unused_settings
 from citus_cluster.runtime.store.files import dated
+from citus_cluster.runtime.store.journal import make_folder
 
 DEFAULT_TIMEOUT_S = 300.0
 """Cassandra's first start takes 20 s on two cores, and minutes on a slow machine."""
@@ -141,6 +142,10 @@ async def up(
     # Compose fails for all where one is paused; that one's own wait tells.
     paused = {container.service for container in found.containers if container.state == "paused"}
     at_once = sorted(found.services.keys() - late - paused) if late or paused else ()
+    for service in directory.topology.services:
+        if service.keeps_journal:
+            # An empty folder is easily lost when a directory is copied.
+            make_folder(directory.root, service.name)
     await _start(directory, found.containers, at_once, emit, timeout_s=max(1.0, deadline - time.monotonic()))
     await _give_names_back(directory, engine, found.services, emit)
     await _restart_on_replaced_folders(directory, engine, found.containers, emit)

@@ -218,7 +218,9 @@ async def _taken_down(directory: Directory, project: Project) -> Status | None:
             return None
     except CitusClusterError:
         return None
-    data = "its volumes were removed" if "--volumes" in last.get("arguments", ()) else "its data stay in their volumes"
+    # Earlier versions noted the arguments alone.
+    removed = last.get("parameters", {}).get("volumes") or "--volumes" in last.get("arguments", ())
+    data = "its volumes were removed" if removed else "its data stay in their volumes"
     return Status(
         cluster=topology.name,
         state=State.DOWN,

@@ -1,38 +1,79 @@
-"""generated/journal.jsonl: what the command line did, one JSON object a line, without secrets."""
+"""The journal: what was done to a cluster, when and by whom; one JSON object a line, without secrets.
+
+The command line appends to generated/journal.jsonl. A container that changes the cluster too appends to a file of its
+own, in a folder that is the only one of the directory which it may write: so it can neither change nor remove what
+others have noted. Each line begins with its time, so ``sort`` merges the files.
+"""
 
 import contextlib
+import fcntl
 import json
+import logging
 import os
 from collections.abc import Collection, Mapping
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from citus_cluster.errors import WriteError
+from citus_cluster.model.component import JOURNAL_FOLDER
 from citus_cluster.model.visible import json_text
 
 JOURNAL_FILE = "generated/journal.jsonl"
+CONTAINER_FILE = "journal.jsonl"
+"""Name of a container's file in its folder."""
+PRIVATE, BEHIND_A_PRIVATE_FOLDER = 0o600, 0o644
+logger = logging.getLogger(__name__)
 
 
-def record(root: Path, operation: str, result: str, details: Mapping[str, object]) -> None:
-    """Append one line. A journal that cannot be written never fails the operation that it tells of."""
-    line = {
-        "time": datetime.now(UTC).isoformat(timespec="seconds"),
-        "user": os.environ.get("USER") or str(os.getuid()),
-        "operation": operation,
-        "result": result,
-        **details,
-    }
-    target = root / JOURNAL_FILE
-    if not target.parent.is_dir():
-        return
-    with contextlib.suppress(OSError):
-        descriptor = os.open(target, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        with os.fdopen(descriptor, "a", encoding="utf-8") as file:
-            file.write(json_text(line) + "\n")
+def append(file: Path, line: Mapping[str, object], *, mode: int = PRIVATE) -> None:
+    """Append one line, with one write, so that lines of several writers do not mix; ``mode`` is that of a new file.
+
+    Raises nothing: a journal that cannot be written never fails the operation that it tells of. The line then goes to
+    the log.
+    """
+    text = json_text(line)
+    try:
+        descriptor = os.open(file, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NONBLOCK, mode)
+        try:
+            with contextlib.suppress(OSError):  # not every shared folder has locks
+                fcntl.flock(descriptor, fcntl.LOCK_EX)
+            # A disk that was full may have cut the line before off; without the lock, a line being written looks so.
+            size = os.fstat(descriptor).st_size
+            is_cut = size > 0 and os.pread(descriptor, 1, size - 1) != b"\n"
+            content = (("\n" if is_cut else "") + text + "\n").encode()
+            if os.write(descriptor, content) < len(content):
+                raise OSError(0, "no space left for the whole line")
+        finally:
+            os.close(descriptor)
+    except OSError as error:
+        logger.warning("the journal %s cannot be written (%s), so here is its line: %s", file, error.strerror, text)
+
+
+def make_folder(root: Path, service: str) -> None:
+    """Have the folder that the container of a service may write. Raises WriteError where it cannot be made.
+
+    The container's user is another one than the directory's owner, and the same everywhere, so everybody may write the
+    folder, behind one that only the owner may enter; the container has its folder by a mount.
+    """
+    folder = root / JOURNAL_FOLDER / service
+    try:
+        for path, mode in ((folder.parent, 0o700), (folder, 0o777)):
+            path.mkdir(parents=True, exist_ok=True)
+            # Of another owner, it stays as it is: the container's log says what it could not note.
+            with contextlib.suppress(PermissionError):
+                if path.stat().st_mode & 0o777 != mode:
+                    path.chmod(mode)
+    except OSError as error:
+        raise WriteError(
+            f"{folder} cannot be made: {error.strerror}.", hint="Check the owner and the permissions of generated/."
+        ) from error
 
 
 def last(root: Path, operations: Collection[str]) -> Mapping[str, Any] | None:
-    """Give the last line of one of these operations, as :func:`record` wrote it; None where there is none."""
+    """Give the last line of one of these operations that the command line has noted; None where there is none.
+
+    Of the containers' files nothing is believed: who takes over a container may write there what he likes.
+    """
     try:
         lines = (root / JOURNAL_FILE).read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:

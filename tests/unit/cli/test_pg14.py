@@ -5,6 +5,7 @@ import json
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from setup_support import contents
 
 from citus_cluster.cli import pg14, program
 from citus_cluster.errors import ConsentNeededError
+from citus_cluster.operations.pair import use_cases
 
 Run = Callable[..., tuple[int, str, str]]
 
@@ -92,8 +94,9 @@ def test_without_an_engine_no_role_changes(run: Run, tmp_path: Path, command: st
 
 
 def test_without_a_yes_and_without_a_terminal_nobody_has_agreed() -> None:
+    agree = partial(pg14._agree, yes=False)
     with pytest.raises(ConsentNeededError, match="Nobody has agreed") as refused:
-        pg14._agree("Make it so?", ["this is lost"], yes=False)
+        use_cases._require(agree, "Make it so?", ("this is lost",))
     assert refused.value.details == ("this is lost",)
     assert "--yes" in (refused.value.hint or "")
-    pg14._agree("Make it so?", ["this is lost"], yes=True)
+    assert pg14._agree("Make it so?", ["this is lost"], yes=True)

@@ -19,8 +19,6 @@ import yaml
 from setup_support import ROOT, contents
 from terminal import on_terminal
 
-from citus_cluster.cli.acting import recorded
-from citus_cluster.cli.options import Invocation
 from citus_cluster.cli.program import main, setup_main
 from citus_cluster.cli.program import run as run_app
 from citus_cluster.model.component_name import ComponentName
@@ -372,22 +370,10 @@ def test_a_password_on_the_command_line_is_warned_of_and_not_recorded(
         "generated/secrets/superuser_password"
     ]
     (line,) = found["generated/journal.jsonl"].splitlines()
-    assert any("***" in word for word in json.loads(line)["arguments"])
+    assert any("***" in word for word in json.loads(line)["by"]["arguments"])
     wrong = run("--pass=another$secret")
     assert wrong.status == 2
     assert "secret" not in wrong.err.replace("generated/secrets", "")
-
-
-def test_the_journal_tells_of_a_run_that_was_interrupted_too(tmp_path: Path) -> None:
-    (tmp_path / "generated").mkdir()
-
-    def interrupted() -> None:
-        raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        recorded(Invocation(), tmp_path, "up", interrupted)
-    line = json.loads((tmp_path / "generated/journal.jsonl").read_text())
-    assert (line["operation"], line["result"], line["error"]) == ("up", "failed", "KeyboardInterrupt")
 
 
 def test_a_password_that_is_refused_is_not_repeated(run: Run, tmp_path: Path) -> None:

@@ -142,11 +142,11 @@ def test_the_status_shows_where_each_service_is_and_how_to_connect(root: Path) -
 
 def test_the_journal_gives_its_last_line_of_an_operation(root: Path) -> None:
     assert journal.last(root, {"down"}) is None
-    journal.record(root, "up", "done", {})
-    journal.record(root, "down", "done", {"arguments": ["down"]})
-    journal.record(root, "setup", "done", {})
-    with (root / journal.JOURNAL_FILE).open("a") as file:
-        file.write('{"operation": "do')  # a run that was killed while it wrote
+    file = root / journal.JOURNAL_FILE
+    for operation in ("up", "down", "setup"):
+        journal.append(file, {"operation": operation, "arguments": [operation]})
+    with file.open("a") as half:
+        half.write('{"operation": "do')  # a run that was killed while it wrote
     found = journal.last(root, {"up", "down"})
     assert found and (found["operation"], found["arguments"]) == ("down", ["down"])
     assert screen.pasteable("citus-cluster psql", root).endswith(f"psql --dir {root}")

@@ -1,0 +1,103 @@
+"""Operations as the journal tells of them: one line for each, whoever asks, when it has ended, whatever came of it."""
+
+import os
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, fields
+from datetime import UTC, datetime
+from pathlib import Path
+
+from citus_cluster.errors import CitusClusterError
+from citus_cluster.model.documents import Documented, as_data
+from citus_cluster.runtime.store import journal
+
+COMMAND_LINE = "citus-cluster"
+ADMIN_API = "admin-api"
+
+
+@dataclass(frozen=True)
+class Asker(Documented):
+    """Who asks for operations, and by what: ``arguments`` of a command (redacted), or a ``request``.
+
+    ``user`` is who runs the command, ``role`` the one of the request's token. Work that the program begins by itself
+    has neither.
+    """
+
+    program: str
+    user: str | None = None
+    arguments: tuple[str, ...] | None = None
+    request: str | None = None
+    role: str | None = None
+
+    def document(self) -> Mapping[str, object]:
+        """Give the keys that have a value."""
+        return {one.name: value for one in fields(self) if (value := getattr(self, one.name)) is not None}
+
+
+@dataclass(frozen=True)
+class Journal:
+    """Where one asker's operations are noted; nowhere where ``file`` is None, for a cluster that has no directory here.
+
+    ``needs_folder``: without the file's folder, the line goes to the log; otherwise there is nothing to note yet.
+    """
+
+    asker: Asker
+    file: Path | None
+    mode: int = journal.PRIVATE
+    needs_folder: bool = False
+
+    @contextmanager
+    def entry(self, operation: str, **parameters: object) -> Iterator["Entry"]:
+        """Note the operation that the block is: what was asked for (no secrets), and, from the entry, what came of it.
+
+        Cancelled or interrupted, it is noted too.
+        """
+        entry = Entry()
+        started = time.monotonic()
+
+        def note(result: str, **more: object) -> None:
+            line = {
+                "time": datetime.now(UTC).isoformat(timespec="milliseconds"),
+                "operation": operation,
+                "parameters": as_data(parameters),
+                "result": result,
+                **more,
+                "outcome": as_data(entry.outcome),
+                "duration_s": round(time.monotonic() - started, 3),
+                "by": self.asker.as_dict(),
+            }
+            if entry.is_noted and self.file and (self.needs_folder or self.file.parent.is_dir()):
+                journal.append(self.file, line, mode=self.mode)
+
+        try:
+            yield entry
+        except BaseException as error:
+            if isinstance(error, CitusClusterError):
+                note("failed", error=error.code, message=error.message)
+            else:
+                note("failed", error=type(error).__name__)
+            raise
+        note("done")
+
+
+@dataclass
+class Entry:
+    """What comes of an operation; with ``is_noted`` False it leaves no line, as where nothing was to be done."""
+
+    outcome: dict[str, object] = field(default_factory=dict)
+    is_noted: bool = True
+
+    def tell(self, **outcome: object) -> None:
+        self.outcome |= outcome
+
+
+def of_command(root: Path | None, arguments: Sequence[str]) -> Journal:
+    """Give the journal of a command of this machine's user; ``arguments`` hold no secret."""
+    asker = Asker(COMMAND_LINE, user=os.environ.get("USER") or str(os.getuid()), arguments=tuple(arguments))
+    return Journal(asker, root / journal.JOURNAL_FILE if root else None)
+
+
+def of_container(folder: Path, asker: Asker) -> Journal:
+    """Give the journal of a container that has ``folder`` for it."""
+    return Journal(asker, folder / journal.CONTAINER_FILE, mode=journal.BEHIND_A_PRIVATE_FOLDER, needs_folder=True)

@@ -1,0 +1,45 @@
+"""A set-up as somebody asks for it: planned, shown, agreed to, written under the directory's lock, and noted."""
+
+from collections.abc import Callable
+
+from citus_cluster.errors import ConsentNeededError, EditedFileError
+from citus_cluster.operations.journaled import Journal
+from citus_cluster.operations.setup.plan import SetupPlan, apply_setup, plan_setup
+from citus_cluster.operations.setup.request import SetupRequest
+from citus_cluster.render.bundle import API_CONTEXT_FOLDER
+from citus_cluster.runtime.store import files
+
+
+def write(request: SetupRequest, journal: Journal, agree: Callable[[SetupPlan], bool]) -> SetupPlan:
+    """Plan and write; gives what was written.
+
+    ``agree`` is shown the plan, and says whether somebody agrees to change the files of an existing cluster. Usage
+    errors come before the first byte, also of the lock, is written. Raises what plan_setup, locked and apply_setup
+    raise.
+    """
+    plan = plan_setup(request)
+    if plan.nothing_to_do and not plan.unfinished:
+        agree(plan)
+        return plan
+    with files.locked(request.root):
+        # Planned again under the lock: another run may have ended in between.
+        plan = plan_setup(request)
+        # A run that was killed could not note itself.
+        is_noted = plan.unfinished or not plan.nothing_to_do
+        consent = agree(plan)
+        with journal.entry("setup", values=request.values, replace_edited=request.replace_edited) as entry:
+            entry.is_noted = is_noted
+            entry.tell(files=_changed(plan))
+            try:
+                apply_setup(plan, consent=consent, replace_edited=request.replace_edited)
+            except (ConsentNeededError, EditedFileError):
+                entry.is_noted = False  # "nothing was written", the journal included
+                raise
+    return plan
+
+
+def _changed(plan: SetupPlan) -> list[str]:
+    """Name the files; the build context of the admin API's image is one thing to the reader of a journal."""
+    paths = (change.path for change in plan.all_changes)
+    folder = f"{API_CONTEXT_FOLDER}/"
+    return list(dict.fromkeys(API_CONTEXT_FOLDER if path.startswith(folder) else path for path in paths))
