@@ -252,6 +252,11 @@ def test_before_any_rebalance_its_state_is_none(cluster: Cluster, api: Api) -> N
     assert response.json()["state"] == "none"
     response = api.client.post("/api/v1/rebalance", headers=api.admin)
     assert (response.status_code, response.json()) == (200, {"job_id": None})
+    registered, asked = cluster.files.journal()[0], cluster.files.journal()[-1]
+    assert registered["operation"] == "register-workers"
+    assert set(registered["outcome"]["workers"].values()) == {"added"}
+    assert (asked["operation"], asked["result"], asked["outcome"]) == ("rebalance-start", "done", {"job_id": None})
+    assert asked["by"] == {"program": "admin-api", "request": "POST /api/v1/rebalance", "role": "admin"}
 
 
 def test_a_desired_worker_that_does_not_answer_is_named(cluster: Cluster, api: Api) -> None:

@@ -13,6 +13,8 @@ pytestmark = pytest.mark.cluster
 ROWS = 200_000
 CHECKSUM = "SELECT count(*), sum(hashtextextended(tenant || ':' || id || ':' || payload, 0)) FROM events"
 
+CONTAINER_JOURNAL = "generated/journal/admin-api/journal.jsonl"
+
 
 def checksum(cluster: GeneratedCluster) -> tuple[Any, ...]:
     return cluster.sql(CHECKSUM)[0]
@@ -116,6 +118,20 @@ def test_the_admin_api_does_the_same_over_http(main_cluster: GeneratedCluster) -
     assert status == 502
     assert problem["hint"]
     assert call("GET", "/api/v1/rebalance", token)[1]["state"] == "finished"
+    assert call("POST", "/api/v1/rebalance", token, {})[1] == {"job_id": None}
+    # By the container, in the only folder that it may write; as the command line does in generated/journal.jsonl.
+    lines = [json.loads(line) for line in (main_cluster.root / CONTAINER_JOURNAL).read_text().splitlines()]
+    asked = [line for line in lines if line["by"].get("role") == "admin"]
+    assert [(line["operation"], line["result"], line.get("error"), line["outcome"]) for line in asked] == [
+        ("add-worker", "done", None, {"outcome": "already"}),
+        ("add-worker", "failed", problem["code"], {}),
+        ("rebalance-start", "done", None, {"job_id": None}),
+    ]
+    assert {line["by"]["program"] for line in lines} == {"admin-api"}
+    journal = (main_cluster.root / "generated/journal.jsonl").read_text()
+    of_command = [json.loads(line) for line in journal.splitlines() if '"rebalance-start"' in line][-1]
+    assert of_command["parameters"].keys() == asked[-1]["parameters"].keys()
+    assert of_command["outcome"] == asked[-1]["outcome"]
 
 
 def test_a_restarted_coordinator_still_reaches_its_workers(
