@@ -11,7 +11,6 @@ from typing import Any
 
 import pytest
 from setup_support import ROOT, set_up
-from terminal import on_terminal
 
 from citus_cluster.errors import ConsentNeededError, InUseError
 from citus_cluster.model.citus.nodes import NodeAddress
@@ -140,39 +139,6 @@ def test_a_folder_whose_mode_was_lost_gets_it_again(root: Path) -> None:
 def test_only_a_service_that_changes_the_cluster_has_a_folder(tmp_path: Path) -> None:
     set_up(tmp_path, {"workers": 1, "services": ["citus", "redis"]})
     assert not (tmp_path / "generated/journal").exists()
-
-
-ASKING = """
-import asyncio, sys
-from citus_cluster.console import screen
-
-async def main():
-    try:
-        with screen.Progress():
-            print("answer", screen.confirm("Remove it?"), flush=True)
-    finally:
-        print("cleaned up", flush=True)
-
-try:
-    asyncio.run(main())
-except KeyboardInterrupt:
-    print("interrupted", flush=True)
-    sys.exit(130)
-"""
-
-
-@pytest.mark.parametrize("key", ["\x03", "\x04"])
-def test_ctrl_c_ends_a_question_within_an_operation_at_once(tmp_path: Path, key: str) -> None:
-    environment = {"PATH": "/usr/bin:/bin", "PYTHONPATH": str(ROOT), "TERM": "xterm", "LANG": "C.UTF-8"}
-    screen = on_terminal(
-        [sys.executable, "-c", ASKING],
-        columns=80,
-        cwd=tmp_path,
-        environment=environment,
-        typed=[("Remove it?", key)],
-        timeout_s=30,
-    )
-    assert (screen.status, "interrupted" in screen.text, "cleaned up" in screen.text) == (130, True, True), screen.text
 
 
 def test_nobody_is_removed_unless_somebody_agrees(root: Path) -> None:
