@@ -27,7 +27,8 @@ def write(request: SetupRequest, journal: Journal, agree: Callable[[SetupPlan], 
         # A run that was killed could not note itself.
         is_noted = plan.unfinished or not plan.nothing_to_do
         consent = agree(plan)
-        with journal.entry("setup", values=request.values, replace_edited=request.replace_edited) as entry:
+        asked = {"values": request.values, "retune": request.retune, "replace_edited": request.replace_edited}
+        with journal.entry("setup", **asked) as entry:
             entry.is_noted = is_noted
             entry.tell(files=_changed(plan))
             try:
