@@ -1,6 +1,6 @@
-"""Where every program begins: Ctrl-C while the rest is being imported, half a second, ends it without a traceback.
+"""The start of every program: Ctrl-C during the imports, which take half a second, ends it without a traceback.
 
-Imports nothing that takes time, and nothing that may be missing.
+Imports no slow modules, and no packages that may be missing.
 """
 
 import os
@@ -14,15 +14,15 @@ INTERRUPTED = 130
 
 
 def handle_interrupts() -> None:
-    """Prepare the process for what it may be started with, and for Ctrl-C until :func:`release`."""
+    """Open closed standard streams, and handle Ctrl-C until :func:`release`."""
     _open_closed_streams()
     _leave_on_interruption()
 
 
 def _open_closed_streams() -> None:
-    """Put nothing in the place of a standard stream that is closed.
+    """Open the null device in place of a closed standard stream.
 
-    Python has None there, and the next file or connection that is opened would get its number, and what is printed.
+    Python has None there, and the next file or connection that is opened would get its number, and so the output.
     """
     for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
         if getattr(sys, name) is None:
@@ -30,9 +30,9 @@ def _open_closed_streams() -> None:
 
 
 def _leave_on_interruption() -> None:
-    """Let Ctrl-C end the process at once, until :func:`release`: nothing has begun that would need an end of its own.
+    """Let Ctrl-C end the process at once, until :func:`release`: no work has begun that would need a cleanup.
 
-    An exception would not do: what is being imported may catch it. Where Ctrl-C is ignored, it stays so.
+    An exception is not sufficient, because an imported module may catch it. If Ctrl-C is ignored, it stays ignored.
     """
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         signal.signal(signal.SIGINT, _leave)
@@ -40,7 +40,7 @@ def _leave_on_interruption() -> None:
 
 @contextmanager
 def importing() -> Iterator[None]:
-    """Let Ctrl-C end the process at once while a command imports what it works with."""
+    """Let Ctrl-C end the process at once while a command imports its modules."""
     _leave_on_interruption()
     try:
         yield
@@ -49,7 +49,7 @@ def importing() -> Iterator[None]:
 
 
 def release() -> None:
-    """From here on Ctrl-C is an exception again."""
+    """Let Ctrl-C raise an exception again."""
     if signal.getsignal(signal.SIGINT) is _leave:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 

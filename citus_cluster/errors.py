@@ -1,7 +1,7 @@
-"""Every error that a user can meet: what happened, why, and what to do next.
+"""Every error that a user can get: what happened, why, and what to do next.
 
 An error is data. It never prints; the command line and the admin API do that at the edge, from
-``code``, ``exit_status`` and ``http_status``. Anything else that escapes is a defect of ours.
+``code``, ``exit_status`` and ``http_status``. Any other exception that escapes is a bug.
 """
 
 from collections.abc import Mapping, Sequence
@@ -21,10 +21,10 @@ class ExitStatus(IntEnum):
 
 
 class CitusClusterError(Exception):
-    """Something failed.
+    """The command failed.
 
-    ``message`` says what and why, ``hint`` what to do next, ``details`` list single findings.
-    None of them ever holds a password. The message defaults to the first line of the docstring.
+    ``message`` says what happened and why, ``hint`` what to do next, ``details`` lists the findings. None of them ever
+    contains a password. The message defaults to the first line of the docstring.
     """
 
     code: ClassVar[str] = "failed"
@@ -49,7 +49,7 @@ class CitusClusterError(Exception):
 
 
 class UsageError(CitusClusterError):
-    """The command was given something that it does not take."""
+    """The command got an invalid argument."""
 
     code = "usage"
     exit_status = ExitStatus.USAGE
@@ -70,13 +70,13 @@ class ImmutableError(UsageError):
 
 
 class DoesNotFitError(UsageError):
-    """The cluster does not fit into the memory that was given."""
+    """The cluster does not fit into the given memory."""
 
     code = "does-not-fit"
 
 
 class PreflightError(CitusClusterError):
-    """The machine lacks what the command needs; ``details`` has one line for each finding."""
+    """The machine does not meet the command's requirements; ``details`` has one line for each finding."""
 
     code = "preflight"
     exit_status = ExitStatus.PREFLIGHT
@@ -90,13 +90,13 @@ class EngineUnavailableError(PreflightError):
 
 
 class LeftoverVolumesError(PreflightError):
-    """Volumes of an earlier cluster of this name exist, and its password is not here."""
+    """Volumes of an earlier cluster of this name exist, but its password is missing."""
 
     code = "leftover-volumes"
 
 
 class ConsentNeededError(CitusClusterError):
-    """Files would change, and nobody agreed to it."""
+    """Files would change, but the changes were not confirmed."""
 
     code = "consent-needed"
     exit_status = ExitStatus.WOULD_CHANGE
@@ -111,14 +111,14 @@ class EditedFileError(CitusClusterError):
 
 
 class LockedError(CitusClusterError):
-    """Another run is at work on the same cluster."""
+    """Another run is working on the same cluster."""
 
     code = "locked"
     http_status = 409
 
 
 class WriteError(CitusClusterError):
-    """A file could not be read or written; the message says what became of the others."""
+    """A file could not be read or written; the message says what happened to the others."""
 
     code = "write-failed"
 
@@ -130,7 +130,7 @@ class ServiceFailedError(CitusClusterError):
 
 
 class SettingRefusedError(ServiceFailedError):
-    """A running server refused a setting, and goes on with the old value; ``details`` has the lines."""
+    """A running server refused a setting, and continues with the old value; ``details`` has the lines."""
 
     code = "setting-refused"
 
@@ -156,13 +156,13 @@ class AuthenticationError(UnreachableError):
 
 
 class UnprovenServerError(AuthenticationError):
-    """A server asked for the password in a way that gives it away, so it was not sent."""
+    """A server asked for the password in an insecure way, so the password was not sent."""
 
     code = "untrusted-server"
 
 
 class MismatchError(CitusClusterError):
-    """A worker cannot join, since it does not run what the coordinator runs."""
+    """A worker cannot join, because its versions differ from the coordinator's."""
 
     code = "version-mismatch"
     http_status = 409
@@ -184,13 +184,13 @@ class NotRegisteredError(CitusClusterError):
 
 
 class VerificationError(CitusClusterError):
-    """The cluster runs, but does not do what a cluster must."""
+    """The cluster runs, but the verification failed."""
 
     code = "verification-failed"
 
 
 class RoleError(CitusClusterError):
-    """A role is not what the command takes it for."""
+    """The role conflicts with the command."""
 
     code = "role-conflict"
     http_status = 409
@@ -211,7 +211,7 @@ class RebalanceError(CitusClusterError):
 
 
 class ReplicationError(CitusClusterError):
-    """The PostgreSQL 14 pair cannot change its roles as asked."""
+    """The PostgreSQL 14 pair cannot change its roles as requested."""
 
     code = "replication-failed"
     http_status = 409

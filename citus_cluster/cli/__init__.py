@@ -1,1 +1,1 @@
-"""The command line: parsing, and nothing else. Every module holds the commands of one noun; ``program`` runs them."""
+"""The command line: only parsing. Every module contains the commands of one noun; ``program`` runs them."""

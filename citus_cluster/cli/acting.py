@@ -35,7 +35,7 @@ def journal_of(context: typer.Context, root: Path | None) -> Journal:
 
 @contextmanager
 def following(follow: str = _FOLLOW, stop: str = "citus-cluster rebalance stop") -> Iterator[screen.Progress]:
-    """Show progress. Where Ctrl-C ends it while a rebalance runs, say that this goes on, and how to go on with it."""
+    """Show progress. If Ctrl-C ends it during a rebalance, say that the rebalance continues, and how to follow it."""
     progress = screen.Progress()
     try:
         with progress:
@@ -47,11 +47,11 @@ def following(follow: str = _FOLLOW, stop: str = "citus-cluster rebalance stop")
             f"Interrupted. The rebalance continues in the background. To follow it: {follow}\nTo stop it: {stop}",
             markup=False,
         )
-        sys.exit(INTERRUPTED)  # at once: the way by the parser ends in a word about work that is not done
+        sys.exit(INTERRUPTED)  # at once: the parser would print that the work is not done
 
 
 def locate(directory: Path, dsn: str | None) -> tuple[ConnectionInfo, Directory | None]:
-    """Give how to reach the coordinator, and its directory unless it was named by a DSN."""
+    """Return the connection info of the coordinator, and its directory unless a DSN names it."""
     if dsn is not None:
         return ConnectionInfo.from_dsn(dsn), None
     loaded = load(directory.absolute())
@@ -70,5 +70,5 @@ async def now_running(on_coordinator: OnCoordinator, started: StartedRebalance |
     if started.ended:
         return started.ended
     found = await on_coordinator(lambda conn: rebalance_watch.status(conn, started.job_id))
-    screen.err.print(f"It continues in the background; watch it with: {_FOLLOW}")
+    screen.err.print(f"The rebalance continues in the background. To follow it: {_FOLLOW}")
     return found

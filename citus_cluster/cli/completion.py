@@ -1,6 +1,6 @@
-"""The command ``completion``, and what a Tab completes beyond commands, options and choices, which the parser knows.
+"""The command ``completion``, and the completion of names; the parser completes commands, options and choices.
 
-The scripts are typer's: a Tab runs the program with a variable in its environment, and the parser answers.
+The scripts are typer's: Tab runs the program with a variable in its environment, and the parser answers.
 """
 
 import os
@@ -22,18 +22,18 @@ from citus_cluster.model.layout import COMPOSE_FILE
 _VARIABLE = "_CITUS_CLUSTER_COMPLETE"
 _ROLES_FOLDER = "generated/secrets/roles"
 _ROLE_FILE = re.compile(r"([a-z_][a-z0-9_-]*)_password")
-# The first line tells zsh what a file of its fpath completes.
+# The first line tells zsh which command a file in its fpath completes.
 _ZSH_HEAD = """\
 #compdef citus-cluster
 (( $+functions[compdef] )) || { autoload -Uz compinit && compinit }"""
-# Such a file is loaded at the first Tab, and has to answer that one, too.
+# Such a file is loaded at the first Tab, and must answer that Tab too.
 _ZSH_FOOT = """\
 [[ $zsh_eval_context[-1] == loadautofunc ]] && _citus_cluster_completion "$@"
 true"""
 
 
 class Shell(StrEnum):
-    """Shells that there is a script for."""
+    """Shells with a completion script."""
 
     BASH = "bash"
     ZSH = "zsh"
@@ -46,13 +46,13 @@ def completion(
 ) -> None:
     """Print a script that completes commands, options and names. Install it once.
 
-    For this session alone:
+    For the current session only:
 
     \b
     bash, zsh: eval "$(citus-cluster completion bash)"  (or zsh)
     fish:      citus-cluster completion fish | source
 
-    For every session; the file of bash is read where the package bash-completion is installed:
+    For every session (bash needs the package bash-completion):
 
     \b
     bash: mkdir -p ~/.local/share/bash-completion/completions
@@ -72,28 +72,28 @@ def completion(
 
 
 def prepare() -> None:
-    """Have the parser know the shells, and undo what bash does to ``--flag=value``. Call it before the parser runs."""
-    # A program with typer's own two options would do it too; those write into the start-up files of shells.
+    """Register the shells with the parser, and rejoin ``--flag=value``, which bash splits. Call this first."""
+    # Typer's own two options would do this too, but they write into the start-up files of shells.
     typer.completion.get_completion_inspect_parameters()
     if is_asked() and "COMP_WORDS" in os.environ:
         words = os.environ["COMP_WORDS"].split("\n")
         current = int(os.environ.get("COMP_CWORD", len(words) - 1))
-        # Bash takes the word apart at the =, and the parser knows one only as the last of them.
+        # Bash splits the word at the =, and the parser accepts an = only in the last word.
         before = [word for word in words[:current] if word != "="]
         os.environ["COMP_WORDS"] = "\n".join([*before, *words[current:]])
         os.environ["COMP_CWORD"] = str(len(before))
 
 
 def is_asked() -> bool:
-    """Tell whether a shell runs the program for a Tab."""
+    """Return whether a shell runs the program for completion."""
     return _VARIABLE in os.environ
 
 
 def prepare_parameter(parameter: Any) -> None:
-    """Have a parameter of the parser answer a Tab quickly, and ``--flag=value`` too.
+    """Make the completion of a parameter fast, and let it complete ``--flag=value`` too.
 
-    What stands before the word need not be checked, which would import pydantic. And zsh and fish replace the whole
-    word, where the parser answers with the value alone.
+    The words before the current one are not validated, which would import pydantic. zsh and fish replace the whole
+    word, but the parser answers with only the value.
     """
     complete: Callable[..., Any] = parameter.shell_complete
     joined = re.search(r"(?:^|\s)(--[a-z0-9-]+=)\S*$", os.environ.get("_TYPER_COMPLETE_ARGS", ""))
@@ -125,7 +125,7 @@ def _roles(directory: Path) -> Iterable[str]:
 
 
 def _completer(of: Callable[[Path], Iterable[str]], kind: str = r"[a-z0-9_-]+") -> Callable[..., list[str]]:
-    """Make what completes names of the cluster in ``--dir`` that match a pattern; nothing else may reach a shell."""
+    """Make a completer for names of the cluster in ``--dir`` that match a pattern; no other text may reach a shell."""
 
     def complete(context: typer.Context, incomplete: str) -> list[str]:
         directory = Path(context.params.get("directory") or ".")
@@ -142,7 +142,7 @@ roles = _completer(_roles)
 
 
 def wanted_services(incomplete: str) -> list[str]:
-    """Give the services that ``--services`` takes; after a comma, one more."""
+    """Return the services that ``--services`` accepts; after a comma, those not chosen yet."""
     chosen, _, begun = incomplete.rpartition(",")
     rest = [service.value for service in ComponentName if service not in chosen.split(",")]
     names = rest if chosen else [*rest, "all"]

@@ -1,4 +1,4 @@
-"""The commands ``psql`` and ``logs``, which hand the terminal to a program."""
+"""The commands ``psql`` and ``logs``, which give the terminal to another program."""
 
 import sys
 from pathlib import Path
@@ -16,20 +16,20 @@ def psql(
         str | None,
         typer.Argument(
             metavar="[NODE]",
-            help="Server: its service.",
+            help="Service name of the server.",
             show_default="the coordinator",
             autocompletion=complete.servers,
         ),
     ] = None,
     statements: Annotated[
         list[str] | None,
-        typer.Option("--command", "-c", metavar="SQL", help="Run a statement and end; may be repeated."),
+        typer.Option("--command", "-c", metavar="SQL", help="Run a statement and exit; repeat the option for more."),
     ] = None,
     directory: DirectoryOption = Path(),
 ) -> None:
-    """Open psql as the superuser, in the container of a node or of a PostgreSQL 14 server; needs no password.
+    """Open psql as the superuser in the container of a node or a PostgreSQL 14 server; needs no password.
 
-    Without a terminal it runs the statements of its standard input. The exit status is that of psql.
+    Without a terminal, it runs the statements from standard input. The exit status is that of psql.
     """
     with importing():
         from citus_cluster.operations import containers
@@ -60,7 +60,7 @@ def logs(
     ] = None,
     directory: DirectoryOption = Path(),
 ) -> None:
-    """Print the logs of services, also of stopped ones."""
+    """Print the logs of services, including stopped ones."""
     with importing():
         from citus_cluster.console import screen
         from citus_cluster.operations import containers
@@ -72,7 +72,7 @@ def logs(
     if not sys.stdout.isatty():
         compose_of(loaded).become(*arguments)
     try:
-        # Through our own printing: a client writes what it likes into a log, also what a terminal would obey.
+        # Print them with our own screen: a client can write control sequences into a log.
         for line in compose_of(loaded).read_lines(*arguments):
             screen.out.print(line, markup=False)
     except KeyboardInterrupt:

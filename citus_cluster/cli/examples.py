@@ -1,4 +1,4 @@
-"""An example or two of each command, shown at the end of its help."""
+"""Examples of each command, shown at the end of its help."""
 
 from collections.abc import Mapping, Sequence
 
@@ -35,13 +35,13 @@ EXAMPLES: Mapping[str, Sequence[str]] = {
     "pg14 rebuild-replica": ("pg14 rebuild-replica --yes",),
     "completion": ('eval "$(citus-cluster completion bash)"',),
 }
-"""Arguments of the program by command; a whole line where it holds the program's name itself."""
+"""Arguments of the program by command, or a whole line that contains the program's name."""
 
 
 def examples_of(path: str, program: str = PROGRAM) -> str | None:
-    """Give the text that ends the help of a command, such as ``rebalance start``.
+    """Return the examples at the end of the help of a command, such as ``rebalance start``.
 
-    ``program`` is what the command is called as, where it is a program of its own.
+    ``program`` is the name of the command if it is a separate program.
     """
     examples = EXAMPLES.get(path)
     if not examples:

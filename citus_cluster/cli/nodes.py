@@ -1,4 +1,4 @@
-"""The commands that add workers to a cluster, and take them out: ``nodes add`` (and ``add-worker``), drain, remove."""
+"""The commands that add and remove workers: ``nodes add`` (and ``add-worker``), ``drain``, ``remove``."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-_NAME_HELP = "Worker: its service, HOST or HOST:PORT."
+_NAME_HELP = "Worker, by its service name, HOST or HOST:PORT."
 NamesArgument = Annotated[
     list[str], typer.Argument(metavar="NAME", help=_NAME_HELP, show_default=False, autocompletion=complete.workers)
 ]
@@ -49,16 +49,18 @@ def add_worker(
         str,
         option(
             "--host",
-            help="Name or address of the worker, as the coordinator reaches it.",
+            help="Name or address at which the coordinator reaches the worker.",
             variable="WORKER_HOST",
             autocompletion=complete.workers,
         ),
     ],
-    port: Annotated[int, option("--port", help="Its port there.", variable="WORKER_PORT", min=1, max=65535)] = 5432,
+    port: Annotated[
+        int, option("--port", help="Port of the worker at that address.", variable="WORKER_PORT", min=1, max=65535)
+    ] = 5432,
     start_rebalance: Annotated[
-        bool, option("--rebalance", help="Then start a rebalance, which moves shards onto the worker.")
+        bool, option("--rebalance", help="Also start a rebalance, which moves shards to the worker.")
     ] = False,
-    wait: Annotated[bool, option("--wait", help="Stay until the rebalance is done.")] = False,
+    wait: Annotated[bool, option("--wait", help="Wait until the rebalance is done.")] = False,
     online: OnlineOption = False,
     trust_functions: TrustOption = False,
     timeout: TimeoutOption = 60,
@@ -66,7 +68,7 @@ def add_worker(
     directory: DirectoryOption = Path(),
     format_: FormatOption = Format.TEXT,
 ) -> None:
-    """Register one worker with the coordinator; moves no shard unless --rebalance is given."""
+    """Register a worker with the coordinator. Shards move only with --rebalance."""
     with importing():
         import asyncio
         import time
@@ -80,7 +82,7 @@ def add_worker(
     if problem := host_problem(host):
         raise UsageError(f"--host: {problem}.", hint="Give a name such as citus-worker4, or an address.")
     if wait and not start_rebalance:
-        raise UsageError("--wait waits for a rebalance, and none is asked for.", hint="Add --rebalance.")
+        raise UsageError("--wait waits for a rebalance, but none was requested.", hint="Add --rebalance.")
     info, loaded = locate(directory, dsn)
     coordinator = loaded.topology.coordinator.address if loaded and loaded.topology.coordinator else None
     worker = NodeAddress(host, port)
@@ -121,7 +123,7 @@ def add_worker(
 
 
 def _growing_hint(loaded: Directory | None, host: str) -> str | None:
-    """The next worker of this directory is made by the set-up, not by registering a name."""
+    """Return a hint if the host is this directory's next worker: the set-up creates it, not its registration."""
     from citus_cluster.model.citus.nodes import Role
     from citus_cluster.model.components.citus import service_name
 
@@ -135,7 +137,7 @@ def _growing_hint(loaded: Directory | None, host: str) -> str | None:
     if host != service_name(Role.WORKER, following):
         return None
     return (
-        f"{host} does not run here yet. This makes, starts and registers it: "
+        f"{host} does not exist here yet. Create, start and register it: "
         f"python setup_citus_cluster.py --workers={count} --yes --up"
     )
 
@@ -143,22 +145,26 @@ def _growing_hint(loaded: Directory | None, host: str) -> str | None:
 def drain(
     context: typer.Context,
     names: NamesArgument,
-    wait: Annotated[bool, option("--wait", help="Stay until it is done.")] = False,
+    wait: Annotated[bool, option("--wait", help="Wait until the drain is done.")] = False,
     mode: ModeOption = TransferMode.AUTO,
     online: OnlineOption = False,
     trust_functions: TrustOption = False,
-    undo: Annotated[bool, typer.Option("--undo", help="Stop it, and let the workers hold shards again.")] = False,
+    undo: Annotated[
+        bool, typer.Option("--undo", help="Stop the drain, and let the workers hold shards again.")
+    ] = False,
     dry_run: Annotated[
         bool,
         typer.Option(
-            "--dry-run", help="Show the moves, and what would stop them; change nothing; exit 4 if there are any."
+            "--dry-run",
+            help="Show the moves and the problems that would prevent them; change nothing; exit 4 if there are any "
+            "moves.",
         ),
     ] = False,
     dsn: DsnOption = None,
     directory: DirectoryOption = Path(),
     format_: FormatOption = Format.TEXT,
 ) -> None:
-    """Move all shards off workers, so that they can be removed. It continues when this command has ended."""
+    """Move all shards off workers, so that they can be removed. The drain continues after this command ends."""
     with importing():
         import asyncio
 
@@ -168,9 +174,9 @@ def drain(
         from citus_cluster.operations.coordinator import connecting
         from citus_cluster.operations.nodes import use_cases
 
-    # A variable in the environment is a preference, not a contradiction.
+    # A variable in the environment is a preference, not a conflict.
     if undo and (dry_run or (wait and is_on_command_line(context, "wait"))):
-        raise UsageError("--undo neither waits nor previews.", hint="Give it alone.")
+        raise UsageError("--undo cannot be combined with --wait or --dry-run.", hint="Use --undo without them.")
     info, loaded = use_cases.locate(directory.absolute(), dsn)
     root = loaded.root if loaded else None
     if dry_run:
@@ -230,7 +236,7 @@ def _show_drain_plan(
         screen.out.print("Nothing to move.")
     screen.print_warnings(found.warnings)
     if found.refusal:
-        # Not raised: with JSON it is in what was printed, which is to stay one document.
+        # Not raised: the JSON document contains it already, and the output must stay one document.
         screen.print_error(found.refusal)
         raise typer.Exit(found.refusal.exit_status)
     raise typer.Exit(ExitStatus.WOULD_CHANGE if moves else ExitStatus.DONE)
@@ -241,7 +247,7 @@ def remove(
     names: NamesArgument,
     force: Annotated[
         bool,
-        option("--force", help="Let copies go of shards that other nodes have too.", variable="REMOVE_FORCE"),
+        option("--force", help="Drop copies of shards that other nodes have too.", variable="REMOVE_FORCE"),
     ] = False,
     yes: Annotated[bool, option("--yes", help="Agree to the changes that are shown.", variable="REMOVE_YES")] = False,
     dry_run: Annotated[
@@ -251,12 +257,12 @@ def remove(
     directory: DirectoryOption = Path(),
     format_: FormatOption = Format.TEXT,
 ) -> None:
-    """Take a drained worker out: of the node list, of cluster.yaml, and its container. Its volume stays."""
+    """Remove a drained worker from the node list and cluster.yaml, and remove its container. Its volume stays."""
     if len(names) > 1:
         commands = (f"citus-cluster nodes remove {quote(one)}" for one in names)
         raise UsageError(
-            "One worker is removed at a time, since the plan for the next depends on it; nothing was changed.",
-            hint=f"Run it for each: {'; '.join(commands)}",
+            "Workers must be removed one at a time, because the plan for the next depends on it; nothing was changed.",
+            hint=f"Run the command for each: {'; '.join(commands)}",
         )
     (name,) = names
     with importing():
@@ -301,4 +307,6 @@ def _ask() -> bool:
         return False
     if screen.confirm("Remove it?"):
         return True
-    raise ConsentNeededError("Nothing was changed.", hint="Run the command again when you agree.")
+    raise ConsentNeededError(
+        "The removal was not confirmed; nothing was changed.", hint="To agree, run the command again."
+    )

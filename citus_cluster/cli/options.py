@@ -1,7 +1,7 @@
-"""What the commands share: options with their environment variables, and what one run of the program was asked.
+"""Options that commands share, with their environment variables, and the invocation of the program.
 
-Light, as every module here that declares commands: shell completion and ``--help`` import it. What a command needs to
-work, it imports when it runs, within :func:`citus_cluster.entry.importing`.
+This module is light, like every module here that declares commands, because shell completion and ``--help`` import it.
+A command imports the modules that it needs when it runs, within :func:`citus_cluster.entry.importing`.
 """
 
 from dataclasses import dataclass
@@ -26,7 +26,7 @@ class Format(StrEnum):
 
 @dataclass
 class Invocation:
-    """One run of the program: its arguments, and what the parser has read of them so far (``context.obj``)."""
+    """One run of the program: its arguments, and the values that the parser has read so far (``context.obj``)."""
 
     arguments: tuple[str, ...] = ()
     format: Format = Format.TEXT
@@ -39,20 +39,20 @@ class Invocation:
 
 
 def invocation_of(context: typer.Context) -> Invocation:
-    """Give the run that a command belongs to."""
+    """Return the run that a command belongs to."""
     return context.find_root().ensure_object(Invocation)
 
 
 def is_on_command_line(context: typer.Context, name: str) -> bool:
-    """Tell whether a parameter was given as an argument: not by the environment, which is a mere preference."""
+    """Return whether a parameter was given as an argument, not by the environment, which is only a preference."""
     source = context.get_parameter_source(name)
     return source is not None and source.name == "COMMANDLINE"
 
 
 def refuse_idle_interval(context: typer.Context, *, watch: bool) -> None:
-    """Refuse an ``--interval`` that nothing repeats at."""
+    """Refuse ``--interval`` without ``--watch``."""
     if not watch and is_on_command_line(context, "interval"):
-        raise UsageError("--interval is for --watch, which was not given.", hint="Add --watch, or omit --interval.")
+        raise UsageError("--interval requires --watch.", hint="Add --watch, or omit --interval.")
 
 
 def _keep_format(context: typer.Context, chosen: Format) -> Format:
@@ -68,37 +68,37 @@ def _keep_debug(context: typer.Context, chosen: bool) -> bool:
 
 
 def variable_of(flag: str) -> str:
-    """Give the environment variable that is named after a flag such as ``--pg14-port`` or ``--sync/--async``."""
+    """Return the environment variable of a flag such as ``--pg14-port`` or ``--sync/--async``."""
     return PREFIX + flag.split("/")[0].strip().lstrip("-").upper().replace("-", "_")
 
 
 def option(*names: str, help: str, variable: str | None = None, **more: Any) -> Any:
-    """Declare an option and its environment variable, which is named after the first flag unless given."""
+    """Declare an option and its environment variable, which is named after the first flag by default."""
     return typer.Option(*names, help=help, envvar=PREFIX + variable if variable else variable_of(names[0]), **more)
 
 
 FormatOption = Annotated[
-    Format, option("--format", help="How the result is printed.", is_eager=True, callback=_keep_format)
+    Format, option("--format", help="Output format of the result.", is_eager=True, callback=_keep_format)
 ]
 DirectoryOption = Annotated[Path, option("--dir", help="The cluster's generated directory.", show_default="here")]
 TimeoutOption = Annotated[float, option("--timeout", help="Seconds to wait.", min=1, max=86400)]
 WatchOption = Annotated[bool, typer.Option("--watch", help="Repeat until Ctrl-C.")]
 IntervalOption = Annotated[
-    float, option("--interval", help="Seconds between two rounds of --watch.", metavar="SECONDS", min=0.1, max=86400)
+    float, option("--interval", help="Seconds between two refreshes of --watch.", metavar="SECONDS", min=0.1, max=86400)
 ]
 DEFAULT_INTERVAL_S = 2.0
 DebugOption = Annotated[
     bool, option("--debug", help="Show tracebacks.", is_eager=True, expose_value=False, callback=_keep_debug)
 ]
-"""Every command takes it (see tree.py), so none declares it."""
+"""Every command has it (see tree.py), so no command declares it."""
 ShowSecretsOption = Annotated[bool, option("--show-secrets", help="Print passwords instead of masking them.")]
 DsnOption = Annotated[
     str | None,
-    option("--dsn", help="The coordinator's connection string, where its directory is not here.", show_default=False),
+    option("--dsn", help="Connection string of the coordinator, if its directory is elsewhere.", show_default=False),
 ]
 TrustOption = Annotated[
     bool,
-    # No variable of the environment: nobody should trust code by accident.
+    # No environment variable: nobody should trust code by accident.
     typer.Option(
         "--trust-functions",
         help="Proceed even if code of ordinary roles would run as the superuser; its owners could become superuser.",
@@ -107,7 +107,7 @@ TrustOption = Annotated[
 
 
 def redacted(arguments: tuple[str, ...]) -> list[str]:
-    """Give the arguments without the password and without credentials in a DSN."""
+    """Return the arguments without the password and without credentials in a DSN."""
     shown = []
     hide_next = False
     for argument in arguments:

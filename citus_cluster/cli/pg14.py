@@ -32,11 +32,11 @@ if TYPE_CHECKING:
 ServerArgument = Annotated[
     str | None, typer.Argument(metavar="[SERVER]", show_default=False, autocompletion=complete.pair)
 ]
-YesOption = Annotated[bool, option("--yes", help="Agree to what is shown.")]
+YesOption = Annotated[bool, option("--yes", help="Agree to the changes that are shown.")]
 
 
 def status(directory: DirectoryOption = Path(), format_: FormatOption = Format.TEXT) -> None:
-    """Show both servers, how the replica follows, and what is wrong. Exit 1 unless all is well."""
+    """Show both servers, the state of replication, and problems. Exit 1 unless everything is healthy."""
     with importing():
         import asyncio
 
@@ -60,7 +60,7 @@ def lag(
     directory: DirectoryOption = Path(),
     format_: FormatOption = Format.TEXT,
 ) -> None:
-    """Show how far the replica is behind: bytes of the log, and seconds. Exit 1 where it cannot be told."""
+    """Show how far the replica is behind, in bytes of WAL and seconds. Exit 1 if the lag is unknown."""
     refuse_idle_interval(context, watch=watch)
     with importing():
         import asyncio
@@ -96,13 +96,13 @@ def promote(
     server: ServerArgument = None,
     yes: YesOption = False,
     accept_loss: Annotated[
-        bool, option("--accept-loss", help="Go on where committed rows are lost, as far as is known.")
+        bool, option("--accept-loss", help="Continue even if committed rows are lost, as far as is known.")
     ] = False,
     timeout: TimeoutOption = 60,
     directory: DirectoryOption = Path(),
     format_: FormatOption = Format.TEXT,
 ) -> None:
-    """Make SERVER (by default the replica) the primary; the other is stopped first, and fenced."""
+    """Make SERVER (by default the replica) the primary. The other server is stopped first, and fenced."""
     with importing():
         import asyncio
 
@@ -133,7 +133,7 @@ def rebuild_replica(
     server: ServerArgument = None,
     yes: YesOption = False,
     discard: Annotated[
-        bool, option("--discard", help="Remove its data even where they hold rows that the primary lacks.")
+        bool, option("--discard", help="Remove its data even if they contain rows that are missing on the primary.")
     ] = False,
     timeout: TimeoutOption = 3600,
     directory: DirectoryOption = Path(),
@@ -141,7 +141,7 @@ def rebuild_replica(
 ) -> None:
     """Make SERVER (by default the one that is not the primary) a fresh replica.
 
-    Its own data are removed, or kept under another name where they hold rows that the primary lacks.
+    Its own data are removed, or kept under another name if they contain rows that are missing on the primary.
     """
     with importing():
         import asyncio
@@ -176,5 +176,7 @@ def _agree(question: str, consequences: Sequence[str], *, yes: bool) -> bool:
         return False  # the error has the consequences
     pg14.print_consequences(consequences)
     if not yes and not screen.confirm(question):
-        raise ConsentNeededError("Nothing was done.", hint="Run the command again when you agree.")
+        raise ConsentNeededError(
+            "The change was not confirmed; nothing was done.", hint="To agree, run the command again."
+        )
     return True

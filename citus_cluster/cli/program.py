@@ -1,6 +1,6 @@
-"""What runs a command: ``citus-cluster`` and both entry scripts. An error of a command ends here.
+"""Runs a command for ``citus-cluster`` and both entry scripts, and prints its errors.
 
-Every option has an environment variable CITUS_CLUSTER_…; an option wins over it.
+Every option has an environment variable CITUS_CLUSTER_…; the option takes precedence.
 """
 
 import errno
@@ -30,7 +30,7 @@ def run(command: Any, program: str) -> NoReturn:
         try:
             status = _status_of(command, program, Invocation(tuple(sys.argv[1:])))
         except SystemExit as ended:
-            # The parser makes a status of its own of a reader that has gone.
+            # The parser replaces the status if its reader has exited.
             if isinstance(ended.__context__, BrokenPipeError):
                 raise ended.__context__ from None
             status = ended.code if isinstance(ended.code, int) else ExitStatus.DONE
@@ -49,13 +49,13 @@ def _status_of(command: Any, program: str, invocation: Invocation) -> int:
     try:
         release()
         status = command(args=list(invocation.arguments), prog_name=program, standalone_mode=False, obj=invocation)
-        if status == INTERRUPTED:  # so the parser tells of Ctrl-C, without a word
+        if status == INTERRUPTED:  # the parser reports Ctrl-C silently in this way
             raise KeyboardInterrupt
         return status if isinstance(status, int) else ExitStatus.DONE
     except Exit as ended:
         return ended.exit_code
     except TyperException as error:
-        # The parser's own complaint; a program that was called without any command shows its help.
+        # An error of the parser; a program that was called without a command shows its help.
         text = error.format_message()
         if text.startswith("Usage:"):
             _screen().err.print(text, markup=False)
@@ -64,12 +64,12 @@ def _status_of(command: Any, program: str, invocation: Invocation) -> int:
             _print_failure(UsageError(_complaint(error), hint=_hint(error, program)), invocation)
         return ExitStatus.USAGE
     except (Abort, KeyboardInterrupt):
-        _screen().err.print("Interrupted. Nothing is lost; run the command again to go on.")
+        _screen().err.print("Interrupted. Nothing is lost. To continue, run the command again.")
         return INTERRUPTED
     except CitusClusterError as error:
         _print_failure(error, invocation)
         return error.exit_status
-    except Exception as error:  # a defect of ours: told in one line, in full with --debug
+    except Exception as error:  # a bug: one line, the traceback with --debug
         if _is_lost_output(error):
             raise
         if invocation.debug:
@@ -77,14 +77,15 @@ def _status_of(command: Any, program: str, invocation: Invocation) -> int:
             return ExitStatus.FAILED
         if isinstance(error, ModuleNotFoundError) and not str(error.name).startswith("citus_cluster"):
             _screen().err.print(
-                f"The Python package {error.name} is not installed: run 'make venv', then .venv/bin/{PROGRAM} …",
+                f"The Python package {error.name} is not installed. Run 'make venv', then .venv/bin/{PROGRAM} …",
                 markup=False,
             )
             return ExitStatus.FAILED
         place = traceback.extract_tb(error.__traceback__)[-1]
         _screen().err.print(
-            f"Error: this should not have happened: {type(error).__name__}: {error} "
-            f"({Path(place.filename).name}:{place.lineno}). Please report it with the output of --debug.",
+            f"Error: internal error: {type(error).__name__}: {error} "
+            f"({Path(place.filename).name}:{place.lineno}). This is a bug. Please report it with the output of "
+            "--debug.",
             markup=False,
         )
         return ExitStatus.FAILED
@@ -97,7 +98,7 @@ def _screen() -> Any:
 
 
 def _format_in(invocation: Invocation) -> Format:
-    """Read the format, for a complaint, of arguments that the command's own parser did not read to their end."""
+    """Read the output format for an error, from arguments that the command's own parser did not read completely."""
     asked = Invocation()
 
     def any_command(format_: FormatOption = Format.TEXT) -> None: ...
@@ -110,17 +111,17 @@ def _format_in(invocation: Invocation) -> Format:
 
 
 _OUTPUT_LOST = 141
-"""The status of a program that SIGPIPE ends; also where the output has no room. No command gives it otherwise."""
+"""The status of a program that SIGPIPE ends, also if the output has no space. No command returns it otherwise."""
 _UNWRITABLE = {errno.EPIPE, errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EBADF}
 
 
 def _is_lost_output(error: BaseException) -> bool:
-    """Tell whether stdout or stderr refused what was printed; errors of files have a name, or are errors of ours."""
+    """Return whether stdout or stderr failed; errors of files have a name, or are our own exceptions."""
     return isinstance(error, OSError) and error.errno in _UNWRITABLE and error.filename is None
 
 
 def _give_up_output(error: OSError) -> int:
-    """Have nothing more written to a stream that refuses it, as Python would at exit; say why where that can be."""
+    """Redirect a failed stream to the null device, since Python would write to it at exit; print the reason."""
     nowhere = os.open(os.devnull, os.O_WRONLY)
     for stream in (sys.stdout, sys.stderr):
         try:
@@ -134,7 +135,7 @@ def _give_up_output(error: OSError) -> int:
 
 
 def _complaint(error: TyperException) -> str:
-    """Say what the parser complains of, without the words of the library that checks its values."""
+    """Describe the parser's error, without the terms of the library that validates the values."""
     from pydantic import ValidationError
 
     cause = error.__cause__
@@ -151,9 +152,9 @@ def _complaint(error: TyperException) -> str:
         case "value_error":
             problem = str(limits["error"]).rstrip(".")
         case "greater_than_equal":
-            problem = f"{given} is too small: the least is {limits['ge']:g}"
+            problem = f"{given} is too small; the minimum is {limits['ge']:g}"
         case "less_than_equal":
-            problem = f"{given} is too large: the most is {limits['le']:g}"
+            problem = f"{given} is too large; the maximum is {limits['le']:g}"
         case _ if kind.startswith("int_"):
             problem = f"{given!r} is not a whole number"
         case _ if kind.startswith("float_"):
@@ -169,8 +170,8 @@ def _hint(error: TyperException, program: str) -> str:
     context, text = getattr(error, "ctx", None), error.format_message()
     watches = context and any(parameter.name == "watch" for parameter in context.command.params)
     if "--watch" in text or (watches and "extra argument" in text):
-        return "--watch takes no value. Set the seconds between two rounds with --interval: --watch --interval 5"
-    return f"{context.command_path if context else program} --help shows what it takes."
+        return "--watch takes no value. Set the seconds between two refreshes with --interval: --watch --interval 5"
+    return f"To see the options, run: {context.command_path if context else program} --help"
 
 
 def _print_failure(error: CitusClusterError, invocation: Invocation) -> None:

@@ -1,4 +1,4 @@
-"""The few questions of a set-up that was called with no option, on a terminal."""
+"""The questions of a set-up that runs without options on a terminal."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -16,10 +16,10 @@ from citus_cluster.runtime.store import secrets
 
 
 def ask_for_setup(root: Path) -> tuple[dict[str, Any], str | None, bool]:
-    """Ask the few things that matter; Enter takes the default."""
+    """Ask for the most important settings; Enter accepts the default."""
     own = root / SPEC_FILE
     now: ClusterSpec | None = parse_spec(read_spec(own, SPEC_FILE)) if own.exists() else None
-    screen.err.print("A Citus cluster on Docker Compose. Enter takes the value in brackets.")
+    screen.err.print("Set up a Citus cluster on Docker Compose. Press Enter to accept the value in brackets.")
     default = str(len(now.worker_numbers) if now else 2)
     workers = typer.prompt("Workers", default=default, value_proc=_checked("workers", int), err=True)
     chosen = ",".join(now.wanted if now else DEFAULT_SERVICES)
@@ -29,14 +29,14 @@ def ask_for_setup(root: Path) -> tuple[dict[str, Any], str | None, bool]:
     password = None
     if secrets.saved(root, secrets.SUPERUSER_PASSWORD) is None:
         password = typer.prompt(
-            "Password (Enter makes a random one)", default="", hide_input=True, show_default=False, err=True
+            "Password (press Enter for a random one)", default="", hide_input=True, show_default=False, err=True
         )
-    up = typer.confirm("Start it now?", default=True, err=True)
+    up = typer.confirm("Start the cluster now?", default=True, err=True)
     return {"workers": workers, "services": services, "ports.citus": port}, password or None, up
 
 
 def _checked(path: str, read: Callable[[str], Any]) -> Callable[[str], Any]:
-    """Check an answer when it is given, by the specification's own rules."""
+    """Validate an answer at once, with the rules of the specification."""
 
     def check(text: str) -> Any:
         try:
@@ -53,5 +53,5 @@ def _checked(path: str, read: Callable[[str], Any]) -> Callable[[str], Any]:
 
 def _checked_port(text: str) -> int:
     if not text.isdigit() or not 1 <= int(text) <= 65535:
-        raise typer.BadParameter(f"{text!r} is not a port: ports go from 1 to 65535.")
+        raise typer.BadParameter(f"{text!r} is not a port; ports are numbers from 1 to 65535.")
     return int(text)

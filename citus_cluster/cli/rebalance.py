@@ -23,16 +23,20 @@ if TYPE_CHECKING:
     from citus_cluster.runtime.postgres import Connection
 
 StrategyOption = Annotated[str | None, option("--strategy", help="Rebalance strategy.", show_default="the server's")]
-ModeOption = Annotated[TransferMode, option("--mode", help="How shards are moved.")]
-OnlineOption = Annotated[bool, option("--online", help="Hold writes for no move, not even of small shards.")]
-DrainOnlyOption = Annotated[bool, option("--drain-only", help="Only move shards off nodes that shall have none.")]
+ModeOption = Annotated[TransferMode, option("--mode", help="How shards move.")]
+OnlineOption = Annotated[bool, option("--online", help="Hold writes during no move, not even for small shards.")]
+DrainOnlyOption = Annotated[bool, option("--drain-only", help="Only move shards off nodes that must not hold shards.")]
 ReferenceOption = Annotated[
     bool,
-    option("--parallel-transfer-reference-tables", help="Copy reference tables in parallel, where the server can."),
+    option(
+        "--parallel-transfer-reference-tables", help="Copy reference tables in parallel, if the server supports it."
+    ),
 ]
 ColocatedOption = Annotated[
     bool,
-    option("--parallel-transfer-colocated-shards", help="Move colocated shards in parallel, where the server can."),
+    option(
+        "--parallel-transfer-colocated-shards", help="Move colocated shards in parallel, if the server supports it."
+    ),
 ]
 
 
@@ -45,7 +49,7 @@ def plan(
     directory: DirectoryOption = Path(),
     format_: FormatOption = Format.TEXT,
 ) -> None:
-    """Show which shards a rebalance would move, and the bytes of each node before and after."""
+    """Show the shards that a rebalance would move, and the size of each node before and after."""
     with importing():
         from citus_cluster.cli.acting import locate, run_on
         from citus_cluster.console import cluster, screen
@@ -75,12 +79,12 @@ def start(
     parallel_reference: ReferenceOption = False,
     parallel_colocated: ColocatedOption = False,
     trust_functions: TrustOption = False,
-    wait: Annotated[bool, option("--wait", help="Stay until it is done.")] = False,
+    wait: Annotated[bool, option("--wait", help="Wait until the rebalance is done.")] = False,
     dsn: DsnOption = None,
     directory: DirectoryOption = Path(),
     format_: FormatOption = Format.TEXT,
 ) -> None:
-    """Start a rebalance. It continues when this command has ended."""
+    """Start a rebalance. It continues after this command ends."""
     with importing():
         import asyncio
 
@@ -115,7 +119,7 @@ def start(
 
 
 def status(dsn: DsnOption = None, directory: DirectoryOption = Path(), format_: FormatOption = Format.TEXT) -> None:
-    """Show the running or the last rebalance: progress, rate, time left, and what is in its way."""
+    """Show the running or the last rebalance: progress, rate, time left, and problems."""
     with importing():
         from citus_cluster.cli.acting import locate, run_on
         from citus_cluster.operations.rebalance import watch as rebalance_watch
@@ -130,7 +134,7 @@ def stop(
     directory: DirectoryOption = Path(),
     format_: FormatOption = Format.TEXT,
 ) -> None:
-    """Stop the running rebalance; shards that were moved stay where they are."""
+    """Stop the running rebalance. Shards that have moved stay where they are."""
     with importing():
         import asyncio
 
@@ -145,7 +149,7 @@ def stop(
 
 
 def wait(dsn: DsnOption = None, directory: DirectoryOption = Path(), format_: FormatOption = Format.TEXT) -> None:
-    """Show the progress of the running rebalance until it is done. Ctrl-C leaves it running."""
+    """Show the progress of the running rebalance until it is done. Ctrl-C ends only this command."""
     with importing():
         from citus_cluster.cli.acting import following, locate, run_on
         from citus_cluster.console import screen

@@ -32,7 +32,7 @@ def retune(
     show_secrets: ShowSecretsOption = False,
     format_: FormatOption = Format.TEXT,
 ) -> None:
-    """Share the memory anew among all services. The plan names the services that the next up restarts."""
+    """Divide the memory again among all services. The plan names the services that the next up restarts."""
     with importing():
         from citus_cluster.cli.writing import show_dry_run, write
         from citus_cluster.console import screen

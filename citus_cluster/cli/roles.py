@@ -1,4 +1,4 @@
-"""The commands ``roles``: make, list, change and drop ordinary roles."""
+"""The commands ``roles``: create, list, change and drop ordinary roles."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 NameArgument = Annotated[
     str, typer.Argument(metavar="NAME", help="Name of the role.", show_default=False, autocompletion=complete.roles)
 ]
-# A variable of its own: the one of a set-up's --password-file holds the superuser's.
+# It has its own variable, because that of the set-up's --password-file is for the superuser.
 PasswordFileOption = Annotated[
     Path | None,
     option("--password-file", help="File that holds the role's password.", variable="ROLE_PASSWORD_FILE"),
@@ -44,28 +44,28 @@ def create(
         Access | None,
         option(
             "--access",
-            help="What it may do with tables: read them; write (and read) them; create some of its own, too.",
+            help="Access to tables: read them; also write them; also create its own.",
             variable="ROLE_ACCESS",
-            show_default="as it was; at first write",
+            show_default="unchanged; write for a new role",
         ),
     ] = None,
     schema: Annotated[
         list[str] | None,
         option(
             "--schema",
-            help="A schema that it may use; give it again for another. Schemas that it has stay.",
+            help="Schema that the role may use; repeat the option for more. The role keeps its other schemas.",
             variable="ROLE_SCHEMA",
-            show_default="at first public",
+            show_default="public for a new role",
         ),
     ] = None,
     limit: Annotated[
         list[str] | None,
         option(
             "--limit",
-            help="NAME=VALUE, again for another: connections (on the coordinator), statement_timeout, temp_file_limit; "
-            "VALUE may be none or default.",
+            help="Limit as NAME=VALUE; repeat the option for more. Names: connections (on the coordinator), "
+            "statement_timeout, temp_file_limit; VALUE may be none or default.",
             variable="ROLE_LIMIT",
-            show_default="as they were; at first protective values, none for connections",
+            show_default="unchanged; a new role gets protective values, none for connections",
         ),
     ] = None,
     password_file: PasswordFileOption = None,
@@ -74,7 +74,7 @@ def create(
     directory: DirectoryOption = Path(),
     format_: FormatOption = Format.TEXT,
 ) -> None:
-    """Make an ordinary role that works on every node; run again, it repairs what the role lacks."""
+    """Create an ordinary role that works on every node. Running it again repairs the role."""
     with importing():
         import asyncio
 
@@ -109,7 +109,7 @@ def password(
     directory: DirectoryOption = Path(),
     format_: FormatOption = Format.TEXT,
 ) -> None:
-    """Give a role another password on every node: a random one, unless --password-file names it."""
+    """Change the password of a role on every node. It is random unless you set --password-file."""
     with importing():
         import asyncio
 
@@ -126,7 +126,7 @@ def password(
 
 
 def list_roles(dsn: DsnOption = None, directory: DirectoryOption = Path(), format_: FormatOption = Format.TEXT) -> None:
-    """Show the roles that may log in: what each may do, and on which nodes its credentials are missing."""
+    """List the roles that may log in, with their access, and the nodes on which credentials are missing."""
     with importing():
         from citus_cluster.cli.acting import locate, run_on
         from citus_cluster.console import roles as shown
@@ -150,7 +150,7 @@ def drop(
         bool,
         option(
             "--reassign",
-            help="First give what it owns to roles that own such leftovers and nothing else (owner_of_SCHEMA).",
+            help="First give its objects to roles that own only objects of dropped roles (owner_of_SCHEMA).",
             variable="ROLE_REASSIGN",
         ),
     ] = False,
@@ -158,23 +158,23 @@ def drop(
         list[str] | None,
         option(
             "--reassign-also",
-            help="Give this object too, which may do more with another owner, such as 'view public.totals'; give it "
-            "again for another. Refusals and --dry-run list them.",
+            help="Also give this object, which may behave differently with another owner, such as 'view "
+            "public.totals'; repeat the option for more. --dry-run and the error list these objects.",
             variable="ROLE_REASSIGN_ALSO",
         ),
     ] = None,
     disconnect: Annotated[
-        bool, option("--disconnect", help="End its sessions first.", variable="ROLE_DISCONNECT")
+        bool, option("--disconnect", help="End the role's sessions first.", variable="ROLE_DISCONNECT")
     ] = False,
     dry_run: Annotated[
         bool,
-        typer.Option("--dry-run", help="Show who would get what it owns; change nothing; exit 4 if it owns something."),
+        typer.Option("--dry-run", help="Show who would get its objects; change nothing; exit 4 if it owns any."),
     ] = False,
     dsn: DsnOption = None,
     directory: DirectoryOption = Path(),
     format_: FormatOption = Format.TEXT,
 ) -> None:
-    """Drop a role with its privileges, its credentials on every node, and its password. Tables stay."""
+    """Drop a role with its privileges, its credentials on every node, and its password file. Tables stay."""
     with importing():
         import asyncio
 

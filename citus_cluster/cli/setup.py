@@ -1,4 +1,4 @@
-"""The command ``setup``: parse what is given, plan, show, ask, write, and with --up start."""
+"""The command ``setup``: parse the options, plan, show, ask, write, and with --up start the cluster."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -26,15 +26,17 @@ def setup(
     context: typer.Context,
     chosen: Mapping[str, tuple[str, Any]],
     password: Annotated[
-        str | None, option("--pass", help="Password; it shows in the process list.", show_default="random")
+        str | None,
+        option("--pass", help="Password of the superuser; visible in the process list.", show_default="random"),
     ] = None,
     password_file: Annotated[
         Path | None, option("--password-file", help="File that holds the password of the superuser.")
     ] = None,
-    no_prompt: Annotated[bool, option("--no-prompt", help="Ask nothing.")] = False,
+    no_prompt: Annotated[bool, option("--no-prompt", help="Do not ask questions.")] = False,
     yes: Annotated[bool, option("--yes", help="Agree to the changes that are shown.")] = False,
     force: Annotated[
-        bool, option("--force", help="Agree, and replace files that were edited by hand; they are kept as .bak.")
+        bool,
+        option("--force", help="Agree, and replace files that were edited by hand; the edited files are kept as .bak."),
     ] = False,
     dry_run: Annotated[
         bool, option("--dry-run", help="Show the plan; write nothing; exit 4 if something would change.")
@@ -44,7 +46,7 @@ def setup(
         bool,
         # No variable of the environment: it would restart servers at each set-up.
         typer.Option(
-            "--retune", help="Share the memory anew among all services; PostgreSQL servers restart at the next up."
+            "--retune", help="Divide the memory again among all services; PostgreSQL servers restart at the next up."
         ),
     ] = False,
     up: Annotated[bool, option("--up", help="Start and verify the cluster after writing.")] = False,
@@ -54,13 +56,13 @@ def setup(
         Path | None,
         option(
             "--spec",
-            help="Start from this specification, which is only read; also from a pipe (/dev/stdin).",
+            help="Read this specification instead; it may be a pipe (/dev/stdin).",
             show_default="cluster.yaml in the directory",
         ),
     ] = None,
-    output_dir: Annotated[Path, option("--output-dir", help="Where to write.", show_default="here")] = Path(),
+    output_dir: Annotated[Path, option("--output-dir", help="Directory to write to.", show_default="here")] = Path(),
 ) -> None:
-    """Generate everything that a Citus cluster on Docker Compose needs, and with --up start it."""
+    """Generate all files of a Citus cluster on Docker Compose, and start it with --up."""
     with importing():
         from citus_cluster.cli.questions import ask_for_setup
         from citus_cluster.cli.writing import show_dry_run, write
@@ -102,7 +104,7 @@ def setup(
             timeout_s=timeout,
             show_secrets=show_secrets,
             show=format_ is Format.TEXT,
-            # The plan that was agreed to says what the new image means, and that it wants a backup.
+            # The confirmed plan explains the new image, and that it needs a backup.
             upgrade_citus=plan.upgrades_citus,
         )
     elif format_ is Format.TEXT:
@@ -117,7 +119,7 @@ def _given_password(context: typer.Context, password: str | None, password_file:
         from citus_cluster.runtime.store import secrets
 
     if password is not None and password_file is not None:
-        raise UsageError("--pass and --password-file are both given.", hint="Give one of them; the file is safer.")
+        raise UsageError("--pass and --password-file cannot be combined.", hint="Use one of them; the file is safer.")
     if password_file is not None:
         text = secrets.read_password_file(password_file)
         if not text:
@@ -125,6 +127,6 @@ def _given_password(context: typer.Context, password: str | None, password_file:
         return text
     if password is not None and is_on_command_line(context, "password"):
         screen.print_warnings(
-            ["--pass shows in the process list and in the shell's history; --password-file does not."]
+            ["--pass is visible in the process list and in the shell's history. Use --password-file instead."]
         )
     return password

@@ -1,4 +1,4 @@
-"""Options of the set-up that set a key of ``cluster.yaml``: made from what the fields of the specification declare."""
+"""Options of the set-up that set a key of ``cluster.yaml``, generated from the fields of the specification."""
 
 import inspect
 from collections.abc import Callable, Iterator, Mapping
@@ -19,7 +19,7 @@ from citus_cluster.model.spec import Replication, fields, flag_of, written_defau
 
 @dataclass(frozen=True)
 class Reading:
-    """How an option is given where that differs from its field: its type for the parser, and how a value is read."""
+    """The type of an option for the parser and the conversion of its value, if these differ from its field."""
 
     type: type
     read: Callable[[Any], Any]
@@ -29,12 +29,15 @@ class Reading:
 def read_services(text: str) -> list[str]:
     """Read ``citus,redis``, or ``all``."""
     if text.strip() == "":
-        raise UsageError("--services is empty: name at least one of " + ", ".join(ComponentName) + ".")
+        raise UsageError("--services is empty. Name at least one of " + ", ".join(ComponentName) + ".")
     if text.strip() == "all":
         return [service.value for service in ComponentName]
     services = [part.strip() for part in text.split(",") if part.strip()]
     if "all" in services:
-        raise UsageError("--services: 'all' stands alone.", hint="Write --services=all, or name the services.")
+        raise UsageError(
+            "--services: 'all' cannot be combined with other services.",
+            hint="Write --services=all, or name the services.",
+        )
     return services
 
 
@@ -46,7 +49,7 @@ def _read_memory(text: str) -> int | str:
     number, factor = (lowered[:-1], 1024) if lowered.endswith("g") else (lowered.removesuffix("m"), 1)
     with suppress(ValueError, OverflowError):
         return int(float(number) * factor) if factor > 1 else int(number)
-    raise UsageError(f"--memory: {text!r} is no amount of memory.", hint="Write MB (8192), 8g, or auto.")
+    raise UsageError(f"--memory: {text!r} is not an amount of memory.", hint="Write MB (8192), 8g, or auto.")
 
 
 def _read_cpus(text: str) -> int | str:
@@ -54,7 +57,9 @@ def _read_cpus(text: str) -> int | str:
         return "auto"
     with suppress(ValueError):
         return int(text)
-    raise UsageError(f"--cpus: {text!r} is no number of processors.", hint="Write a whole number from 1 on, or auto.")
+    raise UsageError(
+        f"--cpus: {text!r} is not a number of processors.", hint="Write a whole number of at least 1, or auto."
+    )
 
 
 def _read_replication(synchronous: bool) -> str:
@@ -66,7 +71,7 @@ _READINGS: Mapping[str, Reading] = {
     "resources.memory_mb": Reading(str, _read_memory),
     "resources.cpus": Reading(str, _read_cpus),
     "pg14.replication": Reading(bool, _read_replication),
-    "workers": Reading(int, int),  # a list of numbers only cluster.yaml holds
+    "workers": Reading(int, int),  # only cluster.yaml can have a list of numbers
 }
 
 
@@ -83,7 +88,7 @@ class SpecOption:
 
 
 def spec_options() -> Iterator[SpecOption]:
-    """Give every option that sets a key of ``cluster.yaml``."""
+    """Yield every option that sets a key of ``cluster.yaml``."""
     for path, field in fields():
         if flag := flag_of(field):
             reading = _READINGS.get(path) or Reading(_type_of(field.annotation), _plain)
@@ -93,12 +98,12 @@ def spec_options() -> Iterator[SpecOption]:
 
 
 def _type_of(annotation: Any) -> type:
-    """Give the plain type of a field: ``int`` of ``Annotated[int, …] | None``."""
+    """Return the plain type of a field: ``int`` for ``Annotated[int, …] | None``."""
     if get_origin(annotation) in (Union, UnionType):
         (annotation,) = (one for one in get_args(annotation) if one is not type(None))
     if get_origin(annotation) is Annotated:
         return _type_of(get_args(annotation)[0])
-    assert isinstance(annotation, type), "every other field has a reading of its own"  # noqa: S101
+    assert isinstance(annotation, type), "every other field has its own reading"  # noqa: S101
     return annotation
 
 
@@ -107,7 +112,7 @@ def _plain(value: Any) -> Any:
 
 
 def takes_spec_options(command: Callable[..., None]) -> Callable[..., None]:
-    """Have a command take these options beside its own; its ``chosen`` has flag and value of each, by path."""
+    """Add these options to those of a command; its ``chosen`` has the flag and value of each, by path."""
     options = list(spec_options())
 
     @wraps(command)

@@ -27,9 +27,9 @@ def start(
     show: bool,
     upgrade_citus: bool = False,
 ) -> dict[str, Any]:
-    """Start, register and verify the cluster in ``root``, and print what to paste.
+    """Start, register and verify the cluster in ``root``, and print how to connect.
 
-    ``upgrade_citus`` agrees to the update of Citus' extension, for which there must be a backup.
+    ``upgrade_citus`` confirms the update of Citus' extension, which requires a backup.
     """
     with importing():
         import asyncio
@@ -71,13 +71,14 @@ def up(
         bool,
         option(
             "--upgrade-citus",
-            help="Agree to update Citus' extension to the image's newer Citus. It cannot be undone: back up first.",
+            help="Agree to update Citus' extension to the image's newer Citus. You cannot undo this: make a backup "
+            "first.",
         ),
     ] = False,
     show_secrets: ShowSecretsOption = False,
     format_: FormatOption = Format.TEXT,
 ) -> None:
-    """Start everything, register the workers, and verify with a real distributed write."""
+    """Start all services, register the workers, and verify the cluster with a distributed write."""
     result = start(
         invocation_of(context),
         directory.absolute(),
@@ -95,13 +96,15 @@ def up(
 def down(
     context: typer.Context,
     directory: DirectoryOption = Path(),
-    volumes: Annotated[bool, typer.Option("--volumes", help="Also remove the volumes: all data is lost.")] = False,
+    volumes: Annotated[bool, typer.Option("--volumes", help="Also remove the volumes. All data are lost.")] = False,
     confirm: Annotated[
         str | None,
-        typer.Option("--confirm", help="The cluster's name, for --volumes without a question.", show_default=False),
+        typer.Option(
+            "--confirm", help="Name of the cluster, to confirm --volumes without a question.", show_default=False
+        ),
     ] = None,
 ) -> None:
-    """Stop and remove the containers. The data stays in its volumes, unless --volumes."""
+    """Stop and remove the containers. The data stay in their volumes unless you set --volumes."""
     with importing():
         import asyncio
 
@@ -111,7 +114,7 @@ def down(
 
     def confirmed(name: str) -> str | None:
         if confirm is None and screen.interactive():
-            return screen.ask(f"All data of the cluster is lost. Type its name ({name}) to go on")
+            return screen.ask(f"All data of the cluster will be lost. Type its name ({name}) to continue")
         return confirm
 
     root = directory.absolute()

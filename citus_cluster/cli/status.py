@@ -23,7 +23,7 @@ def status(
     directory: DirectoryOption = Path(),
     format_: FormatOption = Format.TEXT,
 ) -> None:
-    """Show services, nodes, tables and a running rebalance. Exit 1 unless all is well."""
+    """Show services, nodes, tables and a running rebalance. Exit 1 unless everything is healthy."""
     refuse_idle_interval(context, watch=watch)
     with importing():
         import asyncio

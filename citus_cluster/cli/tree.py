@@ -1,6 +1,6 @@
-"""Every command of ``citus-cluster`` by its name, and how the parser of one is made.
+"""Every command of ``citus-cluster`` by its name, and the creation of its parser.
 
-A command is imported when it is used, so that ``--version``, ``--help`` and a Tab wait for none of them.
+A command is imported when it is used, so that ``--version``, ``--help`` and Tab completion do not wait for any of them.
 """
 
 from collections.abc import Callable, Mapping
@@ -22,7 +22,7 @@ from citus_cluster.cli.options import DebugOption
 class Leaf:
     """A command: ``place`` is its module below ``citus_cluster.cli``, and its function.
 
-    ``summary`` is the first sentence of its help, for a list of commands that imports none of them.
+    ``summary`` is the first sentence of its help, so that the list of commands can be shown without imports.
     """
 
     place: str
@@ -38,26 +38,24 @@ class Branch:
 
 
 TREE: Mapping[str, Leaf | Branch] = {
-    "setup": Leaf(
-        "setup:setup", "Generate everything that a Citus cluster on Docker Compose needs, and with --up start it."
+    "setup": Leaf("setup:setup", "Generate all files of a Citus cluster on Docker Compose, and start it with --up."),
+    "retune": Leaf("retune:retune", "Divide the memory again among all services."),
+    "up": Leaf(
+        "start:up", "Start all services, register the workers, and verify the cluster with a distributed write."
     ),
-    "retune": Leaf("retune:retune", "Share the memory anew among all services."),
-    "up": Leaf("start:up", "Start everything, register the workers, and verify with a real distributed write."),
     "down": Leaf("start:down", "Stop and remove the containers."),
     "status": Leaf("status:status", "Show services, nodes, tables and a running rebalance."),
-    "add-worker": Leaf(
-        "nodes:add_worker", "Register one worker with the coordinator; moves no shard unless --rebalance is given."
-    ),
+    "add-worker": Leaf("nodes:add_worker", "Register a worker with the coordinator."),
     "nodes": Branch(
-        "Register workers, drain them, and remove them.",
+        "Register, drain and remove workers.",
         {"add": Leaf("nodes:add_worker"), "drain": Leaf("nodes:drain"), "remove": Leaf("nodes:remove")},
     ),
     "rebalance": Branch(
-        "Move shards so that every node has its share.",
+        "Move shards so that they are balanced across the nodes.",
         {name: Leaf(f"rebalance:{name}") for name in ("plan", "start", "status", "stop", "wait")},
     ),
     "roles": Branch(
-        "Make and list ordinary roles, give them passwords, and drop them.",
+        "Create, list and drop ordinary roles, and change their passwords.",
         {
             "create": Leaf("roles:create"),
             "list": Leaf("roles:list_roles"),
@@ -66,7 +64,7 @@ TREE: Mapping[str, Leaf | Branch] = {
         },
     ),
     "pg14": Branch(
-        "Look at the PostgreSQL 14 primary and replica, and change their roles.",
+        "Show the PostgreSQL 14 primary and replica, and change their roles.",
         {
             "status": Leaf("pg14:status"),
             "lag": Leaf("pg14:lag"),
@@ -76,9 +74,9 @@ TREE: Mapping[str, Leaf | Branch] = {
     ),
     "psql": Leaf(
         "containers:psql",
-        "Open psql as the superuser, in the container of a node or of a PostgreSQL 14 server; needs no password.",
+        "Open psql as the superuser in the container of a node or a PostgreSQL 14 server; needs no password.",
     ),
-    "logs": Leaf("containers:logs", "Print the logs of services, also of stopped ones."),
+    "logs": Leaf("containers:logs", "Print the logs of services, including stopped ones."),
     "completion": Leaf("completion:completion", "Print a script that completes commands, options and names."),
 }
 
@@ -92,7 +90,7 @@ _typer = partial(
 
 
 class Unloaded(TyperCommand):
-    """Stands for a command until it is used. It knows what a list of commands shows, and makes the command itself."""
+    """A placeholder for a command until it is used. It has the summary for lists, and creates the command itself."""
 
     def __init__(self, name: str, summary: str, make: Callable[[], Any]) -> None:
         super().__init__(name, help=summary)
@@ -100,7 +98,7 @@ class Unloaded(TyperCommand):
         self._made: Any = None
 
     def load(self) -> Any:
-        """Give the command itself."""
+        """Return the command itself."""
         if self._made is None:
             self._made = self._make()
         return self._made
@@ -124,7 +122,7 @@ def program() -> Any:
 
 
 def single(place: str, path: str, program: str) -> Any:
-    """Make the parser of a program that is one command; ``path`` is that of the same command of ``citus-cluster``."""
+    """Make the parser of a program with a single command; ``path`` is the same command of ``citus-cluster``."""
     return _command(Leaf(place), path, program)
 
 
@@ -185,7 +183,7 @@ _VALUES = {"int": "NUMBER", "int range": "NUMBER", "float": "NUMBER", "float ran
 
 
 def _show_values(command: Any) -> None:
-    """Have the help name values as people do, ``NUMBER`` or ``text|json``, in place of types, ``<list[str]>``."""
+    """Show values in the help as ``NUMBER`` or ``text|json`` instead of types such as ``<list[str]>``."""
     context = typer.Context(command)
     for parameter in command.params:
         kind = parameter.display_type(context).strip("<>")

@@ -1,4 +1,4 @@
-"""``status --watch``: the status again and again, in place on a terminal, one after another elsewhere."""
+"""``status --watch``: repeats the status, in place on a terminal, one block after another elsewhere."""
 
 import asyncio
 import io
@@ -21,7 +21,7 @@ from citus_cluster.operations.directory import load
 from citus_cluster.operations.status.report import Status, status
 
 ROUND_TIMEOUT_S = 60.0
-"""The status is bounded by itself, within half of this; an engine that hangs could take longer."""
+"""The status has its own limit, half of this; an engine that hangs could take longer."""
 _TERMINATED = 143
 
 
@@ -34,7 +34,7 @@ def watch(root: Path, seconds: float, format_: Format) -> NoReturn:
     try:
         asyncio.run(_rounds(root, seconds, format_))
     except KeyboardInterrupt:
-        sys.exit(INTERRUPTED)  # at once: the way by the parser ends in a word about work that is not done
+        sys.exit(INTERRUPTED)  # at once: the parser would print that the work is not done
     except asyncio.CancelledError:
         sys.exit(_TERMINATED)
 
@@ -42,7 +42,7 @@ def watch(root: Path, seconds: float, format_: Format) -> NoReturn:
 async def _rounds(root: Path, seconds: float, format_: Format) -> NoReturn:
     task = asyncio.current_task()
     if task:
-        # Ended by the signal itself, the process would leave the terminal without its cursor.
+        # If the signal ended the process directly, the terminal would stay without its cursor.
         asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
     if format_ is Format.JSON or not screen.out.is_terminal:
         while True:
@@ -55,7 +55,7 @@ async def _rounds(root: Path, seconds: float, format_: Format) -> NoReturn:
 
 
 async def _look(root: Path) -> Status | CitusClusterError:
-    """Read the directory anew, since the cluster may grow meanwhile; what goes wrong now may mend itself."""
+    """Load the directory again, because the cluster may have grown. Errors are returned: they may be temporary."""
     try:
         async with asyncio.timeout(ROUND_TIMEOUT_S):
             return await status(load(root))
@@ -68,8 +68,8 @@ async def _look(root: Path) -> Status | CitusClusterError:
 def _in_place(found: Status | CitusClusterError, seconds: float) -> Text:
     page = io.StringIO()
     wide = screen.Screen(file=page, force_terminal=True, color_system=screen.out.color_system, width=screen.out.width)
-    wide.print(f"[dim]{datetime.now().astimezone():%X}, every {seconds:g} s; Ctrl-C ends it[/]")
-    # On a terminal that is too small the end is cut off: the reasons must not be there.
+    wide.print(f"[dim]{datetime.now().astimezone():%X}, every {seconds:g} s; press Ctrl-C to stop[/]")
+    # A small terminal cuts off the end, so the reasons must not be there.
     _print_text(found, wide, problems_first=True)
     return Text.from_ansi(page.getvalue(), no_wrap=False, overflow="fold")
 

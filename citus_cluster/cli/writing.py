@@ -22,7 +22,9 @@ def write(invocation: Invocation, request: SetupRequest, *, ask: bool, consent: 
         asked = plan.needs_consent and not consent and ask and screen.interactive() and not plan.replaced_edits
         _show(plan, show=show, diffs=asked)
         if asked and not screen.confirm("Write these changes?"):
-            raise ConsentNeededError("Nothing was written.", hint="Run the command again when you agree.")
+            raise ConsentNeededError(
+                "The changes were not confirmed; nothing was written.", hint="To agree, run the command again."
+            )
         return consent or asked
 
     plan = use_cases.write(request, of_command(request.root, invocation.redacted), agree)
@@ -40,7 +42,7 @@ def _show(plan: SetupPlan, *, show: bool, diffs: bool, brief: bool = True) -> No
 
 
 def show_dry_run(request: SetupRequest, format_: Format) -> NoReturn:
-    """Show what would be written, and end with the status that says whether anything would."""
+    """Show what would be written, and exit with the status that says whether anything would change."""
     plan = plan_setup(request)
     if format_ is Format.JSON:
         screen.print_json(plan.as_dict())

@@ -1,1 +1,1 @@
-"""Printing, and nothing else: ``screen`` has the two streams, the other modules what is shown of one noun."""
+"""Only printing: ``screen`` has the two streams; each other module prints one noun."""

@@ -1,6 +1,6 @@
-"""Printing what a running cluster is like: the block to paste, the status, a rebalance.
+"""Printing a running cluster: how to connect, the status, a rebalance.
 
-Apart from the screen, so that the generator need not load the database driver.
+This module is separate from ``screen``, so that the generator need not load the database driver.
 """
 
 from pathlib import Path
@@ -18,13 +18,13 @@ from citus_cluster.operations.status.report import State, Status
 
 
 def print_block(result: UpResult, root: Path, *, show_secrets: bool) -> None:
-    """Print what a person pastes next."""
+    """Print how to connect, and the next commands."""
     access = result.access
     nodes = f", {count(len(result.nodes), 'worker')} registered" if result.nodes else ""
     verified = " and verified" if result.verified else ""
     out.print(f"[bold]Cluster {escape(result.cluster)} runs{nodes}{verified}[/] ({result.seconds:.1f} s).")
     _print_access(access, root, out, show_secrets=show_secrets)
-    # Workers alone are registered where their coordinator is, in a directory that is not this one.
+    # Without a coordinator here, the workers are registered in the coordinator's directory.
     alone = access.psql_in_container is None
     out.print("Next, on the coordinator's server:" if alone else "Next:")
     for command in access.next_commands:
@@ -47,7 +47,7 @@ def _print_access(access: Access, root: Path, out: Console, *, show_secrets: boo
 
 
 def print_companions_block(result: UpResult, root: Path) -> None:
-    """Print how to reach the services beside Citus."""
+    """Print how to connect to the other services."""
     if not result.companions:
         return
     out.print(f"[bold]{', '.join(result.companions)}: ready[/] ({result.seconds:.1f} s).")
@@ -59,9 +59,9 @@ def print_companions_block(result: UpResult, root: Path) -> None:
 
 
 def print_status(found: Status, out: Console = out, *, problems_first: bool = False) -> None:
-    """Print services, nodes, tables and the services beside Citus, the rebalance, and last every problem and warning.
+    """Print services, nodes, tables, companions, the rebalance, and finally every problem and warning.
 
-    With ``problems_first`` the last two come first, for a terminal that shows no more than the beginning.
+    With ``problems_first``, the rebalance and the problems come first, for a terminal that shows only the beginning.
     """
     colours = {State.OK: "green", State.DEGRADED: "yellow", State.DOWN: "red"}
     out.print(f"Cluster {escape(found.cluster)}: [{colours[found.state]}]{found.state}[/]")
@@ -92,7 +92,7 @@ def print_status(found: Status, out: Console = out, *, problems_first: bool = Fa
             out.print(table("Tables", ("table", "type", "distributed by", "shards", "size"), tables))
     if found.companions:
         rows = [(one.service, one.condition, one.summary or one.reason or "-") for one in found.companions]
-        out.print(table("Companions", ("service", "condition", "what it says"), rows))
+        out.print(table("Companions", ("service", "condition", "details"), rows))
     if found.ring:
         ring = [(n.address, "up" if n.up else "down", n.state, n.load, n.owns, n.rack) for n in found.ring]
         out.print(table("Cassandra's ring", ("node", "", "state", "load", "owns", "rack"), ring))
@@ -115,7 +115,7 @@ def _print_news(found: Status, out: Console) -> None:
 
 
 def print_rebalance(found: RebalanceStatus) -> None:
-    """Print how far the last rebalance is, and what is in its way."""
+    """Print the progress of the last rebalance, and its problems."""
     if found.state is JobState.NONE:
         out.print("No rebalance has run yet.")
         return
@@ -132,7 +132,7 @@ def _print_progress(found: RebalanceStatus, out: Console) -> None:
 
 
 def print_rebalance_plan(found: RebalancePlan) -> None:
-    """Print the moves, and the bytes of each node before and after them."""
+    """Print the moves, and the size of each node before and after them."""
     if not found.moves:
         out.print("Nothing to move: the shards are balanced.")
         return

@@ -1,4 +1,4 @@
-"""Printing how workers come and go."""
+"""Printing the registration, drain and removal of workers."""
 
 from pathlib import Path
 from shlex import quote
@@ -12,20 +12,20 @@ from citus_cluster.model.units import count
 from citus_cluster.operations.nodes.drain import Drained
 from citus_cluster.operations.nodes.removal import RemovalPlan
 
-_OUTCOMES = {Outcome.ADDED: "registered", Outcome.ACTIVATED: "activated again", Outcome.ALREADY: "registered already"}
+_OUTCOMES = {Outcome.ADDED: "registered", Outcome.ACTIVATED: "activated again", Outcome.ALREADY: "already registered"}
 
 
 def print_added(worker: NodeAddress, result: NodeResult, moving: RebalanceStatus | None, *, rebalanced: bool) -> None:
-    """Print how a registration ended; ``moving`` is a rebalance that it started, and that nobody waits for."""
+    """Print the result of a registration; ``moving`` is a rebalance that it started and does not wait for."""
     out.print(f"{escape(str(worker))} is {_OUTCOMES.get(result.outcome, result.outcome.value)}.")
     if moving:
         print_rebalance(moving)
     if not rebalanced and result.outcome is Outcome.ADDED:
-        out.print("It holds no shards of existing tables until a rebalance: citus-cluster rebalance start")
+        out.print("It gets shards of existing tables with a rebalance: citus-cluster rebalance start")
 
 
 def print_drained(result: Drained, root: Path | None) -> None:
-    """Print what follows: the removal, or how to follow the moves."""
+    """Print the next step: the removal, or how to follow the moves."""
     if result.rebalance is None or result.rebalance.state.is_final:
         out.print("Next:")
         for found in result.departures:
@@ -34,11 +34,11 @@ def print_drained(result: Drained, root: Path | None) -> None:
         return
     print_rebalance(result.rebalance)
     names = " ".join(found.name for found in result.departures)
-    err.print(f"It continues in the background; follow it with: citus-cluster nodes drain {escape(names)} --wait")
+    err.print(f"The drain continues in the background. To follow it: citus-cluster nodes drain {escape(names)} --wait")
 
 
 def print_removal(plan: RemovalPlan) -> None:
-    """Print what a removal changes, and what it keeps."""
+    """Print the changes of a removal, and what it keeps."""
     found = plan.departure
     if plan.nothing_to_do:
         out.print(f"Nothing to do: {escape(str(found.address))} has left the cluster.")
@@ -47,7 +47,7 @@ def print_removal(plan: RemovalPlan) -> None:
         holds = f", with copies of {count(found.shards, 'shard')} that other nodes have too" if found.shards else ""
         out.print(f"[bold]{escape(str(found.address))}[/] leaves the node list{escape(holds)}")
     else:
-        out.print(f"[bold]{escape(str(found.address))}[/] is not in the node list any more")
+        out.print(f"[bold]{escape(str(found.address))}[/] is no longer in the node list")
     if plan.setup:
         print_plan(plan.setup, diffs=False, later=True)
     if plan.container:
@@ -60,10 +60,10 @@ def print_removal(plan: RemovalPlan) -> None:
 
 
 def print_removed(plan: RemovalPlan) -> None:
-    """Print that a worker has left, and what to do with what it leaves."""
+    """Print that a worker has left, and what to do with its leftovers."""
     if not plan.nothing_to_do:
         out.print(f"{escape(str(plan.departure.address))} has left the cluster.")
-    meaning = "when nothing in it is needed" + ("; its number is free then" if plan.setup else "")
+    meaning = "if you no longer need its data" + ("; then its number is free" if plan.setup else "")
     lines = {f"docker volume rm {plan.volume}": meaning}
     lines = lines if plan.volume else {}
     if plan.restarts and plan.setup:

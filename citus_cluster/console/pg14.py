@@ -1,4 +1,4 @@
-"""Printing how the PostgreSQL 14 pair is, and what a change of its roles means."""
+"""Printing the status of the PostgreSQL 14 pair, and the consequences of a change of its roles."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -11,13 +11,15 @@ from citus_cluster.operations.pair.rebuild import Rebuild
 
 
 def print_status(found: PairStatus, ports: Mapping[str, int]) -> None:
-    """Print both servers, how the replica follows, and every problem."""
+    """Print both servers, the state of replication, and every problem."""
     rows = [_server_row(server, ports) for server in found.servers]
     columns = ("server", "role", "port", "container", "timeline", "position")
     out.print(table("PostgreSQL 14 pair", columns, rows))
     standby_connection, slot = found.standby_connection, found.slot
     wanted = "sync" if found.synchronous else "async"
-    state = f"{standby_connection.state}, {standby_connection.sync_state}" if standby_connection else "nobody follows"
+    state = (
+        f"{standby_connection.state}, {standby_connection.sync_state}" if standby_connection else "no replica follows"
+    )
     answered = (
         f"; last answer {standby_connection.reply_age_s:.0f} s ago"
         if standby_connection and standby_connection.late and found.lag.bytes
@@ -25,7 +27,7 @@ def print_status(found: PairStatus, ports: Mapping[str, int]) -> None:
     )
     out.print(f"Replication: {escape(state)} (wanted: {wanted}); {escape(lag_line(found.lag))}{answered}")
     if slot:
-        kept = "no log" if slot.kept_bytes is None else f"{size(slot.kept_bytes)} of log"
+        kept = "no WAL" if slot.kept_bytes is None else f"{size(slot.kept_bytes)} of WAL"
         active = "active" if slot.active else "not active"
         out.print(f"Slot {escape(slot.name)}: {active}, {escape(slot.wal_status or 'never used')}; keeps {kept}")
     for problem in found.problems:
@@ -40,7 +42,7 @@ def _server_row(server: SeenServer, ports: Mapping[str, int]) -> Sequence[object
 
 def lag_line(lag: Lag) -> str:
     if lag.bytes is None and lag.seconds is None:
-        return "the lag cannot be told"
+        return "the lag is unknown"
     behind = "an unknown number of bytes" if lag.bytes is None else f"{lag.bytes:,} bytes"
     age = ", for an unknown time" if lag.seconds is None else f", {lag.seconds:.3f} s"
     return f"{behind} behind{age}"
@@ -55,9 +57,9 @@ def print_lag(found: PairStatus) -> None:
 def print_promotion(done: Promotion, root: Path) -> None:
     """Print where to write from now on, and what to run next."""
     if done.already:
-        out.print(f"Nothing to do: {done.target} is the primary already (port {done.port}).")
+        out.print(f"Nothing to do: {done.target} is already the primary (port {done.port}).")
         return
-    out.print(f"[bold]{done.target} is the primary now.[/] Write to port {done.port}: {escape(done.connection.dsn())}")
+    out.print(f"[bold]{done.target} is now the primary.[/] Write to port {done.port}: {escape(done.connection.dsn())}")
     if done.synchronous:
         out.print("Its commits wait until it has a replica, because replication is sync.")
     command = escape(pasteable("citus-cluster pg14 rebuild-replica", root))
@@ -65,12 +67,12 @@ def print_promotion(done: Promotion, root: Path) -> None:
 
 
 def print_rebuild(done: Rebuild, found: PairStatus) -> None:
-    """Print how the new replica follows, and where its old data are."""
+    """Print the state of the new replica, and where its old data are."""
     out.print(escape(f"{done.target} is a replica of {done.primary}: {found.summary}."))
     if done.keep_as:
         out.print(
-            f"Its old data are in its volume, as {escape(done.keep_as)}: "
-            "docs/replication.md says how to read and remove them."
+            f"Its old data are kept in its volume as {escape(done.keep_as)}. To read or remove them, see "
+            "docs/replication.md."
         )
 
 

@@ -13,30 +13,30 @@ from citus_cluster.render.bundle import API_CONTEXT_FOLDER
 
 _GENERATED = "generated"
 _NAMED_FILES = 8
-"""As many new files as are named one by one; a new worker brings one or two."""
+"""The maximum number of new files that are named individually; a new worker has one or two."""
 
 
 def print_plan(plan: SetupPlan, *, diffs: bool, later: bool = False, brief: bool = False) -> None:
-    """Print which files change, what that means for containers, and the differences.
+    """Print the files that change, the effects on containers, and the differences.
 
     ``brief``: many new files below ``generated/`` are counted instead of named.
 
-    ``later``: the containers are a matter of the next ``up``, beside something else that happens now.
+    ``later``: the effects on containers happen at the next ``up``, not now.
     """
     if plan.nothing_to_do:
         for path in plan.kept_edits:
-            screen.err.print(f"Left as it is: {escape(path)} (edited by hand, and nothing to change in it)")
-        screen.out.print(f"Nothing to do: {escape(str(plan.root))} is as cluster.yaml says.")
+            screen.err.print(f"Keeping {escape(path)} (edited by hand; it needs no change)")
+        screen.out.print(f"Nothing to do: {escape(str(plan.root))} matches cluster.yaml.")
         return
     if diffs:
         for change in plan.all_changes:
-            if not change.path.startswith(f"{API_CONTEXT_FOLDER}/"):  # our own code is no news to the user
+            if not change.path.startswith(f"{API_CONTEXT_FOLDER}/"):  # our own code does not interest the user
                 _print_diff(change)
     screen.out.print(f"[bold]Cluster {escape(plan.spec.name)}[/] in {escape(str(plan.root))}")
     for line in _file_lines(plan.all_changes, brief=brief):
         screen.out.print(f"  {line}")
     for path in plan.kept_edits:
-        screen.out.print(f"  keep      {escape(path)} (edited by hand, and nothing to change in it)")
+        screen.out.print(f"  keep      {escape(path)} (edited by hand; it needs no change)")
     effects = [effect for effect in plan.effects if not (later and effect.kind is EffectKind.REMOVE)]
     if later and effects:
         screen.out.print("  at the next citus-cluster up:")
@@ -66,7 +66,7 @@ def _file_lines(changes: Sequence[FileChange], *, brief: bool) -> Iterable[str]:
 
 
 def _effect_lines(effects: Sequence[Effect]) -> Iterable[str]:
-    """One line for all services to which the same happens for the same reasons."""
+    """Yield one line for all services with the same effect for the same reasons."""
     grouped: dict[tuple[EffectKind, tuple[str, ...]], list[str]] = {}
     for effect in effects:
         grouped.setdefault((effect.kind, effect.reasons), []).append(effect.service)
@@ -91,10 +91,10 @@ def _print_diff(change: FileChange) -> None:
 
 
 def print_next_steps(plan: SetupPlan) -> None:
-    """Print the commands that start what was written."""
+    """Print the commands that start the cluster."""
     lines = {
-        "docker compose up -d --wait": "starts everything",
-        "citus-cluster up": "the same, with checks, progress and a verification",
+        "docker compose up -d --wait": "starts all services",
+        "citus-cluster up": "also checks, shows progress, and verifies",
     }
     lines = {screen.pasteable(command, plan.root): meaning for command, meaning in lines.items()}
     if plan.topology.coordinator is None:

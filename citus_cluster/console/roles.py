@@ -1,4 +1,4 @@
-"""Printing roles: what each may do, how it connects, what it owns."""
+"""Printing roles: their access, connections, and objects."""
 
 from pathlib import Path
 from shlex import quote
@@ -13,12 +13,12 @@ from citus_cluster.operations.roles.passwords import CredentialStore
 _MAY = {
     Access.READ: "may read the tables",
     Access.WRITE: "may read and write the tables",
-    Access.CREATE: "may read and write the tables, and make its own,",
+    Access.CREATE: "may read and write tables, and create its own,",
 }
 
 
 def print_result(made: RoleResult, credentials: CredentialStore, *, show_secrets: bool) -> None:
-    """Print what a role may do, and how it connects."""
+    """Print the access of a role, and how to connect."""
     record, where = made.record, made.connection
     schemas = f"schema{'s' if len(record.schemas) > 1 else ''} {', '.join(record.schemas)}"
     out.print(f"[bold]Role {escape(record.name)}[/] {_MAY[record.access]} in {escape(schemas)}.")
@@ -38,11 +38,11 @@ def print_result(made: RoleResult, credentials: CredentialStore, *, show_secrets
 def _access(one: RoleStatus) -> str:
     if one.record:
         return one.record.access
-    return "owns what dropped roles left" if one.owner_of else "made by SQL"
+    return "owns objects of dropped roles" if one.owner_of else "created by SQL"
 
 
 def print_list(found: RoleList, root: Path | None) -> None:
-    """Print the roles, and what is wrong with them."""
+    """Print the roles, and their problems."""
     if found.roles:
         rows = [
             (
@@ -66,18 +66,18 @@ def print_list(found: RoleList, root: Path | None) -> None:
 
 
 def print_dropped(name: str, *, changed: bool) -> None:
-    out.print(f"Role {escape(name)} is gone." if changed else f"There is no role {escape(name)}.")
+    out.print(f"Role {escape(name)} was dropped." if changed else f"Role {escape(name)} does not exist.")
 
 
 def print_handover(name: str, handover: Handover | None) -> None:
-    """Print who would get what a role owns."""
+    """Print who would get the objects of a role."""
     if handover is None:
         out.print(f"Role {escape(name)} owns nothing.")
         return
     rows = [(one.name, new_owner, one.reason or "-") for one, new_owner in handover.new_owners.items()]
-    out.print(table(f"What {name} owns", ("object", "goes to", "must be named, since it"), rows))
+    out.print(table(f"Objects of {name}", ("object", "new owner", "must be named, because it"), rows))
     if any(one.home and one.power for one in handover.new_owners):
         err.print(
-            "A view or function that is given away loses what only its old owner was allowed to read or do: the "
-            "new owner may use what it owns itself, and nothing else."
+            "A reassigned view or function loses the privileges of its old owner: the new owner may use its "
+            "own objects, and nothing else."
         )

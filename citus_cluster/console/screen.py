@@ -1,8 +1,8 @@
-"""Printing, and nothing else: results on stdout, progress and messages on stderr.
+"""Only printing: results on stdout, progress and messages on stderr.
 
-Without a terminal there are no colours, no cursor movements and no prompts. What comes from elsewhere (a server, a
-file, an argument) goes through :func:`escape`, so that neither the terminal nor our own markup obeys it; and no console
-lets a control character through, whatever was forgotten.
+Without a terminal there are no colours, no cursor movements and no prompts. External text (from a server, a file, an
+argument) passes through :func:`escape`, so that neither the terminal nor our own markup interprets it; and no console
+prints a control character, even if the escaping was forgotten.
 """
 
 import shlex
@@ -39,16 +39,16 @@ _SIGNS = {
 }
 FRAMES_PER_S = 8
 _drawing = threading.RLock()
-"""Held while something is written to the terminal. rich decides which rows a line replaces before it writes the line: a
-frame that another thread draws in between would leave a row of itself behind."""
+"""Held during writes to the terminal. rich decides which rows a line replaces before it writes the line: a frame that
+another thread draws in between would leave a row behind."""
 _UNFINISHED = {EventKind.STARTED, EventKind.PROGRESS}
 
 
 class Screen(Console):
-    """Shows no control character that is not our own; leaves a reader that has gone to whoever ends the program."""
+    """Shows only our own control characters; a reader that has exited is handled where the program ends."""
 
     def __init__(self, **options: Any) -> None:
-        # A name such as :bomb: is no picture.
+        # A name such as :bomb: must not become an emoji.
         super().__init__(highlight=False, soft_wrap=True, emoji=False, **options)
 
     def render_str(self, text: str, **options: Any) -> Text:
@@ -63,26 +63,26 @@ class Screen(Console):
 
 
 class _Results(Screen):
-    """stdout. Progress, which is drawn on stderr, most often shares its terminal, and steps aside for each result."""
+    """stdout. Progress on stderr usually shares its terminal, and is hidden for each result."""
 
     def print(self, *objects: Any, **options: Any) -> None:
         with Progress.undisturbed():
             super().print(*objects, **options)
 
 
-# In a pipe lines are as long as they need to be, instead of folded at 80 columns.
+# In a pipe, lines have their full length instead of being folded at 80 columns.
 _WIDTH = None if sys.stdout.isatty() else 240
 out: Console = _Results(width=_WIDTH)
 err: Console = Screen(stderr=True)
 
 
 def escape(text: object) -> str:
-    """Make one line of a text from elsewhere: seen as it is, neither obeyed by the terminal nor read as markup."""
+    """Make one line of an external text: literal, neither interpreted by the terminal nor read as markup."""
     return escape_markup(visible(str(text)))
 
 
 def interactive() -> bool:
-    """Tell whether a person can be asked: both ends are a terminal."""
+    """Return whether a person can answer questions: stdin and stderr are terminals."""
     return sys.stdin.isatty() and err.is_terminal
 
 
@@ -92,19 +92,19 @@ def print_json(data: object) -> None:
 
 
 def print_json_line(data: object) -> None:
-    """Print one JSON document on a line of its own."""
+    """Print one JSON document on a single line."""
     write(json_text(data) + "\n")
 
 
 def write(text: str) -> None:
-    """Write a text to stdout as it is, at once."""
+    """Write a text to stdout unchanged, at once."""
     with Progress.undisturbed():
         sys.stdout.write(text)
         sys.stdout.flush()
 
 
 def print_error(error: CitusClusterError) -> None:
-    """Print what happened, the single findings, and what to do next."""
+    """Print what happened, the findings, and what to do next."""
     err.print(f"[red]Error:[/] {escape(error.message)}")
     for line in error.details:
         err.print(f"  - {escape(line)}")
@@ -154,9 +154,9 @@ def _interruptible() -> Iterator[None]:
 
 
 def pasteable(command: str, root: Path) -> str:
-    """Write one of our commands so that it runs when it is pasted here, for the cluster in ``root``.
+    """Return one of our commands in a form that can be pasted here, for the cluster in ``root``.
 
-    The environment may not be activated, the scripts and the cluster may lie elsewhere.
+    The environment may not be activated, and the scripts and the cluster may be elsewhere.
     """
     here = root == Path.cwd()
     folder = shlex.quote(str(root))
@@ -180,15 +180,15 @@ def pasteable(command: str, root: Path) -> str:
 
 
 def _short(path: Path) -> str:
-    """Give a path relative to here where it is below, quoted for a shell."""
+    """Return a path, relative if it is below the current directory, quoted for a shell."""
     return shlex.quote(str(path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path))
 
 
 class Progress:
-    """Shows events: a line for each step that runs on a terminal, plain lines elsewhere."""
+    """Shows events: on a terminal a line for each running step, elsewhere plain lines."""
 
     _shown: ClassVar[Self | None] = None
-    """The one that is on the terminal now."""
+    """The instance that is on the terminal now."""
 
     def __init__(self) -> None:
         self._running: dict[str, Event] = {}
@@ -211,7 +211,7 @@ class Progress:
     @classmethod
     @contextmanager
     def undisturbed(cls) -> Iterator[None]:
-        """Take what is shown off the terminal, for the length of a block."""
+        """Hide the progress for a block."""
         shown = cls._shown
         if shown is None:
             yield
@@ -226,7 +226,7 @@ class Progress:
         if not self._animated:
             return
         Progress._shown = self
-        # A new one each time: an old one erases as many lines as it once had, which are no longer its own.
+        # Create a new one each time: an old one erases as many lines as it once had, which may belong to others now.
         self._live = Live(self._table(), console=err, auto_refresh=False, transient=True, redirect_stdout=False)
         self._live.start(refresh=True)
         self._hidden = threading.Event()
@@ -255,7 +255,7 @@ class Progress:
         return table
 
     def is_under_way(self, step: str) -> bool:
-        """Tell whether a step has begun, and not ended."""
+        """Return whether a step has begun and not ended."""
         return step in self._begun
 
     def emit(self, event: Event) -> None:
@@ -275,7 +275,7 @@ class Progress:
 
 
 def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> Table:
-    """Make a table that reads well in a terminal and in a pipe."""
+    """Make a table that is readable in a terminal and in a pipe."""
     made = Table(title=title, title_justify="left", title_style="bold", box=None, pad_edge=False, padding=(0, 2, 0, 0))
     for column in columns:
         made.add_column(column, overflow="fold", no_wrap=False)

@@ -196,8 +196,8 @@ def assert_what_is_dropped_is_said(pair: Pair) -> None:
     pair.start(PRIMARY)
     promoted = pair.cluster.cli("pg14", "promote", PRIMARY, "--yes")
     assert f"has everything that {REPLICA} has written" not in promoted.err
-    assert f"has everything that {REPLICA} has acknowledged" in promoted.err
-    assert re.search(r"in its log did not reach pg14-primary and (is|are) dropped\. Commits waited", promoted.err)
+    assert f"has every transaction that {REPLICA} has confirmed" in promoted.err
+    assert re.search(r"in its WAL did not reach pg14-primary and (is|are) dropped\. According to", promoted.err)
     assert pair.sql(PRIMARY, "SELECT count(*) FROM t WHERE v = 'dropped'") == [(0,)]
 
 

@@ -143,7 +143,7 @@ def test_the_disk_of_the_target_is_full(cluster: GeneratedCluster, disk: Disk) -
         assert "make room on the target's disk" in told
     refused = cluster.cli("rebalance", "start", "--wait", check=False)
     assert refused.status == 1
-    assert "There is not enough room" in refused.err
+    assert "There is not enough disk space" in refused.err
     assert "citus-worker3:5432: would get" in refused.err
     disk.make_room()
     finished_by_a_second_start(cluster, [2, 2, 2])

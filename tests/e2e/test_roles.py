@@ -209,4 +209,4 @@ def test_dropping_keeps_every_table(main_cluster: GeneratedCluster) -> None:
     assert main_cluster.sql("SELECT count(*), sum(n) FROM items") == [(ROWS, ROWS * (ROWS + 1) // 2)]
     for number in range(4):
         assert main_cluster.sql("SELECT count(*) FROM pg_dist_authinfo", number) == [(2,)]
-    assert "There is no role app" in main_cluster.cli("roles", "drop", "app").out
+    assert "Role app does not exist" in main_cluster.cli("roles", "drop", "app").out

@@ -191,7 +191,7 @@ def test_a_server_that_is_away_is_named_in_bounded_time(servers: Servers, facts:
     assert refused.status == 1
     assert f"docker compose ps, on {host}" in refused.err
     servers.second.up()
-    assert "registered already" in cluster.add_worker("--host", host, "--port", str(port)).out
+    assert "already registered" in cluster.add_worker("--host", host, "--port", str(port)).out
     assert checksum(servers) == facts["checksum"]
 
 

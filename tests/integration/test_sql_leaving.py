@@ -237,7 +237,7 @@ def test_a_drain_that_stops_with_the_undoing_of_another_is_named(cluster: Server
     assert [mark for _, mark in cluster.sql(COORDINATOR.host, MARKS)] == [True, False, True]
     told = [event.message for event in recorder.events if event.kind is EventKind.WARNING]
     assert told == [
-        "the drain of citus-worker2 was stopped with it: citus-cluster nodes drain citus-worker2 --wait goes on"
+        "the drain of citus-worker2 was stopped with it. To continue: citus-cluster nodes drain citus-worker2 --wait"
     ]
     assert run_drain(cluster, SECOND).done
 
@@ -286,7 +286,7 @@ def test_a_drain_that_a_rebalance_forestalls_marks_no_worker(cluster: Servers) -
                     await asyncio.sleep(0.1)
                 started = await (await conn.execute("SELECT citus_rebalance_start()")).fetchone()
                 assert started and started[0], "this test needs a rebalance that has something to move"
-            with pytest.raises(RebalanceError, match="running already, as job"):
+            with pytest.raises(RebalanceError, match="already running as job"):
                 await draining
 
     on(cluster, body)
@@ -302,10 +302,10 @@ def test_a_rebalance_that_runs_is_followed_first(cluster: Servers, recorder: Rec
 
     async def body(conn: Connection) -> Drained:
         job_id = await rebalance.start(conn, RebalanceOptions(), ignore)
-        with pytest.raises(RebalanceError, match=f"running already, as job {job_id}"):
+        with pytest.raises(RebalanceError, match=f"already running as job {job_id}"):
             await drain.drain(conn, named(FIRST), ignore, mode=TransferMode.AUTO, wait=False)
         done = await drain.drain(conn, named(FIRST), recorder, mode=TransferMode.AUTO, wait=True)
-        assert f"a rebalance is running already, as job {job_id}: following it first" in recorder.events[0].message
+        assert f"a rebalance is already running as job {job_id}; following it first" in recorder.events[0].message
         return done
 
     assert on(cluster, body).done

@@ -191,7 +191,7 @@ def test_add_gives_up_on_a_paused_worker_in_time(cluster: Servers) -> None:
 
 def test_add_refuses_the_coordinator_and_a_worker_under_another_name(cluster: Servers) -> None:
     register(cluster, FIRST)
-    for node, reason in ((FIRST, "registered already, as citus-worker1:5432"), (COORDINATOR, "coordinator itself")):
+    for node, reason in ((FIRST, "already registered as citus-worker1:5432"), (COORDINATOR, "coordinator itself")):
         alias = ip_address(cluster, node)
         with pytest.raises(MismatchError, match=reason):
             on(cluster, partial(add_worker, coordinator=None, worker=alias, emit=ignore, timeout_s=5))
@@ -261,7 +261,7 @@ def test_worker_that_cannot_connect_back_is_pending(cluster: Servers) -> None:
     try:
         result = register(cluster, SECOND)[SECOND.host]
         assert result.outcome is Outcome.PENDING
-        assert "cannot connect to the coordinator at citus-coordinator:5432 in turn" in str(result.reason)
+        assert "cannot connect to the coordinator at citus-coordinator:5432" in str(result.reason)
     finally:
         cluster.rerun_init_script(SECOND.host)
     assert outcomes(cluster, SECOND) == [Outcome.ADDED]

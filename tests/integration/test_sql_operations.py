@@ -339,7 +339,7 @@ def test_a_fourth_worker_gets_its_share_and_no_row_is_lost(cluster: Servers, rec
             assert sum(preview.bytes_after.values()) == sum(preview.bytes_before.values())
             # Online: small shards move too fast for a rate.
             job_id = await rebalance.start(conn, RebalanceOptions(online=True), recorder)
-            with pytest.raises(RebalanceError, match=f"running already, as job {job_id}"):
+            with pytest.raises(RebalanceError, match=f"already running as job {job_id}"):
                 await rebalance.start(conn, RebalanceOptions(), ignore)
             await verify(conn, [*WORKERS, FOURTH], recorder)
             found = await rebalance_watch.wait(conn, recorder, poll_s=0.1)

@@ -215,7 +215,7 @@ def test_tables_that_one_role_makes_are_there_for_the_others(
 
 
 def test_other_schemas(cluster: Servers, credentials: CredentialStore) -> None:
-    with pytest.raises(UsageError, match=r"There is no schema 'sh\"op'"):
+    with pytest.raises(UsageError, match=r"Schema 'sh\"op' does not exist"):
         create(cluster, credentials, schemas=['sh"op'])
     cluster.sql(
         COORDINATOR.host,
@@ -402,7 +402,7 @@ def test_passwords_are_kept_and_changed_only_when_asked(cluster: Servers, creden
     works(cluster, credentials)
     nowhere = CredentialStore(credentials.coordinator, None)
     assert create(cluster, nowhere).changed == ()
-    with pytest.raises(UsageError, match="no place to keep"):
+    with pytest.raises(UsageError, match="cannot be kept"):
         create(cluster, nowhere, "report")
     assert create(cluster, nowhere, "report", given=SECRET).password_file is None
 

@@ -1,4 +1,4 @@
-"""Whether each registered node serves queries: it answers, its library of Citus fits, and it knows the cluster."""
+"""Checks that each registered node serves queries: it answers, its Citus library matches, and it knows the cluster."""
 
 from collections.abc import Sequence
 from functools import partial
@@ -11,15 +11,15 @@ from citus_cluster.model.citus.registration import RegisteredNode
 from citus_cluster.runtime.citus import probe as citus_probe
 from citus_cluster.runtime.postgres import Connection, describe
 
-# Every function of Citus refuses where the library is of another version than the extension.
+# Every function of Citus fails if the versions of library and extension differ.
 _SERVES = "SELECT to_json(count(*)) FROM citus_get_active_worker_nodes()"
 
 
 async def troubles(conn: Connection, nodes: Sequence[RegisteredNode]) -> tuple[str, ...]:
-    """One line for each active node that does not serve queries, with its name; bounded in time for each node.
+    """Return one line for each active node that does not serve queries, with its name; bounded in time for each node.
 
-    A node that does not answer in time is asked once more before it counts.
-    Raises UnreachableError or psycopg.Error if the coordinator itself goes away.
+    A node that does not answer in time is asked once more before it counts. Raises UnreachableError or psycopg.Error if
+    the coordinator itself goes away.
     """
     found = []
     for node in nodes:

@@ -25,7 +25,7 @@ from citus_cluster.runtime.postgres import Connection, translated
 
 @dataclass(frozen=True)
 class DrainedDocument:
-    """How far workers are drained, and the job that does it."""
+    """The progress of drained workers, and their job."""
 
     nodes: tuple[Departure, ...]
     drained: bool
@@ -34,14 +34,14 @@ class DrainedDocument:
 
 @dataclass(frozen=True)
 class Drained(Documented):
-    """How far workers are drained. ``rebalance`` is the job that goes on, or has ended; None if none was needed."""
+    """The progress of drained workers. ``rebalance`` is the running or finished job; None if none was needed."""
 
     departures: tuple[Departure, ...]
     rebalance: RebalanceStatus | None
 
     @property
     def done(self) -> bool:
-        """Nothing is there any more that is not elsewhere too."""
+        """Return whether everything on the workers also exists elsewhere."""
         return not any(found.only_copies for found in self.departures)
 
     def document(self) -> DrainedDocument:
@@ -50,14 +50,14 @@ class Drained(Documented):
 
 @dataclass(frozen=True)
 class DrainPlan(Documented):
-    """What a drain would do now: its moves, what it would warn of, and why it would be refused (None: it would not)."""
+    """The plan of a drain: its moves, its warnings, and why it would be refused (None if it would not)."""
 
     moves: RebalancePlan
     warnings: tuple[str, ...]
     refusal: CitusClusterError | None
 
     def document(self) -> Mapping[str, object]:
-        """Give the keys of a plan's document and the warnings; ``error`` only where the drain would be refused."""
+        """Return the keys of a plan's document and the warnings; ``error`` only if the drain would be refused."""
         plain = {**self.moves.as_dict(), "warnings": self.warnings}
         return {**plain, "error": self.refusal.as_dict()} if self.refusal else plain
 
@@ -70,9 +70,9 @@ async def plan(
     trust_functions: bool = False,
     online: bool = False,
 ) -> DrainPlan:
-    """Preview: the moves that a drain would make now, and what would stop them; changes nothing.
+    """Preview the moves of a drain, and the problems that would prevent them. Changes nothing.
 
-    Raises as :func:`drain` where no moves can be told.
+    Raises the same errors as :func:`drain` if the moves cannot be determined.
     """
     found = await _look(conn, workers)
     options = RebalanceOptions(mode=mode, drain_only=True, trust_functions=trust_functions, online=online)
@@ -96,11 +96,11 @@ async def drain(
     trust_functions: bool = False,
     online: bool = False,
 ) -> Drained:
-    """Move every shard off these workers, which get no new ones from now on.
+    """Move every shard off these workers, which get no new shards from now on.
 
-    ``workers`` maps what the user calls each to its address. Looks first for what would hold the moves up, so that a
-    drain that is refused changes nothing. Run again it goes on where it was, however it ended. With ``wait``, a
-    rebalance that runs already is followed first. Raises UsageError, InUseError, RebalanceError.
+    ``workers`` maps the user's name of each worker to its address. The function first checks for problems that would
+    block the moves, so a refused drain changes nothing. Running it again continues an interrupted drain. With ``wait``,
+    a rebalance that is already running is followed first. Raises UsageError, InUseError, RebalanceError.
     """
     options = RebalanceOptions(mode=mode, drain_only=True, trust_functions=trust_functions, online=online)
     status: RebalanceStatus | None = None
@@ -120,7 +120,7 @@ async def drain(
                 job_id = await _begin(conn, workers, options, preview, emit)
                 before = left
             except (RebalanceError, LockedError):
-                # Another one was a moment faster, and its job may be as good as ours; nothing was changed.
+                # Another rebalance has just started, and its job may drain these workers too; nothing was changed.
                 job_id = await _running(conn)
                 if job_id is None:
                     raise
@@ -129,7 +129,13 @@ async def drain(
         elif not wait:
             await _refuse_other_job(conn, found, job_id)
         elif await _is_ours(conn, found, job_id):
-            emit(Event(rebalance_watch.STEP, EventKind.STARTED, f"rebalance {job_id} is at it already: following it"))
+            emit(
+                Event(
+                    rebalance_watch.STEP,
+                    EventKind.STARTED,
+                    f"rebalance {job_id} is already moving these shards; following it",
+                )
+            )
         else:
             rebalance_watch.tell_followed(job_id, emit)
         if job_id is not None and not wait:
@@ -139,7 +145,7 @@ async def drain(
 
 
 async def _look(conn: Connection, workers: Mapping[str, NodeAddress]) -> tuple[Departure, ...]:
-    """Look at each worker; those that leave with it inherit nothing. Raises UsageError, InUseError."""
+    """Check each worker; workers that leave together receive no shards. Raises UsageError, InUseError."""
     found = []
     for name, address in workers.items():
         one = await look(conn, name, address)
@@ -166,8 +172,8 @@ async def _running(conn: Connection) -> int | None:
 
 
 async def _is_ours(conn: Connection, found: Sequence[Departure], job_id: int) -> bool:
-    """Say whether a running job drains these workers, as far as they hold anything."""
-    async with translated("looking at the running rebalance"):
+    """Return whether a running job drains these workers, as far as they hold shards."""
+    async with translated("checking the running rebalance"):
         for node, one in zip(_nodes(found), found, strict=True):
             moved = one.shards == 0 or await citus_leaving.moves_off(conn, job_id, node.node_id)
             if node.should_have_shards or not moved:
@@ -178,9 +184,9 @@ async def _is_ours(conn: Connection, found: Sequence[Departure], job_id: int) ->
 async def _refuse_other_job(conn: Connection, found: Sequence[Departure], job_id: int) -> None:
     if not await _is_ours(conn, found, job_id):
         raise RebalanceError(
-            f"A rebalance is running already, as job {job_id}.",
-            hint=f"citus-cluster nodes drain {_names(found)} --wait follows it first; citus-cluster rebalance stop "
-            "ends it.",
+            f"A rebalance is already running as job {job_id}.",
+            hint=f"To follow it first: citus-cluster nodes drain {_names(found)} --wait. To stop it: citus-cluster "
+            "rebalance stop",
         )
 
 
@@ -190,8 +196,9 @@ async def _follow(conn: Connection, found: Sequence[Departure], job_id: int, emi
     except RebalanceError as error:
         raise with_hint(
             error,
-            f"Mend the cause, if there is one; then citus-cluster nodes drain {_names(found)} --wait goes on with what "
-            "is left; with --undo in place of --wait it lets the workers hold shards again.",
+            f"Fix the cause, if there is one. To continue: citus-cluster nodes drain {_names(found)} --wait. To "
+            "let the "
+            "workers hold shards again, use --undo instead of --wait.",
         ) from None
 
 
@@ -202,7 +209,7 @@ async def _begin(
     preview: RebalancePlan,
     emit: Emit,
 ) -> int | None:
-    """Mark the workers and start their moves, both or neither; the job's id, or None if Citus found nothing to move."""
+    """Mark the workers and start their moves, both or neither. Returns the job id, or None without moves."""
     async with _changing(conn, workers):
         unmarked = await _unmarked(conn, workers)
         job_id = await rebalance.begin(conn, options, preview, emit, unburden=unmarked)
@@ -220,7 +227,7 @@ async def _mark(conn: Connection, workers: Mapping[str, NodeAddress], found: Seq
 
 
 async def _unmarked(conn: Connection, workers: Mapping[str, NodeAddress]) -> list[NodeAddress]:
-    """Look once more, under the lock: another drain or removal may have taken the last other node meanwhile."""
+    """Check again under the lock: another drain or removal may have taken the last other node meanwhile."""
     return [one.address for one in _nodes(await _look(conn, workers)) if one.should_have_shards]
 
 
@@ -232,14 +239,14 @@ def _tell_marked(unmarked: Sequence[NodeAddress], emit: Emit) -> None:
 
 @asynccontextmanager
 async def _changing(conn: Connection, workers: Mapping[str, NodeAddress]) -> AsyncIterator[None]:
-    """Hold the lock of writers for a change of these workers."""
+    """Hold the writers' lock for a change of these workers."""
     addresses = ", ".join(map(str, workers.values()))
     try:
         async with translated(f"changing {addresses}"), writer_lock(conn, wait_s=WAIT_FOR_LOCK_S):
             yield
     except LockedError as error:
         raise with_hint(
-            error, "Run the command again when that is done; citus-cluster rebalance wait follows one."
+            error, "Wait until it is done (citus-cluster rebalance wait), then run the command again."
         ) from None
 
 
@@ -247,17 +254,19 @@ def _conclude(found: tuple[Departure, ...], status: RebalanceStatus | None, emit
     for one in found:
         if one.only_copies:
             raise InUseError(
-                f"{one.address} still holds {count(one.only_copies, 'shard')} that Citus moves nowhere.",
+                f"{one.address} still holds {count(one.only_copies, 'shard')} that Citus cannot move to any "
+                "other node.",
                 details=[str(table) for table in one.held],
-                hint="The rebalance strategy allows them on no other node that may hold shards (see its "
+                hint="The rebalance strategy does not allow them on any other node (see its "
                 "shard_allowed_on_node_function in pg_dist_rebalance_strategy). To let the worker hold shards again: "
                 f"citus-cluster nodes drain {one.name} --undo",
             )
         step = f"drain:{one.address}"
         if one.shards:
             message = (
-                f"{one.address} holds {count(one.shards, 'shard')} of which every other node that may hold them has a "
-                f"copy: citus-cluster nodes remove {one.name} --force lets these go"
+                f"{one.address} holds {count(one.shards, 'shard')} that cannot move, because every other node "
+                "already has "
+                f"a copy. To drop these copies: citus-cluster nodes remove {one.name} --force"
             )
             emit(Event(step, EventKind.WARNING, message, one.as_dict()))
         else:
@@ -268,7 +277,7 @@ def _conclude(found: tuple[Departure, ...], status: RebalanceStatus | None, emit
 async def undo(conn: Connection, workers: Mapping[str, NodeAddress], emit: Emit) -> Drained:
     """Let workers hold shards again, and stop the job that drains them. Shards that have moved stay where they are.
 
-    Says what else the job was at. Idempotent. Raises UsageError, InUseError, LockedError.
+    Reports the other moves of the job. Idempotent. Raises UsageError, InUseError, LockedError.
     """
     ended = []
     for name, address in workers.items():
@@ -282,17 +291,17 @@ async def undo(conn: Connection, workers: Mapping[str, NodeAddress], emit: Emit)
 
 
 async def _undo_one(conn: Connection, found: Departure, emit: Emit) -> int | None:
-    """Give the job that was ended for it, if one was."""
+    """Return the job that was stopped for it, if any."""
     step = f"mark:{found.address}"
     node = found.node
     if node is None or node.should_have_shards:
-        message = f"{found.address} may hold shards: there is nothing to undo"
+        message = f"{found.address} may already hold shards: nothing to undo"
         emit(Event(step, EventKind.SKIPPED, message, {"should_have_shards": True}))
         return None
     ended = None
     job_id = await _running(conn)
     if job_id is not None:
-        async with translated("looking at the running rebalance"):
+        async with translated("checking the running rebalance"):
             drains = await citus_leaving.moves_off(conn, job_id, node.node_id)
         if drains:
             await rebalance.end(conn, job_id, emit)
@@ -304,8 +313,8 @@ async def _undo_one(conn: Connection, found: Departure, emit: Emit) -> int | Non
 
 
 async def _tell_what_stopped(conn: Connection, job_id: int, undone: Collection[NodeAddress], emit: Emit) -> None:
-    """Say what else a job was at that was ended: none of it goes on by itself."""
-    async with translated("looking at what is left to move"):
+    """Report the other moves of a stopped job, because they do not continue automatically."""
+    async with translated("checking the remaining moves"):
         sources = await citus_leaving.unfinished_sources(conn, job_id)
         nodes = (await citus_nodes.read_registry(conn)).nodes
         marked = [node for node in nodes if not (node.is_coordinator or node.should_have_shards) and node.is_active]
@@ -313,9 +322,9 @@ async def _tell_what_stopped(conn: Connection, job_id: int, undone: Collection[N
     step = f"stop:{job_id}"
     if holding:
         names = " ".join(map(called, holding))
-        message = f"the drain of {names} was stopped with it: citus-cluster nodes drain {names} --wait goes on"
+        message = f"the drain of {names} was stopped with it. To continue: citus-cluster nodes drain {names} --wait"
         emit(Event(step, EventKind.WARNING, message, {"nodes": [str(address) for address in holding]}))
     named = {node.node_id for node in nodes if node.address in undone} | {node.node_id for node in marked}
     if sources - named:
-        message = f"rebalance {job_id} had other moves too: citus-cluster rebalance start goes on with them"
+        message = f"rebalance {job_id} had other moves too. To continue them: citus-cluster rebalance start"
         emit(Event(step, EventKind.WARNING, message, {"job_id": job_id}))

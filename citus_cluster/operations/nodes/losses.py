@@ -1,4 +1,4 @@
-"""Looking for lost data: shards that the coordinator's catalog places on a node, and that do not exist there."""
+"""Detecting lost data: shards that the coordinator's catalog places on a node, but that do not exist there."""
 
 import asyncio
 from collections import defaultdict
@@ -15,14 +15,14 @@ from citus_cluster.runtime.citus import tables as citus_tables
 from citus_cluster.runtime.citus.tables import Placement, Presence, TableRow
 from citus_cluster.runtime.postgres import Connection
 
-# A transaction that made the shard commits on the workers a moment after it did on the coordinator.
+# A transaction that creates a shard commits on the workers shortly after it commits on the coordinator.
 _LOOK_AGAIN_AFTER_S = 1.0
 
 
 async def find_losses(conn: Connection, nodes: Sequence[RegisteredNode], emit: Emit = ignore) -> tuple[Loss, ...]:
-    """Compare the placements with the tables that exist on each node; a node that does not answer is left out.
+    """Compare the placements with the tables that exist on each node. Nodes that do not answer are skipped.
 
-    Emits a warning for a node of which only recovered transactions will tell.
+    Emits a warning for a node whose prepared transactions must be recovered first.
     """
     by_group: dict[int, list[Placement]] = defaultdict(list)
     for placement in await citus_tables.read_placements(conn):
@@ -41,9 +41,9 @@ async def find_losses(conn: Connection, nodes: Sequence[RegisteredNode], emit: E
 async def confirmed_loss(
     conn: Connection, node: RegisteredNode, seen: Presence, *, placed: int, emit: Emit = ignore
 ) -> Loss | None:
-    """Look again at what was ``seen`` to be missing, and say what is: shards move, and tables come and go.
+    """Check the ``seen`` missing shards again, because shards move, and tables are created and dropped.
 
-    None while transactions that a crash has left prepared on the node may yet make the shards; a warning says so.
+    Returns None, with a warning, while transactions that a crash left prepared on the node may still create the shards.
     """
     if not node.is_active or node.role != "primary" or not (seen.missing or _is_emptied(node, seen)):
         return None
@@ -55,11 +55,11 @@ async def confirmed_loss(
     emptied = _is_emptied(node, seen)
     if not (seen.missing or emptied):
         return None
-    # One that is being committed now is gone the second time; one that a crash has left is the same.
+    # A transaction that is being committed is gone at the second check; one that a crash left is still there.
     if not emptied and prepared & {*seen.prepared}:
         message = (
-            f"{node.address} is recovering transactions of Citus, which may make the shards that are missing there. "
-            "Citus recovers them every minute; look again then"
+            f"{node.address} is recovering transactions of Citus, which may create the shards that are missing there. "
+            "Citus recovers them every minute; check again then"
         )
         emit(Event("verify:data", EventKind.WARNING, message))
         return None
@@ -78,7 +78,7 @@ def _is_emptied(node: RegisteredNode, seen: Presence) -> bool:
 async def _copies(
     conn: Connection, node: RegisteredNode, everywhere: Sequence[Placement]
 ) -> Mapping[int, tuple[NodeAddress, ...]]:
-    """Find the other nodes on which the shards exist, by shard id. Raises where such a node does not answer."""
+    """Find the other nodes on which the shards exist, by shard id. Raises if such a node does not answer."""
     by_group: dict[int, list[Placement]] = defaultdict(list)
     for placement in everywhere:
         by_group[placement.group_id].append(placement)

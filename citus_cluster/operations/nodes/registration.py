@@ -1,6 +1,6 @@
-"""Registering workers: all desired ones again and again (reconcile), or one explicitly (add).
+"""Registering workers: all desired ones repeatedly (reconcile), or one explicitly (add).
 
-Both only ever add. What an operator removed or disabled stays so until it is added explicitly.
+Both only add workers. A worker that an operator removed or disabled stays so until it is added explicitly.
 """
 
 import asyncio
@@ -61,11 +61,11 @@ async def reconcile(
     timeout_s: float = 60,
     wait_for_lock_s: float = WAIT_FOR_LOCK_S,
 ) -> tuple[NodeResult, ...]:
-    """Register the desired workers that are missing; one result for each, in the order given.
+    """Register the desired workers that are missing. Returns one result for each, in the given order.
 
-    Reads the node list and returns, without a lock, when there is nothing to do. A worker that does not
-    answer is PENDING and does not hold up the others. Raises UnreachableError if the coordinator is away,
-    LockedError if another run is at work for longer than ``wait_for_lock_s``.
+    Without anything to do, it reads the node list and returns without a lock. A worker that does not answer is PENDING
+    and does not delay the others. Raises UnreachableError if the coordinator is down, LockedError if another run holds
+    the lock for longer than ``wait_for_lock_s``.
     """
     deadline = time.monotonic() + timeout_s
     async with translated("registering workers"):
@@ -91,10 +91,10 @@ async def reconcile(
 async def register_all(
     conn: Connection, coordinator: NodeAddress, desired: Sequence[NodeAddress], emit: Emit, *, deadline: float
 ) -> tuple[NodeResult, ...]:
-    """Reconcile until no worker is pending, which may be starting still; errors as in :func:`reconcile`.
+    """Reconcile until no worker is pending, because workers may still be starting. Raises as :func:`reconcile`.
 
-    Raises NotRegisteredError at ``deadline``, in seconds of ``time.monotonic``, or as soon as waiting helps none of the
-    pending workers.
+    Also raises NotRegisteredError at ``deadline``, in seconds of ``time.monotonic``, or as soon as waiting cannot help
+    any of the pending workers.
     """
     while True:
         left_s = max(POLL_S, deadline - time.monotonic())
@@ -108,7 +108,7 @@ async def register_all(
             raise NotRegisteredError(
                 f"{len(pending)} of {len(desired)} workers could not be registered; the rest of the cluster works.",
                 details=[f"{result.address}: {result.reason}" for result in pending],
-                hint="Mend what each line says, then run citus-cluster up again: it resumes.",
+                hint="Fix the problems listed above, then run citus-cluster up again, which continues.",
             )
         await asyncio.sleep(0.5)
 
@@ -145,12 +145,12 @@ async def _settle_coordinator(
         await citus_nodes.move_coordinator(conn, here.node_id, coordinator)
         await _wait_until_synced(conn)
     else:
-        # Citus enters itself as localhost when the first table is distributed before any node was added.
+        # Citus registers itself as localhost when the first table is distributed before any node was added.
         await citus_nodes.set_coordinator_host(conn, coordinator, holds_shards=None)
 
 
 async def _reconsider(conn: Connection, decision: RegistrationDecision, registry: Registry) -> RegistrationDecision:
-    """Look again at a worker whose name was another server's, which has left for good."""
+    """Check a worker again whose name belonged to another server, which has left permanently."""
     if decision.outcome is not Outcome.WITHDRAWN or decision.address not in registry.released:
         return decision
     try:
@@ -160,15 +160,15 @@ async def _reconsider(conn: Connection, decision: RegistrationDecision, registry
 
 
 async def _blocked(conn: Connection, registry: Registry) -> str | None:
-    """Say why no node can be added now: Citus tells every worker about a new one, or refuses."""
+    """Return why no node can be added now: Citus announces a new node to every worker, or refuses it."""
     silent = await citus_probe.unreachable_nodes(conn, registry.nodes)
     if not silent:
         return None
-    return "Citus adds no node while one that is registered does not answer. " + " ".join(silent)
+    return "Citus cannot add a node while a registered node does not answer. " + " ".join(silent)
 
 
 async def _wait_until_synced(conn: Connection) -> None:
-    """Citus adds no node before the others know of a change; one that is away must not stop everything."""
+    """Wait until the other nodes know a change, before which Citus adds no node. Skips a node that is down."""
     deadline = time.monotonic() + SYNC_TIMEOUT_S
     while not await citus_nodes.all_synced(conn) and time.monotonic() < deadline:  # noqa: ASYNC110 # another process
         await asyncio.sleep(0.2)
@@ -187,7 +187,9 @@ async def _fulfil(
         return NodeResult(decision.address, decision.outcome or Outcome.PENDING, decision.reason)
     remaining_s = deadline - time.monotonic()
     if remaining_s <= 0:
-        return NodeResult(decision.address, Outcome.PENDING, "not tried yet: the workers before it used up the time")
+        return NodeResult(
+            decision.address, Outcome.PENDING, "not tried yet, because the workers before it used all the time"
+        )
     try:
         await _check_candidate(conn, coordinator, decision.address, own, registry)
         return await _register(
@@ -204,7 +206,7 @@ async def _fulfil(
 async def _check_candidate(
     conn: Connection, coordinator: NodeAddress, worker: NodeAddress, own: NodeIdentity, registry: Registry
 ) -> None:
-    """Raise unless the worker answers, runs the same as the coordinator, and reaches it in turn."""
+    """Raise unless the worker answers, runs the same versions as the coordinator, and can connect to it."""
     try:
         identity = await citus_probe.identity(conn, worker)
     except citus_probe.ProbeUnavailableError:
@@ -214,15 +216,17 @@ async def _check_candidate(
     if reason:
         raise MismatchError(
             f"{worker} cannot join: {reason}.",
-            hint="A worker runs the coordinator's image, on data of its own, with the same database.",
+            hint="A worker needs the coordinator's image, its own data, and the same database.",
         )
     if not await citus_probe.reaches(conn, worker, coordinator):
         raise WorkerUnreachableError(
-            f"{worker} answers, but cannot connect to the coordinator at {coordinator} in turn.",
-            hint="That name is known on the coordinator's server alone: workers of other servers need a coordinator "
-            "that was set up with --advertise from the start."
+            f"{worker} answers, but cannot connect to the coordinator at {coordinator}.",
+            hint="That name exists only on the coordinator's server. For workers on other servers, set up the "
+            "coordinator "
+            "with --advertise from the start."
             if coordinator.is_service and not worker.is_service
-            else f"Does {coordinator.host} resolve there, is the port open, and is the password the same? "
+            else f"Check that {coordinator.host} resolves there, that the port is open, and that the password is the "
+            "same. "
             f"See its log: {worker.compose_command('logs')}.",
         )
 
@@ -230,18 +234,18 @@ async def _check_candidate(
 async def _membership(
     conn: Connection, coordinator: NodeAddress, worker: NodeIdentity, own: NodeIdentity, registry: Registry
 ) -> str | None:
-    """Say whether the worker is in a cluster already: ours, under another name, or another one.
+    """Return whether the worker is already in a cluster: in ours under another name, or in another one.
 
-    What a worker keeps of a membership outlives its removal, so it is compared with the servers it names.
+    A worker keeps metadata of its membership after its removal, so these are compared with the servers that they name.
     """
     twin = possible_twin(worker, registry)
     if twin and await _system_identifier(conn, twin, registered=True) == worker.system_identifier:
-        return f"it is registered already, as {twin}"
+        return f"it is already registered as {twin}"
     foreign = foreign_coordinator(worker, coordinator)
     if foreign is None or await _system_identifier(conn, foreign) == own.system_identifier:
         return None
     return (
-        f"it belongs to another cluster, whose coordinator is {foreign}; if it has left that one for good, "
+        f"it belongs to another cluster, whose coordinator is {foreign}; if it has left that cluster permanently, "
         "empty its table pg_dist_node"
     )
 
@@ -254,11 +258,11 @@ async def _system_identifier(conn: Connection, node: NodeAddress, *, registered:
 
 
 async def _check_roughly(conn: Connection, worker: NodeAddress) -> None:
-    """Without dblink, Citus' own checks remain: that it connects, and what citus_add_node refuses."""
+    """Check the connection without dblink; citus_add_node checks the rest."""
     if not await citus_probe.coordinator_reaches(conn, worker):
         raise WorkerUnreachableError(
             f"The coordinator cannot connect to {worker}.",
-            hint="Its log says why: docker compose logs citus-coordinator.",
+            hint="See the coordinator's log: docker compose logs citus-coordinator",
         )
 
 
@@ -272,7 +276,7 @@ async def _register(
     timeout_s: float,
     wait_for_lock_s: float,
 ) -> NodeResult:
-    """Add one worker that was found fit, under the lock, looking once more at what has become of it ``before``."""
+    """Add a worker that passed the checks, under the lock, after comparing its state with that of ``before``."""
     worker = decision.address
     async with writer_lock(conn, wait_s=min(wait_for_lock_s, timeout_s)):
         registry = await citus_nodes.read_registry(conn)
@@ -307,27 +311,29 @@ async def _refuse_untrusted(conn: Connection, worker: NodeAddress) -> None:
 
 
 async def _copy_role_passwords(conn: Connection, worker: NodeAddress) -> str | None:
-    """Let the other roles connect from the new worker too; what is left to do, if that failed."""
+    """Let the other roles connect from the new worker too. Returns what is left to do if that failed."""
     try:
         await citus_probe.copy_role_passwords(conn, worker)
     except CitusClusterError as error:
-        return f"the rows of other roles in pg_dist_authinfo were not copied to it: {error.message}"
+        return f"the credentials of other roles (pg_dist_authinfo) were not copied to it: {error.message}"
     try:
         await citus_limits.lift_on_new_worker(conn, worker)
     except CitusClusterError as error:
-        return f"limits of sessions that Citus has copied to it were not taken away there: {error.message}"
+        return f"session limits that Citus copied to it were not removed there: {error.message}"
     return None
 
 
 async def _explain_failed_change(conn: Connection, worker: NodeAddress, error: psycopg.Error) -> CitusClusterError:
     if conn.closed and not isinstance(error, psycopg.errors.QueryCanceled):
-        return UnreachableError(f"The coordinator went away while {worker} was being registered: {describe(error)}.")
+        return UnreachableError(
+            f"The connection to the coordinator was lost while {worker} was being registered: {describe(error)}."
+        )
     if citus_nodes.is_busy(error):
         job_id = await running_job_id(conn)
         holder = f"rebalance {job_id} is running" if job_id else "another session is changing it"
         return LockedError(
-            f"{worker} cannot be registered now: the node list is locked, {holder}.",
-            hint="Wait until it is done (citus-cluster rebalance wait) and run the command again.",
+            f"{worker} cannot be registered now, because the node list is locked: {holder}.",
+            hint="Wait until it is done (citus-cluster rebalance wait), then run the command again.",
         )
     if isinstance(error, psycopg.errors.QueryCanceled):
         return WorkerUnreachableError(
@@ -335,12 +341,12 @@ async def _explain_failed_change(conn: Connection, worker: NodeAddress, error: p
             hint=worker.silence_hint,
         )
     return WorkerUnreachableError(
-        f"Citus did not take {worker}: {describe(error)}", hint=error.diag.message_hint or "See the coordinator's log."
+        f"Citus refused {worker}: {describe(error)}", hint=error.diag.message_hint or "See the coordinator's log."
     )
 
 
 async def reach_coordinator(info: ConnectionInfo, emit: Emit, *, timeout_s: float) -> Connection:
-    """Connect to a coordinator that may be starting still: ``docker compose up -d`` does not wait for it.
+    """Connect to a coordinator that may still be starting: ``docker compose up -d`` does not wait for it.
 
     Raises AuthenticationError at once, and UnreachableError when the time is up.
     """
@@ -363,12 +369,12 @@ async def add_worker(
     wait_for_lock_s: float = WAIT_FOR_LOCK_S,
     trust_functions: bool = False,
 ) -> NodeResult:
-    """Register one worker because somebody asked for it, also if it was removed or disabled before.
+    """Register one worker on request, even if it was removed or disabled before.
 
-    ``coordinator`` is the address under which workers reach the coordinator; None takes the registered one.
-    Waits up to ``timeout_s`` for the worker to answer. Idempotent: ALREADY the second time. Raises
-    MismatchError, AuthenticationError, WorkerUnreachableError, LockedError, UsageError, and, unless
-    ``trust_functions``, UntrustedCodeError.
+    ``coordinator`` is the address at which workers reach the coordinator; None means the registered one. Waits up to
+    ``timeout_s`` for the worker to answer. Idempotent: ALREADY the second time. Raises MismatchError,
+    AuthenticationError, WorkerUnreachableError, LockedError, UsageError, and, unless ``trust_functions``,
+    UntrustedCodeError.
     """
     deadline = time.monotonic() + timeout_s
     step = f"register:{worker}"
@@ -376,7 +382,7 @@ async def add_worker(
     async with translated(f"registering {worker}"):
         here = coordinator or await _registered_coordinator(conn)
         if worker == here:
-            raise UsageError(f"{worker} is the coordinator itself; a worker is another server.")
+            raise UsageError(f"{worker} is the coordinator itself; a worker must be another server.")
         registry = await citus_nodes.read_registry(conn)
         if not _settled(registry, here, [worker]):
             registry = await _prepare(conn, here, [worker], wait_for_lock_s)
@@ -405,7 +411,7 @@ async def _registered_coordinator(conn: Connection) -> NodeAddress:
     registry = await citus_nodes.read_registry(conn)
     if registry.coordinator is None or registry.coordinator.address.host in _UNSET_COORDINATOR:
         raise UsageError(
-            "The coordinator does not know yet under which name its workers reach it.",
+            "The coordinator does not know yet at which name its workers reach it.",
             hint="Run citus-cluster up in the directory of the coordinator, or, as superuser: "
             "SELECT citus_set_coordinator_host('NAME-OR-ADDRESS', 5432);",
         )
@@ -421,8 +427,8 @@ async def _wait_until_fit(
         if blocked:
             raise WorkerUnreachableError(
                 blocked,
-                hint="Start or unpause it, or, if it is lost: SELECT citus_disable_node('HOST', PORT); on the "
-                "coordinator.",
+                hint="Start or unpause the node. If it is lost, run on the coordinator: SELECT "
+                "citus_disable_node('HOST', PORT);",
             )
         await _check_candidate(conn, coordinator, worker, own, registry)
 
@@ -430,7 +436,7 @@ async def _wait_until_fit(
 
 
 async def _wait_until_answering(conn: Connection, worker: NodeAddress, emit: Emit, deadline: float) -> None:
-    """Being registered is metadata: it is said only of a worker that answers."""
+    """Report a worker as registered only if it answers, because the registration itself is only metadata."""
 
     async def check() -> None:
         try:
@@ -444,7 +450,7 @@ async def _wait_until_answering(conn: Connection, worker: NodeAddress, emit: Emi
 async def _wait_for(
     check: Callable[[], Awaitable[T]], emit: Emit, deadline: float, step: str, awaited: type[UnreachableError]
 ) -> T:
-    """Check again and again until it raises ``awaited`` no more, or the time is up."""
+    """Repeat the check until it no longer raises ``awaited``, or the time is up."""
     said = ""
     while True:
         try:
@@ -464,8 +470,8 @@ def _report(emit: Emit, result: NodeResult) -> None:
     kinds = {
         Outcome.ADDED: (EventKind.DONE, "registered"),
         Outcome.ACTIVATED: (EventKind.DONE, "active again"),
-        Outcome.ALREADY: (EventKind.DONE, "registered already"),
-        Outcome.WITHDRAWN: (EventKind.SKIPPED, "left out"),
+        Outcome.ALREADY: (EventKind.DONE, "already registered"),
+        Outcome.WITHDRAWN: (EventKind.SKIPPED, "skipped"),
         Outcome.PENDING: (EventKind.WARNING, "not registered yet"),
     }
     kind, text = kinds[result.outcome]

@@ -1,6 +1,6 @@
-"""Removing a worker as a whole: from the node list, from cluster.yaml and the generated files, and its container.
+"""Removing a worker completely: from the node list, from cluster.yaml and the generated files, and its container.
 
-Also how cluster.yaml follows the coordinator, where a worker was removed there alone. Its volume always stays.
+Also updates cluster.yaml after a worker was removed only on the coordinator. The volume always stays.
 """
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
@@ -27,14 +27,14 @@ from citus_cluster.runtime.docker.engine import Container, Engine, in_thread
 from citus_cluster.runtime.docker.project import Project
 from citus_cluster.runtime.postgres import Connection, ConnectionInfo
 
-# It holds nothing that is not elsewhere, and a kill is safe; but a server that does not know yet that others have left
-# looks for them, and would take a minute to stop.
+# All its data exist elsewhere, so a kill is safe. A server that does not know yet that others have left tries to
+# connect to them, and would take a minute to stop.
 _STOP_TIMEOUT_S = 10
 
 
 @dataclass(frozen=True)
 class RemovalDocument:
-    """What the removal of a worker would do."""
+    """The plan of a removal."""
 
     node: Departure
     would_change: bool
@@ -47,10 +47,10 @@ class RemovalDocument:
 
 @dataclass(frozen=True)
 class RemovalPlan(Documented):
-    """What the removal of a worker would do; printed and carried out from this one value.
+    """The plan of a removal; the same value is printed and executed.
 
-    ``setup`` is None for a worker that is not of this directory, or is the last one where no coordinator is.
-    ``container`` goes, ``volume`` stays; ``knows_engine`` says whether ``engine`` told of them.
+    ``setup`` is None for a worker of another directory, or for the last worker of a directory without a coordinator.
+    ``container`` is removed, ``volume`` stays; ``knows_engine`` says whether ``engine`` told of them.
     """
 
     departure: Departure
@@ -70,7 +70,7 @@ class RemovalPlan(Documented):
 
     @property
     def restarts(self) -> tuple[str, ...]:
-        """Services that the next ``up`` restarts, since the memory is shared by fewer."""
+        """Services that the next ``up`` restarts, because fewer services share the memory."""
         effects = self.setup.effects if self.setup else ()
         return tuple(effect.service for effect in effects if effect.kind is EffectKind.RECREATE)
 
@@ -87,7 +87,7 @@ class RemovalPlan(Documented):
 
 
 def workers_of(directory: Directory | None) -> Mapping[str, NodeAddress]:
-    """Workers that this directory has, or had, by service."""
+    """Return the current and former workers of this directory, by service."""
     if directory is None:
         return {}
     identity = directory.manifest.identity
@@ -105,7 +105,7 @@ async def plan_removal(
     force: bool,
     project: Project | None = None,
 ) -> RemovalPlan:
-    """Decide what the removal takes; nothing is changed. The caller holds the lock of the directory.
+    """Plan the removal. Changes nothing. The caller holds the lock of the directory.
 
     ``directory`` is None where there is none here; ``project`` is its own on the engine. Raises UsageError, InUseError,
     EditedFileError, and what a set-up raises.
@@ -117,7 +117,7 @@ async def plan_removal(
         return RemovalPlan(found, force, None, None, None, None, _notes_of_a_stranger(conn, found))
     if not directory.spec.coordinator and found.node is None and not found.recorded:
         raise UsageError(
-            f"That coordinator has never had {worker}, so it knows nothing of its shards; nothing was changed.",
+            f"{worker} was never registered with that coordinator, so its shards are unknown; nothing was changed.",
             hint="Name the coordinator of these workers with --dsn.",
         )
     engine, containers, unavailable = await _look_at_engine(project or Project(directory.topology.name))
@@ -145,27 +145,27 @@ async def _look_at_engine(
 
 
 def _notes_of_a_stranger(conn: Connection, found: Departure) -> tuple[str, ...]:
-    """Say how it is stopped where it runs: there the directory's own password opens the coordinator."""
+    """Return how to stop it on its own server, where the directory has the coordinator's password."""
     if found.silence:
         return ()
     seen = NodeAddress(conn.info.host, conn.info.port)
     home = found.coordinator if found.coordinator and not found.coordinator.is_service else seen
     dsn = ConnectionInfo(home.host, home.port, conn.info.user, conn.info.dbname, password="").dsn()
     return (
-        f"{found.address} runs on, and still answers with what it knew of the cluster. On its server, in its "
-        f"directory, this stops it: citus-cluster nodes remove {found.address} --dsn {quote(dsn)}",
+        f"{found.address} keeps running, and answers queries with outdated metadata. To stop it, run on its server, in "
+        f"its directory: citus-cluster nodes remove {found.address} --dsn {quote(dsn)}",
     )
 
 
 def _plan_files(
     directory: Directory, service: str, connect_engine: Callable[[], Engine]
 ) -> tuple[SetupPlan | None, tuple[str, ...]]:
-    """Plan the files without the worker, and say what the user must change by hand."""
+    """Plan the files without the worker, and list what the user must change by hand."""
     root, spec = directory.root, directory.spec
     number = int(service.removeprefix("citus-worker"))
     lacking = {*known_workers(directory.manifest.identity)} - {*spec.worker_numbers, number}
     if not spec.coordinator and {*spec.worker_numbers, *lacking} == {number}:
-        return None, (f"It is the last worker in {root}: citus-cluster down takes the rest of it down.",)
+        return None, (f"It is the last worker in {root}. To stop the other services there: citus-cluster down",)
     values: dict[str, Any] = {"workers": without_worker(with_workers(spec.workers, lacking), number)}
     if service in spec.settings.nodes:
         values[f"settings.nodes.{service}"] = None
@@ -173,7 +173,7 @@ def _plan_files(
     plan = plan_setup(request, connect_engine=connect_engine)
     if plan.replaced_edits:
         raise EditedFileError(
-            "Files that the removal must replace are not this tool's, or were edited since; nothing was changed.",
+            "The removal must replace files that were edited, or that this tool did not write; nothing was changed.",
             details=plan.replaced_edits,
             hint="Move the edits into cluster.yaml (settings) or docker-compose.override.yml, or let "
             "setup_citus_cluster.py --force replace the files; then run the command again.",
@@ -185,7 +185,8 @@ def _returns(numbers: Collection[int]) -> Iterable[str]:
     for number in sorted(numbers):
         service = f"citus-worker{number}"
         yield (
-            f"cluster.yaml lacks {service} too, which has not left through this tool: it is named there again until "
+            f"{service} is missing in cluster.yaml too, but was not removed by this tool, so it is added again. "
+            "To remove it: "
             f"citus-cluster nodes remove {service}"
         )
 
@@ -194,16 +195,16 @@ def _overrides(root: Path, service: str) -> list[str]:
     name = override_file(root)
     if name is None or not (root / name).is_file() or f"{service}:" not in (root / name).read_text(errors="replace"):
         return []
-    return [f"{name} names {service}: remove it there, too, or Compose refuses the files."]
+    return [f"{name} names {service}. Remove it there too; otherwise Compose refuses the files."]
 
 
 def _find_container(
     directory: Directory, service: str, engine: Engine | None, containers: Sequence[Container]
 ) -> tuple[Container | None, str | None, tuple[str, ...]]:
-    """Give the worker's container and its volume, and what must be done by hand where they are not ours. Blocks."""
+    """Return the worker's container and volume, and the manual steps if they belong elsewhere. Blocks."""
     project = directory.topology.name
     unknown = (
-        f"No Docker engine answers here. Where its container runs: docker rm -f {container_name(project, service)}"
+        f"No Docker engine answers here. Run where its container runs: docker rm -f {container_name(project, service)}"
     )
     if engine is None:
         return None, None, (unknown,)
@@ -214,15 +215,15 @@ def _find_container(
         return None, None, (unknown,)
     found = next((one for one in containers if one.service == service and one.ours), None)
     if found and found.working_dir and Path(found.working_dir).resolve() != directory.root.resolve():
-        note = f"The container {found.name} is of another directory ({found.working_dir}), and is left alone."
+        note = f"The container {found.name} belongs to another directory ({found.working_dir}), and is not changed."
         return None, kept, (note,)
     return found, kept, ()
 
 
 async def remove(conn: Connection, plan: RemovalPlan, emit: Emit) -> None:
-    """Carry a plan out. Ended half way, the same command goes on. Raises InUseError, LockedError, WriteError.
+    """Execute a plan. After an interruption, the same command continues. Raises InUseError, LockedError, WriteError.
 
-    The caller holds the lock of the directory. First the node list: from then on nothing brings the worker back.
+    The caller holds the lock of the directory. The node list comes first: from then on nothing registers the worker.
     """
     worker = plan.departure.address
     await unregistration.deregister(conn, plan.departure, emit, force=plan.force)
@@ -230,7 +231,7 @@ async def remove(conn: Connection, plan: RemovalPlan, emit: Emit) -> None:
         await in_thread(apply_setup, plan.setup, consent=True, replace_edited=False)
         written = len(plan.setup.all_changes)
         if written:
-            message = f"cluster.yaml and the generated files are without {plan.service}"
+            message = f"cluster.yaml and the generated files no longer contain {plan.service}"
             emit(Event(f"files:{worker}", EventKind.DONE, message, {"files": written}))
     if plan.container and plan.engine:
         await _remove_container(plan.engine, plan.container, emit)
@@ -241,7 +242,7 @@ async def remove(conn: Connection, plan: RemovalPlan, emit: Emit) -> None:
 async def _remove_container(engine: Engine, container: Container, emit: Emit) -> None:
     step = f"container:{container.name}"
     emit(Event(step, EventKind.STARTED, f"stopping {container.name}"))
-    # One that is paused cannot be asked to stop.
+    # A paused container cannot stop.
     await in_thread(engine.stop, container, 1 if container.state == "paused" else _STOP_TIMEOUT_S)
     await in_thread(engine.remove, container)
-    emit(Event(step, EventKind.DONE, f"the container {container.name} is removed; its volume stays"))
+    emit(Event(step, EventKind.DONE, f"removed the container {container.name}; its volume stays"))

@@ -1,6 +1,6 @@
-"""Taking a worker out of the cluster, on the coordinator: what it still holds, its removal, and the record of it.
+"""Removing a worker on the coordinator: the shards that it still holds, its removal, and the record of it.
 
-What becomes of the worker's files and container is in removal.
+The module ``removal`` handles the worker's files and container.
 """
 
 from collections import defaultdict
@@ -25,14 +25,14 @@ from citus_cluster.runtime.postgres import Connection, describe, translated
 
 
 async def registry(conn: Connection) -> Registry:
-    """Give the node list and the record, to find a worker by its name."""
+    """Return the node list and the record, to find a worker by its name."""
     async with translated("reading the node list"):
         return await citus_nodes.read_registry(conn)
 
 
 async def look(conn: Connection, name: str, worker: NodeAddress) -> Departure:
-    """Find out what a worker is to the cluster; changes nothing. Raises UnreachableError without a coordinator."""
-    async with translated(f"looking at {worker}"):
+    """Read the state of a worker in the cluster. Changes nothing. Raises UnreachableError without a coordinator."""
+    async with translated(f"checking {worker}"):
         known = await citus_nodes.read_registry(conn)
         node = known.find(worker)
         others = [one for one in known.nodes if one != node]
@@ -56,7 +56,7 @@ async def look(conn: Connection, name: str, worker: NodeAddress) -> Departure:
 
 
 async def _identify(conn: Connection, worker: NodeAddress, *, registered: bool) -> tuple[str | None, str | None]:
-    """Why the worker does not answer, and the system identifier of one that does."""
+    """Return why the worker does not answer, and the system identifier if it does."""
     try:
         return None, (await citus_probe.identity(conn, worker, registered=registered)).system_identifier
     except citus_probe.ProbeUnavailableError:
@@ -103,9 +103,9 @@ async def _held_tables(
 
 
 async def deregister(conn: Connection, found: Departure, emit: Emit, *, force: bool) -> None:
-    """Take a worker out of the node list, and record that it shall stay out.
+    """Remove a worker from the node list, and record that it must not be registered again.
 
-    Idempotent: one that is out already is only recorded. What must not be lost is looked at again under the
+    Idempotent: a worker that is already removed is only recorded. Whether data would be lost is checked again under the
     lock, and by Citus itself. Raises InUseError, LockedError, UnreachableError.
     """
     step = f"deregister:{found.address}"
@@ -116,7 +116,7 @@ async def deregister(conn: Connection, found: Departure, emit: Emit, *, force: b
             await citus_nodes.create_record(conn)
         if now.node is None:
             await citus_leaving.record_departure(conn, now.address, identifier=now.identifier)
-            emit(Event(step, EventKind.SKIPPED, f"{now.address} is not in the node list any more"))
+            emit(Event(step, EventKind.SKIPPED, f"{now.address} is no longer in the node list"))
             return
         await _refuse_moves(conn, now, now.node)
         answers = now.silence is None
@@ -126,60 +126,67 @@ async def deregister(conn: Connection, found: Departure, emit: Emit, *, force: b
             await citus_leaving.remove_worker(conn, now.node, answers=answers, identifier=now.identifier)
         except psycopg.Error as error:
             raise await _explain(conn, now, error) from error
-        emit(Event(step, EventKind.DONE, f"{now.address} is out of the node list, and stays so", now.as_dict()))
+        emit(
+            Event(
+                step,
+                EventKind.DONE,
+                f"removed {now.address} from the node list; it will not be registered again",
+                now.as_dict(),
+            )
+        )
 
 
 async def _refuse_moves(conn: Connection, found: Departure, node: RegisteredNode) -> None:
-    """A worker that holds nothing yet may be about to get shards."""
+    """Refuse a worker that a running rebalance concerns, because it may be about to get shards."""
     job_id = await running_job_id(conn)
     if job_id is not None and await citus_leaving.is_in_work(conn, job_id, node.node_id):
         raise InUseError(
             f"Rebalance {job_id} moves shards to or from {found.address}; nothing was changed.",
-            hint="citus-cluster rebalance wait follows it, citus-cluster rebalance stop ends it.",
+            hint="To follow it: citus-cluster rebalance wait. To stop it: citus-cluster rebalance stop",
         )
 
 
 async def _clean_up(conn: Connection, found: Departure, node: RegisteredNode, emit: Emit) -> None:
-    """What moves have left behind there can be dropped only while it is a node."""
+    """Drop leftovers of moves on the worker, which is possible only while it is a node."""
     step = f"clean-up:{found.address}"
     try:
         left = await citus_leaving.clean_up(conn, node.group_id)
     except psycopg.DatabaseError as error:
         if conn.closed:
             raise
-        emit(Event(step, EventKind.WARNING, f"what moves left behind was not all dropped: {describe(error)}"))
+        emit(Event(step, EventKind.WARNING, f"not all leftovers of moves were dropped: {describe(error)}"))
         return
     if left:
         things = count(left, "thing")
-        emit(Event(step, EventKind.WARNING, f"{things} that moves left behind on {found.address} could not be dropped"))
+        emit(Event(step, EventKind.WARNING, f"{things} left by moves on {found.address} could not be dropped"))
 
 
 async def _explain(conn: Connection, found: Departure, error: psycopg.Error) -> CitusClusterError:
     if conn.closed:
         return UnreachableError(
-            f"The coordinator went away while {found.address} was being removed: {describe(error)}.",
-            hint="Run the command again; it goes on.",
+            f"The connection to the coordinator was lost while {found.address} was being removed: {describe(error)}.",
+            hint="Run the command again, which continues.",
         )
     if citus_nodes.is_busy(error):
         job_id = await running_job_id(conn)
         holder = f"rebalance {job_id} is running" if job_id else "another session is changing it"
         return LockedError(
-            f"{found.address} cannot be removed now: the node list is locked, {holder}.",
-            hint="Wait until it is done (citus-cluster rebalance wait) and run the command again.",
+            f"{found.address} cannot be removed now, because the node list is locked: {holder}.",
+            hint="Wait until it is done (citus-cluster rebalance wait), then run the command again.",
         )
     return InUseError(
-        f"Citus did not let {found.address} go: {describe(error)}; nothing was changed.",
+        f"Citus did not remove {found.address}: {describe(error)}; nothing was changed.",
         hint=error.diag.message_hint or "See the coordinator's log.",
     )
 
 
 async def release(conn: Connection, worker: NodeAddress, *, is_gone: bool) -> None:
-    """Let another server have the name of a worker that has left: cluster.yaml names it no longer.
+    """Allow another server to have the name of a worker that has left and is no longer in cluster.yaml.
 
-    ``is_gone``: the server that had it cannot come back, so that it need not be known to tell others from it.
+    ``is_gone``: the old server cannot come back, so its identifier is not needed to distinguish others from it.
     Idempotent. Raises LockedError.
     """
     async with translated(f"releasing the name of {worker}"), writer_lock(conn, wait_s=WAIT_FOR_LOCK_S):
-        # It may have been brought back meanwhile.
+        # It may have been registered again meanwhile.
         if (await citus_nodes.read_registry(conn)).find(worker) is None:
             await citus_leaving.release_name(conn, worker, is_gone=is_gone)

@@ -25,10 +25,10 @@ from citus_cluster.runtime.store import files
 
 
 def locate(root: Path, dsn: str | None) -> tuple[ConnectionInfo, Directory | None]:
-    """Give how to reach the coordinator, and the directory here, whose cluster.yaml may lack workers already.
+    """Return the connection info of the coordinator, and the directory, whose cluster.yaml may already lack workers.
 
-    A coordinator that is named by a DSN has nothing to do with a directory that has one of its own; with that of
-    workers alone it shares the superuser and the password, which the DSN need not hold.
+    A directory with its own coordinator is unrelated to a coordinator that a DSN names. A directory with only workers
+    shares the superuser and the password with it, so the DSN need not contain the password.
     """
     if dsn is None:
         loaded = load(root, may_lack_workers=True)
@@ -128,8 +128,8 @@ async def remove(
         entry.tell(address=str(plan.departure.address), nothing_to_do=plan.nothing_to_do)
         if not agree(plan):
             raise ConsentNeededError(
-                "A worker would be removed, and nobody agreed to it; nothing was changed.",
-                hint="Look at the plan with --dry-run, then agree with --yes.",
+                "A worker would be removed, but the removal was not confirmed; nothing was changed.",
+                hint="Check the plan with --dry-run, then confirm it with --yes.",
             )
         # On a connection of its own: a person may think for long.
         await on_coordinator(lambda conn: removal.remove(conn, plan, emit))

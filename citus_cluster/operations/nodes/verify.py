@@ -1,4 +1,4 @@
-"""Does the cluster do what a cluster must? Every worker in the list, every connection, a real write and read."""
+"""Verifies the cluster: every worker is registered, every connection works, and a distributed write can be read."""
 
 import re
 from collections.abc import Sequence
@@ -18,16 +18,16 @@ from citus_cluster.runtime.citus.server import active_workers
 from citus_cluster.runtime.postgres import Connection, describe, translated
 
 HEALTH_TIMEOUT_S = 20.0
-# Citus tries one connection after the other, each node to every node; 289 of them took 3.7 s on two busy cores.
+# Citus tests the connections of each node to every node serially; 289 connections took 3.7 s on two busy cores.
 CONNECTION_S = 0.05
 ROUND_TRIP_TIMEOUT_S = 30.0
 LOCK_TIMEOUT_S = 5.0
 
 
 async def verify(conn: Connection, expected: Sequence[NodeAddress], emit: Emit) -> None:
-    """Check that the ``expected`` workers are there, and that the cluster stores and finds rows on all of them.
+    """Check that the ``expected`` workers are active, and that the cluster stores and finds rows on all of them.
 
-    Leaves nothing behind. A round trip that a running rebalance blocks is SKIPPED, with the reason. Raises
+    Leaves no data behind. A round trip that a running rebalance blocks is SKIPPED, with the reason. Raises
     VerificationError, which names what is wrong, and UnreachableError if the coordinator is away.
     """
     async with translated("verifying the cluster"):
@@ -39,12 +39,12 @@ async def verify(conn: Connection, expected: Sequence[NodeAddress], emit: Emit) 
 
 async def _verify_workers(conn: Connection, expected: Sequence[NodeAddress], emit: Emit) -> None:
     active = {NodeAddress(host, port) for host, port in await active_workers(conn)}
-    # Without any worker Citus lists the coordinator, if it holds shards.
+    # Without workers, Citus lists the coordinator if it holds shards.
     missing = [str(worker) for worker in expected if worker not in active]
     if missing:
         raise VerificationError(
-            f"Not among the active workers: {', '.join(missing)}.",
-            hint="Run citus-cluster up again; if a worker was removed on purpose, add_worker.py brings it back.",
+            f"These workers are not active: {', '.join(missing)}.",
+            hint="Run citus-cluster up again. If a worker was removed on purpose, add_worker.py registers it again.",
             details=missing,
         )
     emit(Event("verify:workers", EventKind.DONE, "all expected workers are active", {"workers": len(expected)}))
@@ -56,7 +56,7 @@ async def _verify_connections(conn: Connection, emit: Emit) -> None:
     if silent:
         raise VerificationError(
             "Not every node answers: " + " ".join(silent),
-            hint="docker compose ps, on its server; start it, or docker compose unpause one that is paused.",
+            hint="Check it on its server with docker compose ps. Start it, or resume it with docker compose unpause.",
             details=silent,
         )
     timeout_s = HEALTH_TIMEOUT_S + CONNECTION_S * len(nodes) ** 2
@@ -65,14 +65,14 @@ async def _verify_connections(conn: Connection, emit: Emit) -> None:
     except psycopg.errors.QueryCanceled as error:
         raise VerificationError(
             f"The nodes did not connect to each other within {timeout_s:g} s: one of them does not answer.",
-            hint="docker compose ps, on each server, and docker compose unpause for one that is paused.",
+            hint="Check each server with docker compose ps, and resume paused containers with docker compose unpause.",
         ) from error
     bad = [f"{source} cannot connect to {target}" for source, target, good in rows if good is False]
     bad += sorted({f"the coordinator cannot connect to {source}" for source, _, good in rows if good is None})
     if bad:
         raise VerificationError(
-            "Nodes do not reach each other: " + "; ".join(bad) + ".",
-            hint="See the logs of the nodes named; a password that differs between nodes shows there.",
+            "Nodes cannot connect to each other: " + "; ".join(bad) + ".",
+            hint="See the logs of these nodes, which also show whether a password differs between nodes.",
             details=bad,
         )
     emit(Event("verify:connections", EventKind.DONE, f"all {len(rows)} connections between nodes work"))
@@ -90,7 +90,7 @@ async def _verify_data(conn: Connection, emit: Emit) -> None:
             details=[str(loss) for loss in losses] if len(losses) > 1 else (),
         )
     if not warned:
-        emit(Event("verify:data", EventKind.DONE, "every shard exists on the node that shall hold it"))
+        emit(Event("verify:data", EventKind.DONE, "every shard exists on its node"))
 
 
 async def _verify_round_trip(conn: Connection, emit: Emit) -> None:
@@ -117,8 +117,8 @@ async def _verify_round_trip(conn: Connection, emit: Emit) -> None:
         ) from error
     _judge(trip, holders)
     if left:
-        raise VerificationError(f"A verification left something behind: {'; '.join(left)}.", details=left)
-    message = f"{trip.rows_written} rows written and read on every node that holds shards, and undone"
+        raise VerificationError(f"A verification left objects behind: {'; '.join(left)}.", details=left)
+    message = f"{trip.rows_written} rows written and read on every node that holds shards, and rolled back"
     emit(Event("verify:round-trip", EventKind.DONE, message, {"nodes": len(holders)}))
 
 
@@ -126,8 +126,8 @@ def _hint_for(error: psycopg.Error) -> str:
     role = re.search(r'role "(.+)" does not exist', str(error))
     if role:
         return (
-            f"A node lacks the role {role[1]}. See which: citus-cluster roles list. Repair it: "
-            f"citus-cluster roles create {role[1]} (with its --access)."
+            f"The role {role[1]} is missing on a node. To find the node: citus-cluster roles list. To repair the role: "
+            f"citus-cluster roles create {role[1]} (with its --access)"
         )
     return "See the logs of the nodes: docker compose logs --tail 50"
 
@@ -141,16 +141,17 @@ async def _explain_blocked(conn: Connection, error: psycopg.Error, emit: Emit) -
     if job_id is None:
         raise VerificationError(
             f"A distributed write and read did not end in time: {describe(error)}",
-            hint="Something holds a lock, or a worker hangs: SELECT * FROM citus_lock_waits; citus-cluster status",
+            hint="A session holds a lock, or a worker hangs. Check with SELECT * FROM citus_lock_waits, and "
+            "citus-cluster status.",
         ) from error
-    reason = f"write and read not tried: rebalance {job_id} is running and holds locks"
+    reason = f"skipped the write and read: rebalance {job_id} is running and holds locks"
     emit(Event("verify:round-trip", EventKind.SKIPPED, reason, {"job_id": job_id}))
 
 
 def _judge(trip: citus_verify.RoundTrip, holders: Sequence[RegisteredNode]) -> None:
     bad = [f"{node.address} got no shard" for node in holders if node.address not in trip.shard_nodes.values()]
     bad += [
-        f"shard {shard_id} on {node} did not give its row back"
+        f"shard {shard_id} on {node} did not return its row"
         for shard_id, node in trip.shard_nodes.items()
         if shard_id not in trip.read
     ]
@@ -159,4 +160,4 @@ def _judge(trip: citus_verify.RoundTrip, holders: Sequence[RegisteredNode]) -> N
     if trip.checksum_read != trip.checksum_written:
         bad.append("the checksum of the rows differs from what was written")
     if bad:
-        raise VerificationError("A distributed table does not work: " + "; ".join(bad) + ".", details=bad)
+        raise VerificationError("A distributed table does not work correctly: " + "; ".join(bad) + ".", details=bad)

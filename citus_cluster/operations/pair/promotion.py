@@ -1,8 +1,8 @@
 """Making a server of the PostgreSQL 14 pair the primary, so that there is never more than one.
 
-First the plan (who, instead of whom, what is lost), to which a person agrees; then the act. The other server is
-stopped before the choice is written down, and cannot start as a primary from then on. Each step is looked for
-before it is done, so that an interrupted promotion is completed by running it again.
+First comes the plan (the new primary, the old one, the losses), which a person confirms; then its execution. The other
+server is stopped before the choice is recorded, and cannot start as a primary from then on. Each step is checked before
+it is done, so running an interrupted promotion again completes it.
 """
 
 import asyncio
@@ -47,7 +47,7 @@ _RUNNING = frozenset({"running", "restarting", "paused"})
 
 @dataclass(frozen=True)
 class PromotionDocument:
-    """A promotion that is planned or done; the password is not in ``dsn``."""
+    """A planned or completed promotion; ``dsn`` does not contain the password."""
 
     primary: str
     old: str
@@ -60,11 +60,11 @@ class PromotionDocument:
 
 @dataclass(frozen=True)
 class Promotion(Documented):
-    """What a promotion will do, or has done.
+    """A planned or completed promotion.
 
-    ``old`` is the other server. ``notes`` say what a person should know first; ``losses`` what the new primary will
-    lack of what was committed, as far as that can be told. ``synchronous`` is what the new primary itself says, where
-    it could be asked.
+    ``old`` is the other server. ``notes`` are what a person should know first; ``losses`` are the committed
+    transactions that will be missing on the new primary, as far as they are known. ``synchronous`` comes from the new
+    primary itself if it could be asked.
     """
 
     target: str
@@ -89,9 +89,9 @@ class Promotion(Documented):
 
 
 async def plan_promotion(directory: Directory, service: str | None, engine: Engine) -> Promotion:
-    """Find out what promoting ``service`` (the replica, if None) means. Changes nothing.
+    """Plan the promotion of ``service`` (the replica, if None). Changes nothing.
 
-    Raises UsageError for a name that is none of the pair's, ReplicationError where no server could be promoted.
+    Raises UsageError for a name that is not in the pair, ReplicationError if no server can be promoted.
     """
     found = await status(directory, engine)
     target = require_server(directory, service) if service else await _default_target(directory, found, engine)
@@ -118,12 +118,12 @@ async def plan_promotion(directory: Directory, service: str | None, engine: Engi
 
 
 def _waits_for_a_replica(seen: SeenServer, wanted: bool) -> bool:
-    """Whether commits on a server wait for a standby: what its settings are, not what they shall be."""
+    """Return whether commits on a server wait for a standby, according to its current settings."""
     return bool(seen.facts.synchronous_standby_names) if seen.facts else wanted
 
 
 async def _default_target(directory: Directory, found: PairStatus, engine: Engine) -> str:
-    """The replica, be it stopped; the primary, where the other is none: the promotion is done then."""
+    """Return the replica, even if it is stopped, or the primary if there is no replica: the promotion is done then."""
     if target := default_target(found):
         return target
     for server in found.servers:
@@ -133,9 +133,9 @@ async def _default_target(directory: Directory, found: PairStatus, engine: Engin
     if found.primary:
         return found.primary.service
     raise ReplicationError(
-        "There is no replica that could be promoted.",
+        "No replica can be promoted.",
         details=found.problems,
-        hint="To start what is stopped: citus-cluster up. To choose a server yourself, name it: "
+        hint="To start stopped servers: citus-cluster up. To choose a server yourself, name it: "
         "citus-cluster pg14 promote pg14-replica",
     )
 
@@ -143,13 +143,13 @@ async def _default_target(directory: Directory, found: PairStatus, engine: Engin
 async def promote(
     directory: Directory, plan: Promotion, engine: Engine, emit: Emit, *, accept_loss: bool, timeout_s: float
 ) -> Promotion:
-    """Make ``plan.target`` the primary. Idempotent; an interrupted one is completed by running it again.
+    """Make ``plan.target`` the primary. Idempotent; running an interrupted promotion again completes it.
 
     Raises ReplicationError before anything has changed where the other server cannot be stopped, where committed
     rows would be lost without ``accept_loss``, or where the target has no complete data; UnreachableError.
     """
     if plan.already:
-        emit(Event("promote", EventKind.SKIPPED, f"{plan.target} is the primary already"))
+        emit(Event("promote", EventKind.SKIPPED, f"{plan.target} is already the primary"))
         return plan
     if plan.losses and not accept_loss:
         raise _would_lose(plan, plan.losses)
@@ -162,10 +162,11 @@ async def promote(
 
 def _would_lose(plan: Promotion, lost: Sequence[str]) -> ReplicationError:
     return ReplicationError(
-        f"{plan.target} is not promoted: committed rows would be lost. Nothing was changed.",
+        f"{plan.target} was not promoted, because committed rows would be lost; nothing was changed.",
         details=lost,
-        hint=f"Have {plan.target} follow {plan.old} first (citus-cluster pg14 status says what is wrong; citus-cluster "
-        f"pg14 rebuild-replica copies anew). To go on without those rows: citus-cluster pg14 promote {plan.target} "
+        hint=f"Make {plan.target} follow {plan.old} first (citus-cluster pg14 status shows the problem; citus-cluster "
+        "pg14 rebuild-replica copies the data again). To continue without those rows: citus-cluster pg14 "
+        f"promote {plan.target} "
         "--accept-loss",
     )
 
@@ -173,15 +174,16 @@ def _would_lose(plan: Promotion, lost: Sequence[str]) -> ReplicationError:
 async def _start_target(
     directory: Directory, plan: Promotion, engine: Engine, emit: Emit, *, timeout_s: float
 ) -> Container:
-    """Have the server that shall be the primary running, with data."""
+    """Start the future primary, and check that it has data."""
     deadline = time.monotonic() + timeout_s
     container = await find_container(directory, engine, plan.target)
     if container is None:
         raise ReplicationError(
-            f"{plan.target} has no container.", hint="citus-cluster up makes it from the data in its volume."
+            f"{plan.target} has no container.",
+            hint="Create the container from the data in its volume: citus-cluster up",
         )
     if container.state == "paused":
-        raise ReplicationError(f"{plan.target} is paused.", hint=f"Let it go on: docker unpause {container.name}")
+        raise ReplicationError(f"{plan.target} is paused.", hint=f"Resume it: docker unpause {container.name}")
     if container.state != "running":
         emit(Event("promote:start", EventKind.STARTED, f"starting {plan.target}"))
         await in_thread(engine.start, container)
@@ -194,12 +196,13 @@ async def _start_target(
         if seen.phase in _WITHOUT_DATA or time.monotonic() > deadline:
             raise ReplicationError(
                 f"{plan.target} cannot be promoted: {refusal.rstrip('.')}.",
-                hint="citus-cluster pg14 status shows both; only a server with complete data can be the primary.",
+                hint="Only a server with complete data can be the primary. To see both servers: citus-cluster pg14 "
+                "status",
             )
         await asyncio.sleep(_POLL_S)
     container = await find_container(directory, engine, plan.target) or container
     if seen.facts and seen.facts.replay_paused:
-        # Paused by hand, or by limits that are too low; both end with a restart, which the data tell what they need.
+        # It was paused by hand, or by limits that are too low; a restart ends both, and reads the limits from the data.
         emit(Event("promote:start", EventKind.STARTED, f"restarting {plan.target}, which has paused its replay"))
         await in_thread(engine.restart, container)
         await _wait_for(plan, deadline, roles={ServerRole.REPLICA})
@@ -209,7 +212,7 @@ async def _start_target(
 async def _fence(
     directory: Directory, plan: Promotion, engine: Engine, target: Container, emit: Emit, *, accept_loss: bool
 ) -> Sequence[str]:
-    """Stop the other server, see that nothing is lost, or what, and write the choice down."""
+    """Stop the other server, determine the losses, and record the choice."""
     found = await status(directory, engine)
     old = found.server(plan.old)
     if old.role is ServerRole.PRIMARY and not accept_loss:
@@ -226,18 +229,18 @@ async def _fence(
         raise
     for loss in lost:
         if loss not in plan.losses:
-            emit(Event("promote:loss", EventKind.WARNING, f"as --accept-loss allows: {loss}"))
-    # From here on there is no way back: an interruption in the middle could not tell whether it was written.
+            emit(Event("promote:loss", EventKind.WARNING, f"--accept-loss allows this loss: {loss}"))
+    # From here on there is no way back: after an interruption it would be unknown whether the choice was written.
     choice = asyncio.ensure_future(in_thread(pg14.choose_primary, engine, target, plan.target))
     try:
         await asyncio.shield(choice)
     except asyncio.CancelledError:
         await asyncio.wait({choice})
         way = f"citus-cluster pg14 promote {plan.target}"
-        emit(Event("promote:fence", EventKind.WARNING, f"interrupted half way; {way} completes it"))
+        emit(Event("promote:fence", EventKind.WARNING, f"the promotion was interrupted; to complete it: {way}"))
         raise
-    emit(Event("promote:fence", EventKind.DONE, f"{plan.old} is fenced: it cannot start as the primary any more"))
-    # Whoever started it between the stop and the choice has a second primary.
+    emit(Event("promote:fence", EventKind.DONE, f"{plan.old} is fenced: it can no longer start as the primary"))
+    # If it was started between the stop and the choice, there is a second primary.
     again = (await status(directory, engine)).server(plan.old)
     await _stop_old(directory, plan, engine, again, emit)
     return lost
@@ -246,11 +249,11 @@ async def _fence(
 async def _wait_until_it_follows(
     directory: Directory, plan: Promotion, engine: Engine, found: PairStatus
 ) -> PairStatus:
-    """Wait for a replica that has just started, or is slow, so that the primary is not stopped in vain."""
+    """Wait for a replica that has just started, or is slow, so that the primary is not stopped needlessly."""
     deadline = time.monotonic() + _CATCH_UP_S
     while found.server(plan.target).role is not ServerRole.PRIMARY and not found.streams:
         seen = found.server(plan.target)
-        # Old data never follow; a machine that was too busy may have hidden what they are from the plan.
+        # A server with old data never follows; on a busy machine, the plan may have missed that its data are old.
         if seen.phase in UNDECIDED or time.monotonic() > deadline:
             lost = tuple(losses(found, seen, found.server(plan.old), Proof()))
             raise _would_lose(plan, lost or found.problems)
@@ -262,7 +265,7 @@ async def _wait_until_it_follows(
 async def _stop_old(
     directory: Directory, plan: Promotion, engine: Engine, old: SeenServer, emit: Emit
 ) -> Container | None:
-    """Stop a server that takes writes, or might. Raises ReplicationError where it goes on."""
+    """Stop a server that accepts writes, or may accept them. Raises ReplicationError if it keeps running."""
     container = await find_container(directory, engine, plan.old)
     harmless = old.role is ServerRole.REPLICA or old.phase in HARMLESS
     if container is None or container.state not in _RUNNING or harmless:
@@ -273,7 +276,7 @@ async def _stop_old(
             await in_thread(engine.stop, container)
         except CitusClusterError as error:
             raise ReplicationError(
-                f"{plan.old} cannot be stopped, and two primaries would part their data: {error.message}",
+                f"{plan.old} cannot be stopped, and two primaries would make their data diverge: {error.message}",
                 hint=f"Stop it (docker stop {container.name}), then run the command again.",
             ) from error
         emit(Event("promote:stop", EventKind.DONE, f"{plan.old} is stopped"))
@@ -282,8 +285,8 @@ async def _stop_old(
     still = await ask(directory.connection(server), SeenServer(plan.old))
     if still.role is ServerRole.PRIMARY:
         raise ReplicationError(
-            f"{plan.old} still answers on port {server.host_port} as a primary; {plan.target} is not promoted.",
-            hint="Stop what runs there, then run the command again.",
+            f"{plan.old} still answers on port {server.host_port} as a primary; {plan.target} was not promoted.",
+            hint="Stop the server on that port, then run the command again.",
         )
     return stopped
 
@@ -291,9 +294,9 @@ async def _stop_old(
 async def _missing(
     directory: Directory, plan: Promotion, engine: Engine, old: SeenServer, emit: Emit, *, wait_s: float
 ) -> Sequence[str]:
-    """Say what the target lacks of what the other server, which is stopped, has written. Empty if nothing is known.
+    """Return the writes of the stopped server that are missing on the target. Empty if nothing is known.
 
-    A target that is still replaying what it has, or receiving what a server sends that shuts down, gets ``wait_s``.
+    The target has ``wait_s`` to replay its WAL, and to receive the end of it from a server that shuts down.
     """
     deadline = time.monotonic() + wait_s
     while True:
@@ -309,22 +312,22 @@ async def _missing(
         if proof.nothing_lost:
             emit(Event("promote:complete", EventKind.DONE, completeness(plan.target, plan.old, proof)))
             return ()
-        # The end of a log that was shut down in good order is on its way, or the target is starting.
+        # The last WAL of a clean shutdown is still in transit, or the target is starting.
         if not (proof.clean or seen.facts is None) or time.monotonic() > deadline:
             break
         await asyncio.sleep(_POLL_S)
     if proof.lossy:
         return (loss_by_proof(plan.target, plan.old, proof),)
     if old.role is ServerRole.PRIMARY:
-        return (f"{plan.old} was stopped, but did not end in good order in time.",)
+        return (f"{plan.old} was stopped, but did not shut down cleanly in time.",)
     return ()
 
 
 async def _take_over(plan: Promotion, emit: Emit, *, timeout_s: float) -> SeenServer:
-    """End the recovery, once all that was received is replayed, and see that it takes writes."""
+    """End the recovery once all received WAL is replayed, and check that the server accepts writes."""
     deadline = time.monotonic() + timeout_s
     emit(Event("promote", EventKind.STARTED, f"promoting {plan.target}"))
-    # A fenced one reads the choice within two seconds.
+    # A fenced server reads the choice within two seconds.
     seen = await _wait_for(plan, deadline, roles={ServerRole.REPLICA, ServerRole.PRIMARY})
     if seen.role is ServerRole.REPLICA:
         async with await connect(plan.connection, timeout_s=_CONNECT_TIMEOUT_S) as conn:
@@ -346,6 +349,6 @@ async def _wait_for(plan: Promotion, deadline: float, *, roles: set[ServerRole])
         if time.monotonic() > deadline:
             raise UnreachableError(
                 f"{plan.target} is not the primary yet: {seen.reason or 'it is still a replica'}.",
-                hint="Run the command again: it goes on where this one ended.",
+                hint="Run the command again, which continues where this one ended.",
             )
         await asyncio.sleep(_POLL_S)

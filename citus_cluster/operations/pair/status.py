@@ -1,4 +1,4 @@
-"""How the PostgreSQL 14 pair of a directory is: its two servers, and what their containers say of them."""
+"""The status of the PostgreSQL 14 pair of a directory: its two servers, and the reports of their containers."""
 
 import asyncio
 import time
@@ -13,17 +13,17 @@ from citus_cluster.runtime.docker.engine import Container, Engine, in_thread
 from citus_cluster.runtime.docker.project import Project
 from citus_cluster.runtime.probes.pair import DEFAULT_TIMEOUT_S, pair_status
 
-# A standby tries again every 5 s (wal_retrieve_retry_interval).
+# A standby retries every 5 s (wal_retrieve_retry_interval).
 _CONNECTS_WITHIN_S, _POLL_S = 15.0, 0.5
 
 
 def pair_of(directory: Directory) -> tuple[Service, ...]:
-    """Give both servers; none where the pair is not wanted."""
+    """Return both servers; none if the pair is not wanted."""
     return directory.topology.of(ComponentName.PG14)
 
 
 def require_pair(directory: Directory) -> None:
-    """Raise UsageError where the directory has no PostgreSQL 14 pair."""
+    """Raise UsageError if the directory has no PostgreSQL 14 pair."""
     if not pair_of(directory):
         raise UsageError(
             "This cluster has no PostgreSQL 14 pair.",
@@ -36,7 +36,7 @@ def require_server(directory: Directory, service: str) -> str:
     require_pair(directory)
     names = [server.name for server in pair_of(directory)]
     if service not in names:
-        raise UsageError(f"There is no server {service!r} in the pair.", hint=f"The two are {' and '.join(names)}.")
+        raise UsageError(f"The pair has no server {service!r}.", hint=f"The servers are {' and '.join(names)}.")
     return service
 
 
@@ -47,9 +47,9 @@ async def status(
     project: Project | None = None,
     timeout_s: float = DEFAULT_TIMEOUT_S,
 ) -> PairStatus:
-    """Look at the pair. Never fails because something is down, also an engine: it says so. Raises UsageError.
+    """Read the status of the pair. A server or an engine that is down is reported, not raised. Raises UsageError.
 
-    ``project`` has the containers where somebody has just looked at them.
+    ``project`` has the containers if the caller has inspected them already.
     """
     require_pair(directory)
     seen: dict[str, SeenServer] | None = None
@@ -71,7 +71,7 @@ async def status(
 
 
 async def problems_at_rest(directory: Directory, engine: Engine) -> tuple[str, ...]:
-    """What is wrong with a pair whose servers both serve; a replica that has just started gets time to connect."""
+    """Return the problems of a pair whose servers are ready; a replica that has just started has time to connect."""
     deadline = time.monotonic() + _CONNECTS_WITHIN_S
     while True:
         found = await status(directory, engine)
@@ -88,7 +88,7 @@ async def find_container(directory: Directory, engine: Engine, service: str) -> 
 
 
 async def _look_at_containers(directory: Directory, project: Project) -> list[tuple[str | None, SeenServer]]:
-    """Give, for each server, the primary that its container knows as chosen, and what it says of the server."""
+    """Return, for each server, the chosen primary according to its container, and the container's report."""
     engine, containers = await project.look()
     found = {container.service: container for container in containers}
     services = [server.name for server in pair_of(directory)]
@@ -105,6 +105,6 @@ async def _look_at(engine: Engine, service: str, container: Container | None) ->
         report = await in_thread(pg14.read_report, engine, container)
     except EngineUnavailableError:
         raise
-    except CitusClusterError:  # it has just ended, or hangs: the server itself is asked next, and says as much
+    except CitusClusterError:  # it has just ended, or hangs: the server itself is asked next, and reports this
         return None, seen
     return report.chosen, SeenServer(service, None, None, container.state, report.phase, report.sentence)

@@ -37,7 +37,7 @@ async def promote(
         engine = await in_thread(Engine.connect)
         plan = await promotion.plan_promotion(directory, server, engine)
         entry.tell(primary=plan.target)
-        # A loss that nobody has accepted is refused below, without a question.
+        # A loss that was not accepted is refused below, without a question.
         if not plan.already and (accept_loss or not plan.losses):
             _require(agree, f"Make {plan.target} the primary?", (*plan.losses, *plan.notes))
         done = await promotion.promote(directory, plan, engine, emit, accept_loss=accept_loss, timeout_s=timeout_s)
@@ -71,7 +71,7 @@ async def rebuild_replica(
 @contextmanager
 def _locked(root: Path) -> Iterator[Directory]:
     """Hold the directory's lock; gives the cluster as it is from then on."""
-    load(root)  # refuses a directory without a cluster, before a lock file is made there
+    load(root)  # refuses a directory without a cluster before a lock file is created there
     with files.locked(root):
         yield load(root)
 
@@ -79,5 +79,5 @@ def _locked(root: Path) -> Iterator[Directory]:
 def _require(agree: Agree, question: str, consequences: tuple[str, ...]) -> None:
     if not agree(question, consequences):
         raise ConsentNeededError(
-            f"{question} Nobody has agreed; nothing was done.", details=consequences, hint="To agree, add --yes."
+            f"{question} This was not confirmed; nothing was done.", details=consequences, hint="To agree, add --yes."
         )

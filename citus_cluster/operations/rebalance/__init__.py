@@ -1,1 +1,1 @@
-"""Rebalances: planned, started, stopped and followed."""
+"""Planning, starting, stopping and following rebalances."""

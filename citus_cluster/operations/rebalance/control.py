@@ -1,4 +1,4 @@
-"""Rebalancing: preview it, start it, stop it. Citus does the work, in the background."""
+"""Previewing, starting and stopping a rebalance. Citus does the work in the background."""
 
 import asyncio
 from collections.abc import Sequence
@@ -28,14 +28,15 @@ _STOP_TIMEOUT_S = 60.0
 
 
 async def plan(conn: Connection, options: RebalanceOptions, *, without: Sequence[RegisteredNode] = ()) -> RebalancePlan:
-    """Preview: the moves that Citus would make now; ``without`` are nodes that are taken to hold no shards any more.
+    """Preview the moves that Citus would make now; ``without`` are nodes that are assumed to hold no shards.
 
-    Raises UsageError for options that Citus does not take, RebalanceError if a node does not answer.
+    Raises UsageError for options that Citus does not accept, RebalanceError if a node does not answer.
     """
     if options.online and options.mode is TransferMode.BLOCK_WRITES:
         raise UsageError(
-            "The mode block_writes holds writes in every move, and online in none.",
-            hint="Give one of the two: --online, or --mode block_writes.",
+            "--online and --mode block_writes cannot be combined: the mode holds writes in every move, "
+            "--online in none.",
+            hint="Use one of the two.",
         )
     async with translated("planning the rebalance"):
         registry = await citus_nodes.read_registry(conn)
@@ -49,7 +50,7 @@ async def plan(conn: Connection, options: RebalanceOptions, *, without: Sequence
             raise
         except psycopg.DatabaseError as error:
             if "strategy" in str(error):
-                raise UsageError(f"Citus does not take these options: {describe(error)}") from error
+                raise UsageError(f"Citus does not accept these options: {describe(error)}") from error
             raise _refused("Citus cannot plan a rebalance", error) from error
         found = RebalancePlan(
             moves,
@@ -60,16 +61,16 @@ async def plan(conn: Connection, options: RebalanceOptions, *, without: Sequence
             },
             options.mode,
         )
-        # Before Citus 13.2, no two moves of colocated tables may run at a time.
+        # Before Citus 13.2, two moves of colocated tables cannot run at the same time.
         can_hold = options.holds_small and await has_function(conn, citus_rebalance.PARALLEL_SIGNATURE)
         return found.holding_small() if can_hold else found
 
 
 async def warnings(conn: Connection, preview: RebalancePlan) -> tuple[str, ...]:
-    """Say what would keep a rebalance from starting because code of ordinary roles would run as the superuser."""
-    async with translated("looking at what runs during the moves"):
+    """Return the code of ordinary roles that would run as the superuser, which would prevent a rebalance."""
+    async with translated("checking the code that runs during the moves"):
         found = await _untrusted(conn, preview)
-    return tuple(f"rebalance start refuses without --trust-functions: {one}" for one in found)
+    return tuple(f"rebalance start would refuse this without --trust-functions: {one}" for one in found)
 
 
 async def _untrusted(conn: Connection, preview: RebalancePlan) -> tuple[str, ...]:
@@ -82,8 +83,9 @@ def _refused(what: str, error: psycopg.DatabaseError) -> RebalanceError:
     hint = error.diag.message_hint
     if isinstance(error, psycopg.errors.UndefinedTable | psycopg.errors.UndefinedFunction):
         hint = (
-            "If a function of the rebalance strategy uses it: names are looked for in pg_catalog alone here, so write "
-            "its schema before it, or ALTER FUNCTION ... SET search_path = ...;"
+            "If a function of the rebalance strategy uses this name: names are searched only in pg_catalog "
+            "here, so qualify it "
+            "with its schema, or use ALTER FUNCTION ... SET search_path = ...;"
         )
     return RebalanceError(f"{what}: {describe(error)}", hint=hint)
 
@@ -93,29 +95,30 @@ async def _refuse_silent(conn: Connection, registry: Registry) -> None:
     if silent:
         raise RebalanceError(
             "Shards can only move when every node answers: " + " ".join(silent),
-            hint="Start or unpause it (citus-cluster status); a worker that is lost for good must be removed first.",
+            hint="Start or unpause the node (citus-cluster status). A worker that is lost permanently must be "
+            "removed first.",
         )
 
 
 async def start(conn: Connection, options: RebalanceOptions, emit: Emit) -> int | None:
-    """Start a rebalance in the background; its job id, or None, said in an event, if nothing is to be moved.
+    """Start a rebalance in the background. Returns its job id, or None, with an event, if there is nothing to move.
 
-    Looks first for what would make Citus retry in silence. A job that only waits for its next attempt, in which Citus
-    is more and more patient, is stopped and begun anew. Raises RebalanceError (one is running, settings, room or
-    replica identities are missing, or code of ordinary roles would run as the superuser), UsageError (an option that
-    this Citus does not have), LockedError.
+    The function first checks for problems that Citus would retry silently. A job that only waits for its next attempt,
+    for which Citus waits longer each time, is stopped and started again. Raises RebalanceError (one is running,
+    settings, room or replica identities are missing, or code of ordinary roles would run as the superuser), UsageError
+    (an option that this Citus does not have), LockedError.
     """
     async with translated("starting the rebalance"):
         await _refuse_unsupported(conn, options)
         running = await citus_rebalance.running_job_id(conn)
         if running is not None and not await _only_waits(conn, running):
             raise RebalanceError(
-                f"A rebalance is running already, as job {running}.",
-                hint="citus-cluster rebalance wait follows it, citus-cluster rebalance stop ends it.",
+                f"A rebalance is already running as job {running}.",
+                hint="To follow it: citus-cluster rebalance wait. To stop it: citus-cluster rebalance stop",
             )
         preview = await plan(conn, options)
         if not preview.moves:
-            emit(Event(rebalance_watch.STEP, EventKind.SKIPPED, "the shards are balanced already: nothing to move"))
+            emit(Event(rebalance_watch.STEP, EventKind.SKIPPED, "the shards are already balanced: nothing to move"))
             return None
         await check(conn, options, preview, emit)
         if running is not None:
@@ -131,7 +134,7 @@ async def begin(
     *,
     unburden: Sequence[NodeAddress] = (),
 ) -> int | None:
-    """Start the moves of a preview that was checked; the job's id, or None, said in an event, if there are none now.
+    """Start the moves of a checked preview. Returns the job id, or None, with an event, if there are none now.
 
     The nodes of ``unburden`` may hold no shards from then on; if no job starts, nothing is changed. Raises
     RebalanceError if Citus refuses, as it does while another rebalance runs.
@@ -161,8 +164,8 @@ async def _only_waits(conn: Connection, job_id: int) -> bool:
 
 
 async def check(conn: Connection, options: RebalanceOptions, preview: RebalancePlan, emit: Emit) -> None:
-    """Look for what would make Citus retry the moves in silence. Raises RebalanceError, which names it."""
-    async with translated("looking at what the moves need"):
+    """Check for problems that Citus would retry silently. Raises RebalanceError, which names them."""
+    async with translated("checking the requirements of the moves"):
         await _refuse_incapable(conn, options)
         await _refuse_full(conn, preview, emit)
         await _refuse_unidentified(conn, options, preview, emit)
@@ -175,7 +178,8 @@ async def _refuse_owners(conn: Connection, preview: RebalancePlan, emit: Emit) -
     findings = missing_logins(owners)
     if findings:
         raise RebalanceError(
-            "Citus connects as a table's owner to make its shards on another node, and cannot: " + "; ".join(findings),
+            "Citus must connect as a table's owner to create its shards on another node, but cannot: "
+            + "; ".join(findings),
             hint="Give the tables to a role that may log in: ALTER TABLE ... OWNER TO ...; on the coordinator.",
             details=findings,
         )
@@ -188,11 +192,13 @@ async def _refuse_untrusted(conn: Connection, options: RebalanceOptions, preview
     if not found:
         return
     if options.trust_functions:
-        message = f"These run as the superuser while shards are copied, and are trusted: {'; '.join(found)}"
+        message = (
+            f"This code runs as the superuser while shards are copied, as --trust-functions allows: {'; '.join(found)}"
+        )
         emit(Event(rebalance_watch.STEP, EventKind.WARNING, message, {"trusted": list(found)}))
         return
     raise RebalanceError(
-        "Code of ordinary roles would run as the superuser while shards are copied, so none was moved: "
+        "Code of ordinary roles would run as the superuser while shards are copied, so no shard was moved: "
         + "; ".join(found),
         hint=TRUST_HINT,
         details=found,
@@ -203,8 +209,8 @@ async def _refuse_unsupported(conn: Connection, options: RebalanceOptions) -> No
     if not options.wants_parallel or await has_function(conn, citus_rebalance.PARALLEL_SIGNATURE):
         return
     raise UsageError(
-        f"This server runs Citus {await citus_version(conn)}; the parallel flags need Citus 13.2 or newer.",
-        hint="Leave the flags out, or upgrade Citus.",
+        f"This server runs Citus {await citus_version(conn)}, but the parallel flags require Citus 13.2 or newer.",
+        hint="Omit the flags, or upgrade Citus.",
     )
 
 
@@ -219,7 +225,7 @@ async def _refuse_incapable(conn: Connection, options: RebalanceOptions) -> None
     if findings:
         raise RebalanceError(
             "Shards could not move, so the rebalance was not started: " + "; ".join(findings),
-            hint="Mend that on each node named, then run citus-cluster rebalance start again. "
+            hint="Fix this on each of these nodes, then run citus-cluster rebalance start again. "
             "(--mode block_writes needs no logical replication, and blocks writes to a shard while it moves.)",
             details=findings,
         )
@@ -236,15 +242,16 @@ async def _refuse_full(conn: Connection, preview: RebalancePlan, emit: Emit) -> 
     findings = missing_space(largest, disks)
     if findings:
         raise RebalanceError(
-            "There is not enough room for the shards, so none was moved: " + "; ".join(findings),
-            hint="Free some space on the disks named, or add a worker on another one, then run the command again.",
+            "There is not enough disk space for the shards, so no shard was moved: " + "; ".join(findings),
+            hint="Free some space on these disks, or add a worker on another disk, then run the command again.",
             details=findings,
         )
     scarce = scarce_space(preview.growth, disks)
     if scarce:
         message = (
-            f"There may not be enough room for all shards: {'; '.join(scarce)}. They fit where nodes share a disk; "
-            "on a disk of its own they stop moving once it is that full, and those that have moved stay"
+            f"There may not be enough disk space for all shards: {'; '.join(scarce)}. They fit if the nodes "
+            "share a disk; "
+            "on a separate disk, the moves stop once it is full, and shards that have moved stay"
         )
         emit(Event(rebalance_watch.STEP, EventKind.WARNING, message, {"nodes": list(scarce)}))
 
@@ -259,19 +266,19 @@ async def _refuse_unidentified(conn: Connection, options: RebalanceOptions, prev
     names = ", ".join(table for table, _ in bare)
     statements = tuple(statement for _, statement in bare)
     if options.mode is TransferMode.FORCE_LOGICAL:
-        message = f"UPDATE and DELETE will fail while their shards move, without replica identity: {names}"
+        message = f"UPDATE and DELETE will fail while shards of these tables without replica identity move: {names}"
         emit(Event(rebalance_watch.STEP, EventKind.WARNING, message, {"statements": list(statements)}))
         return
     raise RebalanceError(
-        f"Tables without primary key or replica identity cannot move while they are written to: {names}.",
-        hint="Give each a primary key, or run the listed statements on the coordinator, in this database. Or use "
+        f"Tables without primary key or replica identity cannot move online: {names}.",
+        hint="Add a primary key to each, or run the listed statements on the coordinator, in this database, or use "
         "--mode block_writes.",
         details=statements,
     )
 
 
 async def stop(conn: Connection) -> RebalanceStatus:
-    """Stop the running rebalance. Shards that have moved stay where they are. RebalanceError if none runs."""
+    """Stop the running rebalance. Shards that have moved stay where they are. Raises RebalanceError if none runs."""
     async with translated("stopping the rebalance"):
         running = await citus_rebalance.running_job_id(conn)
         if running is None:
@@ -293,15 +300,15 @@ async def end(conn: Connection, job_id: int, emit: Emit) -> None:
     except TimeoutError:
         raise LockedError(
             f"Rebalance {job_id} did not stop within {_STOP_TIMEOUT_S:g} s.",
-            hint="citus-cluster rebalance status shows what it waits for; run the command again when it has ended.",
+            hint="To see what it waits for: citus-cluster rebalance status. Run the command again when it has ended.",
         ) from None
-    emit(Event(step, EventKind.DONE, f"rebalance {job_id} is stopped", {"job_id": job_id}))
+    emit(Event(step, EventKind.DONE, f"stopped rebalance {job_id}", {"job_id": job_id}))
 
 
 async def wait_for_running(conn: Connection, emit: Emit) -> None:
-    """Wait until a rebalance that runs already, if one does, is finished; raises like :func:`wait`.
+    """Wait until a rebalance that is already running, if any, is finished. Raises as :func:`wait`.
 
-    One that only waits for its next attempt is left to :func:`start`.
+    :func:`start` handles one that only waits for its next attempt.
     """
     async with translated("looking for a running rebalance"):
         running = await citus_rebalance.running_job_id(conn)

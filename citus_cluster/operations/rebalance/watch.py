@@ -1,4 +1,4 @@
-"""Following a rebalance: how far it is, what holds it up, and how it ended."""
+"""Following a rebalance: its progress, its problems, and its result."""
 
 import asyncio
 from collections.abc import Mapping, Sequence
@@ -31,18 +31,18 @@ from citus_cluster.runtime.citus import tables as citus_tables
 from citus_cluster.runtime.postgres import Connection, translated
 
 STEP = "rebalance"
-# Citus' maintenance daemon looks at the queue every 5 s unless it is set; after three rounds something is wrong.
+# Citus' maintenance daemon checks the queue every 5 s by default; after three rounds there is a problem.
 _UNSERVED_S = 20.0
 _HUNG_S = 30.0
-# Without any progress for so long, that is two looks, all nodes are asked whether they answer; and again after as long.
+# After this time without progress, that is two checks, all nodes are tested; and again after the same time.
 _QUIET_S = 2.0
 _ASK_SILENT_AGAIN_S = 3.0
-# A server is restarted in less; one that is silent for longer needs a person.
+# A restart takes less time; a server that does not answer for longer needs a person.
 _SILENCE_TOLERATED_S = 60.0
-# Without any progress for so long, it is asked who holds it up; and again after as long.
+# After this time without progress, the blocking sessions are queried; and again after the same time.
 _STALLED_S = 10.0
 _NEVER = float("inf")
-# So near to its end it is looked at more often, so that what waits for it goes on at once.
+# This close to its end, it is checked more often, so that a command that waits for it continues at once.
 _SOON_S = 5.0
 _POLL_AT_THE_END_S = 0.25
 
@@ -53,10 +53,10 @@ async def status(
     sizes: Mapping[int, int] | None = None,
     silent: Sequence[str] | None = None,
 ) -> RebalanceStatus:
-    """How far the latest rebalance (or job ``job_id``) is; state NONE if there never was one. Bounded in time.
+    """Return the progress of the latest rebalance (or job ``job_id``); state NONE if there is none. Bounded in time.
 
-    ``sizes`` (bytes by shard id) and ``silent`` (why nodes do not answer): where the caller knows them already;
-    else every node is asked.
+    ``sizes`` (bytes by shard id) and ``silent`` (why nodes do not answer) are given if the caller knows them already;
+    otherwise every node is asked.
     """
     async with translated("reading the state of the rebalance"):
         memory = _Memory(sizes)
@@ -67,28 +67,28 @@ async def status(
 
 @dataclass
 class _Memory:
-    """What is kept from one look to the next."""
+    """The state between two checks."""
 
     sizes: Mapping[int, int] | None = None
-    """Bytes by shard id; None until they are asked for, once, since that costs a query on every node."""
+    """Bytes by shard id; None until they are read, once, because that costs a query on every node."""
     groups: dict[int, ShardGroup] = field(default_factory=dict)
     history: History = field(default_factory=History)
     progress_again_at: float = 0.0
-    """When to ask for the progress again (event loop's time): a session that hangs on a node stays for minutes."""
+    """When to read the progress again (event loop's time): a session that hangs on a node stays for minutes."""
     sizes_again_at: float = _NEVER
-    """When to ask for the sizes again; never where all are known."""
+    """When to read the sizes again; never if all are known."""
     silent: Mapping[str, str] = field(default_factory=dict)
-    """Why nodes do not answer, by address; a reason stays as it was found first."""
+    """Why nodes do not answer, by address; the first reason is kept."""
     silent_since: float | None = None
     answering_since: float = 0.0
-    """When a node that was silent was found to answer again."""
+    """When a node was found to answer again."""
     silent_again_at: float = 0.0
-    """When to ask for them again: each takes some seconds."""
+    """When to test the nodes again: each takes some seconds."""
     starts_here: bool = False
-    """Whether rate and time left are told from the next look on: what was before nobody saw, or is no measure."""
+    """Whether rate and time left are shown from the next check on: earlier progress was not observed."""
     progress: object = None
     moved_at: float = -_NEVER
-    """When there was progress last, as far as was seen."""
+    """The time of the last observed progress."""
 
 
 async def _read_status(conn: Connection, job_id: int | None, memory: _Memory) -> RebalanceStatus:
@@ -123,12 +123,12 @@ async def _read_status(conn: Connection, job_id: int | None, memory: _Memory) ->
         return found
     if memory.silent:
         found = replace(found, rate_bytes_per_s=None, time_left_s=None)
-    unknown = ("the workers do not say how far they are",) if memory.progress_again_at and not memory.silent else ()
+    unknown = ("the workers do not report their progress",) if memory.progress_again_at and not memory.silent else ()
     return replace(found, problems=(*found.problems, *_with_advice(memory).values(), *unknown))
 
 
 def _with_advice(memory: _Memory) -> Mapping[str, str]:
-    if memory.silent_again_at == _NEVER:  # whoever gave the reasons says them too, in these words
+    if memory.silent_again_at == _NEVER:  # the caller that gave the reasons reports them too, in the same words
         return memory.silent
     return {
         node: f"{reason.rstrip('.')}; start or unpause it (citus-cluster status)"
@@ -184,16 +184,16 @@ async def _fill_groups(conn: Connection, tasks: Sequence[Task], memory: _Memory)
 
 
 def tell_followed(job_id: int, emit: Emit) -> None:
-    """Say that a rebalance which somebody else started is followed to its end first."""
-    message = f"a rebalance is running already, as job {job_id}: following it first"
+    """Report that a rebalance that another command started is followed to its end first."""
+    message = f"a rebalance is already running as job {job_id}; following it first"
     emit(Event(STEP, EventKind.STARTED, message, {"job_id": job_id}))
 
 
 async def wait(conn: Connection, emit: Emit, poll_s: float = 1.0, job_id: int | None = None) -> RebalanceStatus:
-    """Follow a rebalance until it ends. Leaving is harmless: the job is Citus', and goes on.
+    """Follow a rebalance until it ends. An interruption is harmless: the job belongs to Citus, and continues.
 
-    Emits progress when it changes, and each problem once, as soon as it shows. Returns the last status
-    (state NONE or FINISHED); raises RebalanceError if it failed, was stopped, or a node stays silent for a minute.
+    Emits progress when it changes, and each problem once, as soon as it occurs. Returns the last status (state NONE or
+    FINISHED). Raises RebalanceError if the rebalance failed, was stopped, or a node does not answer for a minute.
     """
     memory = _Memory(starts_here=True)
     told: set[str] = set()
@@ -229,15 +229,15 @@ async def wait(conn: Connection, emit: Emit, poll_s: float = 1.0, job_id: int | 
 
 
 def _refuse_long_silence(found: RebalanceStatus, memory: _Memory, emit: Emit) -> None:
-    # Moves between other nodes may go on all the same.
+    # Moves between other nodes may continue.
     if memory.silent_since is None or _now() - max(memory.silent_since, memory.moved_at) < _SILENCE_TOLERATED_S:
         return
     reasons = tuple(memory.silent.values())
     emit(Event(STEP, EventKind.FAILED, progress_line(found), found.as_dict()))
     raise RebalanceError(
         f"Rebalance {found.job_id} does not continue: {' '.join(reasons)}",
-        hint="Start or unpause it: the rebalance then continues by itself; to follow it again: "
-        "citus-cluster rebalance wait. If the node is lost for good: citus-cluster rebalance stop.",
+        hint="Start or unpause the node; the rebalance then continues. To follow it again: "
+        "citus-cluster rebalance wait. If the node is lost permanently: citus-cluster rebalance stop",
         details=reasons,
     )
 
@@ -272,7 +272,7 @@ async def _find_lost_slots(conn: Connection, node: RegisteredNode) -> str | None
     except (CitusClusterError, psycopg.Error):
         if conn.closed:
             raise
-        return None  # one that does not answer is told by itself
+        return None  # a node that does not answer is reported separately
     return lost_slots_problem(node.address, slots) if slots else None
 
 
@@ -281,7 +281,7 @@ def _visible(found: RebalanceStatus) -> Mapping[str, object]:
 
 
 def progress_line(found: RebalanceStatus) -> str:
-    """One line for people, such as ``running: 3 of 8 shards, 42.0 MB of 96.0 MB, 5.1 MB/s, 11 s left``."""
+    """Return one line, such as ``running: 3 of 8 shards, 42.0 MB of 96.0 MB, 5.1 MB/s, 11 s left``."""
     parts = [f"{found.shards_done} of {found.shards_total} shards"]
     if found.bytes_done is not None and found.bytes_total is not None:
         parts.append(f"{size(found.bytes_done)} of {size(found.bytes_total)}")
@@ -294,7 +294,7 @@ def progress_line(found: RebalanceStatus) -> str:
 
 def _conclude(found: RebalanceStatus, emit: Emit) -> RebalanceStatus:
     if found.state is JobState.NONE:
-        emit(Event(STEP, EventKind.SKIPPED, "there is no rebalance"))
+        emit(Event(STEP, EventKind.SKIPPED, "no rebalance exists"))
         return found
     if found.state is JobState.FINISHED:
         emit(Event(STEP, EventKind.DONE, progress_line(found), found.as_dict()))
@@ -303,11 +303,11 @@ def _conclude(found: RebalanceStatus, emit: Emit) -> RebalanceStatus:
     if found.state is JobState.CANCELLED:
         raise RebalanceError(
             f"Rebalance {found.job_id} was stopped after {found.shards_done} of {found.shards_total} shards.",
-            hint="citus-cluster rebalance start goes on with what is left.",
+            hint="To continue with the remaining moves: citus-cluster rebalance start",
         )
     raise RebalanceError(
         f"Rebalance {found.job_id} failed after {found.shards_done} of {found.shards_total} shards: "
         + ("; ".join(found.problems) or "Citus kept no message"),
-        hint="Mend the cause, then citus-cluster rebalance start goes on with what is left.",
+        hint="Fix the cause. To continue with the remaining moves: citus-cluster rebalance start",
         details=found.problems,
     )

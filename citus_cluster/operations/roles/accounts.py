@@ -1,4 +1,4 @@
-"""Ordinary roles: make one that works on every node, give it another password, and list all with what they lack.
+"""Ordinary roles: create a role on every node, change its password, and list all roles with their problems.
 
 A role needs a row in ``pg_dist_authinfo`` on each node, and its password is kept like the others, in
 generated/secrets/.
@@ -56,12 +56,12 @@ from citus_cluster.runtime.postgres import Connection, ConnectionInfo, connect, 
 from citus_cluster.runtime.store import secrets
 
 LIST_BUDGET_S = 15.0
-"""After this long no further node is asked; what those left know is unknown."""
+"""After this time no further node is asked; the state of the remaining nodes is unknown."""
 
 
 @dataclass(frozen=True)
 class RoleResultDocument:
-    """What came of a role."""
+    """The result of a change of a role."""
 
     role: str
     access: Access
@@ -74,7 +74,7 @@ class RoleResultDocument:
 
 @dataclass(frozen=True)
 class RoleResult:
-    """What came of a role. ``changed`` says in words what was done; empty where nothing was to be done."""
+    """The result of a change of a role. ``changed`` describes the changes; it is empty if there were none."""
 
     record: RoleRecord
     changed: tuple[str, ...]
@@ -83,7 +83,7 @@ class RoleResult:
     limits: Mapping[str, str | None] | None = None
 
     def as_dict(self, *, show_secrets: bool = False) -> Mapping[str, object]:
-        """Give the document; the password is in it only with ``show_secrets``."""
+        """Return the document; it contains the password only with ``show_secrets``."""
         document = RoleResultDocument(
             role=self.record.name,
             access=self.record.access,
@@ -115,20 +115,20 @@ async def create(
     limits: Sequence[str] = (),
     given: str | None = None,
 ) -> RoleResult:
-    """Make a role, or what an earlier run or a node lacks of it; run again, it repairs.
+    """Create a role, or add what is missing after an earlier run or on a node; running it again repairs the role.
 
-    ``access`` and ``schemas`` None leave what is recorded (at first: write, public); ``limits`` are ``NAME=VALUE``,
-    others stay; ``given`` is a password.
-    Raises UsageError, ImmutableError (another password), RoleError (a role that was not made here, or may not log in),
-    WorkerUnreachableError with the names of nodes that are down: nothing was changed then.
+    If ``access`` and ``schemas`` are None, the recorded values stay (for a new role: write, public); ``limits`` are
+    ``NAME=VALUE``, others stay; ``given`` is a password. Raises UsageError, ImmutableError (a different password),
+    RoleError (a role that is not managed here, or may not log in), and WorkerUnreachableError with the names of nodes
+    that are down; nothing was changed then.
     """
     refuse_names(credentials, name, schemas or (), given)
     asked, problems = parse_limits(limits)
     if problems:
         raise UsageError("; ".join(problems) + ".")
     report = ChangeReport(name, emit)
-    report.begin(f"looking at role {name}")
-    async with translated(f"making role {name}"), writer_lock(conn, wait_s=WAIT_FOR_LOCK_S):
+    report.begin(f"checking role {name}")
+    async with translated(f"creating role {name}"), writer_lock(conn, wait_s=WAIT_FOR_LOCK_S):
         cluster = await look(conn)
         role, record = cluster.roles.get(name), cluster.records.get(name)
         await _refuse_foreign(credentials, cluster, name, given)
@@ -141,7 +141,7 @@ async def create(
             if credentials.keep(name, password):
                 report(f"password kept in {secrets.role_password(name)}")
             await citus_roles.create_role(conn, wanted, password)
-            report(f"role {name} made on {count(len(cluster.nodes), 'node')}")
+            report(f"role {name} created on {count(len(cluster.nodes), 'node')}")
             await _allow_connecting(conn, name, report)
         else:
             await _allow_connecting(conn, name, report)
@@ -149,7 +149,7 @@ async def create(
             await keep_password(conn, credentials, name, password, report)
         before = record
         if record is not None and (narrower := narrowed(record, wanted)) != record:
-            # Recorded last: what is recorded tells a later run what to take back.
+            # Recorded last: from the record, a later run knows what to revoke.
             await _grant(conn, cluster, narrower, record, report)
             await citus_roles.keep_record(conn, narrower)
             before = narrower
@@ -163,16 +163,15 @@ async def create(
         await copy_authinfo(conn, cluster, name, report)
         effective = role_limits.in_force(wanted)
     await _verify(credentials.connection(name, password), cluster)
-    report.end(f"role {name} is as it should be on {count(len(cluster.nodes), 'node')}")
+    report.end(f"role {name} is up to date on {count(len(cluster.nodes), 'node')}")
     return replace(_result(credentials, wanted, password, report), limits=effective)
 
 
 async def set_password(
     conn: Connection, credentials: CredentialStore, name: str, emit: Emit, *, given: str | None = None
 ) -> RoleResult:
-    """Give a role that was made here another password, on every node; a random one unless ``given``.
-
-    Sessions that are open stay. Raises as :func:`create`.
+    """Change the password of a managed role on every node; it is random unless ``given``. Open sessions stay. Raises as
+    :func:`create`.
     """
     refuse_names(credentials, name, (), given)
     report = ChangeReport(name, emit)
@@ -185,12 +184,12 @@ async def set_password(
         role, record = cluster.roles.get(name), cluster.records.get(name)
         if role is None or record is None:
             raise RoleError(
-                f"There is no role {name!r} that was made by citus-cluster.",
-                hint=f"citus-cluster roles create {name} makes it; citus-cluster roles list shows all.",
+                f"Role {name!r} does not exist, or was not created by citus-cluster.",
+                hint=f"Create it: citus-cluster roles create {name}. List all roles: citus-cluster roles list",
             )
         await _refuse_foreign(credentials, cluster, name, None)
         password = given or new_password(credentials)
-        # The server first: what it takes is in its own row then, from where a later run can take it.
+        # Change the server first: its own row then has the password, from which a later run can read it.
         await citus_roles.change_password(conn, name, password)
         report(f"password of role {name} changed on {count(len(cluster.nodes), 'node')}")
         await copy_authinfo(conn, cluster, name, report)
@@ -200,7 +199,7 @@ async def set_password(
 
 
 async def list_roles(conn: Connection, credentials: CredentialStore) -> RoleList:
-    """List the roles, and what each lacks where. Nodes are asked one by one, in bounded time."""
+    """List the roles, and what is missing on which node. Nodes are asked one by one, in bounded time."""
     deadline = time.monotonic() + LIST_BUDGET_S
     async with translated("reading the roles"):
         nodes = await active_nodes(conn)
@@ -251,7 +250,7 @@ async def list_roles(conn: Connection, credentials: CredentialStore) -> RoleList
 def _missing_on(
     name: str, nodes: Sequence[RegisteredNode], known: Mapping[NodeAddress, NodeRoles]
 ) -> tuple[NodeAddress, ...]:
-    """Nodes without the role, without its row, or with another row than the coordinator's."""
+    """Return the nodes without the role, without its row, or with a row that differs from the coordinator's."""
     if nodes == (ALONE,):
         return ()  # it connects to nobody
     own = known[nodes[0].address].digests.get(name) if nodes[0].address in known else None
@@ -279,14 +278,14 @@ async def _refuse_foreign(credentials: CredentialStore, cluster: Cluster, name: 
         raise RoleError(f"Role {name!r} is a superuser.", hint="Choose another name.")
     if not role.can_login:
         raise RoleError(
-            f"Role {name!r} may not log in: somebody forbade it, or dropping it was interrupted.",
-            hint=f'To let it: ALTER ROLE "{name}" LOGIN; on the coordinator. To be rid of it: citus-cluster roles drop '
-            f"{name}.",
+            f"Role {name!r} may not log in: login was revoked, or a drop was interrupted.",
+            hint=f'To allow login, run on the coordinator: ALTER ROLE "{name}" LOGIN; To drop the role: '
+            f"citus-cluster roles drop {name}",
         )
     if name not in cluster.records and not (given and await opens(credentials.connection(name, given))):
         raise RoleError(
-            f"Role {name!r} exists, and was not made by citus-cluster; it is left alone.",
-            hint="Choose another name. Or take it over: give its password with --password-file.",
+            f"Role {name!r} exists, but was not created by citus-cluster; it was not changed.",
+            hint="Choose another name. To let citus-cluster manage the role, give its password with --password-file.",
         )
     refuse_torn(cluster, name)
 
@@ -296,8 +295,8 @@ async def _refuse_missing_schemas(conn: Connection, wanted: RoleRecord) -> None:
     if missing:
         names = ", ".join(repr(schema) for schema in missing)
         raise UsageError(
-            f"There is no schema {names} in database {conn.info.dbname!r}.",
-            hint="Create it first, or name others with --schema.",
+            f"Schema {names} does not exist in database {conn.info.dbname!r}.",
+            hint="Create it first, or name other schemas with --schema.",
         )
 
 
@@ -305,23 +304,24 @@ async def _refuse_missing_schemas(conn: Connection, wanted: RoleRecord) -> None:
 
 
 async def copy_authinfo(conn: Connection, cluster: Cluster, name: str, report: ChangeReport) -> None:
-    """Let every worker have the coordinator's row, and say so only of those that had not."""
+    """Copy the coordinator's row to every worker, and report only the workers that did not have it."""
     own = (await citus_roles.node_roles(conn, cluster.nodes[0])).digests.get(name)
     for node in cluster.workers:
         if cluster.known[node.address].digests.get(name) != own:
             await citus_probe.copy_role_passwords(conn, node.address)
-            report(f"credentials of role {name} given to {node.address}")
+            report(f"credentials of role {name} copied to {node.address}")
 
 
 async def _verify(info: ConnectionInfo, cluster: Cluster) -> None:
-    """Connect as the role, and from the coordinator as the role to every worker."""
+    """Connect as the role, also from the coordinator to every worker."""
     try:
         opened = await connect(info, timeout_s=CONNECT_TIMEOUT_S)
     except AuthenticationError as error:
         raise VerificationError(
             error.message,
-            hint=f"Somebody may have changed it meanwhile. citus-cluster roles create {info.user} looks again; "
-            f"citus-cluster roles password {info.user} sets another password.",
+            hint="The password may have been changed meanwhile. To check again: citus-cluster roles create "
+            f"{info.user}. To set "
+            f"another password: citus-cluster roles password {info.user}",
         ) from error
     async with opened as conn:
         bad = []
@@ -331,8 +331,8 @@ async def _verify(info: ConnectionInfo, cluster: Cluster) -> None:
                     bad.append(str(node.address))
     if bad:
         raise VerificationError(
-            f"As role {info.user!r} the coordinator cannot connect to {', '.join(bad)}.",
-            hint="The logs there say why; then run the command again.",
+            f"The coordinator cannot connect to {', '.join(bad)} as role {info.user!r}.",
+            hint="Check the logs there, then run the command again.",
             details=bad,
         )
 
@@ -346,7 +346,7 @@ async def _allow_connecting(conn: Connection, name: str, report: ChangeReport) -
 async def _grant(
     conn: Connection, cluster: Cluster, wanted: RoleRecord, before: RoleRecord | None, report: ChangeReport
 ) -> None:
-    """Give what is missing; take back only where the access was made narrower."""
+    """Grant what is missing; revoke only if the access was narrowed."""
     holdings = await citus_grants.read_holdings(conn, wanted.name, wanted.schemas)
     missing = missing_on_objects(wanted, holdings)
     if missing:
@@ -367,7 +367,7 @@ async def _grant(
         await citus_grants.revoke_defaults(
             conn, {one: p - defaults[one] for one, p in own.items() if p - defaults[one]}
         )
-        report(f"what goes beyond {wanted.access} revoked")
+        report(f"privileges beyond {wanted.access} revoked")
 
 
 def _kinds(changes: Mapping[Holding, frozenset[str]]) -> str:

@@ -1,4 +1,4 @@
-"""What the changes of roles share: what is looked at before, what is refused, and what is reported."""
+"""Shared parts of changes of roles: the checks before a change, the refusals, and the report."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -15,12 +15,12 @@ from citus_cluster.runtime.citus import roles as citus_roles
 from citus_cluster.runtime.postgres import Connection
 
 ALONE = RegisteredNode(0, COORDINATOR_GROUP, NodeAddress("localhost"), True, "primary", True)
-"""Stands for a coordinator that is alone, and therefore may not be in the node list."""
+"""Represents a coordinator without workers, which may therefore not be in the node list."""
 
 
 @dataclass(frozen=True)
 class Cluster:
-    """What is known before a change: every node answers."""
+    """The state before a change, when every node answers."""
 
     nodes: tuple[RegisteredNode, ...]
     """Active primaries, the coordinator first."""
@@ -34,7 +34,7 @@ class Cluster:
 
 
 class ChangeReport:
-    """Collects what was changed, and reports it as it happens."""
+    """Collects the changes, and reports them as they happen."""
 
     def __init__(self, role: str, emit: Emit) -> None:
         self.step = f"role:{role}"
@@ -72,7 +72,7 @@ async def active_nodes(conn: Connection) -> tuple[RegisteredNode, ...]:
 
 
 async def look(conn: Connection) -> Cluster:
-    """Read what is there; raises WorkerUnreachableError unless every node answers, since Citus would hang."""
+    """Read the current state. Raises WorkerUnreachableError unless every node answers, because Citus would hang."""
     nodes = await active_nodes(conn)
     known = {}
     silent = []
@@ -85,9 +85,9 @@ async def look(conn: Connection) -> Cluster:
             silent.append(error.message)
     if silent:
         raise WorkerUnreachableError(
-            "A role is changed on all nodes at once, or on none; nothing was changed: " + " ".join(silent),
-            hint="Start or unpause it (citus-cluster status), and run the command again; or, if it is lost: "
-            "SELECT citus_disable_node('HOST', PORT); on the coordinator.",
+            "A role can only be changed while every node answers; nothing was changed: " + " ".join(silent),
+            hint="Start or unpause the node (citus-cluster status), and run the command again. If the node is lost, "
+            "run on the coordinator: SELECT citus_disable_node('HOST', PORT);",
             details=silent,
         )
     records = {record.name: record for record in await citus_roles.read_records(conn)}
@@ -95,12 +95,13 @@ async def look(conn: Connection) -> Cluster:
 
 
 def refuse_torn(cluster: Cluster, name: str) -> None:
-    """Citus carries no change to a node that lacks the role, and fails half way through some."""
+    """Refuse a role that is missing on some nodes: Citus does not change it there, and some changes fail half way."""
     lacking = [node.address for node in cluster.workers if name not in cluster.known[node.address].roles]
     if lacking:
         statements = " ".join(f"SELECT citus_activate_node('{one.host}', {one.port});" for one in lacking)
         raise RoleError(
-            f"Role {name!r} is on the coordinator, but not on {', '.join(map(str, lacking))}; nothing was changed.",
-            hint=f"Citus makes it there by, on the coordinator: {statements} If it does not, the role was kept from "
-            f'it when it was made: drop it (DROP OWNED BY "{name}"; DROP ROLE "{name}";), and have it made here.',
+            f"Role {name!r} exists on the coordinator, but not on {', '.join(map(str, lacking))}; nothing was changed.",
+            hint=f"Let Citus create it there; run on the coordinator: {statements} If this has no effect, the role "
+            "was created without propagation: "
+            f'drop it (DROP OWNED BY "{name}"; DROP ROLE "{name}";), and create it with citus-cluster.',
         )

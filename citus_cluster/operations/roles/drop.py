@@ -1,4 +1,4 @@
-"""Dropping an ordinary role, so that nothing but the role is lost."""
+"""Dropping an ordinary role without losing anything else."""
 
 import asyncio
 import time
@@ -35,15 +35,15 @@ async def drop(
     named: Sequence[str] = (),
     disconnect: bool = False,
 ) -> tuple[str, ...]:
-    """Drop a role that was made here, its rows on all nodes, and its password; what was done, in words.
+    """Drop a managed role, its rows on all nodes, and its password. Returns a description of the changes.
 
-    Refused while it owns something, unless ``reassign`` gives that to the owner roles of its schemas, while sessions
-    are open, unless ``disconnect`` ends them, and while a background job has tasks of this role. Objects that may do
-    more once they have another owner must be ``named``. Raises RoleError, UsageError, WorkerUnreachableError.
+    This is refused while the role owns objects, unless ``reassign`` gives them to the owner roles of its schemas, while
+    sessions are open, unless ``disconnect`` ends them, and while a background job has tasks of this role. Objects that
+    may behave differently with another owner must be ``named``. Raises RoleError, UsageError, WorkerUnreachableError.
     """
     refuse_names(credentials, name, (), None)
     report = ChangeReport(name, emit)
-    report.begin(f"looking at role {name}")
+    report.begin(f"checking role {name}")
     async with translated(f"dropping role {name}"), writer_lock(conn, wait_s=WAIT_FOR_LOCK_S):
         cluster = await look(conn)
         role, record = cluster.roles.get(name), cluster.records.get(name)
@@ -53,7 +53,7 @@ async def drop(
             await citus_roles.refuse_tasks(conn, name)
             await _agreed(conn, cluster, record, reassign=reassign, named=named)
             await _refuse_sessions(conn, cluster, name, disconnect=disconnect)
-            # Nobody gets in any more: a session could make what dropping would take along.
+            # New logins are refused: a session could create objects that would be dropped too.
             await citus_roles.forbid_login(conn, name)
             async with _said_to_be_locked_out(name):
                 await _disconnect(conn, cluster, name, report)
@@ -79,17 +79,17 @@ async def drop(
         if credentials.root and credentials.password_file(name):
             drop_file(credentials.root, secrets.role_password(name))
             report(f"{secrets.role_password(name)} removed")
-    report.end(f"there is no role {name}: nothing to do")
+    report.end(f"role {name} does not exist: nothing to do")
     return tuple(report.changed)
 
 
 async def plan_reassignment(conn: Connection, credentials: CredentialStore, name: str) -> Handover | None:
-    """Say who would get what ``drop`` with ``reassign`` gives away; None where the role owns nothing.
+    """Return the new owners of the objects that ``drop`` with ``reassign`` gives away, or None if the role owns none.
 
     Changes nothing. Raises RoleError, UsageError, WorkerUnreachableError.
     """
     refuse_names(credentials, name, (), None)
-    async with translated(f"looking at role {name}"):
+    async with translated(f"checking role {name}"):
         cluster = await look(conn)
         if name not in cluster.roles:
             return None
@@ -100,12 +100,12 @@ async def plan_reassignment(conn: Connection, credentials: CredentialStore, name
 
 @asynccontextmanager
 async def _said_to_be_locked_out(name: str) -> AsyncIterator[None]:
-    """Let every error say that the role may not log in any more, and how it may again."""
+    """Add to every error that the role may no longer log in, and how to allow it again."""
     try:
         async with translated(f"dropping role {name}"):
             yield
     except CitusClusterError as error:
-        again = f'The role may not log in any more; to let it again, on the coordinator: ALTER ROLE "{name}" LOGIN;'
+        again = f'The role may no longer log in. To allow it again, run on the coordinator: ALTER ROLE "{name}" LOGIN;'
         error.hint = f"{error.hint} {again}" if error.hint else again
         raise
 
@@ -115,13 +115,13 @@ async def _refuse_foreign(conn: Connection, cluster: Cluster, name: str) -> Role
         schema = (await citus_ownership.read_owner_roles(conn)).get(name)
         if schema is not None:
             raise RoleError(
-                f"Role {name!r} owns what dropped roles left in schema {schema!r}; it is not dropped.",
-                hint=f"Give its tables to another role (ALTER TABLE … OWNER TO …), then on the coordinator: "
+                f"Role {name!r} owns objects of dropped roles in schema {schema!r}; it was not dropped.",
+                hint=f"Give its tables to another role (ALTER TABLE … OWNER TO …), then run on the coordinator: "
                 f'DROP ROLE "{name}";',
             )
         raise RoleError(
-            f"Role {name!r} was not made by citus-cluster; it is left alone.",
-            hint=f'Drop it by SQL (DROP ROLE "{name}"), then run this again: it removes its credentials.',
+            f"Role {name!r} was not created by citus-cluster; it was not changed.",
+            hint=f'Drop it by SQL (DROP ROLE "{name}"), then run the command again, which removes its credentials.',
         )
     refuse_torn(cluster, name)
     return cluster.records[name]
@@ -131,8 +131,8 @@ async def _refuse_elsewhere(conn: Connection, name: str) -> None:
     elsewhere = await citus_roles.databases_with(conn, name)
     if elsewhere:
         raise RoleError(
-            f"Role {name!r} owns objects or holds privileges in other databases: {', '.join(elsewhere)}.",
-            hint=f'In each of them: REASSIGN OWNED BY "{name}" TO …; DROP OWNED BY "{name}"; then run this again.',
+            f"Role {name!r} owns objects or has privileges in other databases: {', '.join(elsewhere)}.",
+            hint=f'Run in each: REASSIGN OWNED BY "{name}" TO …; DROP OWNED BY "{name}"; then run the command again.',
         )
 
 
@@ -141,17 +141,17 @@ async def _refuse_sessions(conn: Connection, cluster: Cluster, name: str, *, dis
     if any(open_on.values()) and not disconnect:
         where = ", ".join(f"{number} on {address}" for address, number in open_on.items() if number)
         raise RoleError(
-            f"Role {name!r} is in use; sessions are open: {where}. Nothing was changed.",
-            hint="Stop what uses it; or end its sessions: --disconnect.",
+            f"Role {name!r} has open sessions: {where}. Nothing was changed.",
+            hint="Stop the applications that use it, or end its sessions with --disconnect.",
         )
 
 
 async def _agreed(
     conn: Connection, cluster: Cluster, record: RoleRecord, *, reassign: bool, named: Sequence[str]
 ) -> Handover | None:
-    """Find out what it owns, and that all of it may be given away; None where it owns nothing.
+    """Find the objects of the role, and check that all of them may be reassigned. Returns None if it owns none.
 
-    Without ``reassign`` dropping would drop that, also what was made on one worker alone.
+    Without ``reassign``, the drop would drop them, including those that exist only on one worker.
     """
     owned = await _owned(conn, cluster, record.name)
     if not owned:
@@ -162,14 +162,14 @@ async def _agreed(
         new_owners = ", ".join(_by_new_owner(handover))
         raise RoleError(
             f"Role {record.name!r} owns {count(len(owned), 'object')}; it was not dropped.",
-            hint=f"Drop them first; or give them to {new_owners}, which nobody logs in as: {again} (with --dry-run it "
-            "shows what goes to whom, and changes nothing).",
+            hint=f"Drop them first, or give them to {new_owners}, which nobody logs in as: {again} (--dry-run shows "
+            "the new owners and changes nothing).",
             details=_some(owned),
         )
     if unnamed := handover.unnamed(named):
         options = " ".join(f"--reassign-also {quote(one.name)}" for one in unnamed[:_SHOWN])
         raise RoleError(
-            f"Role {record.name!r} owns {count(len(unnamed), 'object')} that may do more, or other things, with "
+            f"Role {record.name!r} owns {count(len(unnamed), 'object')} that may behave differently with "
             "another owner; it was not dropped.",
             hint=f"Read the definition of each (\\sf and \\d+ in psql), then drop it, or name it: "
             f"{again} {options}{' …' if len(unnamed) > _SHOWN else ''}",
@@ -179,25 +179,26 @@ async def _agreed(
 
 
 async def _owned(conn: Connection, cluster: Cluster, name: str) -> tuple[OwnedObject, ...]:
-    """What it owns anywhere: the workers have most of the coordinator's again."""
+    """Return the objects of the role on all nodes; most objects of the workers are those of the coordinator."""
     found = {node: await citus_ownership.owned_objects(conn, node, name) for node in cluster.nodes}
     coordinator, *workers = cluster.nodes
     return on_all_nodes(found[coordinator], {str(node.address): found[node] for node in workers})
 
 
 async def _make_heirs(conn: Connection, cluster: Cluster, handover: Handover, report: ChangeReport) -> None:
-    """Have the owner roles on every node, able to connect between nodes. Refuse one that has more than it must."""
+    """Create the owner roles on every node, able to connect between nodes. Refuse one with extra privileges."""
     for schema in handover.schemas:
         found = await citus_ownership.look_at_owner_role(conn, schema)
         if found.problem or found.name in cluster.records:
             raise RoleError(
-                f"Nothing was given away: {found.problem or f'role {found.name!r} is an ordinary role'}.",
-                hint=f"Citus-cluster wants that role for what dropped roles leave in schema {schema!r}. Take from it "
-                f'what the message names, or rename it: ALTER ROLE "{found.name}" RENAME TO …; then run this again.',
+                f"No object was reassigned: {found.problem or f'role {found.name!r} is an ordinary role'}.",
+                hint=f"citus-cluster needs that role for objects of dropped roles in schema {schema!r}. Revoke what "
+                "the message names, "
+                f'or rename the role: ALTER ROLE "{found.name}" RENAME TO …; then run the command again.',
             )
         if not found.exists:
             await citus_ownership.add_owner_role(conn, schema, secrets.generate())
-            report(f"role {found.name} made on {count(len(cluster.nodes), 'node')}; nobody knows its password")
+            report(f"role {found.name} created on {count(len(cluster.nodes), 'node')}; nobody knows its password")
         else:
             refuse_torn(cluster, found.name)
             if await citus_roles.kept_password(conn, found.name) is None:
@@ -233,4 +234,4 @@ async def _disconnect(conn: Connection, cluster: Cluster, name: str, report: Cha
                 )
             await asyncio.sleep(0.1)
     if ended:
-        report(f"{ended} session{'' if ended == 1 else 's'} of role {name} ended")
+        report(f"ended {count(ended, 'session')} of role {name}")

@@ -1,4 +1,4 @@
-"""Setting the limits of roles: time and temporary files on every node, sessions on the coordinator alone."""
+"""Setting the limits of roles: time and temporary files on every node, sessions only on the coordinator."""
 
 from collections.abc import Mapping
 
@@ -22,12 +22,12 @@ from citus_cluster.runtime.postgres import Connection
 
 
 def found_limits(here: NodeRoles, role: str) -> FoundLimits:
-    """What a node has of a role."""
+    """Return the limits of a role on a node."""
     return FoundLimits.read(*here.limits.get(role, (-1, ())))
 
 
 async def limit(conn: Connection, cluster: Cluster, record: RoleRecord, report: ChangeReport, emit: Emit) -> None:
-    """Give a role its limits where a node has others; nothing for one whose limits are not ours to set."""
+    """Set the limits of a role on nodes that have different ones; do nothing if its limits are not managed here."""
     wanted = wanted_limits(record.access, record.limits)
     if wanted is None:
         return
@@ -53,13 +53,13 @@ async def limit(conn: Connection, cluster: Cluster, record: RoleRecord, report: 
 
 
 def in_force(record: RoleRecord) -> Mapping[str, str | None] | None:
-    """The limits of a role by name, None for one that it has not; None where they are not ours to set."""
+    """Return the limits of a role by name, None for no limit; return None if its limits are not managed here."""
     wanted = wanted_limits(record.access, record.limits)
     return None if wanted is None else {limit.value: value for limit, value in wanted.items()}
 
 
 def other_limits(record: RoleRecord | None, nodes: Mapping[RegisteredNode, NodeRoles]) -> tuple[NodeAddress, ...]:
-    """Nodes where a role has other limits than it should."""
+    """Return the nodes on which the limits of a role differ from the wanted ones."""
     wanted = wanted_limits(record.access, record.limits) if record else None
     if record is None or wanted is None:
         return ()

@@ -1,4 +1,4 @@
-"""Passwords of ordinary roles: where they are kept, and which one is right: never assumed, the server is asked."""
+"""Passwords of ordinary roles: where they are kept, and which one is correct, which is always tested on the server."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -16,7 +16,7 @@ CONNECT_TIMEOUT_S = 10.0
 
 @dataclass(frozen=True)
 class CredentialStore:
-    """Where a cluster is, and where the passwords of its roles are kept: nowhere without ``root``."""
+    """A cluster's coordinator, and the place of the passwords of its roles: nowhere without ``root``."""
 
     coordinator: ConnectionInfo
     root: Path | None
@@ -25,12 +25,12 @@ class CredentialStore:
         return secrets.saved(self.root, secrets.role_password(role)) if self.root else None
 
     def password_file(self, role: str) -> str | None:
-        """Path below ``root`` of a role's password, if it is there."""
+        """Return the path below ``root`` of a role's password, if it exists."""
         path = secrets.role_password(role)
         return path if self.root and read_file(self.root, path) else None
 
     def keep(self, role: str, password: str) -> bool:
-        """Keep a password, 0600; tells whether something had to be written."""
+        """Keep a password, 0600. Returns whether a file was written."""
         if self.root is None:
             return False
         path, wanted = secrets.role_password(role), WantedFile(password.encode(), 0o600)
@@ -47,8 +47,8 @@ class CredentialStore:
 def new_password(credentials: CredentialStore) -> str:
     if credentials.root is None:
         raise UsageError(
-            "Without the cluster's directory there is no place to keep a random password.",
-            hint="Give one with --password-file, or run the command in the coordinator's directory.",
+            "A random password cannot be kept without the cluster's directory.",
+            hint="Give a password with --password-file, or run the command in the coordinator's directory.",
         )
     return secrets.generate()
 
@@ -66,21 +66,21 @@ async def opens(info: ConnectionInfo) -> bool:
 
 
 async def right_password(conn: Connection, credentials: CredentialStore, name: str, given: str | None) -> str:
-    """Find the password that the role has: the given one, the one kept here, or the coordinator's own row."""
+    """Find the password of the role: the given one, the one kept here, or the one in the coordinator's own row."""
     if given is not None:
         if await opens(credentials.connection(name, given)):
             return given
         raise ImmutableError(
-            f"Role {name!r} exists, and the given password is not its password; nothing of it was changed.",
-            hint=f"Leave --password-file away to keep it; citus-cluster roles password {name} changes it.",
+            f"Role {name!r} exists, and the given password is not its password; the role was not changed.",
+            hint=f"Omit --password-file to keep the password. To change it: citus-cluster roles password {name}",
         )
     for candidate in dict.fromkeys([credentials.saved(name), await citus_roles.kept_password(conn, name)]):
         if candidate and await opens(credentials.connection(name, candidate)):
             return candidate
     raise RoleError(
-        f"The password of role {name!r} is not known here: somebody changed it, or its file was lost.",
-        hint="Give it with --password-file; or set another, for which whoever uses the role must be told: "
-        f"citus-cluster roles password {name}.",
+        f"The password of role {name!r} is unknown here: it was changed, or its file was lost.",
+        hint="Give it with --password-file, or set another one and distribute it to the role's users: "
+        f"citus-cluster roles password {name}",
     )
 
 

@@ -22,7 +22,7 @@ def write(request: SetupRequest, journal: Journal, agree: Callable[[SetupPlan], 
         agree(plan)
         return plan
     with files.locked(request.root):
-        # Planned again under the lock: another run may have ended in between.
+        # Plan again under the lock: another run may have ended in between.
         plan = plan_setup(request)
         # A run that was killed could not note itself.
         is_noted = plan.unfinished or not plan.nothing_to_do

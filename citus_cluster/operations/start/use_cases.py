@@ -25,7 +25,7 @@ async def start(
     upgrade_citus: bool = False,
 ) -> UpResult:
     """Start, register and verify the cluster in ``root``; arguments, and what it raises, as in ``up``."""
-    load(root)  # refuses a directory without a cluster, before a lock file is made there
+    load(root)  # refuses a directory without a cluster before a lock file is created there
     with files.locked(root), journal.entry("up", upgrade_citus=upgrade_citus) as entry:
         directory = load(root)
         result = await starting.up(
@@ -52,7 +52,7 @@ async def take_down(
     name = directory.topology.name
     if volumes and confirm(name) != name:
         raise UsageError(
-            f"down --volumes removes all data of {name!r}, and its name was not confirmed; nothing was done.",
+            f"down --volumes removes all data of {name!r}, but the name was not confirmed; nothing was done.",
             hint=f"To agree, add --confirm {name}.",
         )
     with files.locked(root), journal.entry("down", volumes=volumes):

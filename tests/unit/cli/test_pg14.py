@@ -61,7 +61,7 @@ def test_without_an_engine_the_servers_are_asked_all_the_same(run: Run) -> None:
     assert found["chosen_primary"] is None
     assert all("does not answer" in problem for problem in found["problems"])
     status, out, _ = run("pg14", "lag")
-    assert (status, out) == (1, "the replica: the lag cannot be told\n")
+    assert (status, out) == (1, "the replica: the lag is unknown\n")
 
 
 def test_the_lag_is_shown_again_and_again_until_ctrl_c(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -95,7 +95,7 @@ def test_without_an_engine_no_role_changes(run: Run, tmp_path: Path, command: st
 
 def test_without_a_yes_and_without_a_terminal_nobody_has_agreed() -> None:
     agree = partial(pg14._agree, yes=False)
-    with pytest.raises(ConsentNeededError, match="Nobody has agreed") as refused:
+    with pytest.raises(ConsentNeededError, match="not confirmed") as refused:
         use_cases._require(agree, "Make it so?", ("this is lost",))
     assert refused.value.details == ("this is lost",)
     assert "--yes" in (refused.value.hint or "")

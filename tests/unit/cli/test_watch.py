@@ -39,7 +39,7 @@ def test_it_is_shown_in_place_and_the_cursor_comes_back(tmp_path: Path, sent: si
             seen += os.read(terminal, 65536)
         except OSError:  # Linux says so when the other end has gone
             break
-        if seen.count(b"Ctrl-C ends it") >= 3 and not told:
+        if seen.count(b"press Ctrl-C to stop") >= 3 and not told:
             child.send_signal(sent)
             told = True
     os.close(terminal)

@@ -68,7 +68,7 @@ def test_the_override_file_that_compose_takes_is_read(root: Path, name: str) -> 
     for later in OVERRIDE_FILES[OVERRIDE_FILES.index(name) :]:  # of which Compose takes the first alone
         (root / later).write_text("services:\n  citus-worker4:\n    environment: {X: y}\n")
     _, notes = removal._plan_files(load(root), "citus-worker4", no_engine)
-    assert notes == (f"{name} names citus-worker4: remove it there, too, or Compose refuses the files.",)
+    assert notes == (f"{name} names citus-worker4. Remove it there too; otherwise Compose refuses the files.",)
 
 
 def test_one_from_the_middle_leaves_a_gap_and_the_comments(root: Path) -> None:
@@ -239,7 +239,7 @@ def test_variables_of_other_commands_agree_to_no_removal_and_contradict_nothing(
     set_up(root, {"services": ["citus"], "ports.citus": 1})  # nobody listens there
     monkeypatch.setenv("CITUS_CLUSTER_YES", "1")
     monkeypatch.setenv("CITUS_CLUSTER_WAIT", "1")
-    for given, told in ((["--undo"], "Cannot connect"), (["--undo", "--wait"], "neither waits nor previews")):
+    for given, told in ((["--undo"], "Cannot connect"), (["--undo", "--wait"], "--undo cannot be combined")):
         monkeypatch.setattr("sys.argv", ["citus-cluster", "nodes", "drain", "citus-worker4", *given, f"--dir={root}"])
         with pytest.raises(SystemExit):
             program.main()
@@ -350,5 +350,5 @@ def test_a_removal_without_an_engine_says_how_the_container_goes(
         return made
 
     made = asyncio.run(whole())
-    assert made.notes[-1].endswith("Where its container runs: docker rm -f citus-worker4")
+    assert made.notes[-1].endswith("Run where its container runs: docker rm -f citus-worker4")
     assert released == [(worker, False)]
