@@ -12,7 +12,7 @@ except ModuleNotFoundError as error:
     if error.name and error.name.startswith("citus_cluster"):
         raise
     sys.exit(
-        f"The Python package {error.name} is not installed: run 'make venv', then .venv/bin/python {sys.argv[0]} …"
+        f"The Python package {error.name} is not installed. Run 'make venv', then .venv/bin/python {sys.argv[0]} …"
     )
 
 if __name__ == "__main__":
