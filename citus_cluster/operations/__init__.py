@@ -1,1 +1,1 @@
-"""What users do: each operation plans, then executes, and reports events while it runs."""
+"""Use cases: each operation plans, then executes, and reports events while it runs."""

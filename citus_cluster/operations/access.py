@@ -1,4 +1,4 @@
-"""How to reach a running cluster: what a person pastes after it has started."""
+"""How to connect to a running cluster: commands to paste after the start."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -16,7 +16,7 @@ from citus_cluster.runtime.store.secrets import ADMIN_TOKEN, SUPERUSER_PASSWORD
 
 @dataclass(frozen=True)
 class AccessDocument:
-    """Commands and addresses; ``dsn`` may hold the password."""
+    """Commands and addresses; ``dsn`` may contain the password."""
 
     psql_in_container: str | None
     psql_on_host: str | None
@@ -30,10 +30,10 @@ class AccessDocument:
 
 @dataclass(frozen=True)
 class Access:
-    """Commands and addresses; the password is in none of them but in ``dsn(show_secrets=True)``.
+    """Commands and addresses; only ``dsn(show_secrets=True)`` contains the password.
 
-    ``companions`` maps a service beside Citus to the command that opens a session on it from this machine,
-    ``addresses`` every service to HOST:PORT, where this machine reaches it.
+    ``companions`` maps each other service to the command that opens a session on it from this machine, ``addresses``
+    maps every service to its HOST:PORT for this machine.
     """
 
     psql_in_container: str | None
@@ -50,7 +50,7 @@ class Access:
 
     @property
     def admin_api_request(self) -> str | None:
-        """A request that shows the admin API at work, to be pasted."""
+        """An example request for the admin API, to be pasted."""
         if self.admin_api_url is None:
             return None
         token = f'-H "Authorization: Bearer $(cat {self.admin_api_token_file})"'
@@ -71,7 +71,7 @@ class Access:
 
 
 def access(directory: Directory, drained: Sequence[str] = ()) -> Access:
-    """Put the commands together for one directory; paths in them are relative to where the user is.
+    """Build the commands for one directory, with paths relative to the user's directory.
 
     ``drained`` names workers that are about to leave.
     """
@@ -109,7 +109,7 @@ def _next_commands(directory: Directory, drained: Sequence[str]) -> tuple[str, .
             for worker in topology.workers
         )
     grow = f"python setup_citus_cluster.py --workers={len(topology.workers) + 1} --yes --up"
-    # Where shards are left on them, it goes on; where none are, it says what is next.
+    # If they still hold shards, it continues; otherwise it prints the next step.
     leave = f"citus-cluster nodes drain {' '.join(map(quote, drained))} --wait"
     following = (leave,) if drained else (grow, "citus-cluster rebalance start --wait")
     return ("citus-cluster status", *following, "citus-cluster down")

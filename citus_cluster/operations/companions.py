@@ -1,6 +1,6 @@
-"""The services beside Citus, asked all at once how they are; one that fails never hides the rest.
+"""The status of the companions, read from all at once; a failure of one never hides the rest.
 
-The command line and the admin API both ask here, so nothing of this needs an engine or a generated directory.
+The command line and the admin API both use this module, so it needs neither an engine nor a generated directory.
 """
 
 import asyncio
@@ -16,14 +16,14 @@ from citus_cluster.runtime.probes.registry import PROBES
 
 logger = logging.getLogger(__name__)
 _GRACE_S = 0.5
-"""Each driver keeps the time by itself, and says more than that it ran out."""
+"""Each driver has its own time limit, and reports more details than a plain time-out."""
 
 Ask = Callable[[float], Awaitable[CompanionStatus]]
 PasswordOf = Callable[[ComponentName], str]
 
 
 class Companions:
-    """Asks the companions for as long as it is open; each probe keeps its connection, which ``close`` closes."""
+    """Reads the status of the companions while it is open; each probe keeps its connection, which ``close`` closes."""
 
     def __init__(
         self,
@@ -33,10 +33,10 @@ class Companions:
         doubt: Doubt,
         instead: Mapping[ComponentName, Ask] | None = None,
     ) -> None:
-        """Connect to nothing yet. ``password_of`` may raise CitusClusterError: that companion is then down.
+        """Does not connect yet. ``password_of`` may raise CitusClusterError: that companion is then down.
 
-        ``doubt`` is for servers that take passwords in clear alone. ``instead`` takes the place of a probe, for who can
-        look at the containers too.
+        ``doubt`` is for servers that accept passwords only in cleartext. ``instead`` replaces a probe if the containers
+        can be inspected too.
         """
         self._targets = {target.component: target for target in targets}
         self._password_of = password_of
@@ -46,19 +46,19 @@ class Companions:
 
     @property
     def wanted(self) -> tuple[ComponentName, ...]:
-        """The companions that are asked, in the order of their answers."""
+        """The companions, in the order of their answers."""
         return tuple(self._targets)
 
     async def ask_all(
         self, timeout_s: float, only: Collection[ComponentName] | None = None
     ) -> tuple[CompanionStatus, ...]:
-        """Ask every one of them, or ``only`` these; ends in little more than ``timeout_s``; raises because of none."""
+        """Read the status of all, or ``only`` these. Takes little more than ``timeout_s``; a failure does not raise."""
         wanted = [component for component in self.wanted if only is None or component in only]
         asks = {component: self._instead.get(component, self._ask(component)) for component in wanted}
         return tuple(await asyncio.gather(*(_asked(component, asks[component], timeout_s) for component in wanted)))
 
     async def close(self) -> None:
-        """Close every connection; it may be asked again, and then opens them anew."""
+        """Close every connection. A later call opens them again."""
         probes = tuple(self._probes.values())
         self._probes = {}
         for outcome in await asyncio.gather(*(probe.close() for probe in probes), return_exceptions=True):
@@ -76,7 +76,7 @@ class Companions:
 
 
 async def _asked(component: ComponentName, ask: Ask, timeout_s: float) -> CompanionStatus:
-    """Ask one, and turn whatever goes wrong into its status."""
+    """Read the status of one, and turn every error into its status."""
     try:
         async with asyncio.timeout(timeout_s + _GRACE_S):
             return await ask(timeout_s)
@@ -85,7 +85,7 @@ async def _asked(component: ComponentName, ask: Ask, timeout_s: float) -> Compan
     except CitusClusterError as error:
         reason = error.message
     except Exception as error:
-        # A defect, of ours or of a driver; the others are shown all the same.
+        # A bug in our code or in a driver; the others are still shown.
         logger.exception("%s could not be asked", component.value)
         reason = f"it could not be asked ({type(error).__name__})"
     return CompanionStatus(component, Condition.DOWN, reason, {})

@@ -1,4 +1,4 @@
-"""What users look for inside the containers: a session of psql on a server, and the logs of services."""
+"""Access to the containers for users: a psql session on a server, and the logs of services."""
 
 import difflib
 from collections.abc import Sequence
@@ -10,10 +10,10 @@ from citus_cluster.runtime.docker.engine import Engine, exec_argv
 
 
 def psql_argv(directory: Directory, name: str | None, statements: Sequence[str], *, terminal: bool) -> tuple[str, ...]:
-    """Give the command line that opens psql in the container of a server: the coordinator, unless one is named.
+    """Return the command line that opens psql in the container of a server, by default the coordinator.
 
-    It goes through the container's own socket, which needs no password. With ``terminal`` a person types there; else
-    it reads its standard input. Raises UsageError for an unknown name, ServiceFailedError where it does not run.
+    It uses the container's own socket, which needs no password. With ``terminal`` it is interactive; otherwise it reads
+    standard input. Raises UsageError for an unknown name, ServiceFailedError if the server does not run.
     """
     server, login = find_server(directory, name)
     engine = Engine.connect()
@@ -30,10 +30,10 @@ def psql_argv(directory: Directory, name: str | None, statements: Sequence[str],
 
 
 def find_server(directory: Directory, name: str | None) -> tuple[Service, Login]:
-    """Give the PostgreSQL server that a user calls so, by service or container, also without ``citus-``."""
+    """Return the PostgreSQL server with this name of a service or container, also without ``citus-``."""
     servers = [(service, service.login) for service in directory.topology.services if service.login]
     if not servers:
-        raise UsageError("This directory has no PostgreSQL server.", hint="Its services are in cluster.yaml.")
+        raise UsageError("This directory has no PostgreSQL server.", hint="See the services in cluster.yaml.")
     if name is None:
         return servers[0]
     for server, login in servers:
@@ -43,7 +43,7 @@ def find_server(directory: Directory, name: str | None) -> tuple[Service, Login]
 
 
 def logs_arguments(directory: Directory, names: Sequence[str], *, follow: bool, tail: int | None) -> tuple[str, ...]:
-    """Give what Compose takes to print the logs of services, also of stopped ones: of all, unless some are named.
+    """Return the arguments of Compose that print the logs of services, including stopped ones; by default of all.
 
     Raises UsageError for an unknown name.
     """
@@ -61,4 +61,4 @@ def logs_arguments(directory: Directory, names: Sequence[str], *, follow: bool, 
 def _unknown(kind: str, name: str, known: Sequence[str]) -> UsageError:
     close = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
     guess = f" Did you mean {close[0]}?" if close else ""
-    return UsageError(f"There is no {kind} {name!r} here.{guess}", hint=f"There are: {', '.join(known)}.")
+    return UsageError(f"There is no {kind} {name!r} here.{guess}", hint=f"Choose one of: {', '.join(known)}.")

@@ -1,4 +1,4 @@
-"""An existing generated directory, loaded: what every operation after the set-up starts from."""
+"""Loading an existing generated directory, with which every operation after the set-up starts."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 
 _SPEC_LIMIT_BYTES = 1024 * 1024
-"""A specification of 1,000 workers, each with settings of its own, has a tenth of that."""
+"""A specification of 1,000 workers, each with its own settings, has a tenth of this size."""
 
 
 @dataclass(frozen=True)
@@ -42,22 +42,22 @@ class Directory:
     password: str = field(repr=False)
 
     def coordinator(self) -> "ConnectionInfo":
-        """Give how this machine reaches the coordinator. Raises UsageError where there is none."""
+        """Return how this machine connects to the coordinator. Raises UsageError if there is none."""
         if not self.spec.coordinator:
             raise UsageError(
-                "This directory has no coordinator: its workers belong to one on another server.",
+                "This directory has no coordinator: its workers belong to a coordinator on another server.",
                 hint="Run the command in the coordinator's directory, or name the coordinator with --dsn.",
             )
         if self.topology.coordinator is None:
             raise UsageError(
-                "Citus is not among the services of this directory.",
+                "Citus is not enabled in this directory.",
                 hint="Add it to the services in cluster.yaml, then run setup_citus_cluster.py and citus-cluster up.",
             )
         return self.connection(self.topology.service(self.topology.coordinator.service))
 
     def connection(self, server: Service) -> "ConnectionInfo":
-        """Give how this machine reaches a PostgreSQL server, which has a login: by its published port."""
-        # Imported here: the driver costs 50 ms, and a set-up needs none.
+        """Return how this machine connects to a PostgreSQL server with a login: by its published port."""
+        # Imported here: the driver costs 50 ms, and a set-up does not need it.
         from citus_cluster.runtime.postgres import ConnectionInfo
 
         assert server.login, "only PostgreSQL servers are connected to"  # noqa: S101
@@ -70,10 +70,12 @@ class Directory:
         )
 
     def secret(self, secret: Secret) -> str:
-        """Read a secret of this cluster. Raises UsageError where it is missing."""
+        """Read a secret of this cluster. Raises UsageError if it is missing."""
         found = secrets.saved(self.root, secret.path)
         if found is None:
-            raise UsageError(f"{secret.path} is missing.", hint="Put it back: the data were made with what it held.")
+            raise UsageError(
+                f"{secret.path} is missing.", hint="Restore it from a copy: the data were created with this secret."
+            )
         return found
 
 
@@ -85,8 +87,8 @@ def read_spec(path: Path, source: str) -> object:
 def read_spec_text(path: Path, *, from_pipe: bool = False) -> str:
     """Read the text of a specification. Raises UsageError.
 
-    ``from_pipe`` also reads a pipe, ``/dev/stdin``, as only a file that the user has named may be: a FIFO in the
-    cluster's own directory has no writer, and to open it would wait forever.
+    ``from_pipe`` also allows a pipe such as ``/dev/stdin``, which only a file named by the user may be: a FIFO in the
+    cluster's own directory has no writer, and opening it would wait forever.
     """
     try:
         mode = path.stat().st_mode
@@ -98,7 +100,7 @@ def read_spec_text(path: Path, *, from_pipe: bool = False) -> str:
             found = size(path.stat().st_size) if S_ISREG(mode) else f"more than {size(_SPEC_LIMIT_BYTES)}"
             raise UsageError(
                 f"{path} has {found}; a specification has at most {size(_SPEC_LIMIT_BYTES)}.",
-                hint="Take out what is no setting of the cluster; docs/configuration.md has every key.",
+                hint="Remove everything that is not a setting of the cluster; docs/configuration.md lists every key.",
             )
         return content.decode()
     except (OSError, UnicodeDecodeError) as error:
@@ -107,10 +109,10 @@ def read_spec_text(path: Path, *, from_pipe: bool = False) -> str:
 
 
 def load(root: Path, *, may_lack_workers: bool = False) -> Directory:
-    """Load a directory that a set-up wrote; ``may_lack_workers`` is for what takes workers out of cluster.yaml.
+    """Load a directory that a set-up wrote; ``may_lack_workers`` is for commands that remove workers from cluster.yaml.
 
-    Raises UsageError where there is none, SpecError, and ImmutableError where cluster.yaml has since become
-    that of another cluster: under another name, new and empty volumes would be made.
+    Raises UsageError if there is none, SpecError, and ImmutableError if cluster.yaml now describes another cluster:
+    with another name, new and empty volumes would be created.
     """
     manifest = read_manifest(root)
     password = secrets.saved(root, secrets.SUPERUSER_PASSWORD)
@@ -118,7 +120,7 @@ def load(root: Path, *, may_lack_workers: bool = False) -> Directory:
         missing = "generated/" if manifest is None else secrets.SUPERUSER_PASSWORD if password is None else SPEC_FILE
         raise UsageError(
             f"There is no complete cluster in {root}: {missing} is missing.",
-            hint="Make one first: python setup_citus_cluster.py"
+            hint="Create one first: python setup_citus_cluster.py"
             + ("" if (root / SPEC_FILE).exists() else " --workers=3")
             + ("" if root == Path.cwd() else f" --output-dir {quote(str(root))}")
             + (" (it starts from cluster.yaml)" if (root / SPEC_FILE).exists() else "")
@@ -128,7 +130,7 @@ def load(root: Path, *, may_lack_workers: bool = False) -> Directory:
     pg_major = spec.images.pg_major or known_pg_major(spec.images.citus) or manifest.identity.get("pg_major")
     if spec.resources.memory_mb is None or spec.resources.cpus is None or pg_major is None:
         raise UsageError(
-            f"{SPEC_FILE} was changed, and its values are not resolved yet.",
+            f"{SPEC_FILE} was changed, but the set-up has not run since.",
             hint="Run python setup_citus_cluster.py again in this directory.",
         )
     topology, _ = resolve(spec, memory_mb=spec.resources.memory_mb, cpus=spec.resources.cpus, pg_major=int(pg_major))
@@ -147,15 +149,15 @@ def compare_files(
 ) -> tuple[FileChange, ...]:
     """Compare the files of ``topology`` with those in ``root``; arguments as in plan_files.
 
-    A docker-compose.yml that was edited, or restored from an older copy, is kept only while it has everything that
-    ``topology`` needs: what it lacks, Compose would not start.
+    A docker-compose.yml that was edited, or restored from an older copy, is kept only if it has everything that
+    ``topology`` needs, because Compose would not start missing parts.
     """
     ignore = read_file(root, GITIGNORE_FILE)
     wanted = render_bundle(
         topology,
         load_sources(),
         digests=made.digests,
-        # Whatever encoding the user's own lines have, they are written back as they were.
+        # The user's own lines are written back unchanged, in any encoding.
         gitignore=ignore.content.decode(errors="surrogateescape") if ignore else None,
     )
     changes = plan_files(wanted, read_files(root, {*wanted, *recorded}), recorded, replace_edited=replace_edited)
@@ -168,9 +170,9 @@ def compare_files(
 
 
 def compose_drift(change: FileChange, compare: Callable[[object, object], tuple[str, ...]] = drift) -> tuple[str, ...]:
-    """Say what a docker-compose.yml lacks of the wanted one, or has changed in it; see :func:`drift`.
+    """Return the missing and changed parts of a docker-compose.yml, compared with the wanted one; see :func:`drift`.
 
-    A file that cannot be read as YAML is one line, whatever ``compare`` would look for.
+    A file that is not valid YAML is one line, whatever ``compare`` checks.
     """
     if change.old is None or change.wanted is None or change.old == change.wanted.content:
         return ()

@@ -1,7 +1,6 @@
-"""Components that tell more of themselves where the engine can be asked too, and who asks them.
+"""Components with more details if the engine is available, and the functions that read them.
 
-A probe knows what servers answer over the network. The containers know more: who was chosen as the primary, or what a
-node says of its ring.
+A probe reads the answers of servers over the network. The containers have more: the chosen primary, or the ring.
 """
 
 from collections.abc import Awaitable, Callable, Mapping
@@ -20,12 +19,12 @@ _AT_REST: Mapping[ComponentName, Callable[[Directory, Engine], Awaitable[tuple[s
 
 
 async def problems_at_rest(component: ComponentName, directory: Directory, engine: Engine) -> tuple[str, ...]:
-    """Say what is wrong with a component whose services are all ready."""
+    """Return the problems of a component whose services are all ready."""
     return await _AT_REST[component](directory, engine) if component in _AT_REST else ()
 
 
 def asks(directory: Directory, project: Project) -> Mapping[ComponentName, Ask]:
-    """Give the questions that take the place of a probe's."""
+    """Return the functions that replace a probe."""
 
     async def ask_pair(timeout_s: float) -> CompanionStatus:
         return (await pg14_status.status(directory, project=project, timeout_s=timeout_s)).companion_status()

@@ -1,1 +1,1 @@
-"""The outside world, one door each: files, secrets, Docker, Compose, SQL, the journal."""
+"""Access to the outside world, one module each: files, secrets, Docker, Compose, SQL, the journal."""

@@ -1,13 +1,13 @@
-"""The caller's environment: what of it must not reach our own work."""
+"""The caller's environment: variables that must not affect our programs."""
 
 import os
 
 
 def drop_libpq_variables() -> None:
-    """Remove every ``PG*`` variable from this process; a program of ours calls it before it connects anywhere.
+    """Remove every ``PG*`` variable from this process. Our programs call this before they connect.
 
-    Connections have all their parameters given (``libpq``). But ``PGTZ``, ``PGDATESTYLE`` and ``PGGEQO`` have no
-    parameter that could be given, and a ``PGSERVICE`` that is not found is an error whatever is given.
+    Connections set all their parameters (``libpq``). But ``PGTZ``, ``PGDATESTYLE`` and ``PGGEQO`` have no parameter,
+    and an unknown ``PGSERVICE`` is an error whatever the parameters are.
     """
     for name in [name for name in os.environ if name.startswith("PG")]:
         del os.environ[name]

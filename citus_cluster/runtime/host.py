@@ -1,4 +1,4 @@
-"""This machine, where no Docker engine can be asked: its memory and processors, and who holds a port."""
+"""This machine, if no Docker engine can be asked: its memory and processors, and the process that holds a port."""
 
 import os
 import platform
@@ -19,7 +19,7 @@ def cpus() -> int:
 
 
 def port_owner(port: int) -> str | None:
-    """Name the process that listens on a TCP port, as far as the user may see it; None if unknown."""
+    """Return the process that listens on a TCP port, if the user may see it; None if unknown."""
     lsof = shutil.which("lsof")
     if lsof:
         found = _output([lsof, "-nP", f"-iTCP:{port}", "-sTCP:LISTEN", "-Fpc"])

@@ -1,4 +1,4 @@
-"""Log lines as a terminal may show them: what a server said is in them."""
+"""Log lines that are safe for a terminal, because they contain text from servers."""
 
 import logging
 
@@ -6,13 +6,13 @@ from citus_cluster.model.visible import visible_lines
 
 
 class VisibleFormatter(logging.Formatter):
-    """Formats as logging does, tracebacks included, and lets no control character through but line breaks."""
+    """Formats like logging, including tracebacks, but removes all control characters except line breaks."""
 
     def format(self, record: logging.LogRecord) -> str:
         return visible_lines(super().format(record))
 
 
 def show_logs() -> None:
-    """Have what libraries log, which goes to stderr, shown as everything else is."""
+    """Format the logs of libraries, which go to stderr, like all other output."""
     if logging.lastResort:
         logging.lastResort.setFormatter(VisibleFormatter())

@@ -1,7 +1,7 @@
-"""Which addresses are of a network that this machine, or container, is itself in.
+"""Checks whether an address belongs to a network of this machine or container.
 
-Docker's resolver passes a name whose container does not run on to the resolvers of the host, so that ``redis`` may be
-found elsewhere: https://docs.docker.com/engine/network/#dns-services
+Docker's resolver forwards the name of a stopped container to the resolvers of the host, so ``redis`` may resolve to
+another server: https://docs.docker.com/engine/network/#dns-services
 """
 
 import ipaddress
@@ -15,9 +15,9 @@ Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 
 def is_own(host: str) -> bool:
-    """Tell whether every address of ``host`` is of a network that this machine is in. Blocks.
+    """Return whether every address of ``host`` belongs to a network of this machine. Blocks.
 
-    False for a name that is not known. Linux alone says so; elsewhere it is true for loopback only.
+    False for an unknown name. This works only on Linux; elsewhere it is true only for loopback.
     """
     try:
         found = {str(item[4][0]) for item in socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)}

@@ -1,4 +1,4 @@
-"""What is asked of the servers of the PostgreSQL 14 pair, and done in their containers.
+"""Queries to the servers of the PostgreSQL 14 pair, and commands in their containers.
 
 The two files in the shared volume and the one in each container are those of config/pg14-start.sh.
 """
@@ -34,9 +34,9 @@ _STATE_FILE = "/run/citus-cluster.state"
 _DATA = "/var/lib/postgresql/data/pgdata"
 _IN_CONTAINER_S = 15.0
 _QUERY_TIMEOUT_S = 5.0
-# It looks at each file.
+# It reads each file.
 _SIZE_TIMEOUT_S = 60.0
-# 128 MB: who lacks more is told that it is at least so much.
+# 128 MB: if more is missing, the message says that it is at least this much.
 _MOST_LOG_FILES = 8
 
 _FACTS = """
@@ -80,7 +80,7 @@ def _asking(doing: str) -> AbstractAsyncContextManager[None]:
 
 
 async def read_facts(conn: Connection, peer: str) -> ServerFacts:
-    """Ask a server what it is and how far; ``peer`` is the service of the other. Raises UnreachableError."""
+    """Read a server's role and position; ``peer`` is the service of the other. Raises UnreachableError."""
     async with _asking("reading its replication state"), bounded(conn, _QUERY_TIMEOUT_S):
         row = await (await conn.execute(_FACTS)).fetchone()
         standby_connection = await (await conn.execute(_STANDBY_CONNECTION, [peer])).fetchone()
@@ -92,7 +92,7 @@ async def read_facts(conn: Connection, peer: str) -> ServerFacts:
 
 
 async def data_bytes(conn: Connection) -> int:
-    """Size of a server's databases and of its log. Raises UnreachableError."""
+    """Return the size of a server's databases and of its WAL. Raises UnreachableError."""
     async with _asking("asking for the size of its data"), bounded(conn, _SIZE_TIMEOUT_S):
         row = await (await conn.execute(_SIZE)).fetchone()
     assert row is not None, "a SELECT without FROM gives one row"  # noqa: S101
@@ -100,7 +100,7 @@ async def data_bytes(conn: Connection) -> int:
 
 
 async def promote(conn: Connection, *, timeout_s: float) -> bool:
-    """End a standby's recovery, which first replays all that it has received. False where it took too long."""
+    """End a standby's recovery, which first replays all received WAL. Returns False if it took too long."""
     wait_s = max(1, int(timeout_s))
     async with _asking("promoting it"), bounded(conn, wait_s + _QUERY_TIMEOUT_S):
         cursor = await conn.execute("SELECT CASE WHEN pg_is_in_recovery() THEN pg_promote(true, %s) END", [wait_s])
@@ -109,15 +109,15 @@ async def promote(conn: Connection, *, timeout_s: float) -> bool:
 
 
 def read_report(engine: Engine, container: Container) -> StartReport:
-    """Read what the start of a running container says. Raises CitusClusterError."""
+    """Read the report of the start script of a running container. Raises CitusClusterError."""
     script = 'echo "primary: $(head -n 1 "$1" 2>/dev/null)"; head -n 2 "$2" 2>/dev/null'
     return parse_report(_execute(engine, container, script, _ROLE_FILE, _STATE_FILE, may_fail=True))
 
 
 def choose_primary(engine: Engine, container: Container, service: str) -> None:
-    """Name the server that may take writes, in a running container of either; durable when it returns.
+    """Record the server that may accept writes, in a running container of either; durable when it returns.
 
-    From then on no container starts as the other primary. A wish to rebuild the chosen one is withdrawn.
+    From then on no container starts as the other primary. A request to rebuild the chosen one is removed.
     """
     script = (
         'set -e; rm -f "$3/rebuild-$1"; printf "%s\\n" "$1" >"$2.new"; sync "$2.new"; mv -T "$2.new" "$2"; sync "$3"'
@@ -126,9 +126,9 @@ def choose_primary(engine: Engine, container: Container, service: str) -> None:
 
 
 def ask_for_rebuild(engine: Engine, container: Container, service: str, keep_as: str | None) -> None:
-    """Note, in a running container of either, that ``service`` copies the primary's data anew when it next starts.
+    """Record, in a running container of either, that ``service`` copies the primary's data at its next start.
 
-    Its own data are then renamed to ``keep_as``, beside their place, or removed.
+    Its own data are then renamed to ``keep_as`` in the same directory, or removed.
     """
     script = 'set -e; printf "%s" "$3" >"$2/rebuild-$1.new"; sync "$2/rebuild-$1.new"'
     script += '; mv -T "$2/rebuild-$1.new" "$2/rebuild-$1"; sync "$2"'
@@ -140,26 +140,26 @@ def rebuild_is_wanted(engine: Engine, container: Container, service: str) -> boo
 
 
 def read_room(engine: Engine, container: Container) -> Room:
-    """How full the volume of a running container is. Raises CitusClusterError."""
-    # Files come and go while du looks at a server that runs, and there may be no data.
+    """Return how full the volume of a running container is. Raises CitusClusterError."""
+    # Files are created and removed while du reads the data of a running server, and there may be no data.
     script = 'df -B1 --output=avail "${1%/*}" | tail -n 1; own=$(du -sB1 "$1" 2>/dev/null | cut -f 1); echo "${own:-0}"'
     free, own = _execute(engine, container, script, _DATA, timeout_s=_SIZE_TIMEOUT_S).split()
     return Room(int(free), int(own))
 
 
 def is_standby(engine: Engine, container: Container) -> bool:
-    """Tell whether the data of a container, running or not, are a standby's."""
+    """Return whether the data of a container, running or not, are a standby's."""
     return engine.read_file(container, f"{_DATA}/standby.signal") is not None
 
 
 def read_control_file(engine: Engine, container: Container) -> ControlFile | None:
-    """Control file of the data of a container, running or not; None where there are no data of PostgreSQL 14."""
+    """Return the control file of a container's data, running or not; None if there are no PostgreSQL 14 data."""
     content = engine.read_file(container, f"{_DATA}/global/pg_control")
     return parse_control_file(content) if content else None
 
 
 def read_log_tail(engine: Engine, container: Container, timeline: int, start: int, had: int) -> LogTail:
-    """Read the log of a container whose server does not run; as ``read_tail``. Takes about 0.3 s for each 16 MB.
+    """Read the WAL of a container whose server does not run; like ``read_tail``. Takes about 0.3 s for each 16 MB.
 
     ``timeline`` is that of the last checkpoint, or a later one; the newest is read.
     """
@@ -173,15 +173,15 @@ def read_log_tail(engine: Engine, container: Container, timeline: int, start: in
 
 
 def read_fork(engine: Engine, container: Container, timeline: int, older: int) -> int | None:
-    """Where a server that is on ``timeline`` left the ``older`` one; None if it never did."""
+    """Return the position at which ``timeline`` branched off the ``older`` one; None if it never did."""
     content = engine.read_file(container, f"{_DATA}/pg_wal/{history_name(timeline)}")
     return fork_lsn(content.decode(errors="replace"), older) if content else None
 
 
 def last_seen_synchronous(engine: Engine, container: Container, service: str) -> float | None:
-    """When the health check of ``service`` last found its commits waiting for a standby, in seconds since 1970.
+    """Return when the health check of ``service`` last found commits waiting for a standby, in seconds since 1970.
 
-    Read in a running container of either.
+    The file is read in a running container of either.
     """
     script = 'stat -c %Y "$2/synchronous-$1"'
     said = _execute(engine, container, script, service, _ROLES, may_fail=True)
@@ -201,6 +201,6 @@ def _execute(
     if not probe.ok and not may_fail:
         raise CitusClusterError(
             f"A file in the volume of the pair could not be written in {container.name}: {probe.output}",
-            hint=f"Look at docker logs {container.name}; is the disk full (df -h)?",
+            hint=f"Check docker logs {container.name}, and whether the disk is full (df -h).",
         )
     return probe.output

@@ -7,19 +7,19 @@ from enum import StrEnum
 
 
 class PortState(StrEnum):
-    """What stands in the way of listening on a port."""
+    """What prevents listening on a port."""
 
     FREE = "free"
     TAKEN = "taken"
     NOT_HERE = "not here"
-    """The address is not one of this machine's."""
+    """The address does not belong to this machine."""
 
 
 def port_state(address: str, port: int) -> PortState:
-    """Find out by listening for a moment; where that needs more rights than the user has, by connecting."""
+    """Find out by listening briefly, or by connecting if listening needs more rights than the user has."""
     family = socket.AF_INET6 if ":" in address else socket.AF_INET
     with socket.socket(family, socket.SOCK_STREAM) as listener:
-        # A connection that ended a minute ago does not hold the port.
+        # A connection that has just ended does not hold the port.
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             listener.bind((address, port))
@@ -30,7 +30,7 @@ def port_state(address: str, port: int) -> PortState:
             if error.errno == errno.EADDRINUSE:
                 return PortState.TAKEN
             return PortState.TAKEN if _answers(family, address, port) else PortState.FREE
-    # There SO_REUSEADDR also lets two listeners share a port, if one of them has the wildcard address.
+    # On this system, SO_REUSEADDR also lets two listeners share a port if one of them has the wildcard address.
     if sys.platform == "darwin" and _answers(family, address, port):
         return PortState.TAKEN
     return PortState.FREE
@@ -44,7 +44,7 @@ def _answers(family: socket.AddressFamily, address: str, port: int) -> bool:
 
 
 def answers(host: str, port: int, question: bytes, *, timeout_s: float) -> bool:
-    """Tell whether a server says anything to ``question``; behind a published port Docker itself only listens."""
+    """Return whether a server answers ``question``; behind a published port, Docker accepts connections itself."""
     try:
         with socket.create_connection((host, port), timeout_s) as connection:
             connection.sendall(question)

@@ -1,6 +1,6 @@
-"""Connections to PostgreSQL: where a server is, how to reach it, and what its refusals mean.
+"""Connections to PostgreSQL: the address of a server, how to connect, and the meaning of its errors.
 
-What is asked over a connection belongs to ``citus`` and its sisters.
+The queries belong to ``citus`` and its sister modules.
 """
 
 import asyncio
@@ -41,16 +41,16 @@ _SECURITY_KEYS = frozenset(
         *("ssl_min_protocol_version", "ssl_max_protocol_version", "channel_binding", "require_auth", "passfile"),
     }
 )
-# A server that is stopped while it works on a query never answers; the client then gives up by itself.
+# A server that is stopped during a query never answers; the client then gives up.
 _CLIENT_GRACE_S = 10.0
 
 
 @dataclass(frozen=True)
 class ConnectionInfo:
-    """Where a database is and who asks. The password never shows in a repr.
+    """The address of a database, and the user. The password is never shown in a repr.
 
-    ``options`` are libpq's parameters of encryption and authentication that a DSN has, by name. Without
-    ``require_auth`` among them, ``require_auth`` counts: a server of ours proves that it knows the password.
+    ``options`` are the DSN's libpq parameters of encryption and authentication, by name. If they do not include
+    ``require_auth``, the field ``require_auth`` applies: our own servers prove that they know the password.
     """
 
     host: str
@@ -62,7 +62,7 @@ class ConnectionInfo:
     require_auth: str = field(default=libpq.PROVEN, compare=False)
 
     def dsn(self, masked: bool = True) -> str:
-        """URI for people and psql. ``masked`` puts asterisks in place of the password."""
+        """Return the URI for people and psql. ``masked`` replaces the password with asterisks."""
         host = f"[{self.host}]" if ":" in self.host else quote(self.host, safe="")
         secret = MASK if masked else quote(self.password, safe="")
         credentials = quote(self.user, safe="") + (f":{secret}" if self.password else "")
@@ -75,10 +75,10 @@ class ConnectionInfo:
 
     @classmethod
     def from_dsn(cls, text: str) -> "ConnectionInfo":
-        """Read a URI or a ``key=value`` string, as libpq takes them.
+        """Read a URI or a ``key=value`` string in libpq's syntax.
 
-        A missing host is ``localhost``, a missing port 5432, a missing user ``postgres``, a missing database
-        the user's name. Raises UsageError, whose message never repeats the text: it may hold a password.
+        A missing host is ``localhost``, a missing port 5432, a missing user ``postgres``, a missing database the user's
+        name. Raises UsageError, whose message never repeats the text, because it may contain a password.
         """
         values = _parse_dsn(text)
         user = values.get("user") or "postgres"
@@ -106,7 +106,7 @@ def _parse_dsn(text: str) -> dict[str, str]:
     if unknown:
         raise UsageError(f"The DSN has settings that are not supported here: {', '.join(unknown)}.")
     if "," in values.get("host", ""):
-        raise UsageError("The DSN names several hosts; name the coordinator alone.")
+        raise UsageError("The DSN names several hosts; name only the coordinator.")
     return values
 
 
@@ -117,11 +117,11 @@ def _parse_port(text: str) -> int:
 
 
 async def connect(info: ConnectionInfo, *, timeout_s: float, application_name: str = "citus-cluster") -> Connection:
-    """Open a connection in autocommit mode, as ``info`` says and nothing else (see ``libpq``).
+    """Open a connection in autocommit mode, only with the parameters of ``info`` (see ``libpq``).
 
-    Raises AuthenticationError for a refused role or password, UnprovenServerError (one of those) for a server that
-    asks for the password in a way that gives it away, UnreachableError for everything else that keeps it from opening
-    (refused, unknown name, starting up, too many clients, no answer in time).
+    Raises AuthenticationError for a refused role or password, UnprovenServerError (a subclass) for a server that asks
+    for the password in an insecure way, UnreachableError for all other reasons (refused, unknown name, starting up, too
+    many clients, no answer in time).
     """
     given = {
         "host": info.host,
@@ -129,7 +129,7 @@ async def connect(info: ConnectionInfo, *, timeout_s: float, application_name: s
         "user": info.user,
         "dbname": info.database,
         "application_name": application_name,
-        # libpq counts whole seconds, and takes 2 for 1; the block around keeps the exact time.
+        # libpq counts whole seconds, and rounds 1 up to 2; the surrounding block has the exact limit.
         "connect_timeout": str(max(2, math.ceil(timeout_s))),
         "require_auth": info.require_auth,
         **({"password": info.password} if info.password else {}),
@@ -142,62 +142,67 @@ async def connect(info: ConnectionInfo, *, timeout_s: float, application_name: s
     except TimeoutError:
         raise UnreachableError(
             f"{info.dsn()} did not answer within {timeout_s:g} s.",
-            hint="Is the server paused, overloaded, or behind a firewall? See its log.",
+            hint="Check whether the server is paused, overloaded, or behind a firewall, and see its log.",
         ) from None
     except psycopg.OperationalError as error:
         raise explain_refusal(info, str(error)) from error
-    except UnicodeError as error:  # of a name with an empty or an overlong part, before anybody is asked
+    except UnicodeError as error:  # for a name with an empty or too long part, before any resolver is asked
         raise UnreachableError(
-            f"{info.host!r} is no host name.", hint="Correct the name, or use an address."
+            f"{info.host!r} is not a host name.", hint="Correct the name, or use an address."
         ) from error
 
 
 def explain_refusal(info: ConnectionInfo, text: str) -> UnreachableError:
-    """Turn what libpq says when a connection does not open into an error with the next thing to do."""
+    """Turn libpq's message about a failed connection into an error with a hint."""
     reason = tidy(text)
     if gives_password_away(text):
         return UnprovenServerError(
             f"{info.dsn()} is not trusted, and was not sent the password: {reason}",
-            hint=f"Does another program listen on port {info.port} (sudo ss -ltnp; docker compose ps)? Or was "
-            "pg_hba.conf changed? Its method must be scram-sha-256."
+            hint=f"Check whether another program listens on port {info.port} (sudo ss -ltnp; docker compose ps), and "
+            "whether "
+            "pg_hba.conf was changed: its method must be scram-sha-256."
             + ("" if info.require_auth == libpq.PROVEN else " To accept another method, add ?require_auth=… to --dsn."),
         )
     if re.search(r"password authentication failed|no password supplied|SCRAM|role .* does not exist", text):
         return AuthenticationError(
             f"{info.dsn()} refused the password of role {info.user!r}: {reason}",
-            hint="The password is the one with which the data directory was first created; it is in generated/secrets/ "
+            hint="Use the password with which the data directory was created. It is in generated/secrets/ "
             "of the directory that created the cluster (superuser_password, pg14_password for the PostgreSQL 14 pair).",
         )
     return UnreachableError(f"Cannot connect to {info.dsn()}: {reason}", hint=_hint_for(text, info.host))
 
 
 def gives_password_away(text: str) -> bool:
-    """Tell whether libpq broke off because of how the server wanted the client to log in (``require_auth``)."""
+    """Return whether libpq disconnected because of the server's authentication method (``require_auth``)."""
     return "authentication method requirement" in text
 
 
 def _hint_for(text: str, host: str) -> str:
     if re.search(r"starting up|not yet accepting connections|recovery", text):
-        return "The server is starting; try again in a moment."
+        return "The server is starting. Try again shortly."
     if "No space left on device" in text:
         return "The server's disk is full. Free some space there: docker system df shows what uses it."
     if "too many clients" in text or "remaining connection slots" in text:
-        return "All connections are in use; close some, or raise max_connections."
+        return "All connections are in use. Close some, or raise max_connections."
     if re.search(r"database .* does not exist", text):
         return "Name the cluster's database."
     if "not permitted to log in" in text:
         return (
-            "Somebody forbade it (NOLOGIN), or dropping the role was interrupted. ALTER ROLE ... LOGIN; lets it again."
+            "Login was revoked (NOLOGIN), or a drop of the role was interrupted. To allow it again: ALTER ROLE ... "
+            "LOGIN;"
         )
     if re.search(r"permission denied for database", text):
-        return "The role lacks a privilege: GRANT CONNECT ON DATABASE ... TO ...; gives it, as the superuser."
+        return "The role has no CONNECT privilege. Grant it as the superuser: GRANT CONNECT ON DATABASE ... TO ...;"
     if re.search(r"resolve|Name or service not known|name resolution|getaddrinfo", text):
-        return f"This machine cannot resolve the host name {host!r}: correct it, or use an address."
-    return "Is the server running (docker compose ps)? citus-cluster up starts it. And is this its host and port?"
+        return f"This machine cannot resolve the host name {host!r}. Correct it, or use an address."
+    return (
+        "Check that the server runs (docker compose ps; citus-cluster up starts it), and that its host and port "
+        "are correct."
+    )
 
 
 def tidy(text: str) -> str:
-    """One line of a libpq message, without the repetitions of several addresses."""
+    """Return one line of a libpq message, without repetitions for several addresses."""
     lines = [line.strip() for line in text.strip().splitlines() if line.strip()]
     return re.sub(r"^connection failed: |^connection to server .*? failed: ", "", lines[0]) if lines else "no reason"
 
@@ -211,15 +216,14 @@ async def bounded(
     whole_s: float | None = None,
     rollback: bool = False,
 ) -> AsyncIterator[None]:
-    """One transaction in which no statement runs, and no lock is waited for, longer than this.
+    """Open a transaction with a time limit for each statement and each lock.
 
-    Functions and tables are found in ``pg_catalog`` alone: an ordinary role that may create in ``public`` could
-    otherwise put a function there that fits a call better, and have it run as the superuser.
-    Nothing is compiled (``jit``): PostgreSQL overestimates what recursion costs, and may compile for seconds what runs
-    for milliseconds.
-    ``rollback`` undoes everything at the end, also on success. The block as a whole ends after ``whole_s``
-    (twice ``timeout_s`` and some grace): a server that was paused never ends a statement by itself, so the
-    connection is then cut, which raises OperationalError.
+    Functions and tables are found only in ``pg_catalog``: otherwise an ordinary role that may create in ``public``
+    could create a function there that matches a call better, and the superuser would run it. ``jit`` is off, because
+    PostgreSQL overestimates the cost of recursion, and may compile for seconds a query that runs for milliseconds.
+    ``rollback`` rolls back at the end, even on success. The whole block ends after ``whole_s`` (twice ``timeout_s`` and
+    some grace): a server that was paused never ends a statement by itself, so the connection is then cut, which raises
+    OperationalError.
     """
     lock_timeout_s = timeout_s if lock_timeout_s is None else lock_timeout_s
     whole_s = 2 * timeout_s + _CLIENT_GRACE_S if whole_s is None else whole_s
@@ -238,7 +242,7 @@ async def bounded(
 
 @asynccontextmanager
 async def bounded_outside(conn: Connection, timeout_s: float) -> AsyncIterator[None]:
-    """As :func:`bounded`, for what must not run in a transaction: each statement commits by itself."""
+    """Like :func:`bounded`, for statements that must not run in a transaction: each commits separately."""
     watch = asyncio.get_running_loop().call_later(timeout_s + _CLIENT_GRACE_S, _cut, conn)
     try:
         await conn.execute(
@@ -254,9 +258,9 @@ async def bounded_outside(conn: Connection, timeout_s: float) -> AsyncIterator[N
 
 
 async def bounded_rows(conn: Connection, query: LiteralString, timeout_s: float) -> list[TupleRow]:
-    """Rows of one query without parameters, as :func:`bounded` runs it, in one round trip in place of four.
+    """Return the rows of a query without parameters, like :func:`bounded`, but in one round trip instead of four.
 
-    The server takes statements that come together for one transaction. ``conn`` must not be in one.
+    The server runs statements that arrive together in one transaction. ``conn`` must not be in one.
     """
     watch = asyncio.get_running_loop().call_later(2 * timeout_s + _CLIENT_GRACE_S, _cut, conn)
     limit = _milliseconds(timeout_s)
@@ -264,7 +268,7 @@ async def bounded_rows(conn: Connection, query: LiteralString, timeout_s: float)
         cursor = await conn.execute(
             f"SELECT set_config('statement_timeout', '{limit}', true), set_config('lock_timeout', '{limit}', true), "
             f"set_config('search_path', 'pg_catalog', true), set_config('jit', 'off', true); {query}".encode(),
-            # Only single statements can be prepared, as the driver does after some times.
+            # Only single statements can be prepared, which the driver does after some executions.
             prepare=False,
         )
         cursor.nextset()
@@ -286,12 +290,12 @@ def _milliseconds(seconds: float) -> str:
 
 
 def bare_name(regclass: str) -> str:
-    """Name of a table as people write it: a name that was found in ``pg_catalog`` alone has its schema in it."""
+    """Return the name of a table without ``public``: with only ``pg_catalog`` in the path, names include the schema."""
     return regclass.removeprefix("public.")
 
 
 async def set_local(conn: Connection, settings: dict[str, str]) -> None:
-    """Set server settings until the end of the transaction; those that the server does not have are left out."""
+    """Set server settings until the end of the transaction; settings that the server does not have are skipped."""
     await conn.execute(
         "SELECT set_config(wanted.name, wanted.value, true) "
         "FROM unnest(%s::text[], %s::text[]) AS wanted(name, value) JOIN pg_settings USING (name)",
@@ -300,7 +304,7 @@ async def set_local(conn: Connection, settings: dict[str, str]) -> None:
 
 
 def describe(error: psycopg.Error) -> str:
-    """One line of a server's error: message, and detail where there is one."""
+    """Return one line of a server's error: the message, and the detail if there is one."""
     primary = error.diag.message_primary
     if primary is None:
         return tidy(str(error))
@@ -310,7 +314,7 @@ def describe(error: psycopg.Error) -> str:
 
 @asynccontextmanager
 async def translated(doing: str, *, server: str = "The coordinator") -> AsyncIterator[None]:
-    """Turn the driver's errors into ours. ``doing`` completes "while ...": ``reading the node list``."""
+    """Turn the driver's errors into ours. ``doing`` completes "while ...", such as ``reading the node list``."""
     try:
         yield
     except psycopg.errors.QueryCanceled as error:
@@ -320,26 +324,30 @@ async def translated(doing: str, *, server: str = "The coordinator") -> AsyncIte
         ) from error
     except psycopg.errors.LockNotAvailable as error:
         raise LockedError(
-            f"Another session holds a lock that was needed while {doing}.",
-            hint="A rebalance or a schema change may be running; try again when it is done.",
+            f"Another session held a required lock while {doing}.",
+            hint="A rebalance or a schema change may be running. Try again when it is done.",
         ) from error
     except psycopg.errors.InsufficientPrivilege as error:
         raise CitusClusterError(
-            f"The role may not do this, while {doing}: {describe(error)}", hint="Connect as the cluster's superuser."
+            f"Permission denied while {doing}: {describe(error)}", hint="Connect as the cluster's superuser."
         ) from error
     except (psycopg.errors.UndefinedFunction, psycopg.errors.UndefinedTable) as error:
         raise CitusClusterError(
-            f"The server lacks something of Citus, while {doing}: {describe(error)}",
-            hint="Is this the coordinator, and does the extension citus exist in this database?",
+            f"An object of Citus is missing on the server while {doing}: {describe(error)}",
+            hint="Check that this is the coordinator, and that the extension citus exists in this database.",
         ) from error
     except psycopg.OperationalError as error:
         raise UnreachableError(
-            f"The connection failed while {doing}: {describe(error)}", hint="Run the command again; it resumes."
+            f"The connection failed while {doing}: {describe(error)}", hint="Run the command again, which continues."
         ) from error
     except psycopg.Error as error:
         if OUTDATED in str(error):
-            raise MismatchError(f"Citus refused, while {doing}: {describe(error)}", hint=UPDATE_HINT) from error
+            raise MismatchError(
+                f"Citus refused the request while {doing}: {describe(error)}", hint=UPDATE_HINT
+            ) from error
         hint = None
         if "operation is not allowed on this node" in str(error):
             hint = "This is a worker. Give the coordinator's connection string with --dsn, or run in its directory."
-        raise CitusClusterError(f"PostgreSQL refused, while {doing}: {describe(error)}", hint=hint) from error
+        raise CitusClusterError(
+            f"PostgreSQL refused the request while {doing}: {describe(error)}", hint=hint
+        ) from error

@@ -1,4 +1,4 @@
-"""Whether a running server uses its newest settings, making it read them, and what it refuses of them."""
+"""The settings of a running server: reloading changed files, and the lines that it refuses."""
 
 from datetime import datetime
 
@@ -9,11 +9,11 @@ _TIMEOUT_S = 5.0
 
 
 async def reload_if_stale(conn: Connection, changed_at: datetime) -> bool:
-    """Have the server read its settings again if it last did so before ``changed_at``; say whether it did.
+    """Reload the server's settings if it last loaded them before ``changed_at``. Returns whether it reloaded.
 
-    That time comes from the host, since ``pg_stat_file`` cuts it to whole seconds. Where the server did so in the
-    future, the clock was put back since, and nothing can be told: it reads them again. What needs a restart is not
-    the matter here: for that, Compose recreates the container.
+    That time comes from the host, because ``pg_stat_file`` truncates it to whole seconds. If the last load is in the
+    future, the clock was set back, so the server reloads. For settings that need a restart, Compose recreates the
+    container.
     """
     async with bounded(conn, _TIMEOUT_S):
         cursor = await conn.execute(
@@ -26,10 +26,10 @@ async def reload_if_stale(conn: Connection, changed_at: datetime) -> bool:
 
 
 async def unused_settings(conn: Connection) -> tuple[UnusedSetting, ...]:
-    """Lines of the settings files that the server does not use: refused, or waiting for a restart.
+    """Return the lines of the settings files that the server does not use: refused, or waiting for a restart.
 
-    The server reads its files for this question; it need not have reloaded them. What its command line overrides is
-    left out: nobody expects it to be used.
+    The server reads its files for this query, even without a reload. Settings that its command line overrides are
+    skipped, because they are not expected to be used.
     """
     async with bounded(conn, _TIMEOUT_S):
         cursor = await conn.execute(

@@ -1,1 +1,1 @@
-"""The state of a cluster, as ``status`` prints it and the API answers it."""
+"""The state of a cluster, as ``status`` prints it and the API returns it."""

@@ -13,20 +13,20 @@ _TIMEOUT_S = 4.0
 
 
 async def local_disks(directory: Directory, project: Project) -> Mapping[str, Disk]:
-    """Ask each running container for the file system of its data; by service. One that does not answer is left out."""
+    """Ask each running container for the file system of its data, by service. Skips containers that do not answer."""
     topology = directory.topology
     folders = {service.name: service.data for service in topology.services if service.data}
     try:
         engine, containers = await project.look()
     except CitusClusterError:
-        return {}  # what is wrong with the engine is said with the services
+        return {}  # problems of the engine are reported with the services
     running = [one for one in containers if one.state == "running" and one.service in folders]
     found = await asyncio.gather(*(_disk(engine, one, folders[one.service or ""]) for one in running))
     return {disk.holder: disk for disk in found if disk}
 
 
 async def _disk(engine: Engine, container: Container, folder: str) -> Disk | None:
-    # Blocks in all, blocks available to others than root, and the size of one.
+    # Total blocks, blocks available to non-root users, and the block size.
     command = ["stat", "-f", "-c", "%b %a %S", folder]
     try:
         probe = await in_thread(engine.execute, container, command, timeout_s=_TIMEOUT_S)

@@ -1,4 +1,4 @@
-"""The cluster at a glance, in bounded time: what a node that hangs does not say is unknown."""
+"""The overview of the cluster, in bounded time: the data of a node that hangs are unknown."""
 
 import asyncio
 import time
@@ -20,13 +20,13 @@ from citus_cluster.runtime.citus.tables import NodeAnswer, Placement
 from citus_cluster.runtime.postgres import Connection, describe, translated
 
 BUDGET_S = 15.0
-"""After this long no further node is asked; those left are unknown."""
+"""After this time no further node is asked; the remaining ones are unknown."""
 AT_ONCE = 4
-"""Nodes that are asked at the same time, each over a session of its own: sizes of thousands of shards take time."""
+"""Nodes that are asked at the same time, each over its own session: sizes of thousands of shards take time."""
 
 
 async def overview(conn: Connection, connect_again: Callable[[], Awaitable[Connection]] | None = None) -> Overview:
-    """Nodes, tables and the latest rebalance. Raises UnreachableError if the coordinator is away.
+    """Return nodes, tables and the latest rebalance. Raises UnreachableError if the coordinator is down.
 
     With ``connect_again``, which opens one more session, several nodes are asked at once.
     """
@@ -83,7 +83,7 @@ async def _ask_all(
         try:
             session = await open_session()
         except CitusClusterError:
-            return  # no session is free: the first one asks them all
+            return  # no session is free: the first session asks all nodes
         async with session:
             await ask(session)
 
@@ -102,9 +102,9 @@ async def _ask_all(
 async def _answer(
     conn: Connection, node: RegisteredNode, placements: list[Placement], deadline: float
 ) -> NodeAnswer | str:
-    """What the node says, or why it says nothing."""
+    """The node's answer, or the reason why it did not answer."""
     if time.monotonic() >= deadline:
-        return "not asked: other nodes took too long to answer"
+        return "not asked, because other nodes took too long to answer"
 
     def ask(timeout_s: float) -> Awaitable[NodeAnswer]:
         return citus_tables.ask_node(conn, node, placements, timeout_s=timeout_s)
@@ -127,7 +127,7 @@ async def _losses(
     by_group: Mapping[int, list[Placement]],
     answers: Mapping[int, NodeAnswer | str],
 ) -> Mapping[int, Loss]:
-    """What each node that answered has lost, by node id."""
+    """Return the losses of each node that answered, by node id."""
     found: dict[int, Loss] = {}
     for node in nodes:
         answer = answers[node.node_id]
@@ -138,7 +138,7 @@ async def _losses(
         except CitusClusterError:
             if conn.closed:
                 raise
-            continue  # it fell silent in between; the next look says so
+            continue  # it stopped answering in between; the next check reports this
         if loss:
             found[node.node_id] = loss
     return found
@@ -177,7 +177,7 @@ def _sizes(
     by_group: Mapping[int, list[Placement]],
     answers: Mapping[int, NodeAnswer | str],
 ) -> Mapping[int, int | None]:
-    """Bytes by table; None as soon as one primary with a placement of it did not answer."""
+    """Return bytes by table; None if a primary with a placement of it did not answer."""
     sizes: dict[int, int | None] = {}
     for node in nodes:
         if node.role != "primary":

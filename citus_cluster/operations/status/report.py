@@ -1,4 +1,4 @@
-"""The state of a cluster: its services, its nodes, and where they differ from what is wanted."""
+"""The state of a cluster: its services, its nodes, and their differences from the wanted state."""
 
 import asyncio
 from collections.abc import Collection, Iterator, Mapping, Sequence, Set
@@ -41,17 +41,18 @@ _CONNECT_TIMEOUT_S = 3.0
 _OVERVIEW_TIMEOUT_S = 25.0
 _COMPANIONS_TIMEOUT_S = 5.0
 _PATIENCE = 3
-"""What got no answer in time is asked once more with so many times the time, before it is called down."""
+"""The factor for the time limit of the second attempt, before a service is reported as down."""
 _HEALTH_AGAIN_TIMEOUT_S = 30.0
 _LOG_LINES = 20
 _STOPPED = {0, 130, 137, 143}
-"""Exit statuses of what was told to end, or killed, from outside: its log does not say why."""
+"""Exit statuses of processes that were stopped or killed from outside: their logs do not contain the reason."""
 
 
 class State(StrEnum):
     """State of the whole cluster.
 
-    Down if its coordinator does not answer; without one, if no worker does; without Citus, if no service does.
+    It is down if its coordinator does not answer; without a coordinator, if no worker does; without Citus, if no
+    service does.
     """
 
     OK = "ok"
@@ -76,7 +77,7 @@ class ServiceStatus(Documented):
 
 @dataclass(frozen=True)
 class StatusDocument:
-    """The whole cluster; null is what could not be asked."""
+    """The whole cluster; null means that a value could not be read."""
 
     cluster: str
     state: State
@@ -97,11 +98,11 @@ class StatusDocument:
 
 @dataclass(frozen=True)
 class Status(Documented):
-    """Everything that could be learned. ``problems`` says in words what is not as it should be, ``advice`` what to do.
+    """Everything that could be read. ``problems`` describes the problems, ``advice`` the solutions.
 
-    ``warnings`` say what will become a problem; with them alone the cluster is ok.
+    ``warnings`` are future problems; with only warnings the cluster is ok.
 
-    ``ring`` is what nodetool says of Cassandra's nodes, None where it was not asked or said nothing.
+    ``ring`` is the output of nodetool about Cassandra's nodes, None if it was not asked or did not answer.
     """
 
     cluster: str
@@ -117,7 +118,7 @@ class Status(Documented):
     warnings: tuple[str, ...] = ()
     disks: tuple[Disk, ...] = ()
     access: Access | None = None
-    """How to reach what runs."""
+    """Return how to connect to the running services."""
     root: Path = field(default_factory=Path)
 
     @property
@@ -145,7 +146,7 @@ class Status(Documented):
 
 
 async def status(directory: Directory) -> Status:
-    """Look at everything at once. Never fails because something is down: it says so."""
+    """Read the state of everything at once. Services that are down are reported, not raised."""
     topology = directory.topology
     project = Project(topology.name)
     if ended := await _taken_down(directory, project):
@@ -164,7 +165,7 @@ async def status(directory: Directory) -> Status:
     companions = tuple(with_containers(topology, companion, services) for companion in asked)
     missing, extra = differences(topology, seen)
     problems = [*service_problems, *([overview_problem] if overview_problem else [])]
-    problems += [f"{address} is wanted, but not an active node" for address in missing]
+    problems += [f"{address} is in cluster.yaml, but not an active node" for address in missing]
     problems += [f"{address} is registered, but not in cluster.yaml" for address in extra]
     if seen:
         problems += [_silence(node) for node in seen.nodes if node.reason]
@@ -172,7 +173,7 @@ async def status(directory: Directory) -> Status:
         problems += [str(node.loss) for node in seen.nodes if node.loss]
         if topology.coordinator:
             problems += list(seen.rebalance.problems)
-    # What the containers say was said above.
+    # The reports of the containers are handled above.
     problems += [
         f"{before.service.value}: {before.reason}"
         for before, after in zip(asked, companions, strict=True)
@@ -190,7 +191,7 @@ async def status(directory: Directory) -> Status:
         ring=ring,
         not_registered=missing,
         not_desired=extra,
-        problems=tuple(dict.fromkeys(problems)),  # a node that is silent is a problem of a rebalance too
+        problems=tuple(dict.fromkeys(problems)),  # a node that does not answer is a problem of a rebalance too
         warnings=filling.warnings,
         disks=disks,
         advice=(*([UPDATE_HINT] if OUTDATED in " ".join(problems) else []), *advise(topology, services, seen)),
@@ -200,14 +201,14 @@ async def status(directory: Directory) -> Status:
 
 
 def _disks(topology: Topology, measured: Mapping[str, Disk], seen: Overview | None) -> tuple[Disk, ...]:
-    """Those that were measured here, and those that other nodes tell of, less exactly."""
+    """Return the disks that were measured here, and those that other nodes report, less exactly."""
     here = {node.address for node in topology.nodes if node.service in measured}
     told = [node.disk for node in seen.nodes if node.disk and node.address not in here] if seen else []
     return (*measured.values(), *told)
 
 
 async def _taken_down(directory: Directory, project: Project) -> Status | None:
-    """Give the status of a cluster that ``down`` has taken down: nothing runs, and nothing else is wrong."""
+    """Return the status of a cluster after ``down``: nothing runs, and there are no other problems."""
     last = await in_thread(journal.last, directory.root, {"up", "down"})
     if last is None or (last.get("operation"), last.get("result")) != ("down", "done"):
         return None
@@ -231,33 +232,33 @@ async def _taken_down(directory: Directory, project: Project) -> Status | None:
         not_registered=(),
         not_desired=(),
         problems=(f"The cluster was taken down at {last.get('time')} by {last.get('user')}; {data}.",),
-        advice=("Start it: citus-cluster up",),
+        advice=("Start it again: citus-cluster up",),
         root=directory.root,
     )
 
 
 def advise(topology: Topology, services: Sequence[ServiceStatus], seen: Overview | None) -> Iterator[str]:
-    """Say what to do about services that do not run, and about nodes that do not answer."""
+    """Return what to do about stopped services, and about nodes that do not answer."""
     paused = [service.container for service in services if service.state == "paused"]
     if paused:
-        yield f"What is paused goes on by: docker unpause {' '.join(paused)}"
+        yield f"Resume the paused containers: docker unpause {' '.join(paused)}"
     if any(service.state in {"missing", "exited", "created"} for service in services):
-        yield "What does not run is started by: citus-cluster up"
+        yield "Start the stopped services: citus-cluster up"
     for node in seen.nodes if seen else ():
         if node.loss:
             yield node.loss.way_out
         if node.extension and node.extension.is_behind:
             yield (
-                f"The extension citus of {node.address} is at {node.extension.installed}, and its image has "
-                f"{node.extension.available}: make a backup, then run citus-cluster up --upgrade-citus."
+                f"The extension citus of {node.address} has version {node.extension.installed}, but its image has "
+                f"{node.extension.available}. Make a backup, then run citus-cluster up --upgrade-citus."
             )
     here = {node.address: node.service for node in topology.nodes}
     running = {service.service for service in services if service.state == "running"}
     for node in seen.nodes if seen else ():
         if node.reason and node.address not in here:
-            yield f"{node.address} is not of this directory. {node.address.silence_hint}"
+            yield f"{node.address} does not belong to this directory. {node.address.silence_hint}"
         elif node.reason and here[node.address] in running:
-            yield f"Why {node.address} does not answer is in its log: docker compose logs {here[node.address]}"
+            yield f"See why {node.address} does not answer: docker compose logs {here[node.address]}"
 
 
 def _silence(node: NodeOverview) -> str:
@@ -268,9 +269,9 @@ def _silence(node: NodeOverview) -> str:
 
 
 def differences(topology: Topology, seen: Overview | None) -> tuple[tuple[NodeAddress, ...], tuple[NodeAddress, ...]]:
-    """Give the wanted workers that are not active, and the registered ones that this host does not want.
+    """Return the wanted workers that are not active, and the registered ones that are not in cluster.yaml.
 
-    Workers of other hosts are registered by address, and are nobody's mistake: only names of ours count.
+    Workers of other hosts are registered by address and are no mistake, so only our own names count.
     """
     if seen is None or topology.coordinator is None:
         return (), ()
@@ -282,7 +283,7 @@ def differences(topology: Topology, seen: Overview | None) -> tuple[tuple[NodeAd
 
 
 def overall(topology: Topology, services: Sequence[ServiceStatus], seen: Overview | None, has_problems: bool) -> State:
-    """Sum up."""
+    """Return the state of the whole cluster."""
     workers = {worker.service for worker in topology.workers}
     nobody = not any(service.ok for service in services if service.service in workers or not topology.nodes)
     if seen is None if topology.coordinator else nobody:
@@ -307,7 +308,7 @@ async def _services(directory: Directory, project: Project) -> tuple[tuple[Servi
 
 
 async def _service(engine: Engine, service: str, name: str, container: Container | None) -> ServiceStatus:
-    """Judge one service; where Docker has not made up its mind yet, by running the health check now."""
+    """Judge one service. If Docker has no result yet, the health check runs now."""
     if container is None:
         return ServiceStatus(service, name, "missing", None, "it has no container")
     health, reason = container.health, None
@@ -324,7 +325,7 @@ async def _service(engine: Engine, service: str, name: str, container: Container
 
 
 async def _end_of(engine: Engine, container: Container) -> str:
-    """Say how a container ended; where it did so by itself, also why, if its log shows that."""
+    """Describe the end of a container, with the cause from its log if it was not stopped from outside."""
     said = f"exit status {container.exit_code}"
     if container.exit_code in _STOPPED and not container.oom_killed:
         return said
@@ -343,10 +344,9 @@ def _words(service: ServiceStatus) -> str:
 async def _ask_again(
     directory: Directory, project: Project, asked: Sequence[CompanionStatus], running: Set[str]
 ) -> tuple[CompanionStatus, ...]:
-    """Ask those once more that gave no answer in time and whose containers run, with more time.
+    """Ask services again, with more time, that did not answer in time and whose containers run.
 
-    One that then gives none either, and whose own health check passes, is unknown: nothing is called down because the
-    machine is busy.
+    If one does not answer again, but its own health check passes, it is unknown: a busy machine makes no service down.
     """
     members = {
         one.service: [service.name for service in directory.topology.of(one.service)]
@@ -360,7 +360,7 @@ async def _ask_again(
     answers = {one.service: one for one in again}
     for service, one in answers.items():
         if timed_out(one.reason) and await _pass_their_checks(project, members[service]):
-            reason = f"{one.reason}, asked twice; its health check passes"
+            reason = f"{one.reason}, in two attempts; its health check passes"
             answers[service] = replace(one, condition=Condition.UNKNOWN, reason=reason)
     return tuple(answers.get(one.service, one) for one in asked)
 
@@ -404,27 +404,27 @@ def _target(topology: Topology, component: ComponentName) -> Target:
 
 
 async def _ring(directory: Directory, project: Project) -> tuple[RingNode, ...] | None:
-    """Ask nodetool in the first node that answers; it takes some seconds, and only adds to what CQL says."""
+    """Ask nodetool in the first node that answers. It takes some seconds, and only adds to the results of CQL."""
     names = [service.name for service in directory.topology.of(ComponentName.CASSANDRA)]
     if not names:
         return None
     try:
         engine, containers = await project.look()
         running = [one for one in containers if one.service in names and one.state == "running"]
-        # Docker makes up its mind at intervals: one that is not healthy yet may well answer.
+        # Docker checks at intervals, so a container that is not healthy yet may already answer.
         for container in sorted(running, key=lambda one: one.health != "healthy"):
-            with suppress(CitusClusterError):  # a node that starts; what is wrong is said by CQL and by the container
+            with suppress(CitusClusterError):  # a node that starts; CQL and the container report problems
                 if ring := await in_thread(nodetool_status, engine, container):
                     return ring
     except EngineUnavailableError:
-        pass  # said with the services
+        pass  # reported with the services
     return None
 
 
 def with_containers(
     topology: Topology, companion: CompanionStatus, services: Sequence[ServiceStatus]
 ) -> CompanionStatus:
-    """Say why one does not answer as its containers know it: they are starting, or do not run."""
+    """Return why a companion does not answer according to its containers: they are starting, or do not run."""
     if companion.condition not in {Condition.DOWN, Condition.UNKNOWN}:
         return companion
     own = {service.name for service in topology.of(companion.service)}
@@ -441,7 +441,7 @@ def with_containers(
 
 
 async def _overview(directory: Directory, *, patience: float = 1) -> tuple[Overview | None, str | None]:
-    """What the coordinator says, or why it says nothing; ``patience`` multiplies the time to connect."""
+    """Return the coordinator's overview, or why it does not answer; ``patience`` multiplies the time to connect."""
     if directory.topology.coordinator is None:
         return None, None
     try:

@@ -1,1 +1,1 @@
-"""All SQL for Citus: one module for each noun, one function for each question and each change."""
+"""All SQL for Citus: one module for each noun, one function for each query and each change."""

@@ -1,4 +1,4 @@
-"""Which sessions hold up the moves of a rebalance: each node is asked by itself, in bounded time."""
+"""Sessions that block the moves of a rebalance: each node is asked separately, in bounded time."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, cast
@@ -12,7 +12,7 @@ from citus_cluster.runtime.citus import probe as citus_probe
 from citus_cluster.runtime.postgres import Connection
 
 WAITING_S = 3
-"""A lock that was waited for this long is worth telling."""
+"""The shortest wait for a lock that is reported."""
 
 # A move's sessions bear its number, on the nodes too; the apply workers of a target have none. The process of the task,
 # which itself waits where writes are held, has no query_start.
@@ -40,9 +40,9 @@ FROM pg_stat_activity WHERE pid = {pid}
 async def blockers(
     conn: Connection, nodes: Sequence[RegisteredNode], process_ids: Sequence[int]
 ) -> tuple[Session, ...]:
-    """Sessions for which the moves of these processes of the coordinator wait; where a client's is known, that one.
+    """Return the sessions that block the moves of these coordinator processes, preferably those of clients.
 
-    A node that does not answer is left out: others tell of it.
+    A node that does not answer is skipped, because it is reported elsewhere.
     """
     coordinator = next((node for node in nodes if node.is_coordinator and node.role == "primary"), None)
     if coordinator is None or not process_ids:
@@ -74,7 +74,7 @@ async def _ask(conn: Connection, node: RegisteredNode, question: sql.Composed) -
 
 
 async def _client(conn: Connection, nodes: Sequence[RegisteredNode], session: Session) -> Session:
-    """Follow a session that works for another to that one, where a person can do something about it."""
+    """Return the client session that an internal session works for, which a person can act on."""
     if session.origin is None:
         return session
     node_id, process_id = split_global_pid(session.origin)

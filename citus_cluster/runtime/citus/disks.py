@@ -1,4 +1,4 @@
-"""How full the disk below each node is, as the node itself sees it."""
+"""The disk usage of each node, as the node itself reports it."""
 
 from typing import cast
 
@@ -20,10 +20,10 @@ _RESERVED = 20
 
 
 def disk_of(node: RegisteredNode, answer: object) -> Disk | None:
-    """Read a node's answer; None where it has none, such as one of a file system that tells nothing.
+    """Read a node's answer; None if it has no sizes, for example of a file system that reports none.
 
-    Citus counts as free what the file system reserves for root (``f_bfree``), which PostgreSQL cannot use: 5 % on
-    ext4. They are taken off, so that a disk is told of early rather than late.
+    Citus counts blocks that the file system reserves for root (``f_bfree``) as free, although PostgreSQL cannot use
+    them: 5 % on ext4. They are subtracted, so that a full disk is reported early rather than late.
     """
     if not isinstance(answer, list) or not answer[0]:
         return None
@@ -32,10 +32,10 @@ def disk_of(node: RegisteredNode, answer: object) -> Disk | None:
 
 
 async def read_disks(conn: Connection, *, measured_bytes: int = 0) -> tuple[Disk, ...]:
-    """Ask every active node; one that does not answer is left out. A round trip for each.
+    """Ask every active node, one round trip each. Nodes that do not answer are skipped.
 
-    ``measured_bytes`` is the size of the disk beside us, which is known better: nodes of this Compose project on a
-    disk of that size are left out too.
+    ``measured_bytes`` is the size of the local disk, which is measured directly: nodes of this Compose project on a
+    disk of that size are skipped too.
     """
     found = []
     for node in (await read_registry(conn)).nodes:

@@ -1,6 +1,6 @@
-"""The extension citus of one server: which versions it has, and its update.
+"""The extension citus of one server: its versions, and its update.
 
-Every function of Citus refuses until the versions fit, so that only :func:`library_serves` calls one before.
+Every function of Citus fails until the versions match, so only :func:`library_serves` calls one before.
 """
 
 import psycopg
@@ -11,7 +11,7 @@ from citus_cluster.runtime.citus.server import QUICK_S, active_workers
 from citus_cluster.runtime.postgres import Connection, bounded, bounded_outside
 
 UPDATE_TIMEOUT_S = 300.0
-"""The scripts change Citus' own catalog; they wait for whoever uses it."""
+"""The scripts change Citus' own catalog, and wait for sessions that use it."""
 _VERSIONS = (
     "SELECT extversion, default_version FROM pg_extension JOIN pg_available_extensions ON name = extname "
     "WHERE extname = 'citus'"
@@ -19,14 +19,14 @@ _VERSIONS = (
 
 
 async def extension_versions(conn: Connection) -> ExtensionVersions | None:
-    """The extension's versions on this server; None where the database lacks it."""
+    """Return the extension's versions on this server; None if the database does not have it."""
     async with bounded(conn, QUICK_S):
         row = await (await conn.execute(_VERSIONS)).fetchone()
     return ExtensionVersions(str(row[0]), str(row[1])) if row else None
 
 
 async def library_serves(conn: Connection) -> bool:
-    """Say whether Citus answers queries on this server, with the versions of library and extension that it has."""
+    """Return whether Citus answers queries on this server, with its versions of library and extension."""
     try:
         await active_workers(conn)
     except psycopg.Error as error:
@@ -37,7 +37,7 @@ async def library_serves(conn: Connection) -> bool:
 
 
 async def update_extension(conn: Connection) -> None:
-    """Run ALTER EXTENSION citus UPDATE on this server; nothing where it is up to date. Raises CitusClusterError."""
+    """Run ALTER EXTENSION citus UPDATE on this server unless it is up to date. Raises CitusClusterError."""
     async with bounded_outside(conn, UPDATE_TIMEOUT_S):
         await conn.execute("ALTER EXTENSION citus UPDATE")
     versions = await extension_versions(conn)
@@ -46,7 +46,7 @@ async def update_extension(conn: Connection) -> None:
 
 
 async def finish_upgrade(conn: Connection) -> None:
-    """Let the coordinator change the distributed schema, where the new version has something to change.
+    """Let the coordinator change the distributed schema if the new version requires it.
 
     Runs once every node has the new extension; idempotent (``citus_finish_citus_upgrade``, since Citus 11.0).
     """

@@ -1,7 +1,7 @@
-"""Privileges of ordinary roles: what one has, what is given, what is taken. Citus carries each to every node.
+"""Privileges of ordinary roles: reading, granting and revoking them. Citus propagates each to every node.
 
-Default privileges it does not carry, and need not: tables are made on the coordinator, and take theirs along when
-they are distributed.
+Citus does not propagate default privileges, which is not necessary: tables are created on the coordinator, and keep
+their privileges when they are distributed.
 """
 
 from collections import defaultdict
@@ -18,14 +18,14 @@ _BATCH = 50
 """Objects in one statement: Citus changes every shard of each, in one transaction."""
 _WORDS = {Kind.TABLES: sql.SQL("TABLE"), Kind.SEQUENCES: sql.SQL("SEQUENCE"), Kind.SCHEMAS: sql.SQL("SCHEMA")}
 _KINDS = {Kind.TABLES: sql.SQL("TABLES"), Kind.SEQUENCES: sql.SQL("SEQUENCES")}
-# Only these are ever asked for; SQL takes them bare.
+# Only these are used; in SQL they are unquoted.
 _PRIVILEGES = {name: sql.SQL(name) for name in ("SELECT", "INSERT", "UPDATE", "DELETE", "USAGE", "CREATE")}
 
 
 async def read_holdings(conn: Connection, role: str, schemas: Sequence[str]) -> tuple[Holding, ...]:
-    """What a role was granted, object by object: the schemas, and every table, view and sequence in them.
+    """Return the privileges of a role by object: the schemas, and every table, view and sequence in them.
 
-    An extension's own objects and shards are left out.
+    Objects of extensions and shards are skipped.
     """
     async with bounded(conn, QUICK_S):
         cursor = await conn.execute(
@@ -53,7 +53,7 @@ async def read_holdings(conn: Connection, role: str, schemas: Sequence[str]) -> 
 
 
 async def may_connect(conn: Connection, role: str) -> bool:
-    """Tell whether a role itself, and not only everybody, was granted CONNECT to this database."""
+    """Return whether the role itself, not only PUBLIC, was granted CONNECT to this database."""
     async with bounded(conn, QUICK_S):
         cursor = await conn.execute(
             "SELECT 1 FROM pg_database CROSS JOIN aclexplode(datacl) JOIN pg_roles ON pg_roles.oid = grantee "
@@ -64,7 +64,7 @@ async def may_connect(conn: Connection, role: str) -> bool:
 
 
 async def read_defaults(conn: Connection) -> Mapping[Defaults, frozenset[str]]:
-    """Privileges that roles get on tables and sequences of the future, by schema."""
+    """Return the default privileges of roles on tables and sequences, by schema."""
     async with bounded(conn, QUICK_S):
         cursor = await conn.execute(
             """
@@ -95,7 +95,7 @@ async def grant(conn: Connection, role: str, wanted: Mapping[Holding, frozenset[
 
 
 async def revoke(conn: Connection, role: str, surplus: Mapping[Holding, frozenset[str]]) -> None:
-    """Take privileges on objects back, some in each transaction."""
+    """Revoke privileges on objects, some in each transaction."""
     await _change(conn, sql.SQL("REVOKE {} ON {} {} FROM {}"), role, surplus)
 
 
@@ -111,12 +111,12 @@ async def _change(conn: Connection, form: sql.SQL, role: str, changes: Mapping[H
 
 
 async def grant_defaults(conn: Connection, wanted: Mapping[Defaults, frozenset[str]]) -> None:
-    """Grant privileges on objects of the future."""
+    """Grant default privileges."""
     await _change_defaults(conn, sql.SQL("GRANT {} ON {} TO {}"), wanted)
 
 
 async def revoke_defaults(conn: Connection, surplus: Mapping[Defaults, frozenset[str]]) -> None:
-    """Take privileges on objects of the future back."""
+    """Revoke default privileges."""
     await _change_defaults(conn, sql.SQL("REVOKE {} ON {} FROM {}"), surplus)
 
 

@@ -1,7 +1,7 @@
-"""Limits of roles on the servers: one function for each question and each change.
+"""Limits of roles on the servers: one function for each query and each change.
 
-Citus carries the settings of a role to every node, and a role's CONNECTION LIMIT too, which must hold on the
-coordinator alone: on a worker its own connections count.
+Citus propagates the settings of a role to every node, and also its CONNECTION LIMIT, which must apply only on the
+coordinator, because on a worker Citus' own connections count.
 """
 
 from collections.abc import Collection
@@ -22,7 +22,7 @@ FROM pg_roles WHERE rolconnlimit >= 0 AND NOT rolsuper
 
 
 async def set_setting(conn: Connection, role: str, name: str, value: str | None) -> None:
-    """Set a parameter of a role on every node, or take it back."""
+    """Set or reset a parameter of a role on every node."""
     async with changing(conn):
         change = sql.SQL("RESET {}") if value is None else sql.SQL("SET {} = {}")
         parts = (sql.Identifier(name),) if value is None else (sql.Identifier(name), sql.Literal(value))
@@ -30,14 +30,14 @@ async def set_setting(conn: Connection, role: str, name: str, value: str | None)
 
 
 async def limit_sessions(conn: Connection, role: str, limit: int | None) -> None:
-    """Limit the sessions of a role on the coordinator alone."""
+    """Limit the sessions of a role only on the coordinator."""
     async with bounded(conn, QUICK_S):
         await set_local(conn, {"citus.enable_alter_role_propagation": "off"})
         await conn.execute(_connection_limit(role, limit))
 
 
 async def lift_sessions(conn: Connection, worker: NodeAddress, roles: Collection[str]) -> tuple[str, ...]:
-    """Take the limit of sessions from these roles on a worker; those that had one. Errors as in ``citus_probe.ask``."""
+    """Remove the session limit of these roles on a worker; return those that had one. Raises as ``citus_probe.ask``."""
     found = cast("list[str]", (await ask(conn, worker, _LIMITED))["roles"])
     limited = tuple(role for role in found if role in roles)
     for role in limited:
@@ -46,7 +46,7 @@ async def lift_sessions(conn: Connection, worker: NodeAddress, roles: Collection
 
 
 async def lift_on_new_worker(conn: Connection, worker: NodeAddress) -> None:
-    """Take the limits of sessions away that Citus has copied to a worker, from roles that were limited here.
+    """Remove the session limits that Citus has copied to a worker, for roles that are limited here.
 
     Raises as ``citus_probe.ask``.
     """

@@ -1,7 +1,7 @@
 """The lock that lets one writer at a time work on a cluster.
 
-Any role may take an advisory lock, whatever its key, and pg_locks shows the keys of others. So the lock is a row that
-names a session, in a table that only superusers can reach; the row counts for as long as that session lives.
+Any role may take an advisory lock with any key, and pg_locks shows the keys of others. So the lock is a row that names
+a session, in a table that only superusers can access; the row is valid as long as that session lives.
 """
 
 import asyncio
@@ -20,7 +20,7 @@ ADVISORY_KEY = 0x6369_7475_732D_636C
 """The bytes of "citus-cl": the advisory lock that the first versions took, and nothing else."""
 
 WAIT_FOR_LOCK_S = 10.0
-"""How long a change of the node list or of roles waits for another that is at work."""
+"""How long a change of the node list or of roles waits for another change."""
 _POLL_S = 0.2
 _HOLDERS = f"""
 SELECT activity.pid, activity.usename, activity.application_name, activity.client_addr::text,
@@ -39,21 +39,21 @@ LIMIT 1
 
 @asynccontextmanager
 async def writer_lock(conn: Connection, *, wait_s: float) -> AsyncIterator[None]:
-    """Hold the cluster's lock of writers; raises LockedError, which names the holder, after ``wait_s``.
+    """Hold the cluster's writers' lock. Raises LockedError, which names the holder, after ``wait_s``.
 
-    ``conn`` must not be in a transaction. Where taking or releasing the lock is interrupted, the connection is closed,
-    so that the lock ends with its session.
+    ``conn`` must not be in a transaction. If taking or releasing the lock is interrupted, the connection is closed, so
+    that the lock ends with its session.
     """
     try:
         holder = await _take_in_time(conn, wait_s)
     except BaseException:
-        # Whether the server has given the lock is not known.
+        # It is unknown whether the server has granted the lock.
         await conn.close()
         raise
     if holder is not None:
         raise LockedError(
-            f"Another run is at work on this cluster: {holder}.",
-            hint="Wait until it is done, and run the command again.",
+            f"Another run is working on this cluster: {holder}.",
+            hint="Wait until it is done, then run the command again.",
         )
     try:
         yield
@@ -63,13 +63,13 @@ async def writer_lock(conn: Connection, *, wait_s: float) -> AsyncIterator[None]
             try:
                 await _release(conn)
             except BaseException:
-                # A pooled connection lives on, and would hold the lock for as long as it does.
+                # A pooled connection stays open, and would hold the lock.
                 await conn.close()
                 raise
 
 
 async def _take_in_time(conn: Connection, wait_s: float) -> str | None:
-    """Take the lock, or give who holds it when the time is up."""
+    """Take the lock, or return its holder when the time is up."""
     deadline = time.monotonic() + wait_s
     await _have_table(conn)
     while True:
@@ -82,7 +82,7 @@ async def _take_in_time(conn: Connection, wait_s: float) -> str | None:
 
 
 async def _have_table(conn: Connection) -> None:
-    """Have the table of the lock, on the coordinator alone."""
+    """Create the table of the lock, only on the coordinator."""
     if await bounded_rows(conn, "SELECT to_regclass('citus_cluster.writer')", QUICK_S) != [(None,)]:
         return
     try:
@@ -101,17 +101,17 @@ async def _have_table(conn: Connection) -> None:
                 "session that has ended means nothing.'"
             )
     except (psycopg.errors.UniqueViolation, psycopg.errors.DuplicateTable, psycopg.errors.DuplicateSchema):
-        # Another run was a moment faster, perhaps with the schema alone.
+        # Another run has just created it, perhaps only the schema.
         await _have_table(conn)
 
 
 async def _take(conn: Connection) -> bool:
-    """Take the lock unless somebody has it."""
+    """Take the lock unless another session holds it."""
     try:
         async with bounded(conn, QUICK_S):
-            # One after the other: what each sees of the others is what they have committed.
+            # Serialized, so that each run sees what the others have committed.
             await conn.execute("LOCK TABLE citus_cluster.writer IN SHARE ROW EXCLUSIVE MODE")
-            # For runs of the first versions. Whether we get it does not matter: an ordinary role may have it.
+            # For runs of the first versions. It does not matter whether we get it: an ordinary role may hold it.
             await conn.execute("SELECT pg_try_advisory_lock(%s)", [ADVISORY_KEY])
             cursor = await conn.execute(_HOLDERS.encode())
             if await cursor.fetchone() is None:
@@ -134,7 +134,7 @@ async def _release(conn: Connection) -> None:
 
 
 async def _release_advisory(conn: Connection) -> None:
-    # Asked first, because releasing what one has not got sends a warning to the log.
+    # Checked first, because releasing a lock that is not held logs a warning.
     await conn.execute(
         f"SELECT pg_advisory_unlock({ADVISORY_KEY}) FROM pg_locks WHERE pid = pg_backend_pid() "  # noqa: S608
         f"AND locktype = 'advisory' AND objsubid = 1 AND (classid::bigint << 32) | objid::bigint = {ADVISORY_KEY}"

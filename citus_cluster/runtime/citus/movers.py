@@ -1,7 +1,7 @@
-"""As whom Citus copies shards: the owner of a table instead of the superuser, and what runs as the superuser still.
+"""The role that copies shards: a table's owner instead of the superuser, and code that still runs as the superuser.
 
-Citus creates tables, builds indexes and applies changes as the owner of a table. Rows it copies as whoever called it,
-so a check constraint, a domain, a generated column or a trigger on the target ran as the superuser.
+Citus creates tables, builds indexes and applies changes as the owner of a table. It copies rows as the caller, so a
+check constraint, a domain, a generated column or a trigger on the target would run as the superuser.
 """
 
 from collections.abc import Sequence
@@ -123,16 +123,16 @@ GROUP BY relowner, rolname, rolcanlogin ORDER BY 1
 
 
 async def foreign_code(conn: Connection, shard_ids: Sequence[int]) -> tuple[ForeignCode, ...]:
-    """Say what would run as the superuser while these shards are copied, and is not the superuser's.
+    """Return code of ordinary roles that would run as the superuser while these shards are copied.
 
-    Looks at the tables that move, and at the reference tables that a node lacks, unless they are copied as their owner.
-    What a function calls in turn is not looked at.
+    Checks the tables that move, and the reference tables that are missing on a node, unless they are copied as their
+    owner. Functions that a function calls are not checked.
     """
     return await _foreign_code(conn, MOVING, [list(shard_ids)])
 
 
 async def foreign_code_of_reference_tables(conn: Connection) -> tuple[ForeignCode, ...]:
-    """Say the same of all reference tables, which Citus copies to a new node once any role distributes a table."""
+    """Return the same for all reference tables, which Citus copies to a new node once any role distributes a table."""
     return await _foreign_code(conn, _REFERENCE_TABLES, [])
 
 
@@ -154,7 +154,7 @@ async def owners(conn: Connection, shard_ids: Sequence[int]) -> tuple[Owner, ...
 
 
 async def hand_to_owners(conn: Connection, job_id: int) -> None:
-    """Let the moves of a job that the caller's transaction has scheduled run as the owners of the tables."""
+    """Make the moves of a job that the caller's transaction has scheduled run as the owners of the tables."""
     await conn.execute(
         f"""
         WITH {_TABLES}

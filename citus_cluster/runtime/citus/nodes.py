@@ -1,4 +1,4 @@
-"""The node list: one function for each question about it and each change of it."""
+"""The node list: one function for each query and each change."""
 
 from collections.abc import Mapping
 
@@ -10,11 +10,11 @@ from citus_cluster.runtime.citus.server import QUICK_S
 from citus_cluster.runtime.postgres import Connection, bounded, set_local
 
 CHANGE_TIMEOUT_S = 45.0
-"""Adding a node copies the metadata of all tables to it, so it may take its time."""
+"""Adding a node copies the metadata of all tables to it, which may take long."""
 LOCK_TIMEOUT_S = 5.0
-"""A rebalance locks the node list; rather say so soon than wait for hours."""
+"""A rebalance locks the node list; report this early instead of waiting for hours."""
 
-# What is ours on the coordinator stays there; a schema must not become a tenant.
+# Our own objects stay on the coordinator; a schema must not become a tenant.
 _LOCAL_ONLY = {"citus.enable_ddl_propagation": "off", "citus.enable_schema_based_sharding": "off"}
 IMPATIENT = {"citus.node_connection_timeout": "5000"}
 """A node that stops answering between the probe and the change would hold its locks for half a minute."""
@@ -40,7 +40,7 @@ async def read_registry(conn: Connection) -> Registry:
 
 
 async def _read_released(conn: Connection) -> Mapping[NodeAddress, str]:
-    # Earlier versions left the record of a departure where the worker was registered again.
+    # Earlier versions kept the record of a departure when the worker was registered again.
     cursor = await conn.execute(
         "SELECT nodename, nodeport, system_identifier FROM citus_cluster.departed JOIN citus_cluster.worker "
         "USING (nodename, nodeport) WHERE released_at > registered_at AND system_identifier IS NOT NULL"
@@ -60,9 +60,9 @@ def _node(row: tuple[object, ...]) -> RegisteredNode:
 
 
 async def prepare_schema(conn: Connection) -> None:
-    """Have the schema of our own tables, and let the rest of the transaction change the coordinator alone."""
+    """Create the schema of our own tables, and let the rest of the transaction change only the coordinator."""
     await set_local(conn, _LOCAL_ONLY)
-    # Asked first, because IF NOT EXISTS sends a notice to the log.
+    # Checked first, because IF NOT EXISTS logs a notice.
     cursor = await conn.execute("SELECT to_regnamespace('citus_cluster') IS NULL")
     row = await cursor.fetchone()
     if row and row[0]:
@@ -70,7 +70,7 @@ async def prepare_schema(conn: Connection) -> None:
 
 
 async def create_record(conn: Connection) -> None:
-    """Create, on the coordinator alone, the table of workers that were registered."""
+    """Create, only on the coordinator, the table of workers that were registered."""
     async with bounded(conn, QUICK_S):
         await prepare_schema(conn)
         await conn.execute(
@@ -104,7 +104,7 @@ async def _record(conn: Connection, worker: NodeAddress) -> None:
 
 
 async def has_departures(conn: Connection) -> bool:
-    """Say, within the caller's transaction, whether the table of workers that have left is there yet."""
+    """Return, within the caller's transaction, whether the table of workers that have left exists."""
     cursor = await conn.execute("SELECT to_regclass('citus_cluster.departed') IS NOT NULL")
     row = await cursor.fetchone()
     return bool(row and row[0])
@@ -119,7 +119,7 @@ async def forget_departure(conn: Connection, worker: NodeAddress) -> None:
 
 
 async def set_coordinator_host(conn: Connection, coordinator: NodeAddress, *, holds_shards: bool | None) -> None:
-    """Enter the coordinator's own address, before any worker; ``holds_shards`` None leaves that as it is."""
+    """Register the coordinator's own address before any worker; ``holds_shards`` None does not change that property."""
     async with bounded(conn, CHANGE_TIMEOUT_S, lock_timeout_s=LOCK_TIMEOUT_S):
         await conn.execute("SELECT citus_set_coordinator_host(%s, %s)", [coordinator.host, coordinator.port])
         if holds_shards is not None:
@@ -137,7 +137,7 @@ async def move_coordinator(conn: Connection, node_id: int, coordinator: NodeAddr
 
 
 async def all_synced(conn: Connection) -> bool:
-    """Say whether every worker has the current node list; the maintenance daemon sends it after a change."""
+    """Return whether every worker has the current node list; the maintenance daemon sends it after a change."""
     async with bounded(conn, QUICK_S):
         cursor = await conn.execute(
             "SELECT coalesce(bool_and(metadatasynced), true) FROM pg_dist_node WHERE groupid <> 0"
@@ -147,14 +147,14 @@ async def all_synced(conn: Connection) -> bool:
 
 
 async def set_should_have_shards(conn: Connection, node: NodeAddress, value: bool) -> None:
-    """Say whether a node may hold shards, within the caller's transaction."""
+    """Set whether a node may hold shards, within the caller's transaction."""
     await conn.execute("SELECT citus_set_node_property(%s, %s, 'shouldhaveshards', %s)", [node.host, node.port, value])
 
 
 async def add_worker(conn: Connection, worker: NodeAddress, *, unburden: NodeAddress | None, timeout_s: float) -> None:
     """Register a worker and record it, in one transaction.
 
-    ``unburden`` names the coordinator if it shall hold no new shards from now on.
+    ``unburden`` names the coordinator if it must not get new shards from now on.
     """
     async with bounded(conn, timeout_s, lock_timeout_s=LOCK_TIMEOUT_S):
         await set_local(conn, IMPATIENT)
@@ -165,7 +165,7 @@ async def add_worker(conn: Connection, worker: NodeAddress, *, unburden: NodeAdd
 
 
 async def activate_worker(conn: Connection, worker: NodeAddress, *, timeout_s: float) -> None:
-    """Take a disabled worker back, and record it, in one transaction."""
+    """Activate a disabled worker, and record it, in one transaction."""
     async with bounded(conn, timeout_s, lock_timeout_s=LOCK_TIMEOUT_S):
         await set_local(conn, IMPATIENT)
         await conn.execute("SELECT citus_activate_node(%s, %s)", [worker.host, worker.port])
@@ -173,7 +173,7 @@ async def activate_worker(conn: Connection, worker: NodeAddress, *, timeout_s: f
 
 
 async def node_health(conn: Connection, timeout_s: float) -> list[tuple[NodeAddress, NodeAddress, bool | None]]:
-    """Rows of ``citus_check_cluster_node_health()``: from, to, and whether it connects (None: from is away)."""
+    """Return rows of ``citus_check_cluster_node_health()``: from, to, and whether it connects (None: from is down)."""
     async with bounded(conn, timeout_s):
         await set_local(conn, IMPATIENT)
         cursor = await conn.execute(
@@ -187,9 +187,9 @@ async def node_health(conn: Connection, timeout_s: float) -> list[tuple[NodeAddr
 
 
 def is_busy(error: psycopg.Error) -> bool:
-    """Say whether a change failed because something else, such as a rebalance, holds the node list.
+    """Return whether a change failed because another session, such as a rebalance, holds the node list.
 
-    In the background Citus recovers prepared transactions, and deletes the same rows of ``pg_dist_transaction`` as the
-    removal of a node does, in another order: one of the two is then ended as a deadlock.
+    In the background, Citus recovers prepared transactions, and deletes the same rows of ``pg_dist_transaction`` as the
+    removal of a node, in another order: one of the two then ends as a deadlock.
     """
     return isinstance(error, psycopg.errors.LockNotAvailable | psycopg.errors.DeadlockDetected)

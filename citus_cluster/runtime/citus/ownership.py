@@ -1,7 +1,7 @@
-"""What roles own, and giving it to others: one function for each question and each change.
+"""The objects of roles, and their reassignment: one function for each query and each change.
 
-Citus connects to the workers as the owner of a table when it moves a shard, and makes the shard there as that owner. So
-a role that owns tables must be able to log in between nodes, and to create in the schema, or no shard of its tables
+Citus connects to the workers as the owner of a table when it moves a shard, and creates the shard there as that owner.
+So a role that owns tables must be able to log in between nodes, and to create in the schema, or no shard of its tables
 moves (shard_transfer.c).
 """
 
@@ -106,7 +106,7 @@ SELECT array_remove(ARRAY[
 
 
 async def owned_objects(conn: Connection, node: RegisteredNode, role: str) -> tuple[OwnedObject, ...]:
-    """What a role owns on one node, in this database or shared; shards are left out."""
+    """Return the objects of a role on one node, in this database or shared, without shards."""
     found = await ask_node(conn, node, about(conn, _OWNED, role))
     return tuple(_owned_object(one) for one in cast("list[dict[str, Any]]", found["objects"]))
 
@@ -117,7 +117,7 @@ def _owned_object(found: dict[str, Any]) -> OwnedObject:
 
 
 async def read_owner_roles(conn: Connection) -> dict[str, str]:
-    """The owner roles that were made here: name, and schema."""
+    """Return the owner roles that this tool created: name and schema."""
     async with bounded(conn, QUICK_S):
         row = await (await conn.execute("SELECT to_regclass('citus_cluster.owner_role') IS NOT NULL")).fetchone()
         if not row or not row[0]:
@@ -127,7 +127,7 @@ async def read_owner_roles(conn: Connection) -> dict[str, str]:
 
 
 async def look_at_owner_role(conn: Connection, schema: str) -> OwnerRole:
-    """Find out whether the owner role of a schema is there, and what it has that it must not."""
+    """Read whether the owner role of a schema exists, and its forbidden privileges."""
     name = owner_role(schema)
     recorded = await read_owner_roles(conn)
     async with bounded(conn, QUICK_S):
@@ -137,7 +137,7 @@ async def look_at_owner_role(conn: Connection, schema: str) -> OwnerRole:
 
 
 async def add_owner_role(conn: Connection, schema: str, password: str) -> None:
-    """Make the owner role of a schema on every node, with its row in the coordinator's ``pg_dist_authinfo``."""
+    """Create the owner role of a schema on every node, with its row in the coordinator's ``pg_dist_authinfo``."""
     name = owner_role(schema)
     async with bounded(conn, QUICK_S):
         row = await (await conn.execute("SELECT to_regclass('citus_cluster.owner_role') IS NULL")).fetchone()
@@ -158,7 +158,7 @@ async def add_owner_role(conn: Connection, schema: str, password: str) -> None:
 
 
 async def let_own(conn: Connection, schema: str) -> None:
-    """Give the owner role of a schema what Citus and foreign keys ask of the owner of a table there."""
+    """Grant the owner role of a schema the privileges that Citus and foreign keys require of a table's owner."""
     role = sql.Identifier(owner_role(schema))
     async with changing(conn):
         await conn.execute(sql.SQL("GRANT USAGE, CREATE ON SCHEMA {} TO {}").format(sql.Identifier(schema), role))
@@ -166,12 +166,12 @@ async def let_own(conn: Connection, schema: str) -> None:
 
 
 async def alter_owners(conn: Connection, handover: Handover) -> None:
-    """Change the owners that are changed one by one, some in each transaction; what is done stays done."""
+    """Change the owners of single objects, some in each transaction; completed changes stay."""
     altered: Sequence[OwnedObject] = tuple(handover.altered())
     for start in range(0, len(altered), _BATCH):
         async with changing(conn):
             for one in altered[start : start + _BATCH]:
-                # The words are our own constants, the identity is quoted by the server.
+                # The keywords are our own constants; the server quotes the identity.
                 statement = f"ALTER {one.altered_as} {one.identity} OWNER TO "
                 new_owner = sql.Identifier(handover.new_owners[one]).as_string(conn)
                 await conn.execute((statement + new_owner).encode())

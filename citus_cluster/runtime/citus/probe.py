@@ -1,8 +1,8 @@
-"""Asking any server a question by way of the coordinator.
+"""Queries to any server through the coordinator.
 
-A worker's name need not resolve where the command runs, and its password is nobody's business but the
-coordinator's. So the coordinator connects, with its own entry in ``pg_dist_authinfo``, by the library of
-dblink, declared for one transaction that is rolled back: nothing is installed and nothing is left behind.
+A worker's name may not resolve where the command runs, and only the coordinator needs its password. So the coordinator
+connects, with its own entry in ``pg_dist_authinfo`` and the library of dblink, declared for one transaction that is
+rolled back: nothing is installed, and nothing is left behind.
 """
 
 import json
@@ -26,7 +26,7 @@ from citus_cluster.runtime.libpq import NOT_IN_CLEAR, PROVEN
 from citus_cluster.runtime.postgres import Connection, bounded, describe, gives_password_away, set_local, tidy
 
 CONNECT_TIMEOUT_S = 3
-"""For libpq; from PostgreSQL 16 on, dblink ignores it, and the time of the answer is what bounds."""
+"""For libpq; from PostgreSQL 16 on, dblink ignores it, and the time limit of the answer applies."""
 REQUIRE_AUTH_SINCE = 160000
 """PostgreSQL whose libpq can be told how a server must log us in."""
 T = TypeVar("T")
@@ -40,9 +40,9 @@ NO_LOGGING = {
     "log_min_error_statement": "panic",
     "log_min_messages": "panic",
 }
-"""Settings under which no statement reaches a log, also if it should fail: it holds a role's password."""
+"""Settings with which no statement is logged, even if it fails, because it contains a role's password."""
 
-# Citus warns in the log that it will not propagate a temporary function; nobody asked it to.
+# Citus logs a warning that it does not propagate a temporary function, which is intended.
 _QUIET = {"citus.enable_ddl_propagation": "off", "log_min_messages": "error"}
 
 _DECLARE = """
@@ -83,13 +83,13 @@ SELECT json_build_object(
 
 
 class ProbeUnavailableError(CitusClusterError):
-    """The coordinator's image lacks the library of dblink."""
+    """The coordinator's image does not have the library of dblink."""
 
 
 async def ask_patiently(question: Callable[[float], Awaitable[T]]) -> T:
-    """Await a question, which takes its time-out in seconds, and once more with more time if it gets no answer in time.
+    """Run a query, which takes its time-out in seconds, and retry it once with more time if there is no answer in time.
 
-    A single time-out may be that of a busy machine; a refusal counts at once. Errors are those of ``question``.
+    A busy machine can cause a single time-out; a refusal counts at once. Errors are those of ``question``.
     """
     try:
         return await question(ANSWER_TIMEOUT_S)
@@ -109,7 +109,7 @@ async def ask(
     timeout_s: float = ANSWER_TIMEOUT_S,
     registered: bool = False,
 ) -> Mapping[str, object]:
-    """Have the coordinator ask ``node`` a query that returns one JSON document, with bounded patience.
+    """Let the coordinator run a query on ``node`` that returns one JSON document, with a time limit.
 
     A server that is not ``registered`` must prove that it knows the password. Raises AuthenticationError,
     WorkerUnreachableError, ProbeUnavailableError.
@@ -125,7 +125,7 @@ async def ask(
 async def ask_node(
     conn: Connection, node: RegisteredNode, question: str, *, timeout_s: float = ANSWER_TIMEOUT_S
 ) -> Mapping[str, object]:
-    """As :func:`ask`, for any node of the cluster: the coordinator answers by itself."""
+    """Like :func:`ask`, for any node of the cluster: the coordinator answers directly."""
     if not (node.is_coordinator and node.role == "primary"):
         return await ask(conn, node.address, question, timeout_s=timeout_s, registered=True)
     async with bounded(conn, timeout_s, rollback=True):
@@ -134,7 +134,7 @@ async def ask_node(
 
 
 async def tell(conn: Connection, node: NodeAddress, statement: str) -> None:
-    """Have the coordinator run one statement on ``node`` alone, which commits by itself; errors as in :func:`ask`."""
+    """Let the coordinator run one statement only on ``node``, which commits separately. Raises as :func:`ask`."""
     target = _target(conn, node, ANSWER_TIMEOUT_S, **{"citus.enable_ddl_propagation": "off"})
     await _run(conn, node, _ASK, {"target": target, "question": statement}, ANSWER_TIMEOUT_S)
 
@@ -145,10 +145,10 @@ async def unreachable_nodes(conn: Connection, nodes: Iterable[RegisteredNode]) -
 
 
 async def silence(conn: Connection, nodes: Iterable[RegisteredNode]) -> Mapping[NodeAddress, str]:
-    """Active nodes that do not answer now, one line with the reason for each.
+    """Return the active nodes that do not answer now, one line with the reason for each.
 
-    Asked before Citus is: its backend, once it waits for a node that hangs, can be neither stopped by a
-    timeout nor cancelled, and keeps its locks (``ShutdownConnection`` sends a cancel request and waits).
+    Call this before Citus: its backend, once it waits for a node that hangs, can be neither stopped by a timeout nor
+    cancelled, and keeps its locks (``ShutdownConnection`` sends a cancel request and waits).
     """
     found: dict[NodeAddress, str] = {}
     for node in nodes:
@@ -166,22 +166,22 @@ async def silence(conn: Connection, nodes: Iterable[RegisteredNode]) -> Mapping[
 
 
 async def copy_role_passwords(conn: Connection, node: NodeAddress) -> int:
-    """Give ``node`` what the coordinator knows of other roles' passwords between nodes; says how many.
+    """Copy the coordinator's credentials of other roles to ``node``. Returns their number.
 
-    For a node that is registered, so that it has the roles. The statement is put together by the coordinator,
-    so that no password passes through this process, and sent with logging off. An error never repeats the
-    server's words, which may hold a row.
+    The node must be registered, so that it has the roles. The coordinator builds the statement, so that no password
+    passes through this process, and sends it with logging off. An error never repeats the server's message, which may
+    contain a row.
     """
     target = _target(conn, node, ANSWER_TIMEOUT_S, **NO_LOGGING)
     try:
         return int(str(await _run(conn, node, _COPY_ROLES, {"target": target}, ANSWER_TIMEOUT_S, NO_LOGGING) or 0))
     except psycopg.Error as error:
         state = error.sqlstate
-    raise CitusClusterError(f"{node} did not take the passwords of the other roles (SQLSTATE {state}).")
+    raise CitusClusterError(f"{node} refused the passwords of the other roles (SQLSTATE {state}).")
 
 
 async def own_identity(conn: Connection) -> NodeIdentity:
-    """Identity of the server that ``conn`` is connected to."""
+    """Return the identity of the server that ``conn`` is connected to."""
     document: dict[str, object] = {}
     async with bounded(conn, ANSWER_TIMEOUT_S):
         for question in (_IDENTITY, _CITUS):
@@ -191,7 +191,7 @@ async def own_identity(conn: Connection) -> NodeIdentity:
 
 
 async def identity(conn: Connection, node: NodeAddress, *, registered: bool = False) -> NodeIdentity:
-    """Identity of another server, asked by the coordinator; arguments and errors as in :func:`ask`."""
+    """Return the identity of another server, queried by the coordinator; arguments and errors as in :func:`ask`."""
     document = dict(await ask(conn, node, _IDENTITY, registered=registered))
     if document["extension_version"] is not None:
         document |= await ask(conn, node, _CITUS, registered=registered)
@@ -199,7 +199,7 @@ async def identity(conn: Connection, node: NodeAddress, *, registered: bool = Fa
 
 
 async def reaches(conn: Connection, node: NodeAddress, other: NodeAddress) -> bool:
-    """Say whether ``node`` can connect to ``other`` with its own credentials; errors as in :func:`ask`."""
+    """Return whether ``node`` can connect to ``other`` with its own credentials. Raises as :func:`ask`."""
     statement = psycopg.sql.SQL("SELECT to_json(citus_check_connection_to_node({}, {}))").format(other.host, other.port)
     target = _target(conn, node, REACH_TIMEOUT_S, **{"citus.node_connection_timeout": "3000"})
     parameters = {"target": target, "question": statement.as_string(conn)}
@@ -207,7 +207,7 @@ async def reaches(conn: Connection, node: NodeAddress, other: NodeAddress) -> bo
 
 
 async def coordinator_reaches(conn: Connection, node: NodeAddress) -> bool:
-    """Say whether Citus itself can connect from the coordinator: less than a probe, where dblink is missing."""
+    """Return whether Citus itself can connect from the coordinator: a weaker check, if dblink is missing."""
     async with bounded(conn, ANSWER_TIMEOUT_S, rollback=True):
         await set_local(conn, {"citus.node_connection_timeout": str(CONNECT_TIMEOUT_S * 1000)})
         cursor = await conn.execute("SELECT citus_check_connection_to_node(%s, %s)", [node.host, node.port])
@@ -220,11 +220,11 @@ def _target(
 ) -> str:
     """Connection string for the coordinator's libpq.
 
-    Citus itself connects to a node that is registered by the rule of ``PGREQUIREAUTH``; a cluster that somebody else
-    made may have ``trust`` or ``cert`` among its nodes. A candidate, and whoever is sent passwords, must prove more.
+    Citus itself connects to a registered node by the rule of ``PGREQUIREAUTH``; a cluster that another tool created may
+    have ``trust`` or ``cert`` among its nodes. A candidate, and a node that gets passwords, must prove more.
     """
     options = {"statement_timeout": str(round(answer_s * 1000)), "search_path": "pg_catalog", **settings}
-    # An older library refuses a parameter that it does not know; no server has one that is older than itself.
+    # An older library refuses unknown parameters; no server has a library that is older than itself.
     proven = {"require_auth": require_auth} if conn.info.server_version >= REQUIRE_AUTH_SINCE else {}
     return make_conninfo(
         **proven,
@@ -277,26 +277,30 @@ def _refused(conn: Connection, node: NodeAddress, text: str) -> WorkerUnreachabl
     reason = tidy(text)
     if gives_password_away(text):
         return UnprovenServerError(
-            f"{node} is not a node of this cluster, and was not sent the password: {reason}.",
-            hint="Is this its host and port? A worker is a PostgreSQL server with the coordinator's password, whose "
-            "pg_hba.conf says scram-sha-256 for the coordinator.",
+            f"{node} is not a node of this cluster, so the password was not sent: {reason}.",
+            hint="Check its host and port. A worker is a PostgreSQL server with the coordinator's password, whose "
+            "pg_hba.conf has scram-sha-256 for the coordinator.",
         )
     if "password authentication failed" in text or "no password supplied" in text or "fe_sendauth" in text:
         return AuthenticationError(
             f"{node} refused the coordinator's password of role {conn.info.user!r}: {reason}.",
-            hint="All nodes of a cluster share one superuser (--user) and one password: start the worker with the "
-            "coordinator's (generated/secrets/superuser_password); data that exist keep that of their first start.",
+            hint="All nodes of a cluster share one superuser (--user) and one password. Start the worker with the "
+            "coordinator's "
+            "password (generated/secrets/superuser_password); existing data keep the password of their first start.",
         )
     if "timeout expired" in text:
         return _silent(node, reason)
     if "could not translate host name" in text:
         return WorkerUnreachableError(
-            f"The coordinator cannot connect to {node}: it cannot resolve the host name {node.host!r}: {reason}.",
-            hint="Give the name of a service that runs beside the coordinator (citus-cluster status lists them), a "
+            f"The coordinator cannot connect to {node}, because it cannot resolve the host name {node.host!r}: "
+            f"{reason}.",
+            hint="Use the name of a service in the coordinator's directory (see citus-cluster status), a "
             "name that the coordinator's server resolves, or an address.",
         )
-    where = "docker compose ps" if node.is_service else f"{node.compose_command('ps')}; and is the port open from here?"
+    where = (
+        "docker compose ps" if node.is_service else f"{node.compose_command('ps')}; and that the port is open from here"
+    )
     return WorkerUnreachableError(
         f"The coordinator cannot connect to {node}: {reason}.",
-        hint=f"Is it running, and known to the coordinator by this name? {where}",
+        hint=f"Check that it runs, and that the coordinator knows it by this name: {where}",
     )

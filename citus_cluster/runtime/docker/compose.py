@@ -1,4 +1,4 @@
-"""The Compose command line: always this directory's own files and project, whatever the environment says."""
+"""The Compose command line, always with this directory's own files and project, whatever the environment."""
 
 import asyncio
 import json
@@ -22,7 +22,7 @@ _KEPT_LINES = 20
 
 
 def override_file(root: Path) -> str | None:
-    """Give the name of the override file that Compose takes in ``root``: the first that exists."""
+    """Return the name of the override file that Compose uses in ``root``: the first that exists."""
     return next((name for name in OVERRIDE_FILES if (root / name).exists()), None)
 
 
@@ -43,7 +43,7 @@ class ComposeError(CitusClusterError):
 
 
 class ComposeMissingError(PreflightError):
-    """Docker Compose is not there, or too old."""
+    """Docker Compose is missing or too old."""
 
     code = "compose-missing"
 
@@ -60,27 +60,27 @@ def parse_env_names(text: str) -> frozenset[str]:
 
 
 def clean_environment(environment: Mapping[str, str], defined: Iterable[str]) -> dict[str, str]:
-    """Drop what would steer Compose elsewhere: its own variables, and those that .env defines."""
+    """Remove variables that would redirect Compose: its own, and those that .env defines."""
     dropped = frozenset(defined)
     kept = {
         name: value
         for name, value in environment.items()
         if name not in dropped and not name.startswith(_DROPPED_PREFIXES)
     }
-    # Containers outside the file are dealt with one by one (operations.up), not by a warning.
+    # Containers outside the file are handled one by one (operations.up), not by a warning.
     return {**kept, "COMPOSE_IGNORE_ORPHANS": "1"}
 
 
 @dataclass(frozen=True)
 class Compose:
-    """Compose for the project in one directory. ``profiles`` are those that are active."""
+    """Compose for the project in one directory. ``profiles`` are the active ones."""
 
     root: Path
     project: str
     profiles: tuple[str, ...]
 
     def argv(self, *arguments: str, profiles: Sequence[str] | None = None) -> tuple[str, ...]:
-        """Give the whole command line of one Compose command."""
+        """Return the complete command line of one Compose command."""
         root = self.root.resolve()
         files = [name for name in (COMPOSE_FILE, override_file(root)) if name]
         return (
@@ -92,7 +92,7 @@ class Compose:
         )
 
     async def config(self, *, all_profiles: bool = False) -> Mapping[str, Any]:
-        """Check the files and give them merged and resolved, as Compose sees them. Raises ComposeError."""
+        """Check the files and return them merged and resolved by Compose. Raises ComposeError."""
         output = await self._run(self.argv("config", "--format", "json", profiles=("*",) if all_profiles else None))
         data: Mapping[str, Any] = json.loads(output)
         return data
@@ -101,7 +101,7 @@ class Compose:
         await self._run(self.argv("build", *services), on_line)
 
     async def up(self, on_line: Callable[[str], None], services: Sequence[str] = ()) -> None:
-        """Create and start what is missing or has changed, and return without waiting for health.
+        """Create and start missing or changed services, and return without waiting for their health.
 
         Without ``services``, all of them.
         """
@@ -112,16 +112,16 @@ class Compose:
         await self._run(self.argv("down", *(["--volumes"] if volumes else []), profiles=("*",)), on_line)
 
     def become(self, *arguments: str) -> NoReturn:
-        """Put a Compose command in the place of this process, with its streams; never comes back."""
+        """Replace this process with a Compose command, with its streams. Never returns."""
         become(self.argv(*arguments, profiles=("*",)), self._environment())
 
     def read_lines(self, *arguments: str) -> Iterator[str]:
-        """Run a Compose command and give each line of its output at once; its errors go to stderr.
+        """Run a Compose command and yield each line of its output at once; its errors go to stderr.
 
-        Raises ComposeError where it fails.
+        Raises ComposeError if it fails.
         """
         argv = self.argv(*arguments, profiles=("*",))
-        with subprocess.Popen(  # noqa: S603 - no shell, and our own words
+        with subprocess.Popen(  # noqa: S603 - no shell, and our own arguments
             argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, env=self._environment(), errors="replace", text=True
         ) as process:
             assert process.stdout is not None  # noqa: S101 - it is a pipe
@@ -135,7 +135,7 @@ class Compose:
             raise ComposeError(argv, process.returncode, ())
 
     async def _run(self, argv: Sequence[str], on_line: Callable[[str], None] = lambda line: None) -> str:
-        """Run a command, hand on each line of its progress, and give its standard output. Raises ComposeError."""
+        """Run a command, report each line of its progress, and return its standard output. Raises ComposeError."""
         process = await asyncio.create_subprocess_exec(
             *argv,
             cwd=self.root,
@@ -176,7 +176,7 @@ class Compose:
 
 
 def become(argv: Sequence[str], environment: Mapping[str, str] | None = None) -> NoReturn:
-    """Put a program in the place of this process, with its streams, signals and exit status; never comes back."""
+    """Replace this process with a program, with its streams, signals and exit status. Never returns."""
     sys.stdout.flush()
     sys.stderr.flush()
     try:
@@ -186,7 +186,7 @@ def become(argv: Sequence[str], environment: Mapping[str, str] | None = None) ->
 
 
 async def version() -> str:
-    """Version of Compose, such as ``2.40.3``. Raises ComposeMissingError, which tells what is there instead."""
+    """Return the version of Compose, such as ``2.40.3``. Raises ComposeMissingError, which names alternatives."""
     if shutil.which("docker") is None:
         raise _docker_missing()
     text = await _output("docker", "compose", "version", "--short")
@@ -217,8 +217,8 @@ async def _instead() -> str:
     text = await _output("docker-compose", "version", "--short")
     found = parse_version(text or "")
     if found and found[0] < 2:
-        return f"; there is only docker-compose {text}, Compose v1, which has not been maintained since 2023"
-    return f"; there is docker-compose {text or ''}, but not as a plugin of docker"
+        return f"; only docker-compose {text} exists, which is Compose v1, unmaintained since 2023"
+    return f"; docker-compose {text or ''} exists, but not as a plugin of docker"
 
 
 async def _output(*argv: str) -> str | None:
@@ -239,6 +239,6 @@ def _verb(argv: Sequence[str]) -> str:
 
 
 def _reason(output: Sequence[str]) -> str:
-    """The line that says why: the last error, or else the last line."""
+    """Return the line with the cause: the last error, or the last line."""
     errors = [line for line in output if re.match(r"(?i)error|failed|.*: error", line)]
     return (errors or list(output) or ["it printed nothing"])[-1]

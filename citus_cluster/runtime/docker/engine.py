@@ -1,4 +1,4 @@
-"""The Docker engine: what it has, what runs on it, and one probe or log of a container.
+"""The Docker engine: its resources, its containers, and their health checks and logs.
 
 The only module that imports the Docker SDK, and only when an engine is needed: the import costs 80 ms.
 Every call blocks; coroutines go through :func:`in_thread`.
@@ -30,12 +30,12 @@ if TYPE_CHECKING:
     from docker.api import APIClient
 
 CLUSTER_LABEL = "io.citus-cluster.cluster"
-"""Set on every container that our Compose file makes; containers of a user's own file lack it."""
+"""Set on every container of our Compose file, but not on containers of a user's own file."""
 
 _PROJECT_LABEL = "com.docker.compose.project"
 _CALL_TIMEOUT_S = 15
 _PROBE_TIMEOUT_S = 10.0
-_THREADS = 40  # a probe of each of 16 nodes, with room to look at the containers meanwhile
+_THREADS = 40  # one probe for each of 16 nodes, and some threads to inspect the containers meanwhile
 _MB = 1024 * 1024
 
 _P = ParamSpec("_P")
@@ -57,7 +57,7 @@ async def in_thread(function: Callable[_P, _T], *args: _P.args, **kwargs: _P.kwa
 
 @dataclass(frozen=True)
 class EngineInfo:
-    """What the engine says of itself. ``storage_root`` is None where it is not on a disk of this machine."""
+    """The engine's own data. ``storage_root`` is None if it is not on a disk of this machine."""
 
     version: str
     memory_mb: int
@@ -68,11 +68,11 @@ class EngineInfo:
 
 @dataclass(frozen=True)
 class Container:
-    """One container, as found a moment ago.
+    """One container at the last inspection.
 
-    ``state`` is Docker's word (created, running, paused, restarting, exited, dead), ``health`` too
-    (starting, healthy, unhealthy; None without a health check), ``ports`` the (address, port) that it publishes while
-    it runs, ``open_ports`` those that the engine listens on for it now.
+    ``state`` is Docker's term (created, running, paused, restarting, exited, dead), as is ``health`` (starting,
+    healthy, unhealthy; None without a health check), ``ports`` the (address, port) that it publishes while it runs,
+    ``open_ports`` those that the engine listens on for it now.
     """
 
     id: str
@@ -94,12 +94,12 @@ class Container:
     open_ports: tuple[tuple[str, int], ...] = ()
     finished_at: str = ""
     image: str = ""
-    """The image's name, as the container was made with it."""
+    """The image's name when the container was created."""
 
 
 @dataclass(frozen=True)
 class HealthProbe:
-    """What a health check that ran just now came to; ``output`` is what it printed."""
+    """The result of a health check that has just run, with its ``output``."""
 
     ok: bool
     output: str
@@ -111,14 +111,14 @@ class Engine:
     def __init__(self, api: "APIClient", host: str) -> None:
         self._api = api
         self.host = host
-        # Whoever forgets to close it still leaves no connection open.
+        # Without an explicit close, no connection stays open either.
         self._finalizer = weakref.finalize(self, api.close)
 
     @classmethod
     def connect(cls, timeout_s: float = 5) -> "Engine":
-        """Connect as the docker command would: DOCKER_HOST, else the current context, else the usual socket.
+        """Connect like the docker command: to DOCKER_HOST, the current context, or the default socket.
 
-        Raises EngineUnavailableError, whose hint says what to do about it.
+        Raises EngineUnavailableError, with a hint.
         """
         import docker
         from docker.context import ContextAPI
@@ -130,11 +130,11 @@ class Engine:
             if host.startswith("unix://"):
                 _knock(host.removeprefix("unix://"), timeout_s)
             client = docker.from_env(
-                timeout=timeout_s,  # type: ignore[arg-type] # requests takes fractions too
+                timeout=timeout_s,  # type: ignore[arg-type] # requests accepts fractions too
                 max_pool_size=_THREADS,
                 use_ssh_client=host.startswith("ssh://"),
             )
-        except Exception as error:  # a damaged context raises a bare Exception, a wrong host a dozen others
+        except Exception as error:  # a damaged context raises a plain Exception, a wrong host many others
             raise _unavailable(host, error) from error
         client.api.timeout = _CALL_TIMEOUT_S
         return cls(client.api, host)
@@ -144,13 +144,13 @@ class Engine:
 
     @property
     def is_local(self) -> bool:
-        """Whether ports that the engine publishes are opened on this machine."""
+        """Return whether the engine publishes its ports on this machine."""
         return self.host.startswith(("unix://", "npipe://", "http+unix://")) or bool(
             re.match(r"(tcp|https?)://(127\.|localhost|\[::1\])", self.host)
         )
 
     def info(self) -> EngineInfo:
-        with _translated("asking for its facts"):
+        with _translated("reading its properties"):
             facts: Mapping[str, Any] = self._api.info()
         root = Path(str(facts.get("DockerRootDir") or "/var/lib/docker"))
         # Docker Desktop names a path inside its virtual machine.
@@ -194,7 +194,7 @@ class Engine:
         return self._image(name) is not None
 
     def image_pg_major(self, name: str) -> int | None:
-        """PG_MAJOR of an image's environment, which the official images set; None if the image is not here."""
+        """Return PG_MAJOR of an image's environment, which the official images set; None if the image is not here."""
         image = self._image(name)
         for entry in ((image or {}).get("Config") or {}).get("Env") or []:
             if entry.startswith("PG_MAJOR="):
@@ -215,11 +215,11 @@ class Engine:
                     on_progress(f"{name}: {done} of {total} MB")
 
     def project_containers(self, project: str) -> tuple[Container, ...]:
-        """Every container of a Compose project, running or not, by service name."""
+        """Return every container of a Compose project, running or not, by service name."""
         return self._containers({"label": f"{_PROJECT_LABEL}={project}"})
 
     def containers_named(self, names: Sequence[str]) -> tuple[Container, ...]:
-        """Those containers of any project that have one of these names."""
+        """Return the containers of any project with one of these names."""
         wanted = set(names)
         if not wanted:
             return ()
@@ -238,9 +238,9 @@ class Engine:
         }
 
     def logs(self, container: Container, tail: int, *, earlier: bool = False) -> str:
-        """Last lines that a container wrote to stdout and stderr since it last started; with ``earlier``, before too.
+        """Return the last lines that a container wrote since its last start; with ``earlier``, before it too.
 
-        What it wrote before has other reasons, unless it keeps ending. Nothing where its log cannot be read.
+        Earlier lines have other causes, unless the container keeps ending. Empty if its log cannot be read.
         """
         import docker.errors
         import requests
@@ -249,11 +249,11 @@ class Engine:
             since = 0.0 if earlier else datetime.fromisoformat(container.started_at).timestamp()
             text: bytes = self._api.logs(container.id, tail=tail, since=max(since, 1.0))
         except (docker.errors.DockerException, requests.RequestException):
-            return ""  # a logging driver without reading, or the container or the engine is gone
+            return ""  # the logging driver does not support reading, or the container or the engine is gone
         return text.decode(errors="replace").strip()
 
     def run_health_check(self, container: Container, timeout_s: float = _PROBE_TIMEOUT_S) -> HealthProbe:
-        """Run a container's own health check in it now, without waiting for Docker's interval."""
+        """Run a container's own health check now, without waiting for Docker's interval."""
         match container.health_test:
             case ("CMD", *arguments) if arguments:
                 command = arguments
@@ -279,11 +279,11 @@ class Engine:
         except TimeoutError:
             raise CitusClusterError(
                 f"{command[0]} in {container.name} did not end within {timeout_s:g} s.",
-                hint="Is the machine overloaded, or the container paused? docker stats shows it.",
+                hint="Check whether the machine is overloaded, or the container is paused: docker stats",
             ) from None
 
     def read_file(self, container: Container, path: str) -> bytes | None:
-        """Content of one file of a container, running or not, its volumes included; None where there is none."""
+        """Return the content of one file of a container, running or not, or of its volumes; None if it is missing."""
         import docker.errors
 
         with _translated(f"reading {path} of {container.name}"):
@@ -296,10 +296,10 @@ class Engine:
                 return file.read() if file else None
 
     def has_stale_mount(self, container: Container, path: str, content: bytes) -> bool:
-        """Tell whether a running container demonstrably finds something else than ``content`` at ``path``.
+        """Return whether a running container certainly has different content than ``content`` at ``path``.
 
-        So it is where the folder that it mounts was replaced by another of the same name: a mount follows
-        the folder, not the name. False where it cannot be told (no answer, an image without sha256sum).
+        This happens if its mounted folder was replaced by another of the same name: a mount follows the folder, not the
+        name. False if this is unknown (no answer, an image without sha256sum).
         """
         try:
             with _translated(f"looking into {container.name}"):
@@ -311,7 +311,7 @@ class Engine:
         return path in probe.output and "No such file" in probe.output
 
     def restart(self, container: Container, timeout_s: int = 120) -> None:
-        """Restart a container, which resolves what it mounts anew."""
+        """Restart a container, which resolves its mounts again."""
         with _translated(f"restarting {container.name}"):
             self._api.restart(container.id, timeout=timeout_s)
 
@@ -351,7 +351,7 @@ class Engine:
                 try:
                     facts = self._api.inspect_container(item["Id"])
                 except docker.errors.NotFound:
-                    continue  # removed between the two questions
+                    continue  # removed between the two calls
                 if facts["Config"]["Labels"].get("com.docker.compose.oneoff") != "True":
                     found.append(_container(facts))
         return tuple(sorted(found, key=lambda container: (container.service or "", container.name)))
@@ -364,24 +364,24 @@ class Engine:
             output = _read_frames(connection, deadline)
         finally:
             stream.close()
-            connection.close()  # the stream above is a view of it, and closes itself only
+            connection.close()  # the stream above is only a view of it, and does not close it
         while True:
             status = self._api.exec_inspect(execution)["ExitCode"]
             if status is not None:
                 return HealthProbe(status == 0, output)
-            # The stream ends a moment before the engine has noted the status.
+            # The stream ends shortly before the engine has recorded the status.
             if time.monotonic() > deadline:
                 raise TimeoutError
             time.sleep(0.02)
 
 
 def exec_argv(container: Container, command: Sequence[str], *, terminal: bool) -> tuple[str, ...]:
-    """Command line that runs a program in a container; with ``terminal`` a person types there."""
+    """Return the command line that runs a program in a container; with ``terminal`` it is interactive."""
     return ("docker", "exec", "-it" if terminal else "-i", container.name, *command)
 
 
 def _read_frames(connection: socket.socket, deadline: float) -> str:
-    """Read an attached stream to its end; the SDK's own reading knows no time limit.
+    """Read an attached stream to its end; the SDK's own reading has no time limit.
 
     Frames have a header of eight bytes, the last four of which hold the length.
     """
@@ -431,7 +431,7 @@ def _container(facts: Mapping[str, Any]) -> Container:
 
 def _bindings(ports: Mapping[str, Any] | None) -> tuple[tuple[str, int], ...]:
     return tuple(
-        (str(binding.get("HostIp") or "0.0.0.0"), int(binding["HostPort"]))  # noqa: S104 - as Docker means it
+        (str(binding.get("HostIp") or "0.0.0.0"), int(binding["HostPort"]))  # noqa: S104 - Docker's meaning
         for group in (ports or {}).values()
         for binding in group or []
         if str(binding.get("HostPort", "")).isdigit()
@@ -452,41 +452,42 @@ def _translated(doing: str) -> Iterator[None]:
         yield
     except docker.errors.APIError as error:
         reason = str(error.explanation or error).strip()
-        raise CitusClusterError(f"The Docker engine refused, while {doing}: {reason}") from error
+        raise CitusClusterError(f"The Docker engine refused the request while {doing}: {reason}") from error
     except (docker.errors.DockerException, requests.RequestException) as error:
         if "timed out" in str(error):
-            message = f"The Docker engine does not answer, while {doing}."
+            message = f"The Docker engine did not answer while {doing}."
             raise EngineUnavailableError(message, hint=hung_engine_hint()) from error
         raise EngineUnavailableError(
-            f"The Docker engine went away, while {doing}: {error}", hint="Is it still running? docker info"
+            f"The connection to the Docker engine was lost while {doing}: {error}",
+            hint="Check whether it still runs: docker info",
         ) from error
 
 
 def _knock(path: str, timeout_s: float) -> None:
-    """Connect to the socket once: its refusal is clearer than what the SDK makes of it."""
+    """Connect to the socket once, because its error is clearer than the SDK's."""
     with socket.socket(socket.AF_UNIX) as probe:
         probe.settimeout(timeout_s)
         probe.connect(path)
 
 
 def hung_engine_hint() -> str:
-    """What to do about an engine that runs and does not answer.
+    """Return what to do about an engine that runs but does not answer.
 
-    Engines before 23.0 can lock up for good: https://github.com/moby/moby/issues/46661.
+    Engines before 23.0 can lock up permanently: https://github.com/moby/moby/issues/46661.
     """
     way = "sudo systemctl restart docker" if platform.system() == "Linux" else "Docker Desktop, Troubleshoot, Restart"
     return (
-        f"If docker network ls hangs too, restart the engine ({way}), then run the command again; the data stays. "
-        "Engines before 23.0 can lock up when several containers stop at once: docker version, and update it."
+        f"If docker network ls hangs too, restart the engine ({way}), then run the command again; the data are kept. "
+        "Engines before 23.0 (see docker version) can lock up when several containers stop at once: update them."
     )
 
 
 def _unavailable(host: str, error: Exception) -> EngineUnavailableError:
-    """Tell the usual reasons apart; each has another way out."""
+    """Distinguish the common causes, which have different solutions."""
     text = str(error)
     where = f" at {host}" if host else ""
     if os.environ.get("DOCKER_HOST"):
-        way = f"DOCKER_HOST is set to {host!r}: unset it to use the engine of this machine, or correct it."
+        way = f"DOCKER_HOST is set to {host!r}. Unset it to use the engine of this machine, or correct it."
     elif platform.system() == "Linux":
         way = "Start it: sudo systemctl start docker. To install it: https://docs.docker.com/engine/install/"
     else:

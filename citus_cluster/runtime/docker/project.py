@@ -1,4 +1,4 @@
-"""A Compose project on the engine, for the length of one command: opened once, and looked at once, whoever asks."""
+"""A Compose project on the engine, during one command: connected once, and inspected once for all callers."""
 
 import asyncio
 import math
@@ -10,9 +10,9 @@ from citus_cluster.runtime.docker.engine import Container, Engine, in_thread
 
 
 class Project:
-    """The containers of a project, as they were at the last look; several tasks may ask at once.
+    """The containers of a project at the last inspection; several tasks may call it at once.
 
-    ``engine`` is one that is open already; otherwise the first look opens it, by ``connect``.
+    ``engine`` is an open connection; otherwise the first inspection opens one with ``connect``.
     """
 
     def __init__(
@@ -25,15 +25,15 @@ class Project:
         self._looked_at = 0.0
 
     async def look(self, *, max_age_s: float = math.inf) -> tuple[Engine, tuple[Container, ...]]:
-        """Give the engine and the containers, from a look that ended at most ``max_age_s`` ago, or is under way.
+        """Return the engine and the containers, from an inspection at most ``max_age_s`` old, or a running one.
 
-        A look that failed is not kept, but whoever waited for it fails with it. Raises EngineUnavailableError.
+        A failed inspection is not kept, but its waiting callers fail too. Raises EngineUnavailableError.
         """
         if self._look is None or (self._look.done() and not self._is_usable(self._look, max_age_s)):
             self._look = asyncio.create_task(self._look_now())
-        # Whoever gives up leaves the look to the others.
+        # A caller that gives up does not cancel the inspection for the others.
         containers = await asyncio.shield(self._look)
-        assert self._engine is not None, "a look that succeeds has opened it"  # noqa: S101
+        assert self._engine is not None, "a successful inspection has opened it"  # noqa: S101
         return self._engine, containers
 
     def _is_usable(self, look: asyncio.Task[tuple[Container, ...]], max_age_s: float) -> bool:
@@ -41,7 +41,7 @@ class Project:
         return not failed and time.monotonic() - self._looked_at <= max_age_s
 
     async def _look_now(self) -> tuple[Container, ...]:
-        """Look; once more where an engine that is there did not answer in time."""
+        """Inspect, and retry once if an existing engine did not answer in time."""
         for last in (False, True):
             try:
                 if self._engine is None:

@@ -1,4 +1,4 @@
-"""The admin API's own check, asked over its published port."""
+"""The admin API's own health check over its published port."""
 
 import http.client
 import json
@@ -7,7 +7,7 @@ from citus_cluster.runtime.docker.engine import HealthProbe
 
 
 def probe_api(host: str, port: int, *, timeout_s: float) -> HealthProbe:
-    """Ask ``GET /health``; not ok, with the reason that it gives, while a worker is missing. Blocks."""
+    """Call ``GET /health``; not ok, with its reason, while a worker is missing. Blocks."""
     connection = http.client.HTTPConnection(host, port, timeout=timeout_s)
     try:
         connection.request("GET", "/health", headers={"Connection": "close"})

@@ -1,7 +1,7 @@
-"""Cassandra, asked how it is: whether CQL answers, who is in the ring, and what nodetool says of it.
+"""The status of Cassandra: whether CQL answers, the nodes of the ring, and the output of nodetool.
 
-Here is all that speaks its protocol. The driver blocks, so it works in a thread; it is loaded at the first
-question, since it costs 80 ms and 10 MB.
+All code for its protocol is here. The driver blocks, so it runs in a thread; it is loaded at the first call, because it
+costs 80 ms and 10 MB.
 """
 
 import asyncio
@@ -50,7 +50,7 @@ class RingNode(Documented):
 
 
 class CassandraProbe:
-    """The ring. CQL takes passwords in clear alone, so the doubt is asked about each node before each question."""
+    """The ring. CQL accepts passwords only in cleartext, so the listener of each node is checked before each call."""
 
     def __init__(self, target: Target, password: str, doubt: Doubt) -> None:
         self._addresses = tuple(target.addresses.values())
@@ -68,21 +68,21 @@ class CassandraProbe:
 
 
 class CassandraClient:
-    """The ring, by the addresses of its nodes. It connects when it is first asked, and keeps one connection."""
+    """The ring, by the addresses of its nodes. It connects at the first call, and keeps one connection."""
 
     def __init__(self, addresses: Sequence[NodeAddress], password: str) -> None:
         self._addresses = tuple(addresses)
         self._password = password
         self._cluster: Cluster | None = None
         self._session: Session | None = None
-        # One question at a time, also where the one before has run out of its time.
+        # One call at a time, even if the one before has exceeded its time limit.
         self._turn = threading.Lock()
         self._closed = False
 
     async def ask(self, timeout_s: float, not_ours: Set[NodeAddress] = frozenset()) -> CompanionStatus:
-        """Ask every node whether CQL answers, and log in to one. Never raises because it is down; ends in time.
+        """Ask every node whether CQL answers, and log in to one. Never raises because a node is down; ends in time.
 
-        What listens at an address of ``not_ours`` is no node: nothing of it counts.
+        A listener at an address of ``not_ours`` is no node, and is ignored.
         """
         answering = await asyncio.gather(
             *(in_thread(answers, one.host, one.port, OPTIONS, timeout_s=timeout_s / 3) for one in self._addresses)
@@ -113,22 +113,22 @@ class CassandraClient:
         await asyncio.to_thread(self._end)
 
     def _facts(self, up: Sequence[NodeAddress], timeout_s: float) -> Mapping[str, Any] | str:
-        """What a node says of itself, or why it says nothing. Blocks."""
+        """Return a node's data about itself, or why it does not answer. Blocks."""
         from cassandra import DriverException, OperationTimedOut
         from cassandra.cluster import NoHostAvailable
 
         if not self._turn.acquire(timeout=timeout_s):
-            return "an earlier question has not been answered yet"
+            return "an earlier query has not been answered yet"
         try:
             for attempt in (1, 2):
                 if self._closed:
-                    return "the question was given up"
+                    return "the query was cancelled"
                 fresh = self._session is None
                 try:
                     row = self._connect(up[0], timeout_s).execute(_FACTS, timeout=timeout_s).one()
                 except NoHostAvailable as error:
                     self._disconnect()
-                    # The connection that was kept may be to a node that has been restarted since.
+                    # The kept connection may be to a node that has been restarted since.
                     if fresh or attempt == 2:
                         return _refusal(up[0], error, timeout_s)
                 except OperationTimedOut:
@@ -138,7 +138,7 @@ class CassandraClient:
                     self._disconnect()
                     return f"{up[0]}: {_first_line(error)}"
                 except BaseException:
-                    self._disconnect()  # whatever it was, what has been opened is not left behind
+                    self._disconnect()  # whatever the error, no connection is left open
                     raise
                 else:
                     return {"version": row[0], "cluster_name": row[1], "data_center": row[2]}
@@ -152,8 +152,8 @@ class CassandraClient:
         from cassandra.policies import WhiteListRoundRobinPolicy
 
         if self._session is None:
-            logging.getLogger("cassandra").setLevel(logging.CRITICAL)  # the same is said by our own answers, once
-            # From outside the network the addresses that nodes tell of each other lead nowhere.
+            logging.getLogger("cassandra").setLevel(logging.CRITICAL)  # our own answers report the same, once
+            # From outside the network, the addresses that the nodes announce are unreachable.
             profile = ExecutionProfile(load_balancing_policy=WhiteListRoundRobinPolicy([address.host]))
             self._cluster = Cluster(
                 [address.host],
@@ -171,7 +171,7 @@ class CassandraClient:
         return self._session
 
     def _end(self) -> None:
-        """Close for good; a question that is under way closes what it has opened."""
+        """Close permanently; a running call closes its own connection."""
         self._closed = True
         with self._turn:
             self._disconnect()
@@ -196,7 +196,7 @@ def nodetool_status(engine: Engine, container: Container) -> tuple[RingNode, ...
 
 
 def parse_ring(text: str) -> tuple[RingNode, ...]:
-    """Read what ``nodetool status`` prints; nothing where it is something else."""
+    """Read the output of ``nodetool status``; empty for other output."""
     return tuple(
         RingNode(
             address=found["address"],

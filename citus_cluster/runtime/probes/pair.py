@@ -1,6 +1,6 @@
-"""How the PostgreSQL 14 pair is, as far as its two servers say.
+"""The status of the PostgreSQL 14 pair, according to its two servers.
 
-Nothing of this needs an engine or a generated directory.
+This needs neither an engine nor a generated directory.
 """
 
 import asyncio
@@ -20,7 +20,7 @@ DEFAULT_TIMEOUT_S = 5.0
 
 
 class PairProbe:
-    """Both servers. PostgreSQL's servers prove who they are, so no doubt keeps them from being asked."""
+    """Both servers. PostgreSQL's servers prove their identity, so the listener is not checked."""
 
     def __init__(self, target: Target, password: str, _doubt: Doubt) -> None:
         self._target = target
@@ -34,7 +34,7 @@ class PairProbe:
         return found.companion_status()
 
     async def close(self) -> None:
-        """Nothing stays open."""
+        """Do nothing: no connection stays open."""
 
 
 async def pair_status(
@@ -45,20 +45,20 @@ async def pair_status(
     seen: Mapping[str, SeenServer] | None = None,
     chosen: str | None = None,
 ) -> PairStatus:
-    """Ask both servers, by service, and judge. Never fails because something is down: it says so.
+    """Ask both servers, by service, and judge. A server that is down is reported, not raised.
 
-    ``seen`` and ``chosen`` are what their containers say, where somebody has asked those.
+    ``seen`` and ``chosen`` are the reports of their containers, if the caller has read them.
     """
     before = seen or {service: SeenServer(service) for service in servers}
     half_s = timeout_s / 2
     asked = await asyncio.gather(*(ask(servers[service], before[service], timeout_s=half_s) for service in servers))
-    # A replica once more: were its position taken before the primary's, a busy one would seem behind.
+    # A replica again: if its position were read before the primary's, a busy replica would seem behind.
     found = await asyncio.gather(*(_again(servers[server.service], server, timeout_s=half_s) for server in asked))
     return judge(found, synchronous=synchronous, chosen=chosen)
 
 
 async def ask(info: ConnectionInfo, seen: SeenServer, *, timeout_s: float = DEFAULT_TIMEOUT_S) -> SeenServer:
-    """Ask one server, unless its container says already that there is none."""
+    """Ask one server, unless its container already shows that it does not run."""
     if seen.phase or seen.container_state not in {None, "running"}:
         return seen
     peer = REPLICA if seen.service == PRIMARY else PRIMARY

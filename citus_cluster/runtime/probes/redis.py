@@ -1,6 +1,6 @@
-"""Redis, asked how it is.
+"""The status of Redis.
 
-Here is all that speaks its protocol; the driver is loaded at the first question, since it costs 100 ms.
+All code for its protocol is here; the driver is loaded at the first call, because it costs 100 ms.
 """
 
 import asyncio
@@ -18,11 +18,11 @@ if TYPE_CHECKING:
 
 _MB = 1024 * 1024
 _FULL_PART = 0.95
-"""A write of a large value is refused before the last byte is taken, and what connections take goes up and down."""
+"""A write of a large value is refused before the limit is reached, and the memory of connections varies."""
 
 
 class RedisProbe:
-    """The server. Redis takes passwords in clear alone, so the doubt is asked before each question."""
+    """The server. Redis accepts passwords only in cleartext, so the listener is checked before each call."""
 
     def __init__(self, target: Target, password: str, doubt: Doubt) -> None:
         (self._address,) = target.addresses.values()
@@ -39,7 +39,7 @@ class RedisProbe:
 
 
 class RedisClient:
-    """One server. It connects when it is first asked, keeps the connection, and finds a server that came back."""
+    """One server. It connects at the first call, keeps the connection, and reconnects to a server that came back."""
 
     def __init__(self, address: NodeAddress, password: str) -> None:
         self._address = address
@@ -47,7 +47,7 @@ class RedisClient:
         self._redis: Redis | None = None
 
     async def ask(self, timeout_s: float) -> CompanionStatus:
-        """Ask, and judge the answer. Never raises because the server is down, and always ends in time."""
+        """Read and judge the status. Never raises because the server is down, and always ends in time."""
         from redis.exceptions import AuthenticationError, RedisError
         from redis.exceptions import TimeoutError as DriverTimeoutError
 
@@ -60,7 +60,7 @@ class RedisClient:
             return _down(f"{self._address} did not answer within {timeout_s:g} s")
         except (RedisError, OSError) as error:
             if "max number of clients" in str(error):
-                reason = "all its connections are in use: close some (CLIENT LIST in a session that is open)"
+                reason = "all its connections are in use: close some (see CLIENT LIST in an open session)"
                 return CompanionStatus(ComponentName.REDIS, Condition.DEGRADED, reason, {})
             return _down(f"{self._address} does not answer: {error}")
         return judge(info)
@@ -82,7 +82,7 @@ class RedisClient:
                 password=self._password,
                 socket_timeout=timeout_s,
                 socket_connect_timeout=timeout_s,
-                # Once: the connection that is kept may be to a server that has been restarted since.
+                # Once: the kept connection may be to a server that has been restarted since.
                 retry=Retry(NoBackoff(), 1),
                 client_name="citus-cluster",
                 decode_responses=True,
@@ -91,11 +91,11 @@ class RedisClient:
 
 
 def judge(info: Mapping[str, Any]) -> CompanionStatus:
-    """Judge what INFO says."""
+    """Judge the output of INFO."""
     figures = _figures(info)
     summary = _summary(figures)
     if info.get("loading"):
-        reason = f"it loads its data ({float(info.get('loading_loaded_perc', 0)):.0f} %)"
+        reason = f"it is loading its data ({float(info.get('loading_loaded_perc', 0)):.0f} %)"
         return CompanionStatus(ComponentName.REDIS, Condition.STARTING, reason, figures, summary)
     reasons = "; ".join(_problems(info, figures))
     condition = Condition.DEGRADED if reasons else Condition.OK
@@ -124,18 +124,21 @@ def _figures(info: Mapping[str, Any]) -> Mapping[str, Any]:
 
 def _problems(info: Mapping[str, Any], figures: Mapping[str, Any]) -> Iterator[str]:
     if not figures["append_only_file"]:
-        yield "its append-only file is switched off, and a restart loses the data: CONFIG SET appendonly yes"
+        yield "its append-only file is off, so a restart loses the data: run CONFIG SET appendonly yes"
     elif not figures["last_write_ok"]:
-        yield "it cannot write its append-only file, and refuses writes; is the disk full (df -h)? Its log says why"
+        yield (
+            "it cannot write its append-only file, and refuses writes: check its log, and whether the disk is full "
+            "(df -h)"
+        )
     elif not figures["last_rewrite_ok"]:
-        yield "the last rewrite of its append-only file failed, so the file only grows; its log says why"
+        yield "the last rewrite of its append-only file failed, so the file only grows: see its log"
     if not figures["last_save_ok"]:
-        yield "the last snapshot (BGSAVE) failed; its log says why"
+        yield "the last snapshot (BGSAVE) failed: see its log"
     used, limit = int(figures["used_memory_bytes"] or 0), int(figures["max_memory_bytes"] or 0)
     if limit and used >= limit * _FULL_PART and figures["maxmemory_policy"] == "noeviction":
         yield (
             f"{used / _MB:.1f} of {limit / _MB:.0f} MB are used, and writes are refused when it is full: "
-            "remove keys, or let it forget some (redis.maxmemory_policy)"
+            "remove keys, or allow evictions (redis.maxmemory_policy)"
         )
 
 

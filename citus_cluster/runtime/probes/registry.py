@@ -1,4 +1,4 @@
-"""Which probe asks which component."""
+"""The probe of each component."""
 
 from collections.abc import Mapping
 

@@ -1,8 +1,8 @@
 """The generated directory on the disk: read, locked, and written so that old files stay intact.
 
-Everything is staged beside its target first; only when all of it is on the disk are files
-replaced, by renames. A run that is killed between the renames is told from a hand edit by the
-manifest, which names what was about to be written before the first rename.
+Every file is first staged next to its target; once all are on the disk, renames replace the files. The manifest
+distinguishes a run that is killed between the renames from a hand edit, because it lists the new files before the first
+rename.
 """
 
 import contextlib
@@ -30,9 +30,9 @@ _MANIFEST_VERSION = 1
 
 @dataclass(frozen=True)
 class Manifest:
-    """What an earlier run wrote.
+    """The record of an earlier run.
 
-    ``identity`` holds what cannot change (name, user, database, PostgreSQL major, coordinator, workers),
+    ``identity`` has the values that cannot change (name, user, database, PostgreSQL major, coordinator, workers),
     ``files`` path -> digests that count as ours: the last one written, then one that a killed run was writing.
     """
 
@@ -41,7 +41,7 @@ class Manifest:
 
 
 def read_file(root: Path, path: str) -> FoundFile | None:
-    """Read one file; None where there is none. Raises WriteError, also for a FIFO, which would be waited for."""
+    """Read one file; None if it does not exist. Raises WriteError, also for a FIFO, which would block."""
     target = root / path
     try:
         if stat.S_ISFIFO(target.stat().st_mode):
@@ -58,16 +58,16 @@ def read_file(root: Path, path: str) -> FoundFile | None:
 
 
 def read_files(root: Path, paths: Iterable[str]) -> dict[str, FoundFile]:
-    """Read those of the files that exist."""
+    """Read the files that exist."""
     found = {path: read_file(root, path) for path in paths}
     return {path: file for path, file in found.items() if file is not None}
 
 
 def dated(path: Path) -> os.stat_result:
-    """Give what ``stat`` says of a file that containers may have read before it was changed.
+    """Return the ``stat`` of a file that containers may have read before it was changed.
 
-    Times in the future are of a clock that was put back since: such a file counts as changed now, and gets that time,
-    so that it counts once.
+    A time in the future means that the clock was set back: such a file counts as changed now, and gets the current
+    time, so that it counts once.
     """
     found = path.stat()
     if max(found.st_mtime, found.st_ctime) > time.time():
@@ -78,7 +78,7 @@ def dated(path: Path) -> os.stat_result:
 
 
 def read_manifest(root: Path) -> Manifest | None:
-    """Read what an earlier run wrote; None in a directory that has none."""
+    """Read the record of an earlier run; None if the directory has none."""
     found = read_file(root, MANIFEST_FILE)
     if found is None:
         return None
@@ -91,16 +91,16 @@ def read_manifest(root: Path) -> Manifest | None:
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise WriteError(
             f"{root / MANIFEST_FILE} is damaged ({error})",
-            hint="Restore it from a copy. Or move it away and run again with --force: "
-            "files that differ are then kept beside as .bak, and passwords are kept.",
+            hint="Restore it from a copy, or move it away and run the command again with --force: "
+            "files that differ are then kept as .bak, and passwords are kept.",
         ) from error
 
 
 @contextlib.contextmanager
 def locked(root: Path) -> Iterator[None]:
-    """Hold the directory's lock; a second run is refused at once, and a dead one leaves no lock.
+    """Hold the directory's lock. A second run is refused at once, and a dead one leaves no lock.
 
-    Makes the directory where it does not exist. Raises LockedError, WriteError.
+    Creates the directory if it does not exist. Raises LockedError, WriteError.
     """
     lock = root / LOCK_FILE
     try:
@@ -114,10 +114,10 @@ def locked(root: Path) -> Iterator[None]:
         except BlockingIOError:
             holder = file.read().strip() or "unknown"
             raise LockedError(
-                f"Another run (process {holder}) is at work in {root}; nothing was changed.",
+                f"Another run (process {holder}) is working in {root}; nothing was changed.",
                 hint="Wait until it has ended, then run the command again.",
             ) from None
-        with contextlib.suppress(OSError):  # the number is for the message alone; the disk may be full
+        with contextlib.suppress(OSError):  # the number is only for the message; the disk may be full
             file.truncate()
             file.write(f"{os.getpid()}\n")
             file.flush()
@@ -126,18 +126,18 @@ def locked(root: Path) -> Iterator[None]:
 
 
 def remove_staging(root: Path) -> None:
-    """Remove what a killed run had staged."""
+    """Remove the staged files of a killed run."""
     for left in root.glob(f"{_STAGING_PREFIX}*"):
         shutil.rmtree(left, ignore_errors=True)
 
 
 def has_staging(root: Path) -> bool:
-    """Tell whether a killed run has left behind what it had staged."""
+    """Return whether a killed run has left staged files."""
     return any(root.glob(f"{_STAGING_PREFIX}*"))
 
 
 def recorded_after(changes: Iterable[FileChange], previous: Manifest | None) -> dict[str, tuple[str, ...]]:
-    """Give what the manifest says of the files, path -> digests, once the ``changes`` are made."""
+    """Return the manifest's entries of the files, path -> digests, after the ``changes``."""
     recorded = previous.files if previous else {}
     tracked = [change for change in changes if change.wanted and change.wanted.tracked]
     return {
@@ -158,11 +158,11 @@ def apply_changes(
     identity: Mapping[str, Any],
     previous: Manifest | None,
 ) -> None:
-    """Write what changes, or nothing at all.
+    """Write all changes, or nothing.
 
-    ``secrets`` and ``spec`` are files that are in no manifest. A hand-edited file that is replaced
-    or removed is kept beside as .bak. Raises WriteError, which says whether all old files are intact:
-    only a rename that fails, when all is on the disk already, can leave some new and some old.
+    ``secrets`` and ``spec`` are files that are in no manifest. A hand-edited file that is replaced or removed is kept
+    as .bak. Raises WriteError, which says whether all old files are intact: only a failed rename, when everything is on
+    the disk already, can leave some new and some old files.
     """
     changes = list(changes)
     edits = [change for change in changes if change.changes and change.edited]
@@ -172,7 +172,7 @@ def apply_changes(
     removals = [change.path for change in changes if change.action is Action.REMOVE]
     recorded = dict(previous.files) if previous else {}
     after = recorded_after(changes, previous)
-    # All that earlier runs recorded stays until this one ends: several may have been killed in a row.
+    # The records of earlier runs stay until this one ends: several may have been killed in a row.
     pending = {path: (*recorded.get(path, ()), *after.get(path, ())) for path in {**recorded, **after}}
     staging = root / f"{_STAGING_PREFIX}{os.getpid()}"
     begun = False
@@ -187,7 +187,7 @@ def apply_changes(
             begun = True
         for path in removals:
             (root / path).unlink(missing_ok=True)
-        # The renames are on the disk before the manifest that says so: a power cut must not look like an edit.
+        # The renames are on the disk before the manifest that records them: a power failure must not look like an edit.
         for folder in {(root / path).parent for path in (*writes, *plain, *removals)}:
             _make_durable(folder)
         last_manifest.replace(root / MANIFEST_FILE)
@@ -199,7 +199,7 @@ def apply_changes(
 
 
 def keep_file(root: Path, path: str, wanted: WantedFile) -> None:
-    """Write one file that is in no manifest, whole or not at all. Call it under the lock. Raises WriteError."""
+    """Write one file that is in no manifest, completely or not at all. Call this under the lock. Raises WriteError."""
     staging = root / f"{_STAGING_PREFIX}{os.getpid()}"
     try:
         _make_folders(root, [path])
@@ -213,7 +213,7 @@ def keep_file(root: Path, path: str, wanted: WantedFile) -> None:
 
 
 def keep_identity(root: Path, identity: Mapping[str, Any], previous: Manifest) -> None:
-    """Have the manifest know another identity, and the same files. Call it under the lock. Raises WriteError."""
+    """Change the identity in the manifest, but not the files. Call this under the lock. Raises WriteError."""
     keep_file(root, MANIFEST_FILE, _manifest_file(identity, previous.files))
 
 
@@ -228,7 +228,7 @@ def drop_file(root: Path, path: str) -> None:
 
 
 def _free_backup(root: Path, path: str) -> str:
-    """Name the copy of an edited file, so that no earlier copy is overwritten."""
+    """Return a name for the copy of an edited file that overwrites no earlier copy."""
     names = (f"{path}.bak", *(f"{path}.bak{number}" for number in range(2, 1000)))
     return next(name for name in names if not (root / name).exists())
 
@@ -246,7 +246,7 @@ def _manifest_file(identity: Mapping[str, Any], files: Mapping[str, tuple[str, .
 
 
 def _make_folders(root: Path, paths: Iterable[str]) -> None:
-    """Make the folders, with modes that do not depend on the umask: containers read some of them."""
+    """Create the folders, with modes that do not depend on the umask, because containers read some of them."""
     wanted = {PurePosixPath(path).parent for path in paths}
     folders = {folder for path in wanted for folder in (path, *path.parents)} - {PurePosixPath()}
     for path in sorted(folders):
@@ -258,7 +258,7 @@ def _make_folders(root: Path, paths: Iterable[str]) -> None:
 
 
 def _stage(staging: Path, groups: Iterable[Mapping[str, WantedFile]]) -> list[tuple[str, Path]]:
-    """Write all files below ``staging``, durable, and give them in the order of the renames."""
+    """Write all files below ``staging`` durably, and return them in the order of the renames."""
     staging.mkdir(mode=0o700)
     staged = []
     for number, group in enumerate(groups):
@@ -266,7 +266,7 @@ def _stage(staging: Path, groups: Iterable[Mapping[str, WantedFile]]) -> list[tu
             target = staging / f"{number}-{path.replace('/', '!')}"
             _write(target, wanted)
             staged.append((path, target))
-    # After the last write, since the first of them then brings most of the others to the disk too.
+    # After the last write, because the first sync then writes most of the other files to the disk too.
     for _, target in staged:
         _make_durable(target)
     return staged
@@ -276,11 +276,11 @@ def _write(target: Path, wanted: WantedFile) -> None:
     descriptor = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     with os.fdopen(descriptor, "wb") as file:
         file.write(wanted.content)
-        os.fchmod(file.fileno(), wanted.mode)  # not by the mode of open, which the umask cuts
+        os.fchmod(file.fileno(), wanted.mode)  # not with the mode of open, which the umask reduces
 
 
 def _make_durable(target: Path) -> None:
-    """Bring a file's content, or a folder's list of names, to the disk."""
+    """Sync a file's content, or a folder's list of names, to the disk."""
     descriptor = os.open(target, os.O_RDONLY | os.O_CLOEXEC)
     try:
         os.fsync(descriptor)
@@ -302,12 +302,12 @@ def _write_error(path: Path, error: OSError, *, begun: bool = False) -> WriteErr
     what = f"{error.filename2 or error.filename or path} cannot be written: {error.strerror}"
     if begun:
         return WriteError(
-            f"{what}; some files are new already, and the others are as they were.",
-            hint="Mend that, then run the command again: it goes on where this run ended.",
+            f"{what}; some files are already new, and the others are unchanged.",
+            hint="Fix the cause, then run the command again, which continues where this run ended.",
         )
     full = error.errno in {errno.ENOSPC, errno.EDQUOT}
     return WriteError(
-        f"{what}; the files that were there are intact.",
+        f"{what}; the existing files are intact.",
         hint="Free some space, then run the command again."
         if full
         else "Choose a directory that you may write to (--output-dir), then run the command again.",

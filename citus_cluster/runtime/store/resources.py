@@ -1,6 +1,6 @@
 """The files that belong to the program: templates, scripts, and the code of the admin API's image.
 
-They lie at the top of a checkout, and beside the code in an installed wheel.
+They are at the top of a checkout, and next to the code in an installed wheel.
 """
 
 from functools import cache
@@ -26,7 +26,7 @@ def _texts(folder: Path) -> dict[str, str]:
 
 @cache
 def load_sources() -> Sources:
-    """Read everything that a bundle is rendered from."""
+    """Read all sources of a bundle."""
     return Sources(
         compose=_texts(_folder("compose_templates")),
         config=_texts(_folder("config")),

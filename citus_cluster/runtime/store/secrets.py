@@ -1,4 +1,4 @@
-"""Passwords and tokens: made once, kept by every later run, in generated/secrets/ alone."""
+"""Passwords and tokens: generated once, kept by every later run, only in generated/secrets/."""
 
 import secrets
 import string
@@ -23,7 +23,7 @@ _LENGTH = 32  # of 62 characters: 190 bits
 
 @dataclass(frozen=True)
 class Secrets:
-    """The secrets of a directory: ``values`` by path, ``files`` those that must be written."""
+    """The secrets of a directory: ``values`` by path, and the ``files`` to write."""
 
     values: dict[str, str] = field(repr=False)
     files: dict[str, WantedFile] = field(repr=False)
@@ -34,24 +34,24 @@ class Secrets:
 
     @property
     def digests(self) -> dict[str, str]:
-        """SHA-256 of every secret, by name, in hexadecimal: enough for random ones, which nobody can guess."""
+        """Return the SHA-256 of every secret, by name, in hexadecimal, which is sufficient for random secrets."""
         return {path.rpartition("/")[2]: hash_token(value) for path, value in self.values.items()}
 
 
 def role_password(name: str) -> str:
-    """Path of an ordinary role's password; it is made when the role is, not by a set-up."""
+    """Return the path of an ordinary role's password, which is created with the role, not by a set-up."""
     return f"{SECRETS_FOLDER}/roles/{name}_password"
 
 
 def generate() -> str:
-    """Make a random secret that needs no quoting anywhere."""
+    """Generate a random secret that never needs quoting."""
     return "".join(secrets.choice(_ALPHABET) for _ in range(_LENGTH))
 
 
 def saved(root: Path, path: str) -> str | None:
-    """Read one secret; at most one line end at its end, from an editor, does not count.
+    """Read one secret. One line break at the end, from an editor, is ignored.
 
-    Raises UsageError for what no reader takes for a password: several lines, nothing but a line end, not UTF-8.
+    Raises UsageError for an invalid password: several lines, only a line break, not UTF-8.
     """
     found = read_file(root, path)
     if found is None or not found.content:
@@ -60,18 +60,19 @@ def saved(root: Path, path: str) -> str | None:
         secret = without_line_end(found.content.decode())
     except UnicodeDecodeError:
         raise UsageError(
-            f"{root / path} is not UTF-8 text.", hint="Restore it from a copy: the cluster was made with what it held."
+            f"{root / path} is not UTF-8 text.",
+            hint="Restore it from a copy: the cluster was created with this secret.",
         ) from None
     if problem := password_problem(secret):
         raise UsageError(
-            f"{root / path} holds no password that can be used: {problem}.",
-            hint="Put the one that the cluster was made with into it, on a single line.",
+            f"The password in {root / path} cannot be used: {problem}.",
+            hint="Write the password with which the cluster was created into it, on a single line.",
         )
     return secret
 
 
 def read_password_file(path: Path) -> str:
-    """Read a password that the user keeps in a file; one line end at its end does not count."""
+    """Read a password from a user's file. One line break at the end is ignored."""
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
@@ -83,31 +84,31 @@ def read_password_file(path: Path) -> str:
 
 
 def prepare(root: Path, *, given_password: str | None, wanted: Collection[ComponentName]) -> Secrets:
-    """Decide on every secret that these components need; nothing is written yet, and none is ever removed.
+    """Choose every secret that these components need. Nothing is written yet, and no secret is ever removed.
 
-    Raises UsageError for a password that cannot be used, ImmutableError for one unlike the saved one.
+    Raises UsageError for an invalid password, ImmutableError if it differs from the saved one.
     """
     if given_password is not None and (problem := password_problem(given_password)):
         raise UsageError(f"This password cannot be used: {problem}.")
     kept = saved(root, SUPERUSER_PASSWORD)
     if kept is not None and given_password is not None and kept != given_password:
         raise ImmutableError(
-            "The given password is not the one that this cluster was made with; nothing was written.",
-            hint="Leave --pass away to keep the saved one. To change it: ALTER ROLE … PASSWORD on the coordinator, "
-            f"update pg_dist_authinfo on every node, and write the new one into {SUPERUSER_PASSWORD}.",
+            "The given password differs from the one with which this cluster was created; nothing was written.",
+            hint="Omit --pass to keep the saved password. To change it, run ALTER ROLE … PASSWORD on the coordinator, "
+            f"update pg_dist_authinfo on every node, and write the new password into {SUPERUSER_PASSWORD}.",
         )
     values = {SUPERUSER_PASSWORD: kept or given_password or generate()}
     needed = {one.path: one for name, component in COMPONENTS.items() if name in wanted for one in component.secrets}
     needed[SUPERUSER_PASSWORD] = citus.SUPERUSER_PASSWORD
     values |= {path: saved(root, path) or generate() for path in needed if path not in values}
-    # What a process without root reads is protected by the folder alone.
+    # Only the folder protects files that a process without root reads.
     with_api = ComponentName.ADMIN_API in wanted
     readable = {path for path, one in needed.items() if one.read_without_root or (with_api and one.for_admin_api)}
     files = {}
     for path, value in values.items():
         secret = WantedFile(value.encode(), 0o644 if path in readable else 0o600)
         found = read_file(root, path)
-        # A line end that an editor added goes, for readers of which we know nothing.
+        # A line break from an editor is removed, for readers that we do not know.
         if found is None or (found.content, found.mode) != (secret.content, secret.mode):
             files[path] = secret
     return Secrets(values, files)
