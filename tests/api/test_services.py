@@ -247,7 +247,7 @@ def test_a_redis_that_does_not_do_all_it_should_is_degraded(
         before = session.config_get("maxmemory", "appendonly")
         for setting, value, word in (
             ("maxmemory", "300kb", "writes are refused"),
-            ("appendonly", "no", "switched off"),
+            ("appendonly", "no", "append-only file is off"),
         ):
             session.config_set(setting, value)
             try:

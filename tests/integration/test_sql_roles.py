@@ -334,7 +334,7 @@ def test_another_run_at_work_is_named(
 
     async def body(conn: Connection) -> None:
         async with await cluster.connect() as other, writer_lock(other, wait_s=1):
-            with pytest.raises(LockedError, match="Another run is at work"):
+            with pytest.raises(LockedError, match="Another run is working"):
                 await roles.create(conn, credentials, "app", ignore)
 
     on(cluster, body)

@@ -156,7 +156,7 @@ def test_down_keeps_the_data_and_with_volumes_removes_this_projects_alone(fresh:
         title, what, way = taken_down.out.splitlines()
         assert (taken_down.status, title) == (1, f"Cluster {fresh.name}: down")
         assert "was taken down at 20" in what and "its data stay" in what
-        assert way == "Start it: citus-cluster up"
+        assert way == "Start it again: citus-cluster up"
         take_down(fresh)  # once more: nothing to do
         bring_up(fresh)
         assert fresh.sql("SELECT count(*), sum(id) FROM kept") == [(1000, 500500)]

@@ -1,4 +1,4 @@
-"""What a set-up must not do to data that are there: lock the user out of them, or take a part of them away."""
+"""Guards of existing data: a set-up must not lock the user out of them, or remove a part of them."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -21,7 +21,7 @@ def has_password(request: SetupRequest) -> bool:
 def refuse_lockout(
     request: SetupRequest, spec: ClusterSpec, resources: HostResources, previous: Manifest | None
 ) -> None:
-    """A new password would lock the user out of data that an earlier cluster left, or that this one has.
+    """Refuse a new password that would lock the user out of data of an earlier cluster, or of this one.
 
     Raises LeftoverVolumesError.
     """
@@ -39,9 +39,10 @@ def refuse_lockout(
         paths += [secrets.SUPERUSER_PASSWORD] if previous and superuser_lost else []
         if paths:
             raise LeftoverVolumesError(
-                f"{', '.join(paths)} of this cluster is missing, and no Docker engine tells whether it has data, "
+                f"{', '.join(paths)} of this cluster is missing, and no Docker engine can tell whether the "
+                "cluster has data, "
                 "which a new password would not open; nothing was written.",
-                hint="Put the file back, or give the superuser's password with --password-file; or start the engine "
+                hint="Restore the file, or give the superuser's password with --password-file, or start the engine "
                 "and run the command again.",
             )
         return
@@ -56,21 +57,22 @@ def refuse_lockout(
     way = (
         "give its password with --password-file"
         if superuser_lost
-        else f"put {' and '.join(secret.path for _, secret in lost)} back"
+        else f"restore {' and '.join(secret.path for _, secret in lost)}"
     )
     raise LeftoverVolumesError(
-        f"Volumes of an earlier cluster named {spec.name!r} are on this engine, "
+        f"Volumes of an earlier cluster named {spec.name!r} exist on this engine, "
         "and a new password would not open them; nothing was written.",
         details=volumes,
-        hint=f"Run in that cluster's directory{where}; or {way}; or choose another --name; or, if nothing in them is "
-        f"needed, remove them: docker volume rm {' '.join(volumes)}",
+        hint=f"Run in that cluster's directory{where}; or {way}; or choose another --name; or, if you do not need "
+        "their "
+        f"data, remove them: docker volume rm {' '.join(volumes)}",
     )
 
 
 def refuse_lost_services(
     spec: ClusterSpec, topology: Topology, earlier: Mapping[str, Any], resources: HostResources
 ) -> None:
-    """A service that a component no longer has may take data with it.
+    """Refuse to remove a service of a component if its data would be lost.
 
     ``earlier`` is the identity of an earlier run. Raises ImmutableError.
     """
@@ -85,7 +87,7 @@ def refuse_lost_services(
 
 
 def refuse_return(topology: Topology, previous: Manifest | None, resources: HostResources) -> None:
-    """A worker that was removed must not come back with the data that it had, unless that is gone.
+    """Refuse a removed worker that would come back with its old data.
 
     Raises ImmutableError.
     """
@@ -98,8 +100,7 @@ def refuse_return(topology: Topology, previous: Manifest | None, resources: Host
     services = ", ".join(worker.service for worker in back)
     volumes = " ".join(volume_name(topology.name, worker.service) for worker in back)
     raise ImmutableError(
-        f"{services} was removed from the cluster, and its volume is here still, with what it held then; nothing was "
-        "written.",
-        hint=f"Take it out of cluster.yaml: citus-cluster nodes remove {back[0].service}; --workers=N gives new "
-        f"workers free numbers. Or, to use the number again, remove its volume first: docker volume rm {volumes}",
+        f"{services} was removed from the cluster, but its volume still exists with its old data; nothing was written.",
+        hint=f"Remove it from cluster.yaml: citus-cluster nodes remove {back[0].service}; --workers=N gives new "
+        f"workers free numbers. To use the number again, remove its volume first: docker volume rm {volumes}",
     )

@@ -52,7 +52,7 @@ class FileDocument:
 
 @dataclass(frozen=True)
 class SetupDocument:
-    """What a set-up would write, or has written, and what that means for services."""
+    """The planned or completed changes of a set-up, and their effects on services."""
 
     directory: str
     cluster: str
@@ -69,7 +69,7 @@ class SetupDocument:
 
 @dataclass(frozen=True)
 class SetupPlan(Documented):
-    """What a set-up would write, and what that means; printed, tested and applied from this one value."""
+    """The planned changes of a set-up, and their effects; the same value is printed, tested and applied."""
 
     root: Path
     spec: ClusterSpec
@@ -86,7 +86,7 @@ class SetupPlan(Documented):
 
     @property
     def all_changes(self) -> tuple[FileChange, ...]:
-        """Every file that changes, in the order in which it is shown; secrets without their content."""
+        """Return every file that changes, in display order; secrets without their content."""
         return tuple(change for change in (self.spec_change, *self.secret_changes, *self.changes) if change.changes)
 
     @property
@@ -100,7 +100,7 @@ class SetupPlan(Documented):
 
     @property
     def unfinished(self) -> bool:
-        """A killed run has written every file, but not noted so, or not cleaned up."""
+        """A killed run has written every file, but has not recorded that, or not cleaned up."""
         if self.previous is None or not self.nothing_to_do:
             return False
         noted = files.recorded_after(self.changes, self.previous) == dict(self.previous.files)
@@ -108,7 +108,7 @@ class SetupPlan(Documented):
 
     @property
     def needs_consent(self) -> bool:
-        """An existing cluster's files change; a first run in a directory only adds files."""
+        """Return whether an existing cluster's files change; a first run in a directory only adds files."""
         return self.previous is not None and not self.nothing_to_do
 
     @property
@@ -141,7 +141,7 @@ class SetupPlan(Documented):
 
 
 def plan_setup(request: SetupRequest, *, connect_engine: Callable[[], Engine] = Engine.connect) -> SetupPlan:
-    """Decide what to write; nothing is written.
+    """Plan the files. Writes nothing.
 
     Raises SpecError, UsageError, ImmutableError, DoesNotFitError, LeftoverVolumesError.
     """
@@ -149,7 +149,7 @@ def plan_setup(request: SetupRequest, *, connect_engine: Callable[[], Engine] = 
     previous = files.read_manifest(request.root)
     if previous is None and (problem := directory_problem(str(request.root.resolve()))):
         raise UsageError(
-            f"The directory {str(request.root)!r} {problem}, which Docker Compose cannot work with; "
+            f"The directory {str(request.root)!r} {problem}, which Docker Compose does not support; "
             "nothing was written.",
             hint="Choose another directory, for example with --output-dir.",
         )
@@ -195,7 +195,7 @@ def plan_setup(request: SetupRequest, *, connect_engine: Callable[[], Engine] = 
 
 
 def apply_setup(plan: SetupPlan, *, consent: bool, replace_edited: bool) -> None:
-    """Write what the plan says; the caller holds the directory's lock.
+    """Write the planned files. The caller holds the directory's lock.
 
     Raises ConsentNeededError or EditedFileError before anything is written, WriteError.
     """
@@ -203,18 +203,18 @@ def apply_setup(plan: SetupPlan, *, consent: bool, replace_edited: bool) -> None
         return
     if plan.replaced_edits and not replace_edited:
         raise EditedFileError(
-            "Files that this run must replace are not this tool's, or were edited since; nothing was written.",
+            "This run must replace files that were edited, or that this tool did not write; nothing was written.",
             details=plan.replaced_edits,
             hint="Move the edits into cluster.yaml (settings) or docker-compose.override.yml; "
-            "or replace the files with --force, which keeps each one beside as .bak.",
+            "or replace the files with --force, which keeps the old ones as .bak.",
         )
     if plan.needs_consent and not consent:
         raise ConsentNeededError(
-            "Files of an existing cluster would change, and nobody agreed to it; nothing was written.",
-            hint="Look at the changes with --dry-run, then agree with --yes.",
+            "Files of an existing cluster would change, but the changes were not confirmed; nothing was written.",
+            hint="Check the changes with --dry-run, then confirm them with --yes.",
         )
     if plan.previous and (fewer := without_removed(plan.previous.identity, plan.identity)):
-        # First of all: every command refuses a cluster.yaml that lacks a worker which the manifest knows.
+        # This comes first: every command refuses a cluster.yaml without a worker of the manifest.
         files.keep_identity(plan.root, fewer, plan.previous)
     for service in plan.topology.services:
         if service.keeps_journal:
@@ -241,7 +241,7 @@ def _spec_change(request: SetupRequest, spec: ClusterSpec) -> FileChange:
 
 
 def _effects(changes: tuple[FileChange, ...], previous: files.Manifest | None) -> tuple[Effect, ...]:
-    """Read from the files themselves, old and new, so that what is said is what Compose will see."""
+    """Read the old and new files themselves, so that the plan shows what Compose will do."""
     if previous is None or not any(change.changes for change in changes):
         return ()
     by_path = {change.path: change for change in changes}
@@ -261,11 +261,11 @@ def _effects(changes: tuple[FileChange, ...], previous: files.Manifest | None) -
 
 @lru_cache(maxsize=4)
 def _services(content: bytes | None) -> Mapping[str, Any]:
-    """Read the services of a Compose file; kept, because a set-up plans twice, and 1,000 services take a second."""
+    """Read the services of a Compose file; cached, because a set-up plans twice, and 1,000 services take a second."""
     try:
         data = load_yaml(content.decode(), COMPOSE_FILE) if content else None
     except (SpecError, UnicodeDecodeError):
-        return {}  # a hand-edited file that is no longer YAML is about to be replaced
+        return {}  # a hand-edited file that is not valid YAML will be replaced
     services = data.get("services") if isinstance(data, dict) else None
     return services if isinstance(services, dict) else {}
 
@@ -291,38 +291,38 @@ def _warnings(
 ) -> list[str]:
     found = [warning for component in COMPONENTS.values() for warning in component.warnings(spec)]
     if ComponentName.CITUS not in spec.wanted and "workers" in request.values:
-        found.append("--workers has no effect: citus is not among the services.")
+        found.append("--workers has no effect, because citus is not enabled.")
     old_image = previous.identity.get("image") if previous else None
     if old_image and old_image != spec.images.citus:
         found.append(
             f"The Citus image changes ({old_image} → {spec.images.citus}): citus-cluster up restarts every node with "
-            "it, then runs ALTER EXTENSION citus UPDATE on the coordinator and every worker, where the image's Citus "
-            "is newer. This cannot be undone: make a backup first. up refuses an image older than the data."
+            "it, then runs ALTER EXTENSION citus UPDATE on the coordinator and every worker if the image's Citus "
+            "is newer. This cannot be undone: make a backup first. up refuses an image that is older than the data."
         )
     if topology.nodes and spec.advertise:
         addresses = " and ".join(topology.service(topology.nodes[0].service).publish_on)
         found.append(
-            f"Citus' ports are published on {addresses}, for other servers too: the network between them must be "
-            "trusted: connections between nodes are encrypted, but the nodes do not check each other's identity."
+            f"Citus' ports are published on {addresses}, also for other servers. The network between them must be "
+            "trusted: connections between nodes are encrypted, but the nodes do not verify each other's identity."
         )
     if topology.nodes and ":" in (spec.advertise or ""):
         found.append(
-            f"{spec.advertise} is an IPv6 address: nodes reach it only where Docker's networks have IPv6, which they "
-            "lack by default. An IPv4 address or a name works everywhere."
+            f"{spec.advertise} is an IPv6 address, which nodes reach only if Docker's networks have IPv6; by default "
+            "they do not. An IPv4 address or a name works everywhere."
         )
     if not spec.coordinator and topology.nodes and not has_password(request):
         found.append(
-            "These workers get a password of their own, and their coordinator could not log in: give "
-            "the coordinator's (its generated/secrets/superuser_password) with --password-file."
+            "These workers get a new random password, so their coordinator cannot log in. Give the coordinator's "
+            "password (its generated/secrets/superuser_password) with --password-file."
         )
     shadowing = [name for name in _PREFERRED_BY_COMPOSE if (request.root / name).exists()]
     if shadowing:
         found.append(
-            f"docker compose reads {shadowing[0]} instead of docker-compose.yml where both exist: "
-            "move it away, or use citus-cluster up."
+            f"docker compose reads {shadowing[0]} instead of docker-compose.yml if both exist. "
+            "Move it away, or use citus-cluster up."
         )
     if spec.images.citus.endswith(":latest"):
-        found.append(f"{spec.images.citus} may become another version at any pull: name a version.")
+        found.append(f"{spec.images.citus} may change its version at any pull. Use a tag with a version.")
     if topology.coordinator and not topology.workers:
         found.append("No workers: the coordinator holds the shards itself.")
     return found
@@ -336,7 +336,7 @@ def _notes_of_components(asked: ClusterSpec, spec: ClusterSpec) -> Iterator[str]
 def _notes_of_request(
     request: SetupRequest, spec: ClusterSpec, previous: files.Manifest | None, resources: HostResources
 ) -> Iterator[str]:
-    """Say what may surprise in what was asked for just now."""
+    """Return surprising effects of the current request."""
     numbers = spec.worker_numbers
     skipped = (
         taken_numbers(previous, resources) - {*numbers}
@@ -346,15 +346,16 @@ def _notes_of_request(
     for number in sorted(number for number in skipped if number < max(numbers, default=0)):
         service = f"citus-worker{number}"
         volume = volume_name(spec.name, service)
-        exists = "exists" if resources.engine else "may exist, and no engine tells"
-        yield f"{service} stays unused, since it was removed and its volume {exists} ({volume})."
+        exists = "exists" if resources.engine else "may exist, but no engine can be asked"
+        yield f"{service} stays unused, because it was removed and its volume {exists} ({volume})."
     if "advertise" in request.values and spec.advertise and (resources.engine is None or resources.engine.is_local):
         with suppress(ValueError):
             address = str(ipaddress.ip_address(spec.advertise))
             if port_state(address, 0) is PortState.NOT_HERE:
                 yield (
-                    f"{address} is not an address of this machine: right for files that are copied to the one that has "
-                    "it, or behind NAT; otherwise correct --advertise before the first start."
+                    f"{address} is not an address of this machine. This is correct for files that are copied to "
+                    "the machine "
+                    "with this address, or behind NAT; otherwise correct --advertise before the first start."
                 )
 
 
@@ -363,5 +364,5 @@ def _notes(resources: HostResources) -> list[str]:
     if resources.missing:
         found.append(f"No Docker engine was asked: {resources.missing.message}")
     if shutil.which("psql") is None:
-        found.append("psql is not installed here; use the one in the containers (docker exec …).")
+        found.append("psql is not installed here. Use the one in the containers: citus-cluster psql")
     return found

@@ -1,4 +1,4 @@
-"""What a set-up is asked for, and the specification that comes of it: a file, what was given, what is detected."""
+"""The request of a set-up, and the resulting specification: a file, the given values, and detected values."""
 
 import copy
 from collections.abc import Callable, Mapping
@@ -24,13 +24,12 @@ from citus_cluster.runtime.store.files import Manifest
 
 @dataclass(frozen=True)
 class SetupRequest:
-    """What the user asks for.
+    """The user's request.
 
-    ``values`` holds what was given, by dotted path of the specification (``ports.citus``), and
-    ``origins`` the name under which it was given (``--port``). ``redetect`` asks for memory and
-    processors to be detected again. ``removed_workers`` are workers, by service or address, of which the
-    caller has made sure that they have left the cluster. ``retune`` divides the memory again,
-    among all that is wanted.
+    ``values`` holds what was given, by dotted path of the specification (``ports.citus``), and ``origins`` the name
+    under which it was given (``--port``). ``redetect`` requests that memory and processors are detected again.
+    ``removed_workers`` are workers, by service or address, that have left the cluster, as the caller has verified.
+    ``retune`` divides the memory again, among all that is wanted.
     """
 
     root: Path
@@ -45,12 +44,12 @@ class SetupRequest:
 
     @cached_property
     def spec_text(self) -> str | None:
-        """Content of ``spec_file``, read once: a pipe gives it only once. Raises UsageError."""
+        """Content of ``spec_file``, read once, because it may be a pipe. Raises UsageError."""
         return read_spec_text(self.spec_file, from_pipe=True) if self.spec_file else None
 
 
 class HostResources:
-    """The engine, asked only when a value is really missing, and this machine where there is none."""
+    """The engine, asked only when a value is really missing, or this machine if there is none."""
 
     def __init__(self, connect: Callable[[], Engine]) -> None:
         self._connect = connect
@@ -76,7 +75,7 @@ class HostResources:
 
 
 def merged_spec(request: SetupRequest, previous: Manifest | None, resources: HostResources) -> ClusterSpec:
-    """Lay what was given over the specification."""
+    """Apply the given values to the specification."""
     own = request.root / SPEC_FILE
     source = request.spec_file or (own if own.exists() else None)
     name = "" if source is None else source.name if source.is_file() else str(source)
@@ -101,7 +100,7 @@ def merged_spec(request: SetupRequest, previous: Manifest | None, resources: Hos
 
 
 def taken_numbers(previous: Manifest | None, resources: HostResources) -> frozenset[int]:
-    """Numbers of workers that were removed and whose volumes exist still, or may exist, where no engine tells."""
+    """Return numbers of removed workers whose volumes still exist, or may exist if no engine can be asked."""
     removed = removed_workers(previous.identity) if previous else {}
     if previous is None or not removed or resources.engine is None:
         return frozenset(removed)
@@ -123,7 +122,7 @@ def _put(data: dict[str, Any], keys: list[str], value: Any) -> None:
 
 
 def _mark_given(data: dict[str, Any], request: SetupRequest) -> None:
-    """What is given from now on is no longer 'detected', and what shall be detected again is not given."""
+    """Mark given values as no longer 'detected', and drop values that must be detected again."""
     resources = data.get("resources")
     if not isinstance(resources, dict):
         return
@@ -136,7 +135,7 @@ def _mark_given(data: dict[str, Any], request: SetupRequest) -> None:
 
 
 def resolved_spec(spec: ClusterSpec, request: SetupRequest, host_resources: HostResources) -> ClusterSpec:
-    """Fill in what is saved, so that it never changes by itself: detected values, services, ports."""
+    """Fill in saved values, so that they never change unasked: detected values, services, ports."""
     _refuse_other_major(spec, host_resources)
     resources = spec.resources
     saved = _saved_detection(request) if request.spec_file else {}
@@ -170,7 +169,7 @@ def shared_spec(
 
 
 def _refuse_other_major(spec: ClusterSpec, host_resources: HostResources) -> None:
-    """Look into images whose name does not tell their PostgreSQL major, where they are on this machine."""
+    """Inspect local images whose names do not contain their PostgreSQL major."""
     for component in components.wanted(spec):
         image = component.image(spec)
         if component.pg_major is None or image is None or component.tells_major(image) or host_resources.engine is None:
@@ -187,7 +186,7 @@ def saved_spec(root: Path) -> ClusterSpec | None:
 
 
 def _saved_detection(request: SetupRequest) -> dict[str, int]:
-    """What was detected for this directory before, where the run starts from another file."""
+    """Return the values detected earlier for this directory, if the run uses another file."""
     own = saved_spec(request.root)
     if own is None:
         return {}
@@ -197,14 +196,15 @@ def _saved_detection(request: SetupRequest) -> dict[str, int]:
 
 
 def pg_major(spec: ClusterSpec, previous: Manifest | None, host_resources: HostResources) -> int:
-    """PostgreSQL major of the Citus image, from its name, the specification, an earlier run or the image itself."""
+    """Return the PostgreSQL major of the Citus image, from its name, the specification, an earlier run or the image."""
     image = spec.images.citus
     known = known_pg_major(image)
     if spec.images.pg_major is not None:
         if known is not None and known != spec.images.pg_major:
             raise SpecError(
                 f"{image} runs PostgreSQL {known}, not {spec.images.pg_major}; nothing was written.",
-                hint="Leave --pg-major (images.pg_major) away: it is for images whose name does not tell.",
+                hint="Omit --pg-major (images.pg_major); it is only for images whose names do not contain the major "
+                "version.",
             )
         return spec.images.pg_major
     if known is not None:
@@ -214,7 +214,8 @@ def pg_major(spec: ClusterSpec, previous: Manifest | None, host_resources: HostR
     probed = host_resources.engine.image_pg_major(image) if host_resources.engine else None
     if probed is None:
         raise UsageError(
-            f"Which PostgreSQL major does {image} run? Its name does not tell, and it is not on this machine.",
-            hint="Say it, for example --pg-major 17; or docker pull the image first, and it is looked up.",
+            f"The PostgreSQL major version of {image} is unknown: its name does not contain it, and the image "
+            "is not on this machine.",
+            hint="Set it, for example --pg-major 17, or pull the image first (docker pull).",
         )
     return probed

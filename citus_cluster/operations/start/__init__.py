@@ -1,1 +1,1 @@
-"""The start and the end of a cluster's containers."""
+"""Starting and stopping a cluster's containers."""

@@ -1,4 +1,4 @@
-"""The admin API at a start: wait until it is well, and restart one that stays unwell beside a verified cluster."""
+"""The admin API at a start: wait until it is healthy, and restart one that stays unhealthy in a verified cluster."""
 
 import asyncio
 import time
@@ -13,7 +13,7 @@ from citus_cluster.runtime.probes.api_health import probe_api
 
 KNOCK_TIMEOUT_S = 2.0
 PATIENCE_S = 15.0
-"""One that can become well does so much earlier: it looks at the cluster every second, and connects within three."""
+"""A working API becomes healthy much earlier: it checks the cluster every second, and connects within three."""
 _STOP_S = 10
 """It ends within five seconds of SIGTERM, unless it hangs."""
 
@@ -21,7 +21,7 @@ _STOP_S = 10
 class ApiWait:
     """Waits for the admin API of a topology, if it has one.
 
-    ``before`` are the containers as they were found before the start. ``deadline`` is in terms of time.monotonic().
+    ``before`` are the containers before the start. ``deadline`` is in terms of time.monotonic().
     """
 
     def __init__(
@@ -44,7 +44,7 @@ class ApiWait:
         self._reason = "it does not answer"
 
     async def ready(self) -> None:
-        """Wait until it says that the cluster is as desired; raises ServiceFailedError."""
+        """Wait until it reports that the cluster is healthy. Raises ServiceFailedError."""
         if api := self._api:
             knocks = {api.name: self._knock}
             await wait_until_ready(
@@ -52,9 +52,9 @@ class ApiWait:
             )
 
     async def ready_beside_verified(self, waiting: asyncio.Task[None]) -> None:
-        """Go on ``waiting``, the task of :meth:`ready`, now that the cluster is verified.
+        """Continue ``waiting``, the task of :meth:`ready`, after the verification of the cluster.
 
-        A container that ran before this start and stays unwell is restarted once. Raises ServiceFailedError.
+        A container that ran before this start and stays unhealthy is restarted once. Raises ServiceFailedError.
         """
         left_s = max(0.0, self._deadline - time.monotonic())
         await asyncio.wait({waiting}, timeout=min(PATIENCE_S, left_s))
@@ -65,7 +65,7 @@ class ApiWait:
             return
         waiting.cancel()
         await asyncio.gather(waiting, return_exceptions=True)
-        message = f"{container.service} is restarted: the cluster is verified, but it still says: {self._reason}"
+        message = f"restarting {container.service}: the cluster is verified, but it still reports: {self._reason}"
         self._emit(Event(f"restart:{container.service}", EventKind.WARNING, message))
         await in_thread(self._containers.engine.restart, container, _STOP_S)
         await self.ready()

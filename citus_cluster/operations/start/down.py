@@ -1,4 +1,4 @@
-"""Taking a cluster down. Its data stays, unless its volumes are to go too."""
+"""Taking a cluster down. Its data stay unless its volumes are removed too."""
 
 import asyncio
 from collections.abc import Sequence
@@ -14,19 +14,18 @@ from citus_cluster.runtime.docker import compose
 from citus_cluster.runtime.docker.compose import ComposeError
 from citus_cluster.runtime.docker.engine import Engine, hung_engine_hint, in_thread
 
-_STAYS = "the containers are removed; the network stays, and the next start uses it"
-# A server gets two minutes to stop; one after the other where the engine is slow.
+_STAYS = "removed the containers; the network stays for the next start"
+# A server has two minutes to stop; a slow engine stops them one after the other.
 _TIMEOUT_S = 600.0
 
 
 async def down(directory: Directory, emit: Emit, *, volumes: bool = False) -> None:
-    """Stop and remove the containers and networks of this directory's cluster, in whatever profile.
+    """Stop and remove the containers and networks of this directory's cluster, of all profiles.
 
-    What is in the project and in none of its Compose files may be of another file, which the user gave to
-    Compose with ``-f``: it is left alone, and named in a warning. ``volumes`` removes that too, and every named
-    volume of the project, and with them all data; asking the user is the caller's task. Idempotent. Raises
-    EngineUnavailableError, PreflightError for a project of the same name from another directory, ComposeError,
-    ServiceFailedError where Compose does not come back.
+    Objects of the project that are in none of its Compose files may belong to another file, which the user gave to
+    Compose with ``-f``: they are kept, and named in a warning. ``volumes`` removes them too, and every named volume of
+    the project with all data; the caller must ask the user. Idempotent. Raises EngineUnavailableError, PreflightError
+    for a project of the same name from another directory, ComposeError, ServiceFailedError if Compose does not return.
     """
     project = directory.topology.name
     engine = await in_thread(Engine.connect)
@@ -36,14 +35,14 @@ async def down(directory: Directory, emit: Emit, *, volumes: bool = False) -> No
         raise refusal(others, "nothing was removed")
     config = await compose_of(directory).config(all_profiles=True)
     foreign = [container for container in containers if container.service not in config["services"]]
-    # Of a service that cluster.yaml may not ask for any more.
+    # Of a service that may no longer be in cluster.yaml.
     left = [] if volumes else [container for container in foreign if owner_of(container.service or "") is None]
     for container in foreign:
         if container not in left:
-            # No longer in the files, ours or the user's: Compose would leave it, and the network with it.
+            # No longer in our files or the user's: Compose would keep it, and so the network.
             await in_thread(engine.stop, container)
             await in_thread(engine.remove, container)
-            message = f"{container.name} is removed: {container.service} is no longer in the Compose files"
+            message = f"removing {container.name}: {container.service} is no longer in the Compose files"
             emit(Event(f"down:{container.service}", EventKind.DONE, message))
     emit(Event("down", EventKind.STARTED, "stopping and removing the containers"))
     try:
@@ -52,10 +51,10 @@ async def down(directory: Directory, emit: Emit, *, volumes: bool = False) -> No
                 lambda line: emit(Event("down", EventKind.PROGRESS, f"removing: {line}")), volumes=volumes
             )
     except TimeoutError:
-        message = f"docker compose down did not come back within {_TIMEOUT_S:.0f} s."
+        message = f"docker compose down did not return within {_TIMEOUT_S:.0f} s."
         raise ServiceFailedError(message, hint=hung_engine_hint()) from None
     except ComposeError as error:
-        # Seen with Docker 20.10: an endpoint that belongs to no container any more holds the network.
+        # Observed with Docker 20.10: an endpoint without a container holds the network.
         alive = {container.id for container in await in_thread(engine.project_containers, project)}
         if alive - {container.id for container in left} or "has active endpoints" not in error.message:
             raise
@@ -64,7 +63,7 @@ async def down(directory: Directory, emit: Emit, *, volumes: bool = False) -> No
     networks = []
     for network in await in_thread(engine.project_networks, project):
         if volumes or (network in in_files and not left):
-            # Of a file that is gone; the cluster's own is left only where the engine did not let it go.
+            # Of a file that no longer exists; the cluster's own network is left only if the engine did not release it.
             with suppress(CitusClusterError):
                 await in_thread(engine.remove_network, network)
         else:
@@ -73,12 +72,12 @@ async def down(directory: Directory, emit: Emit, *, volumes: bool = False) -> No
         emit(Event("down:left", EventKind.WARNING, _what_is_left([container.name for container in left], networks)))
     if not volumes:
         kept = await in_thread(engine.project_volumes, project)
-        data = f"; the data stays in {count(len(kept), 'volume')}" if kept else ""
+        data = f"; the data stay in {count(len(kept), 'volume')}" if kept else ""
         emit(Event("down", EventKind.DONE, f"{project} is down{data}", {"volumes_kept": list(kept)}))
         return
     for volume in await in_thread(engine.project_volumes, project):
         await in_thread(engine.remove_volume, volume)
-    emit(Event("down", EventKind.DONE, f"{project} is down, and its volumes are removed"))
+    emit(Event("down", EventKind.DONE, f"{project} is down, and its volumes were removed"))
 
 
 def _what_is_left(containers: Sequence[str], networks: Sequence[str]) -> str:
@@ -89,6 +88,6 @@ def _what_is_left(containers: Sequence[str], networks: Sequence[str]) -> str:
     of_file = (
         "it is in no Compose file of this directory"
         if stays == "stays"
-        else "what is in no Compose file of this directory is left alone, with the networks that it uses"
+        else "objects in no Compose file of this directory are kept, with the networks that they use"
     )
-    return f"{named} {stays}: {of_file}. If nothing needs it any more: {' && '.join(commands)}"
+    return f"{named} {stays}: {of_file}. If you no longer need it: {' && '.join(commands)}"

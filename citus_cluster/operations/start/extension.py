@@ -21,7 +21,7 @@ from citus_cluster.runtime.postgres import Connection, connect, translated
 T = TypeVar("T")
 CONNECT_TIMEOUT_S = 10.0
 Agree = Callable[[str], bool]
-"""Asks whether to go on, with the question as text."""
+"""Asks for consent, with the question as text."""
 
 
 def never(question: str) -> bool:
@@ -30,7 +30,7 @@ def never(question: str) -> bool:
 
 
 def agree_once(agree: Agree) -> Agree:
-    """Ask no second time for what was agreed to."""
+    """Do not ask again after consent was given."""
     agreed = False
 
     def ask(question: str) -> bool:
@@ -44,8 +44,8 @@ def agree_once(agree: Agree) -> Agree:
 async def refuse_or_ask(directory: Directory, containers: Iterable[Container], agree: Agree) -> None:
     """Compare the images of the nodes' containers with the wanted one, before a container is replaced.
 
-    Only names with version tags tell; whatever they do not tell, ``update_extensions`` finds out from the servers.
-    Raises MismatchError, ConsentNeededError.
+    This works only for names with version tags; for others, ``update_extensions`` asks the servers. Raises
+    MismatchError, ConsentNeededError.
     """
     wanted = directory.topology.citus_image.name
     nodes = {node.service for node in directory.topology.nodes}
@@ -54,7 +54,7 @@ async def refuse_or_ask(directory: Directory, containers: Iterable[Container], a
             continue
         change = release_change(container.image, wanted)
         if change is ReleaseChange.OLDER:
-            # Going back is right as long as the extension was not updated.
+            # An older image is allowed as long as the extension was not updated.
             versions = await _versions_now(directory)
             release = tag_version(wanted)
             if versions and versions.is_newer_than(release) and not versions.is_served_by(release):
@@ -69,7 +69,7 @@ async def refuse_or_ask(directory: Directory, containers: Iterable[Container], a
 
 
 async def _versions_now(directory: Directory) -> ExtensionVersions | None:
-    """What the first node of this directory runs now, None where it does not answer."""
+    """Return the versions of the first node of this directory, None if it does not answer."""
     try:
         return await _on(directory, directory.topology.nodes[0], "reading the version of Citus", extension_versions)
     except CitusClusterError:
@@ -77,12 +77,12 @@ async def _versions_now(directory: Directory) -> ExtensionVersions | None:
 
 
 async def update_extensions(directory: Directory, agree: Agree, emit: Emit, *, asked_for: bool = False) -> bool:
-    """Bring the extension of every node of this directory to the version of the image; say whether one was updated.
+    """Update the extension of every node of this directory to the image's version. Returns whether one was updated.
 
-    All nodes answer and run the new library by then. Where it serves the data as they are, nothing is updated unless it
-    was ``asked_for``, and a warning names the update. The coordinator comes first, as Citus' documents have it. Each
-    node is looked at by itself, so a run that was killed half way is resumed by the next. Raises MismatchError where
-    the image is too old for the data, ConsentNeededError where it is too new unless ``agree`` says yes.
+    All nodes answer and run the new library by then. If it works with the current data, nothing is updated unless
+    ``asked_for``, and a warning names the update. The coordinator comes first, as in Citus' documentation. Each node is
+    checked separately, so the next run continues after a killed one. Raises MismatchError if the image is too old for
+    the data, ConsentNeededError if it is too new and ``agree`` returns False.
     """
     behind: list[tuple[Node, ExtensionVersions]] = []
     serves = True
@@ -94,8 +94,8 @@ async def update_extensions(directory: Directory, agree: Agree, emit: Emit, *, a
             raise downgrade(f"{node.service} has data of Citus {versions.installed}", versions.available)
         if versions.is_ahead:
             message = (
-                f"{node.service} has data of Citus {versions.installed}, and its image has the older Citus "
-                f"{versions.available}. They work together; an image that is older still would not."
+                f"{node.service} has data of Citus {versions.installed}, but its image has the older Citus "
+                f"{versions.available}. They work together; an even older image would not."
             )
             emit(Event(f"extension:{node.service}", EventKind.WARNING, message))
         if versions.is_behind:
@@ -116,7 +116,7 @@ async def update_extensions(directory: Directory, agree: Agree, emit: Emit, *, a
         step = f"extension:{node.service}"
         emit(Event(step, EventKind.STARTED, f"updating Citus' extension on {node.service} to {versions.available}"))
         await _on(directory, node, "updating the extension citus", update_extension)
-        message = f"{node.service}: the extension citus is at {versions.available} (it was {versions.installed})"
+        message = f"{node.service}: updated the extension citus from {versions.installed} to {versions.available}"
         emit(Event(step, EventKind.DONE, message))
     if directory.topology.coordinator:
         await _on(directory, directory.topology.coordinator, "finishing the upgrade of Citus", finish_upgrade)
@@ -124,7 +124,7 @@ async def update_extensions(directory: Directory, agree: Agree, emit: Emit, *, a
 
 
 async def _look(conn: Connection) -> tuple[ExtensionVersions | None, bool]:
-    """Versions of a node, and whether its library serves the data; None where the database lacks the extension."""
+    """Return the versions of a node, and whether its library serves the data; None without the extension."""
     versions = await extension_versions(conn)
     return versions, versions is None or await library_serves(conn)
 
@@ -139,11 +139,11 @@ def require_consent(agree: Agree, what: str) -> None:
     """Ask the question about the backup. Raises ConsentNeededError."""
     question = (
         f"A newer Citus: {what}. The update of its extension (ALTER EXTENSION citus UPDATE) cannot be undone. Do you "
-        "have a backup, and shall it be updated?"
+        "have a backup, and do you want to update?"
     )
     if not agree(question):
         raise ConsentNeededError(
-            f"Citus' extension must be updated ({what}); the update needs your consent.",
+            f"Citus' extension must be updated ({what}), which needs your consent.",
             hint="The update cannot be undone: make a backup first (pg_dump, or the volumes of all nodes, taken while "
             "the cluster is down). Then agree: citus-cluster up --upgrade-citus. Or set the earlier image again. "
             "Queries on distributed tables may fail until then.",
@@ -151,9 +151,9 @@ def require_consent(agree: Agree, what: str) -> None:
 
 
 def downgrade(what: str, image: str) -> MismatchError:
-    """Say that an image is older than the data."""
+    """Return the error for an image that is older than the data."""
     return MismatchError(
-        f"{what}, and the image has the older Citus {image}; an older Citus cannot serve data of a newer one.",
-        hint="Set the newer image again: python setup_citus_cluster.py --citus-image=… --yes; or restore a backup that "
-        "the older version made.",
+        f"{what}, but the image has the older Citus {image}; an older Citus cannot serve data of a newer one.",
+        hint="Set the newer image again (python setup_citus_cluster.py --citus-image=… --yes), or restore a backup of "
+        "the older version.",
     )

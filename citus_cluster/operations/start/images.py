@@ -1,4 +1,4 @@
-"""The images of a start: which are here, and fetching or building the others."""
+"""The images of a start: which are available, and pulling or building the others."""
 
 import asyncio
 from collections.abc import Mapping, Sequence, Set
@@ -16,7 +16,7 @@ from citus_cluster.runtime.docker.engine import Engine, in_thread
 async def late_companions(
     directory: Directory, engine: Engine, services: Mapping[str, Mapping[str, Any]]
 ) -> frozenset[str]:
-    """Companions whose image is not here: Citus does not wait until it is fetched."""
+    """Companions whose image is missing: Citus does not wait until it is pulled."""
     names = [one.name for one in directory.topology.companions if one.name in services]
     here = await asyncio.gather(*(in_thread(engine.has_image, str(services[name]["image"])) for name in names))
     return frozenset(name for name, there in zip(names, here, strict=True) if not there)
@@ -25,7 +25,7 @@ async def late_companions(
 async def get_images(
     directory: Directory, engine: Engine, names: Set[str], services: Mapping[str, Mapping[str, Any]], emit: Emit
 ) -> None:
-    """Pull or build what these services lack. Raises PreflightError, which names every image it did not get."""
+    """Pull or build the missing images of these services. Raises PreflightError, which names every failed image."""
     wanted = {name: str(services[name]["image"]) for name in sorted(names) if "image" in services[name]}
     here = await asyncio.gather(*(in_thread(engine.has_image, image) for image in wanted.values()))
     missing = {name: image for (name, image), there in zip(wanted.items(), here, strict=True) if not there}
@@ -59,11 +59,11 @@ async def _pull(engine: Engine, image: str, platform: str | None, flag: str, emi
     except CitusClusterError as error:
         emit(Event(step, EventKind.FAILED, error.message))
         hint = (
-            f"Get it by hand: docker pull {image}; or from a machine that has it: docker save {image} | docker load. "
-            f"Or use another: {flag}."
+            f"Pull it by hand (docker pull {image}), copy it from another machine (docker save {image} | docker load), "
+            f"or use another image: {flag}."
         )
-        return Finding("image-missing", Severity.ERROR, f"The image {image} is not here. {error.message}", hint)
-    emit(Event(step, EventKind.DONE, f"{image} is here"))
+        return Finding("image-missing", Severity.ERROR, f"The image {image} is missing. {error.message}", hint)
+    emit(Event(step, EventKind.DONE, f"pulled {image}"))
     return None
 
 
@@ -82,8 +82,8 @@ async def _build(directory: Directory, services: Sequence[str], emit: Emit) -> F
             "image-missing",
             Severity.ERROR,
             f"The image of {names} could not be built: {last}.",
-            "It needs its base image and the package index. See all of it: docker compose build "
-            f"{' '.join(services)}. Or do without: --services citus.",
+            "The build needs its base image and the package index. To see all output: docker compose build "
+            f"{' '.join(services)}. To omit the service: --services citus",
         )
-    emit(Event(step, EventKind.DONE, f"{names} is built"))
+    emit(Event(step, EventKind.DONE, f"built {names}"))
     return None

@@ -1,4 +1,4 @@
-"""What stands in the way of a start: all findings at once, each with the way out."""
+"""Checks before a start: all problems at once, each with its solution."""
 
 import asyncio
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -37,7 +37,7 @@ _MB = 1024 * 1024
 
 
 class Severity(StrEnum):
-    """Whether a finding forbids the start."""
+    """Whether a finding prevents the start."""
 
     ERROR = "error"
     WARNING = "warning"
@@ -58,7 +58,7 @@ class Finding(Documented):
 
 @dataclass(frozen=True)
 class Preflight:
-    """Findings, and what was learned on the way: the engine, the project's containers, the merged Compose services."""
+    """Findings, and the inspected objects: the engine, the project's containers, the merged Compose services."""
 
     findings: tuple[Finding, ...]
     engine: Engine | None
@@ -74,7 +74,7 @@ class Preflight:
         return tuple(finding for finding in self.findings if finding.severity is Severity.WARNING)
 
     def passed(self) -> Engine:
-        """Give the engine; raises PreflightError with every finding that forbids the start."""
+        """Return the engine. Raises PreflightError with every finding that prevents the start."""
         if self.errors or self.engine is None:
             raise refusal(self.errors)
         return self.engine
@@ -82,11 +82,11 @@ class Preflight:
 
 def refusal(errors: Sequence[Finding], consequence: str = "nothing was started") -> PreflightError:
     """Put findings into one error, with exit status 3."""
-    count = "Something stands" if len(errors) == 1 else f"{len(errors)} things stand"
+    problems = "1 problem prevents" if len(errors) == 1 else f"{len(errors)} problems prevent"
     return PreflightError(
-        f"{count} in the way; {consequence}.",
+        f"{problems} the start; {consequence}.",
         details=[str(finding) for finding in errors],
-        hint="Mend what each line says, then run the command again.",
+        hint="Fix the problems listed above, then run the command again.",
     )
 
 
@@ -129,10 +129,10 @@ async def _find_compose(directory: Directory) -> tuple[Mapping[str, Mapping[str,
     if isinstance(config, ComposeError):
         if problem := directory_problem(str(directory.root.resolve())):
             hint = "Move it to another directory; the data stay in their volumes."
-            message = f"The directory {str(directory.root)!r} {problem}, which Docker Compose cannot work with."
+            message = f"The directory {str(directory.root)!r} {problem}, which Docker Compose does not support."
             return {}, [_error("directory-name", message, hint)]
-        hint = "Correct docker-compose.yml or your override file, or write it anew: setup_citus_cluster.py --force."
-        return {}, [_error("compose-invalid", f"Compose does not accept the files: {config.message}", hint)]
+        hint = "Correct docker-compose.yml or your override file, or write it again: setup_citus_cluster.py --force"
+        return {}, [_error("compose-invalid", f"Compose refuses the files: {config.message}", hint)]
     for outcome in (there, config):
         if isinstance(outcome, BaseException):
             raise outcome
@@ -143,7 +143,7 @@ async def _find_compose(directory: Directory) -> tuple[Mapping[str, Mapping[str,
 def _engine_findings(
     directory: Directory, engine: Engine, services: Mapping[str, Mapping[str, Any]]
 ) -> tuple[tuple[Container, ...], list[Finding]]:
-    """Everything for which the engine is asked. Blocks."""
+    """Run the checks that need the engine. Blocks."""
     project = directory.topology.name
     info = engine.info()
     containers = engine.project_containers(project)
@@ -164,7 +164,7 @@ def _engine_findings(
 
 
 def _image_findings(missing: Sequence[str], services: Mapping[str, Mapping[str, Any]]) -> Iterator[Finding]:
-    """Say what will be fetched: whether it can be is known only by doing it, before anything is started."""
+    """Report images that will be pulled; only the pull itself, before anything is started, shows whether it works."""
     built = {str(service.get("image")) for service in services.values() if "build" in service}
     for image in missing:
         if image not in built:
@@ -174,19 +174,23 @@ def _image_findings(missing: Sequence[str], services: Mapping[str, Mapping[str, 
 def engine_version_findings(version: str) -> Iterator[Finding]:
     found = parse_version(version)
     if found and found[:2] < MINIMUM_ENGINE:
-        yield _error("engine-too-old", f"The Docker engine is {version}; 20.10 or newer is needed.", "Update Docker.")
+        yield _error(
+            "engine-too-old",
+            f"The Docker engine has version {version}, but 20.10 or newer is required.",
+            "Update Docker.",
+        )
 
 
 def project_findings(root: Path, containers: Iterable[Container]) -> Iterator[Finding]:
-    """Refuse a project whose containers were made in another directory: it has other passwords and settings."""
+    """Refuse a project whose containers were created from another directory, with other passwords and settings."""
     others = {c.working_dir for c in containers if c.working_dir and Path(c.working_dir).resolve() != root.resolve()}
     for other in sorted(others):
         project = next(c.project for c in containers if c.working_dir == other)
         yield _error(
             "other-directory",
-            f"A cluster named {project!r} already has containers here, made in another directory: {other}.",
-            f"Work there; or choose another --name; or, if that directory was moved here, remove the containers "
-            f"(the data stays): docker compose -p {project} --profile '*' down.",
+            f"A cluster named {project!r} already has containers here, created from another directory: {other}.",
+            f"Run the command there, or choose another --name. If that directory was moved here, remove the containers "
+            f"(the data stay): docker compose -p {project} --profile '*' down",
         )
 
 
@@ -194,19 +198,19 @@ def name_findings(project: str, containers: Iterable[Container]) -> Iterator[Fin
     for container in containers:
         if container.project == project:
             continue
-        owner = f"project {container.project!r}" if container.project else "something else than Compose"
+        owner = f"project {container.project!r}" if container.project else "another program than Compose"
         yield _error(
             "name-taken",
-            f"There is already a container named {container.name}, of {owner}.",
-            f"Choose another --name; or, if it is no longer needed, remove it: docker rm -f {container.name}.",
+            f"A container named {container.name} already exists, from {owner}.",
+            f"Choose another --name, or, if you no longer need the container, remove it: docker rm -f {container.name}",
         )
 
 
 def memory_findings(directory: Directory, info: EngineInfo) -> Iterator[Finding]:
     """Compare the memory limits with what the engine has.
 
-    A server takes a quarter of its limit for shared_buffers and the rest by load. So limits of up to
-    twice the memory can still start, and only run out under load; beyond that they would at once (judgement).
+    A server uses a quarter of its limit for shared_buffers, and the rest under load. So with limits of up to twice the
+    memory, the services can start, and run out of memory only under load; beyond that, they would at once (judgement).
     """
     topology = directory.topology
     if not topology.tuning.fits:
@@ -217,8 +221,8 @@ def memory_findings(directory: Directory, info: EngineInfo) -> Iterator[Finding]
     limits_mb = sum(service.memory_mb for service in topology.services)
     if limits_mb <= info.memory_mb:
         return
-    message = f"The containers may take {limits_mb} MB, but the Docker engine has {info.memory_mb} MB."
-    hint = "Fit them to this engine: python setup_citus_cluster.py --memory=auto --yes; or give it more memory."
+    message = f"The containers may use {limits_mb} MB, but the Docker engine has {info.memory_mb} MB."
+    hint = "Fit them to this engine (python setup_citus_cluster.py --memory=auto --yes), or give it more memory."
     if limits_mb > 2 * info.memory_mb:
         yield _error("memory-short", message, hint)
     else:
@@ -231,7 +235,7 @@ def _disk_findings(info: EngineInfo, topology: Topology, missing_images: int) ->
     try:
         free_mb = disk_usage(info.storage_root).free // _MB
     except OSError:
-        return  # not ours to see; the engine itself will say when it is full
+        return  # not visible to us; the engine itself will report when it is full
     logs = [log_space(service.name, service.settings) for service in topology.services if service.settings]
     yield from disk_findings(free_mb, info.storage_root, len(topology.services), logs, missing_images)
 
@@ -239,16 +243,16 @@ def _disk_findings(info: EngineInfo, topology: Topology, missing_images: int) ->
 def disk_findings(
     free_mb: int, root: Path, services: int, logs: Sequence[LogSpace], missing_images: int
 ) -> Iterator[Finding]:
-    """Judge the free space on the engine's disk; a Citus image takes about 1 GB."""
+    """Check the free space on the engine's disk; a Citus image takes about 1 GB."""
     least_mb = services * _LEAST_FREE_MB_PER_NODE + missing_images * 1024
     good_mb = max(least_mb, needed_mb(logs))
     message = f"Only {size(free_mb * _MB)} are free on the disk of the Docker engine ({root})"
-    hint = "Free some: docker system df shows what takes space, docker image prune removes unused images."
+    hint = "Free some space: docker system df shows the usage, docker image prune removes unused images."
     if free_mb < least_mb:
         yield _error("disk-low", f"{message}; {size(least_mb * _MB)} are needed for {services} services.", hint)
     elif free_mb < good_mb:
         grows = f"; the write-ahead logs can grow to {size(good_mb * _MB)} together ({describe(logs)})."
-        smaller = "Smaller logs: max_wal_size and max_slot_wal_keep_size below settings in cluster.yaml."
+        smaller = "For smaller logs, set max_wal_size and max_slot_wal_keep_size below settings in cluster.yaml."
         yield _warning("disk-low", f"{message}{grows if logs else '.'}", f"{hint} {smaller}")
 
 
@@ -257,14 +261,14 @@ def _platform_findings(directory: Directory, info: EngineInfo) -> Iterator[Findi
     if directory.topology.nodes and image.platform == "linux/amd64" and info.architecture in {"aarch64", "arm64"}:
         yield _warning(
             "platform-emulated",
-            f"{image.name} exists for x86-64 only, and this engine runs on ARM: it will be emulated, and slow.",
-            "In Docker Desktop switch on Rosetta (Settings, General): with QEMU PostgreSQL can crash. "
-            "An image that was built for ARM avoids both: --citus-image.",
+            f"{image.name} exists only for x86-64, but this engine runs on ARM: it will be emulated, and slow.",
+            "Turn on Rosetta in Docker Desktop (Settings, General), because with QEMU PostgreSQL can crash. "
+            "An image that was built for ARM avoids both: --citus-image",
         )
 
 
 def published(services: Mapping[str, Mapping[str, Any]]) -> Iterator[tuple[str, str, int]]:
-    """Give (service, address, port) for every port that the merged Compose file publishes."""
+    """Yield (service, address, port) for every port that the merged Compose file publishes."""
     for name, service in services.items():
         for port in service.get("ports") or ():
             if str(port.get("published", "")).isdigit() and port.get("protocol", "tcp") == "tcp":
@@ -288,40 +292,40 @@ def _port_findings(
             continue
         holders = engine.published_ports() if holders is None else holders
         container = holders.get(port)
-        owner = f"container {container}" if container else host.port_owner(port) or "a process that is not yours to see"
+        owner = f"container {container}" if container else host.port_owner(port) or "a process that you may not see"
         yield _error(
             "port-taken",
             f"{service}: port {port} on {address} is in use by {owner}.",
-            f"Stop that, or choose another {_port_option(service)}.",
+            f"Stop it, or choose another {_port_option(service)}.",
         )
 
 
 def _port_option(service: str) -> str:
-    """Option of the set-up that chooses the host port of a Compose service."""
+    """Return the option of the set-up for the host port of a Compose service."""
     owner = owner_of(service)
     return owner.port_option if owner else "--port"
 
 
 def _file_findings(directory: Directory) -> Iterator[Finding]:
-    """Look for what a copied directory has lost: files, modes of secrets, and what containers must read."""
+    """Check for losses of a copied directory: files, modes of secrets, and files that containers must read."""
     root = directory.root
     missing = sorted(path for path in directory.manifest.files if not (root / path).is_file())
     if missing:
         yield _error(
             "files-missing",
             f"Generated files are missing: {_some(missing)}.",
-            "Write them again: python setup_citus_cluster.py --yes.",
+            "Write them again: python setup_citus_cluster.py --yes",
         )
     folder = root / SECRETS_FOLDER
     if folder.stat().st_mode & 0o077:
         yield _warning(
-            "secret-modes", f"Others on this machine can read {SECRETS_FOLDER}/.", f"chmod 700 {SECRETS_FOLDER}"
+            "secret-modes", f"Other users of this machine can read {SECRETS_FOLDER}/.", f"chmod 700 {SECRETS_FOLDER}"
         )
     needed = secrets.prepare(root, given_password=None, wanted=directory.spec.wanted).files
     for path, wanted in needed.items():
         found = files.read_file(root, path)
         if found is None or not found.content:
-            yield _error("secret-missing", f"{path} is missing.", "Make it: python setup_citus_cluster.py --yes.")
+            yield _error("secret-missing", f"{path} is missing.", "Create it: python setup_citus_cluster.py --yes")
         elif wanted.mode & ~found.mode & 0o004:
             yield _error(
                 "secret-modes",
@@ -338,13 +342,13 @@ def _file_findings(directory: Directory) -> Iterator[Finding]:
     if unreadable:
         yield _error(
             "config-unreadable",
-            f"Containers cannot read {_some(unreadable)}: copying has lost the modes.",
+            f"Containers cannot read {_some(unreadable)}: the modes were lost by copying.",
             f"chmod -R a+rX {CONFIG_FOLDER}",
         )
 
 
 def stale_findings(directory: Directory) -> Iterator[Finding]:
-    """Compare the files with what cluster.yaml asks for now."""
+    """Compare the files with the current cluster.yaml."""
     root, topology = directory.root, directory.topology
     made = secrets.prepare(root, given_password=None, wanted=directory.spec.wanted)
     changes = compare_files(root, topology, made, directory.manifest.files)
@@ -356,16 +360,16 @@ def stale_findings(directory: Directory) -> Iterator[Finding]:
     if stale:
         yield _warning(
             "files-differ",
-            f"Generated files are not what cluster.yaml asks for: {_some([change.path for change in stale])}.",
-            "Look at it with setup_citus_cluster.py --dry-run, then write them with --yes.",
+            f"Generated files do not match cluster.yaml: {_some([change.path for change in stale])}.",
+            "Check the changes with setup_citus_cluster.py --dry-run, then write the files with --yes.",
         )
 
 
 def _edited_compose_finding(edited: FileChange, lines: Sequence[str], recorded: Mapping[str, Sequence[str]]) -> Finding:
     """Judge an edited docker-compose.yml that differs from the wanted one in ``lines``.
 
-    Where setup has written the wanted file already, the edit is what differs. Otherwise a newer version of this tool,
-    or a change of cluster.yaml, wants another file now: no mistake of the user's, as long as the services fit.
+    If setup has already written the wanted file, the edit is the difference. Otherwise a newer version of this tool, or
+    a change of cluster.yaml, requires another file now, which is no mistake of the user as long as the services match.
     """
     last = next(iter(recorded.get(COMPOSE_FILE, ())), None)
     written = edited.wanted is not None and digest(edited.wanted.content) == last
@@ -373,27 +377,30 @@ def _edited_compose_finding(edited: FileChange, lines: Sequence[str], recorded: 
         return _error(
             "compose-conflict",
             f"{COMPOSE_FILE} does not match cluster.yaml, and setup did not write it: {_some(lines, '; ')}.",
-            "Was an older copy restored, or was it edited? Show the difference: python setup_citus_cluster.py --force "
-            "--dry-run. Then write it again with --force, which keeps the old file as .bak. Put your own services and "
+            "An older copy may have been restored, or the file was edited. To see the difference: python "
+            "setup_citus_cluster.py "
+            "--force --dry-run. Then write it again with --force, which keeps the old file as .bak. Put your "
+            "own services and "
             "values into docker-compose.override.yml.",
         )
     return _warning(
         "files-differ",
         f"{COMPOSE_FILE} was edited, and setup would now write another one: {_some(lines, '; ')}.",
-        "The cluster runs with the file as it is. Show the difference: python setup_citus_cluster.py --force "
-        "--dry-run. To take the changes over, move your own services and values into docker-compose.override.yml, then "
+        "The cluster runs with the current file. To see the difference: python setup_citus_cluster.py --force "
+        "--dry-run. To apply the changes, move your own services and values into docker-compose.override.yml, then "
         "write the file with --force, which keeps the old one as .bak.",
     )
 
 
 def service_findings(wanted: Sequence[str], services: Mapping[str, Mapping[str, Any]]) -> Iterator[Finding]:
-    """Refuse Compose files that lack a wanted service: ``up`` would wait for it, or stop it."""
+    """Refuse Compose files without a wanted service: ``up`` would wait for it, or stop it."""
     missing = [name for name in wanted if name not in services]
     if missing:
         yield _error(
             "service-missing",
-            f"cluster.yaml names {_some(missing)}, and the Compose files do not define it with an active profile.",
-            "Write them: python setup_citus_cluster.py --yes. A docker-compose.override.yml must not change the "
+            f"cluster.yaml names {_some(missing)}, but the Compose files do not define it with an active profile.",
+            "Write the files again: python setup_citus_cluster.py --yes. A docker-compose.override.yml must "
+            "not change the "
             "profiles of these services.",
         )
 

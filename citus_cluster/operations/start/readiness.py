@@ -1,7 +1,7 @@
-"""Waiting until services are ready, by probing them; telling at once when one cannot become so, and why.
+"""Waiting until services are ready, by probing them; reports at once if one cannot become ready, and why.
 
-Docker's own health checks run at an interval of seconds, which would dominate the start. So a service is
-first knocked at, cheaply, on its published port, and once it answers its health check is run in it.
+Docker's own health checks run at an interval of seconds, which would dominate the start. So a service is first probed
+cheaply on its published port, and once it answers, its health check runs in it.
 """
 
 import asyncio
@@ -18,23 +18,23 @@ from citus_cluster.runtime.docker.project import Project
 
 POLL_S = 0.2
 _LOOK_EVERY_S = 0.5
-# Where the port cannot be reached from here (an engine elsewhere), the health check alone has to tell.
+# If the port cannot be reached from here (a remote engine), only the health check decides.
 _PROBE_ANYWAY_EVERY_S = 5.0
 _PROBE_AGAIN_AFTER_S = 0.5
 _LOG_LINES = 20
 _RESTARTS_TOLERATED = 1
 
 Knock = Callable[[], Awaitable[HealthProbe]]
-"""A cheap question whether a service answers at all, from here. Raises AuthenticationError if the password is wrong."""
+"""A cheap check from here whether a service answers. Raises AuthenticationError if the password is wrong."""
 
 
 class _CrashedError(Exception):
-    """A container that will not become ready by waiting."""
+    """A container that cannot become ready by waiting."""
 
 
 @dataclass(frozen=True)
 class Failure:
-    """A service that is not ready: how its container is, what its health check and its log say."""
+    """A service that is not ready: the state of its container, and the output of its health check and its log."""
 
     service: str
     container_name: str
@@ -51,7 +51,7 @@ class Failure:
 
 
 class ContainerCache:
-    """Looks at a project's containers, at most twice a second however many ask."""
+    """Inspects a project's containers, at most twice a second for all callers."""
 
     def __init__(self, engine: Engine, project: str, before: Iterable[Container]) -> None:
         self.engine = engine
@@ -63,7 +63,7 @@ class ContainerCache:
         return next((container for container in found if container.service == service), None)
 
     def restarts(self, container: Container) -> int:
-        """How often Docker has restarted it since the watch began."""
+        """Return how often Docker has restarted it since the watch began."""
         return container.restart_count - self._restarts.get(container.id, 0)
 
 
@@ -76,7 +76,7 @@ async def wait_until_ready(
     timeout_s: float,
     until: Callable[[HealthProbe], bool] = lambda probe: probe.ok,
 ) -> None:
-    """Wait until each service answers its knock, and then passes its own health check, as ``until`` sees it.
+    """Wait until each service answers its probe, and then passes its own health check, according to ``until``.
 
     ``deadline`` is in terms of time.monotonic(), ``timeout_s`` for the message. Raises ServiceFailedError,
     at once for a container that has ended or keeps restarting, with health output, log, and probable cause.
@@ -119,7 +119,7 @@ async def _become_ready(
             _refuse_crashed(containers, container)
             if containers.restarts(container) > warned:
                 warned = containers.restarts(container)
-                message = f"{service} has ended with exit status {container.exit_code}, and was started again"
+                message = f"{service} ended with exit status {container.exit_code}, and was started again"
                 emit(Event(step, EventKind.WARNING, message))
         if container is not None and container.state == "running":
             answer = await knock()
@@ -149,15 +149,15 @@ def _refuse_crashed(containers: ContainerCache, container: Container) -> None:
     if container.state in {"exited", "dead"}:
         raise _CrashedError("its container has ended")
     if container.state == "paused":
-        raise _CrashedError(f"its container is paused; let it go on: docker unpause {container.name}")
+        raise _CrashedError(f"its container is paused; to resume it: docker unpause {container.name}")
     if containers.restarts(container) > _RESTARTS_TOLERATED:
-        raise _CrashedError("its container keeps ending and being restarted")
+        raise _CrashedError("its container keeps restarting")
 
 
 async def _failed(
     containers: ContainerCache, services: Sequence[str], said: Mapping[str, str], emit: Emit, *, timeout_s: float | None
 ) -> ServiceFailedError:
-    """Examine the services that are not ready, and put everything into one error."""
+    """Examine the services that are not ready, and combine all findings in one error."""
     failures = await asyncio.gather(*(_examine(containers, service, said.get(service, "")) for service in services))
     for failure in failures:
         emit(Event(f"ready:{failure.service}", EventKind.FAILED, f"{failure.service}: {failure.condition}"))
@@ -170,7 +170,9 @@ async def _failed(
     return ServiceFailedError(
         f"{what}{why}.",
         details=[line for failure in failures for line in failure.lines()],
-        hint=" ".join([*([cause.hint] if cause else []), f"The whole log: docker logs {first.container_name}"]),
+        hint=" ".join(
+            [*([cause.hint] if cause else []), f"To see the complete log: docker logs {first.container_name}"]
+        ),
     )
 
 
@@ -184,7 +186,7 @@ async def _examine(containers: ContainerCache, service: str, said: str) -> Failu
             health = (await in_thread(containers.engine.run_health_check, container, 3.0)).output
         except EngineUnavailableError as error:
             health = error.message
-    # One that keeps ending may have written nothing yet since its last start.
+    # A container that keeps restarting may not have written anything since its last start.
     keeps_ending = containers.restarts(container) > _RESTARTS_TOLERATED
     log = await in_thread(containers.engine.logs, container, _LOG_LINES, earlier=keeps_ending)
     return Failure(
@@ -199,14 +201,14 @@ async def _examine(containers: ContainerCache, service: str, said: str) -> Failu
 
 
 def condition(container: Container, restarts: int) -> str:
-    """Say in words how a container is."""
+    """Describe the state of a container."""
     ended = f"exit status {container.exit_code}" + (", out of memory" if container.oom_killed else "")
     reason = f": {container.error}" if container.error else ""
     if restarts > 0:
         times = "once" if restarts == 1 else f"{restarts} times"
         return f"it was restarted {times}, last after {ended}{reason}"
     if container.state in {"exited", "dead"}:
-        return f"its container has ended with {ended}{reason}"
+        return f"its container ended with {ended}{reason}"
     if container.state == "running":
         return "its container runs, but its health check fails"
     return f"its container is {container.state}{reason}"

@@ -1,4 +1,4 @@
-"""What running servers make of their settings files: those that read them again, and the lines that they do not use."""
+"""Reloads of running servers: those that reloaded their settings, and the lines that they do not use."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -10,16 +10,16 @@ from citus_cluster.model.tuning.parameters import UnusedSetting
 
 @dataclass
 class Reloads:
-    """Services that have read changed settings, and for each service the lines that its server does not use."""
+    """Services that have reloaded changed settings, and for each service the lines that its server does not use."""
 
     done: list[str] = field(default_factory=list)
     unused: dict[str, tuple[UnusedSetting, ...]] = field(default_factory=dict)
 
 
 def refuse_unused(reloads: Reloads, services: Iterable[str], emit: Emit) -> None:
-    """Warn of what waits for a restart; raise SettingRefusedError for what a running server refused.
+    """Warn about settings that wait for a restart; raise SettingRefusedError for settings that a running server refused.
 
-    Such a server works on, and fails at its next start.
+    Such a server keeps running, but fails at its next start.
     """
     refused: list[tuple[str, UnusedSetting]] = []
     for service in services:
@@ -36,5 +36,5 @@ def refuse_unused(reloads: Reloads, services: Iterable[str], emit: Emit) -> None
             f"{names} refused {what}: the old value stays in force, and the next restart of the server would fail.",
             details=[f"{service}: {one}" for service, one in refused],
             hint="Correct the value under settings in cluster.yaml, then run citus-cluster setup and citus-cluster up. "
-            "Do not restart the server before. docker logs of the container says why.",
+            "Do not restart the server before. To see the reason: docker logs of the container",
         )

@@ -1,4 +1,4 @@
-"""Containers of services that are no longer wanted: which are stopped at a start, and which must run on."""
+"""Containers of services that are no longer wanted: which are stopped at a start, and which must keep running."""
 
 from collections.abc import Iterable, Mapping, Sequence
 
@@ -17,10 +17,10 @@ async def stop_unwanted(
     services: Mapping[str, object],
     emit: Emit,
 ) -> None:
-    """Stop containers of ours whose service is no longer in the files; a user's own are theirs.
+    """Stop our containers whose service is no longer in the files; the user's own containers are not changed.
 
-    A node that cluster.yaml names is never stopped: it may hold the only copy of a shard. One that has left is stopped
-    once the coordinator says so too, by ``stop_departed``.
+    A node that cluster.yaml names is never stopped, because it may hold the only copy of a shard. ``stop_departed``
+    stops one that has left, once the coordinator confirms that.
     """
     identity = directory.manifest.identity
     known, removed = identity.get("addresses", {}), identity.get("removed", {})
@@ -31,8 +31,8 @@ async def stop_unwanted(
         if service in known:
             if container.state in _RUNS:
                 message = (
-                    f"{service} keeps running, although it is not among the wanted services: cluster.yaml names it, "
-                    f"and it may hold shards. Stop it yourself, if nothing needs it: docker stop {container.name}"
+                    f"{service} keeps running although it is not enabled: cluster.yaml names it, "
+                    f"and it may hold shards. If you do not need it, stop it: docker stop {container.name}"
                 )
                 emit(Event(f"stop:{service}", EventKind.WARNING, message))
             continue
@@ -42,7 +42,7 @@ async def stop_unwanted(
 
 
 async def stop_departed(directory: Directory, engine: Engine, nodes: Sequence[RegisteredNode], emit: Emit) -> None:
-    """Stop workers that were removed, but for one that the node list names (again)."""
+    """Stop workers that were removed, except those that the node list names (again)."""
     removed: Mapping[str, str] = directory.manifest.identity.get("removed", {})
     if not removed:
         return
@@ -54,7 +54,7 @@ async def stop_departed(directory: Directory, engine: Engine, nodes: Sequence[Re
         if removed[service] in listed:
             message = (
                 f"{service} keeps running: it was removed from cluster.yaml, but the coordinator's node list names it. "
-                f"citus-cluster nodes drain {removed[service]} moves its shards away"
+                f"To move its shards away: citus-cluster nodes drain {removed[service]}"
             )
             emit(Event(f"stop:{service}", EventKind.WARNING, message))
             continue
@@ -65,13 +65,13 @@ async def stop_departed(directory: Directory, engine: Engine, nodes: Sequence[Re
 async def _stop(engine: Engine, container: Container, emit: Emit) -> None:
     if container.state in _RUNS:
         await in_thread(engine.stop, container)
-        message = f"{container.service} is stopped: it is no longer among the services"
+        message = f"stopped {container.service}, which is no longer enabled"
         emit(Event(f"stop:{container.service}", EventKind.DONE, message))
 
 
 def _tell_departed(service: str, emit: Emit) -> None:
     message = (
-        f"{service} has left the cluster, and its container is still here: "
-        f"citus-cluster nodes remove {service} finishes its removal"
+        f"{service} has left the cluster, but its container still exists. To finish its removal: "
+        f"citus-cluster nodes remove {service}"
     )
     emit(Event(f"stop:{service}", EventKind.WARNING, message))

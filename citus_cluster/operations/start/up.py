@@ -59,7 +59,7 @@ _REGISTER_PATIENCE_S = 30.0
 
 @dataclass(frozen=True)
 class UpDocument:
-    """What a start came to; the keys of how to reach the cluster follow."""
+    """The result of a start; the keys for connecting to the cluster follow."""
 
     cluster: str
     seconds: float
@@ -73,10 +73,10 @@ class UpDocument:
 
 @dataclass(frozen=True)
 class UpResult:
-    """What a start came to.
+    """The result of a start.
 
-    ``changed`` names the services whose containers were made or started, ``companions`` the services beside
-    Citus that are ready.
+    ``changed`` names the services whose containers were created or started, ``companions`` the other services that are
+    ready.
     """
 
     cluster: str
@@ -90,7 +90,7 @@ class UpResult:
     access: Access
 
     def as_dict(self, *, show_secrets: bool = False) -> dict[str, Any]:
-        """Give the document; the password is in it only with ``show_secrets``."""
+        """Return the document; it contains the password only with ``show_secrets``."""
         document = UpDocument(
             cluster=self.cluster,
             seconds=self.seconds,
@@ -125,12 +125,12 @@ async def up(
     started. Raises PreflightError (nothing was started), ConsentNeededError, MismatchError, ServiceFailedError,
     NotRegisteredError, VerificationError.
     """
-    emit(Event("preflight", EventKind.STARTED, "looking at this machine"))
+    emit(Event("preflight", EventKind.STARTED, "checking this machine"))
     found = await preflight(directory)
     for finding in found.warnings:  # the errors are in the exception
         emit(Event(f"preflight:{finding.id}", EventKind.WARNING, str(finding), {"id": finding.id}))
     engine = found.passed()
-    emit(Event("preflight", EventKind.DONE, "this machine has what the cluster needs"))
+    emit(Event("preflight", EventKind.DONE, "this machine meets the requirements"))
     agree = agree_once(agree)
     await refuse_or_ask(directory, found.containers, agree)
     late = await late_companions(directory, engine, found.services)
@@ -202,7 +202,7 @@ async def _start_citus(
     changed = _changed(found.containers, now)
     told = tuple(name for name in directory.topology.service_names if name in reloaded.done and name not in changed)
     for service in told:
-        emit(Event(f"reload:{service}", EventKind.DONE, f"{service} has read its changed settings"))
+        emit(Event(f"reload:{service}", EventKind.DONE, f"{service} has reloaded its changed settings"))
     nodes, drained = await _complete(
         directory, containers, found.containers, emit, deadline=deadline, timeout_s=timeout_s
     )
@@ -269,7 +269,7 @@ async def _wait_for_companions(
         if isinstance(outcome, BaseException) and outcome not in failures:
             raise outcome
     if failures:
-        rest = "Citus runs" if topology.nodes else "the rest runs"
+        rest = "Citus is running" if topology.nodes else "the other services are running"
         raise ServiceFailedError(
             f"{' '.join(failure.message for failure in failures)} {rest[0].upper()}{rest[1:]}.",
             details=[line for failure in failures for line in failure.details],
@@ -318,8 +318,8 @@ def _tell_drained(directory: Directory, nodes: Sequence[RegisteredNode], emit: E
     names = tuple(services.get(node.address, str(node.address)) for node in nodes if node.is_drained)
     for name in names:
         message = (
-            f"{name} was drained, and gets no shards: citus-cluster nodes remove {name} takes it out, "
-            f"citus-cluster nodes drain {name} --undo lets it hold shards again"
+            f"{name} is drained and gets no shards. To remove it: citus-cluster nodes remove {name}. To let it hold "
+            f"shards again: citus-cluster nodes drain {name} --undo"
         )
         emit(Event(f"drained:{name}", EventKind.SKIPPED, message))
     return names
@@ -337,7 +337,7 @@ async def _register(
         if result.outcome is Outcome.WITHDRAWN:
             way_back = f"add_worker.py --host {result.address.host} --port {result.address.port}"
             message = (
-                f"{result.address} is left out: {result.reason}. To bring it back: {way_back}. To take it out of "
+                f"{result.address} was skipped: {result.reason}. To register it again: {way_back}. To remove it from "
                 f"cluster.yaml too: citus-cluster nodes remove {services[result.address]}"
             )
             emit(Event(f"register:{result.address}", EventKind.WARNING, message))
@@ -356,7 +356,7 @@ async def _start(
     paused = [one.name for one in before if one.state == "paused" and one.ours and one.service not in companions]
     if paused:
         names = " ".join(paused)
-        raise ServiceFailedError(f"{names} is paused.", hint=f"Let it go on: docker unpause {names}")
+        raise ServiceFailedError(f"{names} is paused.", hint=f"Resume it: docker unpause {names}")
     try:
         async with asyncio.timeout(timeout_s):
             await compose_of(directory).up(
@@ -364,8 +364,8 @@ async def _start(
             )
     except TimeoutError:
         raise ServiceFailedError(
-            f"docker compose up did not come back within {timeout_s:.0f} s.",
-            hint="What it waits for shows with: docker compose ps -a. Then run citus-cluster up again. "
+            f"docker compose up did not return within {timeout_s:.0f} s.",
+            hint="To see what it waits for: docker compose ps -a. Then run citus-cluster up again. "
             + hung_engine_hint(),
         ) from None
     except ComposeError as error:
@@ -376,7 +376,7 @@ async def _start(
             details=error.details,
             hint=f"{cause.hint if cause else error.hint}",
         ) from error
-    emit(Event("start", EventKind.DONE, "the containers are started"))
+    emit(Event("start", EventKind.DONE, "started the containers"))
 
 
 async def _give_names_back(
@@ -393,7 +393,10 @@ async def _give_names_back(
         wanted = str(services.get(container.service or "", {}).get("container_name", container.name))
         if container.ours and wanted not in taken and container.name.endswith(f"_{wanted}"):
             await in_thread(engine.rename, container, wanted)
-            message = f"{wanted} has its name again: a start was broken off while its container was made anew"
+            message = (
+                f"renamed the container {wanted} back: an earlier start was interrupted while its container was "
+                "recreated"
+            )
             emit(Event(f"rename:{container.service}", EventKind.DONE, message))
 
 
@@ -420,7 +423,7 @@ async def _restart_on_replaced_folders(
         except CitusClusterError:
             return  # it ended meanwhile; waiting for it tells why
         await in_thread(engine.restart, container)
-        message = f"{container.service} is restarted: the folder that it had mounted was replaced"
+        message = f"restarting {container.service}: the folder that it mounts was replaced"
         emit(Event(f"remount:{container.service}", EventKind.DONE, message))
 
     containers = await in_thread(engine.project_containers, topology.name)
@@ -447,7 +450,7 @@ async def _restart_on_changed_passwords(
         # Started in the future: the clock was put back since, and nothing can be told.
         if changed and (started > time.time() or max(changed) > started):
             await in_thread(engine.restart, container)
-            message = f"{service.name} is restarted: {service.restart_reason} was changed"
+            message = f"restarting {service.name}: {service.restart_reason} was changed"
             emit(Event(f"password:{service.name}", EventKind.DONE, message))
 
 
@@ -469,7 +472,7 @@ def _knock_with_session(directory: Directory, server: Service, reloaded: Reloads
     async def knock() -> HealthProbe:
         """Connect, and once connected have the server read settings that were changed since it last did."""
         try:
-            async with translated("looking at its settings"), await connect(info, timeout_s=_KNOCK_TIMEOUT_S) as conn:
+            async with translated("checking its settings"), await connect(info, timeout_s=_KNOCK_TIMEOUT_S) as conn:
                 if await reload_if_stale(conn, changed_at) and server.name not in reloaded.done:
                     reloaded.done.append(server.name)
                 reloaded.unused[server.name] = await unused_settings(conn)

@@ -455,7 +455,7 @@ def _translated(doing: str) -> Iterator[None]:
         raise CitusClusterError(f"The Docker engine refused the request while {doing}: {reason}") from error
     except (docker.errors.DockerException, requests.RequestException) as error:
         if "timed out" in str(error):
-            message = f"The Docker engine did not answer while {doing}."
+            message = f"The Docker engine does not answer while {doing}."
             raise EngineUnavailableError(message, hint=hung_engine_hint()) from error
         raise EngineUnavailableError(
             f"The connection to the Docker engine was lost while {doing}: {error}",

@@ -59,7 +59,7 @@ def test_a_redis_that_is_well() -> None:
     ("changes", "condition", "word"),
     [
         ({"loading": 1, "loading_loaded_perc": "41.7"}, Condition.STARTING, "42 %"),
-        ({"aof_enabled": 0}, Condition.DEGRADED, "switched off"),
+        ({"aof_enabled": 0}, Condition.DEGRADED, "file is off"),
         ({"aof_last_write_status": "err"}, Condition.DEGRADED, "refuses writes"),
         ({"aof_last_bgrewrite_status": "err"}, Condition.DEGRADED, "rewrite"),
         ({"rdb_last_bgsave_status": "err"}, Condition.DEGRADED, "BGSAVE"),
@@ -76,7 +76,7 @@ def test_what_is_not_as_it_should_be(changes: dict[str, Any], condition: Conditi
 
 def test_all_that_is_wrong_is_told_at_once() -> None:
     reason = judge(WELL | {"aof_enabled": 0, "used_memory": 48 * MB}).reason
-    assert reason and "switched off" in reason and "48.0 of 48 MB" in reason
+    assert reason and "file is off" in reason and "48.0 of 48 MB" in reason
 
 
 def test_a_silent_redis_is_down_in_time(silent: NodeAddress) -> None:

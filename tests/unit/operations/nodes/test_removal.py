@@ -134,7 +134,7 @@ def test_a_coordinator_does_not_leave(tmp_path: Path) -> None:
 
 def test_a_directory_without_citus_is_not_one_of_workers_alone(root: Path, tmp_path: Path) -> None:
     set_up(root, {"services": ["redis"]})
-    with pytest.raises(UsageError, match="Citus is not among the services"):
+    with pytest.raises(UsageError, match="Citus is not enabled"):
         load(root).coordinator()
     set_up(tmp_path / "far", {"services": ["citus"], "workers": 1, "coordinator": False, "advertise": "db2"})
     with pytest.raises(UsageError, match="no coordinator"):

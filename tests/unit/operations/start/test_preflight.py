@@ -176,12 +176,12 @@ def test_there_is_something_to_do_about_what_does_not_run_or_answer() -> None:
     paused = ServiceStatus("citus-worker2", "shop-worker2", "paused", "healthy", None)
     assert list(advise(topology(), [_service("citus-coordinator"), _service("citus-worker1")], None)) == []
     assert list(advise(topology(), [_service("citus-worker1", ok=False), paused], None)) == [
-        "What is paused goes on by: docker unpause shop-worker2",
-        "What does not run is started by: citus-cluster up",
+        "Resume the paused containers: docker unpause shop-worker2",
+        "Start the stopped services: citus-cluster up",
     ]
     assert list(advise(topology(), [_service("citus-worker1")], seen)) == [
-        "Why citus-worker1:5432 does not answer is in its log: docker compose logs citus-worker1",
-        "10.0.0.9:5432 is not of this directory. See its log: docker compose logs, on 10.0.0.9. "
+        "See why citus-worker1:5432 does not answer: docker compose logs citus-worker1",
+        "10.0.0.9:5432 does not belong to this directory. See its log: docker compose logs, on 10.0.0.9. "
         "If it is paused: docker compose unpause, on 10.0.0.9.",
     ]
 

@@ -85,7 +85,7 @@ def test_an_engine_that_locks_up_is_told_from_one_that_went_away(
         serving.start()
         try:
             engine = Engine.connect()
-            with pytest.raises(EngineUnavailableError, match="does not answer, while listing volumes") as caught:
+            with pytest.raises(EngineUnavailableError, match="does not answer while listing volumes") as caught:
                 engine.project_volumes("citus")
             engine.close()
         finally:
@@ -99,7 +99,7 @@ def test_nonsense_in_docker_host_is_said(monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setenv("DOCKER_HOST", "gopher://x")
     with pytest.raises(EngineUnavailableError, match="gopher://x") as caught:
         Engine.connect()
-    assert caught.value.hint and "unset" in caught.value.hint
+    assert caught.value.hint and "Unset" in caught.value.hint
 
 
 def test_the_current_context_is_honoured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -81,7 +81,7 @@ def test_a_full_disk_leaves_the_old_files_intact(small_disk: Path) -> None:
     with filler.open("wb", buffering=0) as file, pytest.raises(OSError, match="No space"):
         while True:
             file.write(b"x" * 1024)
-    with pytest.raises(WriteError, match="No space left on device; the files that were there are intact") as caught:
+    with pytest.raises(WriteError, match="No space left on device; the existing files are intact") as caught:
         set_up(root, GROWN)
     assert "Free some space" in (caught.value.hint or "")
     assert snapshot(root) == before
@@ -104,7 +104,7 @@ def test_a_disk_that_fills_at_any_point(small_disk: Path) -> None:
             set_up(root, GROWN)
             break
         except WriteError as error:
-            assert "No space left on device; the files that were there are intact" in error.message
+            assert "No space left on device; the existing files are intact" in error.message
         filler.unlink()
         assert snapshot(root) == before
         assert leftovers(root) == []
@@ -120,7 +120,7 @@ def test_a_disk_that_takes_no_more_of_a_file(cluster: Path) -> None:
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (2048, limits[1]))
     try:
-        with pytest.raises(WriteError, match="File too large; the files that were there are intact"):
+        with pytest.raises(WriteError, match="File too large; the existing files are intact"):
             set_up(cluster, GROWN)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
@@ -148,7 +148,7 @@ def test_a_rename_that_fails_half_way_is_told_and_gone_on_with(cluster: Path) ->
     with files.locked(cluster):
         made = plan(cluster, {"workers": 4})
         target.mkdir()
-        with pytest.raises(WriteError, match="some files are new already") as caught:
+        with pytest.raises(WriteError, match="some files are already new") as caught:
             apply_setup(made, consent=True, replace_edited=False)
         assert str(target) in caught.value.message
     assert leftovers(cluster) == []

@@ -163,7 +163,7 @@ def test_a_saved_password_of_several_lines_or_none_is_refused(tmp_path: Path, co
     target = tmp_path / redis.PASSWORD.path
     target.parent.mkdir(parents=True)
     target.write_bytes(content.encode())
-    with pytest.raises(UsageError, match="redis_password holds no password") as caught:
+    with pytest.raises(UsageError, match="redis_password cannot be used") as caught:
         secrets.prepare(tmp_path, given_password=None, wanted=(ComponentName.REDIS,))
     assert "sesame" not in f"{caught.value} {caught.value.hint}"
 
