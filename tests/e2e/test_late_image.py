@@ -14,9 +14,9 @@ def test_citus_starts_while_a_companions_image_cannot_be_fetched(cluster: Genera
     up = cluster.cli("up", check=False)
     assert up.status == 1
     assert "registered and verified" in up.out
-    assert f"The image {absent} is not here." in up.err
-    assert "Or use another: --redis-image." in up.err
-    assert "Citus runs." in up.err
+    assert f"The image {absent} is missing." in up.err
+    assert "or use another image: --redis-image." in up.err
+    assert "Citus is running." in up.err
     assert cluster.active_workers() == ["citus-worker1"]
     assert cluster.cli("status", check=False).status == 1
     # Got from elsewhere, as the message says: docker load.

@@ -180,7 +180,7 @@ def test_cluster_yaml_follows_what_was_done_on_the_coordinator_alone(
     half = (sys.executable, "-m", "citus_cluster", "nodes", "remove", "citus-worker4", "--yes")
     cluster.run("env", "DOCKER_HOST=unix:///nowhere.sock", *half)
     assert workers_in(cluster) == [1, 2]
-    assert "citus-cluster nodes remove citus-worker4 finishes its removal" in cluster.cli("up").err
+    assert "To finish its removal: citus-cluster nodes remove citus-worker4" in cluster.cli("up").err
     cluster.cli("nodes", "remove", "citus-worker4", "--yes")
     assert containers(cluster) == {"coordinator", "worker1", "worker2"}
     assert "skipped" not in cluster.cli("up").err

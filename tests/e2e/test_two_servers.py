@@ -114,7 +114,7 @@ def test_set_up_here_copied_there_started_and_registered(servers: Servers, tmp_p
         *("--password-file", str(password), "--output-dir", str(tmp_path / "second")),
     )
     assert "must be trusted" in made.err
-    assert "password of their own" not in made.err
+    assert "new random password" not in made.err
     host, port = second.node(1)
     assert f"add_worker.py --host {host} --port {port}" in made.out
     first.cluster.run("cp", "-r", f"{tmp_path}/second/.", str(second.cluster.root))

@@ -32,7 +32,7 @@ async def down(directory: Directory, emit: Emit, *, volumes: bool = False) -> No
     await compose.version()
     containers = await in_thread(engine.project_containers, project)
     if others := list(project_findings(directory.root, containers)):
-        raise refusal(others, "nothing was removed")
+        raise refusal(others, "nothing was removed", prevented="removal")
     config = await compose_of(directory).config(all_profiles=True)
     foreign = [container for container in containers if container.service not in config["services"]]
     # Of a service that may no longer be in cluster.yaml.

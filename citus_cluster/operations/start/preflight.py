@@ -80,11 +80,13 @@ class Preflight:
         return self.engine
 
 
-def refusal(errors: Sequence[Finding], consequence: str = "nothing was started") -> PreflightError:
+def refusal(
+    errors: Sequence[Finding], consequence: str = "nothing was started", prevented: str = "start"
+) -> PreflightError:
     """Put findings into one error, with exit status 3."""
     problems = "1 problem prevents" if len(errors) == 1 else f"{len(errors)} problems prevent"
     return PreflightError(
-        f"{problems} the start; {consequence}.",
+        f"{problems} the {prevented}; {consequence}.",
         details=[str(finding) for finding in errors],
         hint="Fix the problems listed above, then run the command again.",
     )

@@ -17,7 +17,7 @@ class Reloads:
 
 
 def refuse_unused(reloads: Reloads, services: Iterable[str], emit: Emit) -> None:
-    """Warn about settings that wait for a restart; raise SettingRefusedError for settings that a running server refused.
+    """Warn about settings that wait for a restart; raise SettingRefusedError for those that a running server refused.
 
     Such a server keeps running, but fails at its next start.
     """

@@ -53,7 +53,7 @@ def test_a_bad_dsn_is_refused_without_repeating_it(text: str) -> None:
     ("text", "kind", "hint"),
     [
         ('FATAL:  password authentication failed for user "postgres"', AuthenticationError, "superuser_password"),
-        ("connection failed: FATAL:  the database system is starting up", UnreachableError, "try again"),
+        ("connection failed: FATAL:  the database system is starting up", UnreachableError, "Try again"),
         ("connection failed: Connection refused", UnreachableError, "docker compose ps"),
         ('FATAL:  database "shop" does not exist', UnreachableError, "database"),
         ("FATAL:  sorry, too many clients already", UnreachableError, "max_connections"),

@@ -161,9 +161,9 @@ def test_why_a_number_is_left_out_is_said(root: Path, capsys: pytest.CaptureFixt
 
     volume = "citus_citus-worker3-data"
     assert about_three(plan_with_volumes(root, {"workers": 4}, 3)) == [
-        f"citus-worker3 stays unused, since it was removed and its volume exists ({volume})."
+        f"citus-worker3 stays unused, because it was removed and its volume exists ({volume})."
     ]
-    assert "may exist, and no engine tells" in about_three(plan(root, {"workers": 4}))[0]
+    assert "may exist, but no engine can be asked" in about_three(plan(root, {"workers": 4}))[0]
     assert about_three(plan_with_volumes(root, {"workers": 4})) == []
     assert about_three(plan_with_volumes(root, {"ports.citus": 5434}, 3)) == []
 

@@ -32,6 +32,6 @@ def test_a_compose_that_hangs_is_given_up(tmp_path: Path, monkeypatch: pytest.Mo
     monkeypatch.setattr("citus_cluster.runtime.docker.compose.version", version)
     engine = SimpleNamespace(project_containers=lambda project: ())
     monkeypatch.setattr(down_module, "Engine", SimpleNamespace(connect=lambda: engine))
-    with pytest.raises(ServiceFailedError, match="down did not come back within") as caught:
+    with pytest.raises(ServiceFailedError, match="down did not return within") as caught:
         asyncio.run(down_module.down(load(tmp_path), ignore))
     assert caught.value.hint and "restart the engine" in caught.value.hint
