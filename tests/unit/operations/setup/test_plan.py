@@ -528,7 +528,7 @@ def test_no_new_password_is_made_for_data_of_a_companion(tmp_path: Path, service
     with pytest.raises(LeftoverVolumesError) as caught:
         plan_setup(request, connect_engine=Engine)  # type: ignore[arg-type]
     assert caught.value.details == (volume,)
-    assert f"put generated/secrets/{service}_password" in (caught.value.hint or "")
+    assert f"restore generated/secrets/{service}_password" in (caught.value.hint or "")
     volumes = ("citus_citus-worker1-data",)
     assert plan_setup(request, connect_engine=Engine).all_changes  # type: ignore[arg-type]
 

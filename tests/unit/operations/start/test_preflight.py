@@ -111,7 +111,7 @@ def test_every_finding_is_told_at_once() -> None:
     error = refusal(findings)
     assert error.exit_status is ExitStatus.PREFLIGHT
     assert len(error.details) == 2
-    assert "2 things" in error.message
+    assert "2 problems" in error.message
 
 
 def test_ports_are_read_from_the_merged_compose_file() -> None:
