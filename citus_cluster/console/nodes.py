@@ -68,7 +68,7 @@ def print_removed(plan: RemovalPlan) -> None:
     lines = lines if plan.volume else {}
     if plan.restarts and plan.setup:
         up = pasteable("citus-cluster up", plan.setup.root)
-        lines[up] = f"gives its memory to the others: restarts {', '.join(plan.restarts)}"
+        lines[up] = f"restarts {', '.join(plan.restarts)}"
     width = max((len(command) for command in lines), default=0)
     if lines:
         out.print("Next:")

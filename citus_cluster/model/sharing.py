@@ -49,8 +49,10 @@ def with_earlier_shares(
         topology, _ = resolve(earlier, memory_mb=memory_mb, cpus=cpus, pg_major=pg_major)
     except CitusClusterError:
         return spec
-    if not fits_memory(given) or any(
-        limits.get(one.name) != one.memory_mb for one in topology.services if one.settings
+    if (
+        not topology.tuning.servers
+        or not fits_memory(given)
+        or any(limits.get(one.name) != one.memory_mb for one in topology.services if one.settings)
     ):
         return spec
     servers = budget.share(memory_mb, given.parts)

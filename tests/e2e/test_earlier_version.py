@@ -148,7 +148,9 @@ def test_it_is_taken_over_without_loss(cluster: GeneratedCluster, before: dict[s
 def test_it_is_like_one_of_the_newest(cluster: GeneratedCluster, before: dict[str, Any]) -> None:
     assert "Nothing to do" in cluster.setup().out
     assert cluster.cli("up", "--format=json").json()["changed"] == []
-    cluster.setup("--workers=3", "--yes", "--up")
+    refused = cluster.setup("--workers=3", "--yes", "--up", check=False)
+    assert "--retune" in refused.err, "it has no room for another worker"
+    cluster.setup("--workers=3", "--retune", "--yes", "--up")
     assert cluster.active_workers() == ["citus-worker1", "citus-worker2", "citus-worker3"]
     cluster.cli("nodes", "drain", "citus-worker2", "--wait")
     cluster.cli("nodes", "remove", "citus-worker2", "--yes")

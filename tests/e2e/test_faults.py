@@ -159,7 +159,7 @@ def test_a_container_removed_and_brought_back_to_its_volume(cluster: GeneratedCl
 
 
 def test_a_worker_paused_while_it_is_registered(cluster: GeneratedCluster) -> None:
-    cluster.setup("--workers=4", "--yes")
+    cluster.setup("--workers=4", "--retune", "--yes")
     cluster.compose("up", "-d", "--wait")
     adding = "SELECT count(*) FROM pg_stat_activity WHERE state = 'active' AND query LIKE 'SELECT citus_add_node(%'"
     with cluster.connect(4) as conn, conn.transaction():

@@ -6,11 +6,13 @@ import urllib.request
 from typing import Any
 
 import pytest
+from commit_writer import CommitWriter
 from generated_cluster import GeneratedCluster
 
 pytestmark = pytest.mark.cluster
 
 ROWS = 200_000
+WORKERS = [f"citus-worker{number}" for number in (1, 2, 3, 4, 5)]
 CHECKSUM = "SELECT count(*), sum(hashtextextended(tenant || ':' || id || ':' || payload, 0)) FROM events"
 
 CONTAINER_JOURNAL = "generated/journal/admin-api/journal.jsonl"
@@ -34,7 +36,7 @@ def facts() -> dict[str, Any]:
 def test_one_command_makes_a_running_registered_verified_cluster(
     main_cluster: GeneratedCluster, facts: dict[str, Any]
 ) -> None:
-    result = main_cluster.create("--workers=3", "--up")
+    result = main_cluster.create("--workers=3", "--memory=12000", "--up")
     facts["password"] = main_cluster.password
     assert main_cluster.active_workers() == ["citus-worker1", "citus-worker2", "citus-worker3"]
     assert "postgresql://postgres:****@127.0.0.1" in result.out
@@ -66,25 +68,43 @@ def test_a_second_run_changes_nothing(main_cluster: GeneratedCluster) -> None:
     assert again["verified"] is True
 
 
-def test_growing_keeps_password_and_rows(main_cluster: GeneratedCluster, facts: dict[str, Any]) -> None:
-    refused = main_cluster.setup("--workers=4", check=False)
+def started_at(cluster: GeneratedCluster) -> dict[str, str]:
+    names = [cluster.container(service) for service in ("citus-coordinator", *WORKERS[:3], "admin-api")]
+    lines = cluster.docker("inspect", "--format", "{{.Name}} {{.Id}} {{.State.StartedAt}}", *names).out.splitlines()
+    return dict(line.split(" ", 1) for line in lines)
+
+
+def test_growing_interrupts_nobody_and_keeps_password_and_rows(
+    main_cluster: GeneratedCluster, facts: dict[str, Any]
+) -> None:
+    facts["started"] = started_at(main_cluster)
+    refused = main_cluster.setup("--workers=5", check=False)
     assert refused.status == 4
-    assert "citus-worker4" in refused.out
-    main_cluster.setup("--workers=4", "--force", "--up")
+    assert "add       citus-worker4, citus-worker5: mem_limit" in refused.out
+    assert "restart   none" in refused.out
+    with CommitWriter(main_cluster) as writer:
+        main_cluster.setup("--workers=5", "--force", "--up")
+        writer.goes_on()
+    assert (writer.failures, writer.slow) == ([], [])
+    assert started_at(main_cluster) == facts["started"]
     assert main_cluster.password == facts["password"]
-    assert main_cluster.active_workers() == [f"citus-worker{number}" for number in (1, 2, 3, 4)]
+    assert main_cluster.active_workers() == WORKERS
     assert checksum(main_cluster) == facts["checksum"]
-    assert "citus-worker4" not in shards_by_node(main_cluster), "adding a worker must move nothing"
+    assert set(shards_by_node(main_cluster)) == set(WORKERS[:3]), "adding a worker must move nothing"
 
 
 def test_a_rebalance_moves_shards_and_loses_no_row(main_cluster: GeneratedCluster, facts: dict[str, Any]) -> None:
     plan = main_cluster.cli("rebalance", "plan", "--format=json").json()
-    assert {move["target"] for move in plan["moves"]} == {"citus-worker4:5432"}
-    result = main_cluster.add_worker("--host", "citus-worker4", "--port", "5432", "--rebalance", "--wait")
+    assert {move["target"] for move in plan["moves"]} == {"citus-worker4:5432", "citus-worker5:5432"}
+    with CommitWriter(main_cluster) as writer:
+        result = main_cluster.add_worker("--host", "citus-worker4", "--port", "5432", "--rebalance", "--wait")
+        writer.goes_on()
+    assert writer.failures == []
+    assert started_at(main_cluster) == facts["started"]
     assert "already registered" in result.out
     assert "shards" in result.err, "the progress names shards"
     shards = shards_by_node(main_cluster)
-    assert shards["citus-worker4"] == 8, shards
+    assert min(shards[worker] for worker in WORKERS) >= 5, shards
     assert checksum(main_cluster) == facts["checksum"]
     status = main_cluster.cli("rebalance", "status", "--format=json").json()
     assert status["state"] == "finished"
@@ -146,7 +166,7 @@ def test_down_and_up_keep_every_row(main_cluster: GeneratedCluster, facts: dict[
     main_cluster.compose("down")
     main_cluster.compose("up", "-d", "--wait")
     assert checksum(main_cluster) == facts["checksum"]
-    assert len(main_cluster.active_workers()) == 4
+    assert main_cluster.active_workers() == WORKERS
 
 
 def test_a_recreated_container_keeps_its_rows(main_cluster: GeneratedCluster, facts: dict[str, Any]) -> None:
@@ -165,7 +185,7 @@ def test_status_tells_all_this(main_cluster: GeneratedCluster) -> None:
     found = main_cluster.cli("status", "--format=json").json()
     assert found["state"] == "ok", found["problems"]
     workers = {node["host"]: node for node in found["nodes"] if node["role"] == "worker"}
-    assert {node["shard_count"] for node in workers.values()} == {8}
+    assert sum(node["shard_count"] for node in workers.values()) == 32
     assert all(node["shard_bytes"] > 0 for node in workers.values())
     assert [table["name"] for table in found["tables"]] == ["events"]
     text = main_cluster.cli("status").out

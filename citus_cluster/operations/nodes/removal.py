@@ -70,7 +70,7 @@ class RemovalPlan(Documented):
 
     @property
     def restarts(self) -> tuple[str, ...]:
-        """Services that the next ``up`` restarts, because fewer services share the memory."""
+        """Services that the next ``up`` restarts: none, unless cluster.yaml was changed otherwise too."""
         effects = self.setup.effects if self.setup else ()
         return tuple(effect.service for effect in effects if effect.kind is EffectKind.RECREATE)
 

@@ -12,7 +12,7 @@ from setup_support import CPUS
 
 from citus_cluster.errors import DoesNotFitError
 from citus_cluster.model.component_name import ALL, ComponentName
-from citus_cluster.model.sharing import with_shares
+from citus_cluster.model.sharing import with_earlier_shares, with_shares
 from citus_cluster.model.spec import API_VERSION, ClusterSpec, grown_workers, parse_spec, without_worker
 from citus_cluster.model.topology import Topology, resolve
 from citus_cluster.model.tuning.budget import OWN_SESSIONS, SUPERUSER_RESERVED, USABLE_PART
@@ -244,6 +244,12 @@ def test_a_cluster_that_does_not_fit_keeps_nothing() -> None:
     data = {"apiVersion": API_VERSION, "resources": {"memory_mb": 1000, "cpus": 2, "detected": ["memory_mb"]}}
     assert with_shares(parse_spec(data), known=None).resources.shared is None
     assert with_shares(parse_spec({**data, "services": ["redis"]}), known=None).resources.shared is None
+
+
+def test_companions_without_a_share_keep_nothing() -> None:
+    data = {"apiVersion": API_VERSION, "services": ["redis"], "resources": {"memory_mb": 4000, "cpus": 2}}
+    assert with_shares(parse_spec(data), known=None).resources.shared is None
+    assert with_earlier_shares(parse_spec(data), parse_spec(data), {"redis": 128}, 17).resources.shared is None
 
 
 def test_a_copied_specification_that_no_longer_fits_starts_anew() -> None:
