@@ -26,6 +26,7 @@ from citus_cluster.operations.journaled import ADMIN_API, Asker, of_container
 from citus_cluster.operations.nodes.checks import troubles
 from citus_cluster.operations.nodes.losses import find_losses
 from citus_cluster.operations.nodes.registration import reconcile
+from citus_cluster.operations.preparation import prepare_coordinator
 from citus_cluster.runtime.citus.disks import read_disks
 from citus_cluster.runtime.citus.nodes import read_registry
 from citus_cluster.runtime.postgres import Connection, connect, translated
@@ -70,6 +71,7 @@ class Reconciler:
         self.disks: tuple[Disk, ...] = ()
         """Those below the nodes that answered at the last look; not the disk below this container."""
         self._measure_at = 0.0
+        self._unprepared: str | None = None
         self.troubles: tuple[str, ...] = ()
         """Registered nodes that do not serve queries, or have lost data, as the last look found them; a line each."""
 
@@ -110,6 +112,7 @@ class Reconciler:
                     # Most looks find all as it should be.
                     entry.is_noted = bool(changed)
                 self._keep(results)
+                await self._prepare(connection, self._desired)
                 await self._measure_disks(connection)
                 await self._inspect(connection)
         except CitusClusterError as error:
@@ -123,6 +126,24 @@ class Reconciler:
                 logger.exception("the reconciler failed")
             return reason
         return None
+
+    async def _prepare(self, connection: Connection, desired: ApiConfig) -> None:
+        """Make what other services need of the coordinator; why it fails is said once, and delays nothing else."""
+        components = [target.component for target in desired.components]
+        unprepared = None
+        try:
+            await prepare_coordinator(
+                connection,
+                components,
+                self._configuration.password_of,
+                lambda event: logger.info("%s", event.message),
+                wait_for_lock_s=self._settings.lock_timeout_s,
+            )
+        except CitusClusterError as error:
+            unprepared = error.message
+        if unprepared and unprepared != self._unprepared:
+            logger.warning("a service lacks what it needs on the coordinator: %s", unprepared)
+        self._unprepared = unprepared
 
     async def _measure_disks(self, connection: Connection) -> None:
         if time.monotonic() < self._measure_at:

@@ -7,6 +7,7 @@ import sys
 
 from bench.api import bench_api
 from bench.generation import bench_generation
+from bench.pooling import bench_pooling
 from bench.rebalance import bench_rebalance
 from bench.replication import bench_replication
 from bench.scale import bench_scale
@@ -23,6 +24,7 @@ _BENCHES = {
     "replication": bench_replication,
     "api": bench_api,
     "rebalance": bench_rebalance,
+    "pooling": bench_pooling,
     "scale": bench_scale,
     "tuning": bench_tuning,
 }

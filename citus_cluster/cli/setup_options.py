@@ -12,7 +12,7 @@ from typing import Annotated, Any, Union, get_args, get_origin
 from citus_cluster.cli import completion as complete
 from citus_cluster.cli.options import option
 from citus_cluster.errors import UsageError
-from citus_cluster.model.component_name import ComponentName
+from citus_cluster.model.component_name import ALL, ComponentName
 from citus_cluster.model.flags import Flag
 from citus_cluster.model.spec import Replication, fields, flag_of, written_default
 
@@ -31,7 +31,7 @@ def read_services(text: str) -> list[str]:
     if text.strip() == "":
         raise UsageError("--services is empty. Name at least one of " + ", ".join(ComponentName) + ".")
     if text.strip() == "all":
-        return [service.value for service in ComponentName]
+        return [service.value for service in ALL]
     services = [part.strip() for part in text.split(",") if part.strip()]
     if "all" in services:
         raise UsageError(

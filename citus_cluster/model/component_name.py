@@ -10,9 +10,10 @@ class ComponentName(StrEnum):
     PG14 = "pg14"
     REDIS = "redis"
     CASSANDRA = "cassandra"
+    PGBOUNCER = "pgbouncer"
     ADMIN_API = "admin-api"
 
 
-OPT_IN: frozenset[ComponentName] = frozenset()
+OPT_IN = frozenset({ComponentName.PGBOUNCER})
 """Components that ``all`` does not include."""
 ALL = tuple(name for name in ComponentName if name not in OPT_IN)

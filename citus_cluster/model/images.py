@@ -8,11 +8,13 @@ DEFAULT_CITUS_IMAGE = "citusdata/citus:13.2.0"
 DEFAULT_PG14_IMAGE = "postgres:14"
 DEFAULT_REDIS_IMAGE = "redis:7"
 DEFAULT_CASSANDRA_IMAGE = "cassandra:5"
+DEFAULT_PGBOUNCER_IMAGE = "ghcr.io/cloudnative-pg/pgbouncer:1.26.1"
 
 PAIR_PG_MAJOR = 14
 """The PostgreSQL major of the primary and replica beside Citus."""
 _REDIS_LEAST = 7
 _CASSANDRA_MAJOR = 5
+_PGBOUNCER_LEAST = (1, 21)
 
 # Read from citusdata/docker: each Citus release is built on the newest PostgreSQL that it supports.
 _PG_MAJOR_OF_CITUS_MAJOR = {11: 15, 12: 16, 13: 17, 14: 18}
@@ -95,7 +97,12 @@ def official_major(name: str, repository: str) -> int | None:
     return tag_version(name)[0] if tag_version(name) else None
 
 
-_PRODUCTS = {"postgres": "PostgreSQL without Citus", "redis": "Redis", "cassandra": "Cassandra"}
+_PRODUCTS = {
+    "postgres": "PostgreSQL without Citus",
+    "redis": "Redis",
+    "cassandra": "Cassandra",
+    "pgbouncer": "PgBouncer",
+}
 
 
 def _other_product(name: str, own: str) -> str | None:
@@ -151,6 +158,15 @@ def cassandra_image_problem(name: str) -> str | None:
             f"{name!r} is Cassandra {major}, and the settings are for Cassandra {_CASSANDRA_MAJOR}: use cassandra:5; "
             "nodetool drain there and nodetool upgradesstables here take data of Cassandra 4 over; no way leads back"
         )
+    return reference_problem(name)
+
+
+def pgbouncer_image_problem(name: str) -> str | None:
+    if problem := _other_product(name, "pgbouncer"):
+        return problem
+    version = tag_version(name)
+    if _repository(name).endswith("pgbouncer") and version and version < _PGBOUNCER_LEAST:
+        return f"{name!r} is PgBouncer before 1.21, which knows no prepared statements: use 1.21 or newer"
     return reference_problem(name)
 
 

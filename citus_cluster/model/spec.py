@@ -16,10 +16,12 @@ from citus_cluster.model.images import (
     DEFAULT_CASSANDRA_IMAGE,
     DEFAULT_CITUS_IMAGE,
     DEFAULT_PG14_IMAGE,
+    DEFAULT_PGBOUNCER_IMAGE,
     DEFAULT_REDIS_IMAGE,
     cassandra_image_problem,
     citus_image_problem,
     pg14_image_problem,
+    pgbouncer_image_problem,
     redis_image_problem,
     reference_problem,
 )
@@ -30,10 +32,12 @@ from citus_cluster.model.tuning.servers import Storage, Workload
 API_VERSION = "citus-cluster/v1"
 MAX_WORKERS = 1000
 MAX_CASSANDRA_NODES = 32
+MAX_POOLED_CLIENTS = 10_000
 DEFAULT_BASE_PORT = 5434
 DEFAULT_PG14_PORT = 5432
 DEFAULT_REDIS_PORT = 6379
 DEFAULT_CASSANDRA_PORT = 9042
+DEFAULT_PGBOUNCER_PORT = 6432
 DEFAULT_ADMIN_PORT = 8000
 DEFAULT_SERVICES = ALL
 _ADMINISTRATION = (ComponentName.CITUS, ComponentName.ADMIN_API)
@@ -103,6 +107,9 @@ class Ports(_Model):
     cassandra: Annotated[Port, Flag("--cassandra-port")] = Field(
         DEFAULT_CASSANDRA_PORT, description="Host port of the first Cassandra node; the others are on the next."
     )
+    pgbouncer: Annotated[Port, Flag("--pgbouncer-port")] = Field(
+        DEFAULT_PGBOUNCER_PORT, description="Host port of PgBouncer."
+    )
     admin_api: Annotated[Port, Flag("--admin-port")] = Field(
         DEFAULT_ADMIN_PORT, description="Host port of the admin API."
     )
@@ -125,6 +132,9 @@ class Images(_Model):
     )
     cassandra: Annotated[StrictStr, _refuse(cassandra_image_problem), Flag("--cassandra-image")] = Field(
         DEFAULT_CASSANDRA_IMAGE, description="Image of Cassandra."
+    )
+    pgbouncer: Annotated[StrictStr, _refuse(pgbouncer_image_problem), Flag("--pgbouncer-image")] = Field(
+        DEFAULT_PGBOUNCER_IMAGE, description="Image of PgBouncer."
     )
     admin_api: Annotated[
         Annotated[StrictStr, _refuse(reference_problem)] | None, Flag("--admin-api-image", default="built here")
@@ -214,6 +224,14 @@ class Cassandra(_Model):
     )
 
 
+class PgBouncer(_Model):
+    """PgBouncer in front of the coordinator."""
+
+    max_clients: Annotated[StrictInt, Field(ge=10, le=MAX_POOLED_CLIENTS)] = Field(
+        1000, description="Clients that can be connected to PgBouncer at the same time."
+    )
+
+
 class LogDriver(StrEnum):
     """Docker's logging driver for every container; ``engine`` leaves it to what the engine is set to."""
 
@@ -264,9 +282,9 @@ class ClusterSpec(_Model):
         Flag(
             "--services",
             default="all; citus without a coordinator",
-            help=f"Services that are wanted, of {','.join(ComponentName)}; or all.",
+            help=f"Services that are wanted, of {','.join(ComponentName)}; or all, without pgbouncer.",
         ),
-    ] = Field(None, description="Services that are wanted: by default all, without a coordinator citus.")
+    ] = Field(None, description="Services that are wanted: by default all but pgbouncer, without a coordinator citus.")
     coordinator: Annotated[
         StrictBool, Flag("--with-coordinator/--no-coordinator", default="with", help="Run the coordinator here.")
     ] = Field(True, description="False on a host that runs workers only.")
@@ -289,6 +307,7 @@ class ClusterSpec(_Model):
     pg14: Pg14 = Field(default_factory=lambda: Pg14.model_validate({}))
     redis: Redis = Field(default_factory=lambda: Redis.model_validate({}))
     cassandra: Cassandra = Field(default_factory=lambda: Cassandra.model_validate({}))
+    pgbouncer: PgBouncer = Field(default_factory=lambda: PgBouncer.model_validate({}))
     logging: Logging = Field(default_factory=lambda: Logging.model_validate({}))
     settings: NodeSettings = Field(default_factory=lambda: NodeSettings.model_validate({}))
 

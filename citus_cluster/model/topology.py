@@ -101,6 +101,7 @@ def refuse_contradictions(spec: ClusterSpec, *, pg_major: int) -> tuple[str, ...
     """Check ports and the user's settings; give warnings. Raises SpecError with all problems at once."""
     checked = [check for component in COMPONENTS.values() for check in component.check_settings(spec, pg_major)]
     problems = [*_port_problems(spec), *(problem for check in checked for problem in check.problems)]
+    problems += [problem for component in components.wanted(spec) for problem in component.problems(spec)]
     if problems:
         count = "a problem" if len(problems) == 1 else f"{len(problems)} problems"
         raise SpecError(f"The specification has {count}; nothing was written.", details=problems)

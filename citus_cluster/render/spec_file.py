@@ -27,6 +27,7 @@ _COMMENTS = {
     "pg14": "replication: async, or sync (a commit waits for the replica); log: standard, or verbose",
     "redis": "what happens to a write when its memory is full",
     "cassandra": "nodes of its ring",
+    "pgbouncer": "clients that can be connected at the same time",
     "logging": "logs of the containers; driver: json-file, local, or engine (what the Docker engine is set to)",
     "settings": "PostgreSQL settings of your own; they win over the computed ones",
 }

@@ -163,7 +163,10 @@ def explain_refusal(info: ConnectionInfo, text: str) -> UnreachableError:
             "pg_hba.conf was changed: its method must be scram-sha-256."
             + ("" if info.require_auth == libpq.PROVEN else " To accept another method, add ?require_auth=… to --dsn."),
         )
-    if re.search(r"password authentication failed|no password supplied|SCRAM|role .* does not exist", text):
+    if re.search(
+        r"password authentication failed|no password supplied|SCRAM|SASL authentication failed|role .* does not exist",
+        text,
+    ):
         return AuthenticationError(
             f"{info.dsn()} refused the password of role {info.user!r}: {reason}",
             hint="Use the password with which the data directory was created. It is in generated/secrets/ "

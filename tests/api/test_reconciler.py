@@ -17,9 +17,11 @@ from admin_api import reconciler as reconciler_module
 from admin_api.configuration import Configuration
 from admin_api.reconciler import Reconciler, Registration
 from admin_api.settings import APPLICATION_NAME
-from citus_cluster.errors import UnreachableError
+from citus_cluster.errors import RoleError, UnreachableError
 from citus_cluster.model.api_config import ApiConfig
 from citus_cluster.model.citus.nodes import NodeAddress, NodeResult, Outcome
+from citus_cluster.model.companion_target import Target
+from citus_cluster.model.component_name import ComponentName
 from citus_cluster.model.disks import Disk
 
 ONE, TWO = NodeAddress("citus-worker1"), NodeAddress("citus-worker2")
@@ -284,6 +286,35 @@ def test_disks_are_measured_seldom_and_are_no_condition_of_registration(
         assert (reconciler.disks, reconciler.registration.error) == (fake.disks, None)
 
     run(act, disk_interval_s=settings_s)
+
+
+def test_what_other_services_need_of_the_coordinator_is_made_and_is_no_condition_of_registration(
+    fake: FakeCoordinator, run: Run, files: ApiFiles, caplog: pytest.LogCaptureFixture
+) -> None:
+    config = ApiConfig.from_json((files.folder / "cluster.json").read_bytes())
+    pooler = Target(ComponentName.PGBOUNCER, {"pgbouncer": NodeAddress("pgbouncer", 6432)})
+    files.write_cluster(replace(config, components=(pooler,)))
+    secret = files.folder / "pgbouncer_password"
+    secret.write_text("of the pooler\n")
+
+    async def act(reconciler: Reconciler) -> None:
+        await until(lambda: len(fake.prepared) > 1)
+        fake.unprepared = RoleError("The name is taken.")
+        await until(lambda: len(said(caplog)) > 3)
+        before = len(fake.prepared)
+        await until(lambda: len(fake.prepared) > before + 1)
+        secret.unlink()
+        await until(lambda: len(said(caplog)) > 4)
+        assert reconciler.registration.error is None
+        assert reconciler.registration.sort((ONE, TWO))[0]
+
+    run(act, lock_timeout_s=12)
+    assert fake.prepared[0] == (("pgbouncer",), ("of the pooler",), 12)
+    *_, made, taken, missing = said(caplog)
+    assert made == ("INFO", "the coordinator has what they need")
+    assert taken == ("WARNING", "a service lacks what it needs on the coordinator: The name is taken.")
+    assert missing[0] == "WARNING"
+    assert "pgbouncer_password cannot be read" in missing[1]
 
 
 NEVER_S = 3600.0

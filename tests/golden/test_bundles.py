@@ -42,6 +42,13 @@ CASES: dict[str, dict[str, Any]] = {
         "cassandra": {"nodes": 3},
         "settings": {"pg14": {"work_mem": "5MB", "statement_timeout": "1min"}},
     },
+    "pgbouncer": {
+        "services": ["citus", "admin-api", "pgbouncer"],
+        "database": "shop",
+        "ports": {"pgbouncer": 16432},
+        "resources": RESOURCES,
+        "pgbouncer": {"max_clients": 2000},
+    },
     "workers-only": {"workers": 2, "coordinator": False, "advertise": "192.0.2.11", "resources": RESOURCES},
     "postgresql18": {
         "name": "shop",

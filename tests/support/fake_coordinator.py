@@ -2,7 +2,7 @@
 
 import asyncio
 import socket
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from types import SimpleNamespace
@@ -14,7 +14,9 @@ from psycopg.pq import TransactionStatus
 from admin_api import coordinator as coordinator_module
 from admin_api import reconciler as reconciler_module
 from citus_cluster.model.citus.nodes import NodeAddress, NodeResult, Outcome
+from citus_cluster.model.component_name import ComponentName
 from citus_cluster.model.disks import Disk
+from citus_cluster.model.plan.events import Emit, Event, EventKind
 from citus_cluster.runtime.postgres import Connection, ConnectionInfo, connect
 
 ADDRESS = NodeAddress("coordinator.in-memory", 6543)
@@ -71,6 +73,9 @@ class FakeCoordinator:
     measured: list[int] = field(default_factory=list)
     defect: Exception | None = None
     disk_failure: Exception | None = None
+    prepared: list[tuple[tuple[str, ...], tuple[str, ...], float]] = field(default_factory=list)
+    """Of each call: the components, their passwords, and how long to wait for the lock."""
+    unprepared: Exception | None = None
 
     async def connect(self, info: ConnectionInfo, *, timeout_s: float, application_name: str) -> Connection:
         if info.host != ADDRESS.host:
@@ -95,6 +100,21 @@ class FakeCoordinator:
         if self.defect:
             raise self.defect
         return [self.registered.get(worker, NodeResult(worker, Outcome.ALREADY)) for worker in desired]
+
+    async def prepare(
+        self,
+        connection: Connection,
+        components: Sequence[ComponentName],
+        password_of: Callable[[ComponentName], str],
+        emit: Emit,
+        *,
+        wait_for_lock_s: float,
+    ) -> None:
+        self.prepared.append((tuple(components), tuple(map(password_of, components)), wait_for_lock_s))
+        if self.unprepared:
+            raise self.unprepared
+        if components and len(self.prepared) == 1:
+            emit(Event("prepare", EventKind.DONE, "the coordinator has what they need"))
 
     async def read_registry(self, connection: Connection) -> SimpleNamespace:
         return SimpleNamespace(nodes=())
@@ -121,6 +141,7 @@ def in_place(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeCoordinator]:
     for name, answer in (
         ("connect", fake.connect),
         ("reconcile", fake.reconcile),
+        ("prepare_coordinator", fake.prepare),
         ("read_registry", fake.read_registry),
         ("troubles", fake.read_troubles),
         ("find_losses", fake.find_losses),

@@ -62,6 +62,10 @@ class GeneratedCluster:
         return self.base_port + 13
 
     @property
+    def pgbouncer_port(self) -> int:
+        return self.base_port + 14
+
+    @property
     def password(self) -> str:
         return self.secret("superuser_password")
 
@@ -100,6 +104,7 @@ class GeneratedCluster:
             *(f"--name={self.name}", f"--citus-image={self.image}", f"--user={self.user}", f"--db={self.database}"),
             *(f"--port={self.base_port}", f"--admin-port={self.admin_port}", f"--pg14-port={self.pg14_port}"),
             *(f"--redis-port={self.redis_port}", f"--cassandra-port={self.cassandra_port}"),
+            f"--pgbouncer-port={self.pgbouncer_port}",
         ]
 
     def create(self, *options: str, check: bool = True) -> Result:

@@ -185,18 +185,20 @@ def test_the_check_sees_what_it_looks_for(tmp_path: Path) -> None:
 
 
 # One component's name in code: an identifier with it, or a text that is the name of a component or of a service.
-COMPANION = re.compile(r"pg14|redis|cassandra", re.IGNORECASE)
-SERVICE_NAME = re.compile(r"pg14(-primary|-replica)?|redis|cassandra\d*")
+COMPANION = re.compile(r"pg14|redis|cassandra|pgbouncer", re.IGNORECASE)
+SERVICE_NAME = re.compile(r"pg14(-primary|-replica)?|redis|cassandra\d*|pgbouncer")
 KNOWS_ONE = {
     "citus_cluster/model/component_name.py": "their names",
     "citus_cluster/model/components/": "a module for each",
     "citus_cluster/model/spec.py": "typed keys of cluster.yaml",
     "citus_cluster/model/images.py": "what an image's name tells of its product",
+    "citus_cluster/model/pooling.py": "PgBouncer's pool and role",
     "citus_cluster/model/replication.py": "the pair",
     "citus_cluster/render/spec_file.py": "a comment for each key of cluster.yaml",
     "citus_cluster/render/api_context.py": "the drivers that the API needs",
     "citus_cluster/runtime/probes/": "how each is asked",
     "citus_cluster/operations/pair/": "the pair",
+    "citus_cluster/operations/preparation.py": "who needs something of the coordinator",
     "citus_cluster/operations/inspection.py": "who tells more where the engine is asked",
     "citus_cluster/operations/status/report.py": "cassandra_ring, a key of its JSON document",
     "citus_cluster/cli/": "an option for each key, the commands of the pair",

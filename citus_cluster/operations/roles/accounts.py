@@ -27,6 +27,7 @@ from citus_cluster.model.citus.roles import (
 )
 from citus_cluster.model.documents import Documented, as_data
 from citus_cluster.model.plan.events import Emit
+from citus_cluster.model.pooling import POOLER_ROLE
 from citus_cluster.model.units import count
 from citus_cluster.operations.roles import limits as role_limits
 from citus_cluster.operations.roles.cluster import (
@@ -49,6 +50,7 @@ from citus_cluster.operations.roles.passwords import (
 )
 from citus_cluster.runtime.citus import grants as citus_grants
 from citus_cluster.runtime.citus import ownership as citus_ownership
+from citus_cluster.runtime.citus import pooling as citus_pooling
 from citus_cluster.runtime.citus import probe as citus_probe
 from citus_cluster.runtime.citus import roles as citus_roles
 from citus_cluster.runtime.citus.lock import WAIT_FOR_LOCK_S, writer_lock
@@ -219,6 +221,8 @@ async def list_roles(conn: Connection, credentials: CredentialStore) -> RoleList
                     raise
                 silent.append(error.message)
         ordinary = {name for name, role in roles.items() if role.can_login and not role.is_superuser}
+        if await citus_pooling.has_pooler_role(conn):
+            ordinary.discard(POOLER_ROLE)
         found = []
         for name in sorted(ordinary | set(records)):
             record = records.get(name)

@@ -36,6 +36,7 @@ from citus_cluster.operations.start.preflight import (
     compose_of,
     preflight,
 )
+from citus_cluster.operations.start.preparation import prepare_coordinator_of
 from citus_cluster.operations.start.readiness import ContainerCache, Knock, wait_until_ready
 from citus_cluster.operations.start.reloads import Reloads, refuse_unused
 from citus_cluster.operations.start.unwanted import stop_departed, stop_unwanted
@@ -168,10 +169,13 @@ async def up(
             timeout_s=timeout_s,
         )
         on_citus(result)
+        failure = await prepare_coordinator_of(directory, emit)
         ready = await companions
     finally:
         companions.cancel()
         await asyncio.gather(companions, return_exceptions=True)
+    if failure:
+        raise failure
     return replace(result, companions=ready, seconds=round(time.monotonic() - started, 2))
 
 

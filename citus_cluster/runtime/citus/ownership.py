@@ -136,9 +136,8 @@ async def look_at_owner_role(conn: Connection, schema: str) -> OwnerRole:
     return OwnerRole(name, schema, row is not None, recorded.get(name) == schema, tuple(row[0]) if row else ())
 
 
-async def add_owner_role(conn: Connection, schema: str, password: str) -> None:
-    """Create the owner role of a schema on every node, with its row in the coordinator's ``pg_dist_authinfo``."""
-    name = owner_role(schema)
+async def create_owner_record(conn: Connection) -> None:
+    """Create, on the coordinator alone, the table of owner roles."""
     async with bounded(conn, QUICK_S):
         row = await (await conn.execute("SELECT to_regclass('citus_cluster.owner_role') IS NULL")).fetchone()
         if row and row[0]:
@@ -149,6 +148,12 @@ async def add_owner_role(conn: Connection, schema: str, password: str) -> None:
             await conn.execute(
                 "COMMENT ON TABLE citus_cluster.owner_role IS 'Roles that own what dropped roles left, one a schema.'"
             )
+
+
+async def add_owner_role(conn: Connection, schema: str, password: str) -> None:
+    """Create the owner role of a schema on every node, with its row in the coordinator's ``pg_dist_authinfo``."""
+    name = owner_role(schema)
+    await create_owner_record(conn)
     async with silent(conn, name):
         await add_role(conn, name, password)
         await conn.execute(

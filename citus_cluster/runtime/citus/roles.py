@@ -132,7 +132,7 @@ async def add_role(conn: Connection, role: str, password: str) -> None:
     statement = sql.SQL(
         "CREATE ROLE {} LOGIN NOSUPERUSER NOCREATEDB NOCREATEROLE NOREPLICATION NOBYPASSRLS PASSWORD {}"
     )
-    await conn.execute(statement.format(sql.Identifier(role), _hashed(conn, role, password)))
+    await conn.execute(statement.format(sql.Identifier(role), hashed(conn, role, password)))
     await _keep_row(conn, role, password)
 
 
@@ -140,7 +140,7 @@ async def change_password(conn: Connection, role: str, password: str) -> None:
     """Give a role another password on every node, and in the coordinator's ``pg_dist_authinfo``; all or nothing."""
     async with silent(conn, role):
         statement = sql.SQL("ALTER ROLE {} PASSWORD {}")
-        await conn.execute(statement.format(sql.Identifier(role), _hashed(conn, role, password)))
+        await conn.execute(statement.format(sql.Identifier(role), hashed(conn, role, password)))
         await _keep_row(conn, role, password)
 
 
@@ -190,7 +190,7 @@ async def silent(conn: Connection, role: str) -> AsyncIterator[None]:
         )
 
 
-def _hashed(conn: Connection, role: str, password: str) -> str:
+def hashed(conn: Connection, role: str, password: str) -> str:
     """Hash a password as psql's ``\\password`` does, so that no statement holds it."""
     return conn.pgconn.encrypt_password(password.encode(), role.encode(), b"scram-sha-256").decode()
 

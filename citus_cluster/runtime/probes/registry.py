@@ -6,10 +6,12 @@ from citus_cluster.model.component_name import ComponentName
 from citus_cluster.runtime.probes import Factory
 from citus_cluster.runtime.probes.cassandra import CassandraProbe
 from citus_cluster.runtime.probes.pair import PairProbe
+from citus_cluster.runtime.probes.pgbouncer import PgBouncerProbe
 from citus_cluster.runtime.probes.redis import RedisProbe
 
 PROBES: Mapping[ComponentName, Factory] = {
     ComponentName.PG14: PairProbe,
     ComponentName.REDIS: RedisProbe,
     ComponentName.CASSANDRA: CassandraProbe,
+    ComponentName.PGBOUNCER: PgBouncerProbe,
 }

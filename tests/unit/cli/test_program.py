@@ -21,7 +21,7 @@ from terminal import on_terminal
 
 from citus_cluster.cli.program import main, setup_main
 from citus_cluster.cli.program import run as run_app
-from citus_cluster.model.component_name import ComponentName
+from citus_cluster.model.component_name import ALL
 
 SCRIPT = ROOT / "setup_citus_cluster.py"
 SIZE = ("--memory=7840", "--cpus=2", "--services=citus")
@@ -136,7 +136,7 @@ def test_the_guided_set_up_and_consent_on_a_terminal(tmp_path: Path) -> None:
     assert status == 0, seen
     assert "gu'ided" not in seen
     spec = spec_in(tmp_path)
-    assert (spec["workers"], spec["ports"]["citus"], spec["services"]) == (1, 6000, [*ComponentName])
+    assert (spec["workers"], spec["ports"]["citus"], spec["services"]) == (1, 6000, [*ALL])
     assert (tmp_path / "generated/secrets/superuser_password").read_text() == "gu'ided"
 
     before = contents(tmp_path)

@@ -5,7 +5,7 @@ import jsonschema
 import pytest
 
 from citus_cluster.errors import SpecError
-from citus_cluster.model.component_name import ComponentName
+from citus_cluster.model.component_name import ALL, ComponentName
 from citus_cluster.model.spec import (
     API_VERSION,
     ClusterSpec,
@@ -32,7 +32,7 @@ def problems_of(origins: dict[str, str] | None = None, **data: Any) -> tuple[str
 def test_everything_has_a_default() -> None:
     spec = spec_of()
     assert spec.worker_numbers == (1, 2)
-    assert spec.wanted == tuple(ComponentName)
+    assert spec.wanted == ALL
     assert (spec.name, spec.user, spec.database, spec.bind) == ("citus", "postgres", "postgres", "127.0.0.1")
     assert (spec.ports.citus, spec.ports.pg14, spec.ports.admin_api) == (5434, None, 8000)
     assert (spec.ports.redis, spec.ports.cassandra) == (6379, 9042)
@@ -51,7 +51,9 @@ def test_unknown_keys_are_refused_with_the_nearest_known() -> None:
     assert problems_of(nmae="x") == ("cluster.yaml: nmae: unknown key; did you mean 'name'?",)
     assert problems_of(ports={"citsu": 1}) == ("cluster.yaml: ports.citsu: unknown key; did you mean 'citus'?",)
     (problem,) = problems_of(ports={"zzz": 1})
-    assert problem == "cluster.yaml: ports.zzz: unknown key; known are citus, pg14, redis, cassandra, admin_api"
+    assert (
+        problem == "cluster.yaml: ports.zzz: unknown key; known are citus, pg14, redis, cassandra, pgbouncer, admin_api"
+    )
     (problem,) = problems_of(services=["cass"])
     assert problem.endswith("did you mean 'cassandra'?")
 

@@ -46,6 +46,8 @@ def test_every_script_that_needs_a_secret_is_among_them() -> None:
         "healthcheck.sh",
         "pg14-healthcheck.sh",
         "pg14-start.sh",
+        "pgbouncer-healthcheck.sh",
+        "pgbouncer-start.sh",
         "redis-healthcheck.sh",
     }
 
