@@ -1,4 +1,4 @@
-"""Who may call: bearer tokens, two roles, checked before anything else looks at a request."""
+"""Authentication: bearer tokens and two roles, checked before any other code reads a request."""
 
 import hmac
 from enum import StrEnum
@@ -21,7 +21,7 @@ SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 bearer = HTTPBearer(
     auto_error=False,
     scheme_name="bearer",
-    description="The token of generated/secrets/admin_api_token, or admin_api_read_token for GET alone.",
+    description="The token in generated/secrets/admin_api_token, or that in admin_api_read_token for only GET.",
 )
 """Declares the scheme in the OpenAPI document; the middleware is what enforces it."""
 
@@ -68,19 +68,19 @@ class RequireToken:
         """Tell what the request's token allows, or answer why it does not pass."""
         token = _token(Headers(scope=scope))
         if token is None:
-            return _unauthorized('Bearer realm="citus-cluster"', "This needs a bearer token.")
+            return _unauthorized('Bearer realm="citus-cluster"', "This request requires a bearer token.")
         try:
             tokens = self._configuration.tokens()
         except CitusClusterError as error:
             return from_error(error)
         role = role_of(token, tokens)
         if role is None:
-            return _unauthorized('Bearer realm="citus-cluster", error="invalid_token"', "The token is not known here.")
+            return _unauthorized('Bearer realm="citus-cluster", error="invalid_token"', "The token is invalid.")
         if role is Role.READ and scope["method"] not in SAFE_METHODS:
             return problem(
                 403,
-                detail="The read token allows GET alone.",
-                hint="Send the token of generated/secrets/admin_api_token.",
+                detail="The read token allows only GET.",
+                hint="Send the token in generated/secrets/admin_api_token.",
             )
         return role
 
@@ -94,6 +94,6 @@ def _unauthorized(challenge: str, detail: str) -> JSONResponse:
     return problem(
         401,
         detail=detail,
-        hint="Send the header 'Authorization: Bearer …' with the token of generated/secrets/admin_api_token.",
+        hint="Send the header 'Authorization: Bearer …' with the token in generated/secrets/admin_api_token.",
         headers={"WWW-Authenticate": challenge},
     )

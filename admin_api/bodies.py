@@ -68,7 +68,7 @@ async def _too_large(scope: Scope, receive: Receive, send: Send) -> None:
         code="body-too-large",
         title="The body is too large",
         detail=f"The body is larger than {MAX_BODY_BYTES // 1024} kB.",
-        hint="GET /openapi.json describes what a body may hold.",
+        hint="See GET /openapi.json for the format of a body.",
     )
     await response(scope, receive, send)
 
@@ -77,7 +77,7 @@ async def _too_slow(scope: Scope, receive: Receive, send: Send) -> None:
     response = problem(
         408,
         code="body-too-slow",
-        title="The body came too slowly",
+        title="The body arrived too slowly",
         detail="The body did not arrive in time.",
         hint="Send the request again.",
         headers={"Connection": "close"},

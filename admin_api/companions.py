@@ -1,4 +1,4 @@
-"""What the services beside Citus said last: they are asked anew when that is old, and hold up no request."""
+"""The last status of the companions: it is read again when it is old, and delays no request."""
 
 import asyncio
 import time

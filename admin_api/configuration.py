@@ -1,4 +1,4 @@
-"""The files that the container is given, read again whenever they change on the host."""
+"""The container's configuration files, read again whenever they change on the host."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -43,7 +43,7 @@ class _WatchedFile(Generic[T]):
         except OSError as error:
             raise ConfigurationError(
                 f"{self._path} cannot be read: {error.strerror}.",
-                hint="Run setup_citus_cluster.py again, then docker compose up -d.",
+                hint="Run setup_citus_cluster.py again, then docker compose up -d",
             ) from error
         try:
             value = self._parse(content)
@@ -86,4 +86,4 @@ def _password(content: bytes) -> str:
     try:
         return without_line_end(content.decode())
     except UnicodeDecodeError:
-        raise ConfigurationError("The file of a password is not UTF-8.") from None
+        raise ConfigurationError("A password file is not UTF-8 text.") from None

@@ -97,7 +97,7 @@ class Coordinator:
             timeout_s = self._settings.health_timeout_s
             return UnreachableError(
                 f"The coordinator did not answer within {timeout_s:g} s.",
-                hint="Is it running? docker compose ps; docker compose logs citus-coordinator",
+                hint="Check whether it runs: docker compose ps; docker compose logs citus-coordinator",
             )
         return None
 
@@ -108,7 +108,7 @@ class Coordinator:
 
     def _refuse_crowd(self) -> None:
         if len(self._tasks) >= MAX_REQUESTS:
-            raise BusyError(hint="Try again in some seconds.")
+            raise BusyError(hint="Try again in a few seconds.")
 
     async def _change_in_turn(self, work: Work[T]) -> T:
         async with self._changes:

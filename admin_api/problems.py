@@ -1,4 +1,4 @@
-"""The one shape of every error: problem details for HTTP, RFC 9457.
+"""The format of every error: problem details for HTTP, RFC 9457.
 
 ``type`` is ``about:blank`` where the status says it all, and a URN of ours where ``code`` says more.
 Nothing of a request is repeated in an answer, and nothing of a defect leaves the log.
@@ -101,9 +101,9 @@ class _UnexpectedErrors:
             response = problem(
                 500,
                 code="internal-error",
-                title="The admin API has a defect",
-                detail="The request failed for a reason that the admin API does not know.",
-                hint="The log of the admin API has the details.",
+                title="Internal error of the admin API",
+                detail="The request failed for an unknown reason.",
+                hint="See the log of the admin API for details.",
             )
             await response(scope, receive, send)
 
@@ -137,8 +137,8 @@ async def _on_invalid_request(request: Request, error: Exception) -> JSONRespons
         # Only what does not call itself JSON is left as it came.
         return problem(
             415,
-            detail="The body must be JSON, and the header Content-Type must say so.",
-            hint="Send the header 'Content-Type: application/json'; curl -d sends another one by itself.",
+            detail="The body must be JSON, and the header Content-Type must be application/json.",
+            hint="Send the header 'Content-Type: application/json'; by default, curl -d sends another one.",
         )
     # The input itself stays out: it may be a secret in the wrong place.
     errors = [{"location": list(found["loc"]), "message": found["msg"]} for found in error.errors()]
@@ -158,7 +158,7 @@ async def _on_lost_coordinator(request: Request, error: Exception) -> JSONRespon
         code="unreachable",
         title="A server does not answer",
         detail="The connection to the coordinator was lost during the request.",
-        hint="Try again when GET /health says ok.",
+        hint="Try again when GET /health reports ok.",
         headers=RETRY_SOON,
     )
 
@@ -168,6 +168,6 @@ async def _on_timeout(request: Request, error: Exception) -> JSONResponse:
         504,
         code="timeout",
         title="The coordinator took too long",
-        detail="The coordinator did not answer the request in time; it may be busy, paused or behind a lock.",
-        hint="Look at GET /health, then try again.",
+        detail="The coordinator did not answer the request in time; it may be busy, paused, or waiting for a lock.",
+        hint="Check GET /health, then try again.",
     )

@@ -45,7 +45,7 @@ class Registration:
 
     def sort(self, desired: Sequence[NodeAddress]) -> tuple[list[NodeResult], list[NodeResult], list[NodeResult]]:
         """Split the desired workers into registered, pending and withdrawn ones."""
-        unseen = self.error or "not looked at yet"
+        unseen = self.error or "not checked yet"
         found = [self.results.get(worker) or NodeResult(worker, Outcome.PENDING, unseen) for worker in desired]
         return (
             [result for result in found if result.outcome in REGISTERED],

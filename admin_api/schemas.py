@@ -1,4 +1,4 @@
-"""What goes in and out over HTTP, as the OpenAPI document shows it."""
+"""The requests and answers over HTTP, as in the OpenAPI document."""
 
 from enum import StrEnum
 from http import HTTPStatus
@@ -27,7 +27,9 @@ Host = Annotated[
     str,
     AfterValidator(_host),
     Field(
-        min_length=1, max_length=253, description="Name or address under which every node of the cluster reaches it."
+        min_length=1,
+        max_length=253,
+        description="Name or address at which every node of the cluster reaches the worker.",
     ),
 ]
 Port = Annotated[int, Field(ge=1, le=65535, strict=True)]
@@ -48,9 +50,9 @@ class Problem(BaseModel):
     code: str = Field(description="Stable name of the kind of problem.")
     detail: str | None = Field(default=None, description="What happened, and why.")
     hint: str | None = Field(default=None, description="What to do next.")
-    details: list[str] | None = Field(default=None, description="Single findings.")
+    details: list[str] | None = Field(default=None, description="Findings, one for each item.")
     errors: list[dict[str, Any]] | None = Field(
-        default=None, description="Where the request is not valid: location, message."
+        default=None, description="Invalid parts of the request: location and message."
     )
 
 
@@ -81,7 +83,7 @@ class ActiveNode(BaseModel):
 
 
 class NewNode(Input):
-    """A worker that is to be registered.
+    """A worker to register.
 
     With trust_functions, it is registered although code of ordinary roles in reference tables runs as superuser there.
     """
@@ -94,7 +96,7 @@ class NewNode(Input):
 
 
 class HealthStatus(StrEnum):
-    """``starting`` while something has not been well yet, ``degraded`` when something no longer is."""
+    """``starting`` until everything has been healthy once, ``degraded`` when something is no longer healthy."""
 
     OK = "ok"
     STARTING = "starting"
@@ -117,15 +119,15 @@ class WorkersHealth(BaseModel):
     registered: int
     pending: list[NodeDocument]
     withdrawn: list[NodeDocument] = Field(
-        description="Removed or disabled by an operator; an explicit POST brings them back."
+        description="Workers that an operator removed or disabled; an explicit POST registers them again."
     )
     unwell: list[str] = Field(
-        description="Registered nodes that do not answer, refuse queries, or have lost data; one line for each."
+        description="Registered nodes that do not answer, refuse queries, or have lost data, one line for each."
     )
 
 
 class CompanionHealth(BaseModel):
-    """Whether a service beside Citus answered when it was last asked, a few seconds ago at most."""
+    """Whether another service answered at the last check, a few seconds ago at most."""
 
     service: ComponentName
     condition: Condition
@@ -133,7 +135,7 @@ class CompanionHealth(BaseModel):
 
 
 class Companion(CompanionHealth):
-    """A service beside Citus; further members are its own figures."""
+    """Another service; further members are its own figures."""
 
     model_config = ConfigDict(extra="allow")
 
@@ -141,7 +143,7 @@ class Companion(CompanionHealth):
 
 
 class Citus(BaseModel):
-    """Citus in short; GET /api/v1/nodes/active has its nodes."""
+    """A summary of Citus; GET /api/v1/nodes/active lists its nodes."""
 
     condition: Condition
     reason: str | None
@@ -150,36 +152,34 @@ class Citus(BaseModel):
 
 
 class Services(BaseModel):
-    """Every service of the cluster but this API. Whatever is down is told, and hides nothing."""
+    """Every service of the cluster except this API. A service that is down does not hide the others."""
 
     citus: Citus
     companions: list[Companion]
 
 
 class Health(BaseModel):
-    """The state of the cluster as far as this API sees to it.
+    """The state of the cluster as this API observes it.
 
-    With status 200 Citus is well, and the status tells of the services beside it.
+    With HTTP status 200, Citus is healthy, and the status describes the other services.
     """
 
     status: HealthStatus
-    reason: str | None = Field(description="In one line, why the status is not ok.")
-    warnings: list[str] = Field(
-        description="What will become a problem: disks that are 85 % full. The status is ok still."
-    )
+    reason: str | None = Field(description="One line that says why the status is not ok.")
+    warnings: list[str] = Field(description="Future problems: disks that are 85 % full. The status stays ok.")
     version: str
     cluster: str | None
     coordinator: CoordinatorHealth
     workers: WorkersHealth | None = Field(description="Null if the reconciler is off.")
-    reconciler_error: str | None = Field(description="Why the last look of the reconciler failed, if it did.")
-    companions: list[CompanionHealth] = Field(description="The services beside Citus.")
+    reconciler_error: str | None = Field(description="Why the last run of the reconciler failed, if it did.")
+    companions: list[CompanionHealth] = Field(description="The other services.")
 
 
 class RebalanceRequest(Input):
-    """Arguments of citus_rebalance_start(); without a strategy, the cluster's default is taken.
+    """Arguments of citus_rebalance_start(); without a strategy, the cluster's default applies.
 
-    Small groups of shards move with writes held, unless online is given, and the others online. With
-    trust_functions, shards are moved although functions of ordinary roles run as the superuser then.
+    Small groups of shards move with writes held, unless online is set, and the others online. With trust_functions,
+    shards move even if functions of ordinary roles then run as the superuser.
     """
 
     model_config = ConfigDict(json_schema_extra={"examples": [{"strategy": "by_disk_size", "mode": "auto"}]})

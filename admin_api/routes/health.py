@@ -1,4 +1,4 @@
-"""Whether the cluster is as desired; open to everybody, so it tells no secret."""
+"""The health of the cluster; open to everybody, so it discloses no secret."""
 
 import asyncio
 from collections.abc import Sequence
@@ -50,11 +50,11 @@ class CitusSeen:
 
 @router.get(
     "/health",
-    summary="Tell whether the coordinator answers, and every desired worker is registered and serves queries",
-    responses={503: {"model": Health, "description": "Citus is not yet well, or no longer; the body says why."}},
+    summary="Check that the coordinator answers, and that every desired worker is registered and serves queries",
+    responses={503: {"model": Health, "description": "Citus is not healthy yet, or no longer; the body says why."}},
 )
 async def health(parts: PartsOf, response: Response) -> Health:
-    """Answer 200 while Citus is well: a service beside it that is down makes the status degraded, and no more."""
+    """Answer 200 while Citus is healthy. Another service that is down only makes the status degraded."""
     response.headers["Cache-Control"] = "no-store"
     citus, companions = await asyncio.gather(look_at_citus(parts), _companions(parts))
     if citus.reason:

@@ -28,16 +28,16 @@ async def read_active(connection: Connection) -> Sequence[tuple[str, int]]:
 @router.post(
     "",
     status_code=201,
-    summary="Register a worker, also one that was removed or disabled before",
+    summary="Register a worker, even if it was removed or disabled before",
     responses={
-        200: {"model": NodeDocument, "description": "It was registered already, or is active again."},
+        200: {"model": NodeDocument, "description": "The worker was already registered, or is active again."},
         **problems(*BODY_PROBLEMS, 409, 502),
     },
 )
 async def register(node: NewNode, parts: PartsOf, journal: JournalOf, response: Response) -> NodeDocument:
-    """Wait shortly for the worker to answer, check that it fits the coordinator, and register it.
+    """Wait briefly for the worker to answer, check its versions, and register it.
 
-    It may be repeated: a worker that is registered already is left as it is. No shard is moved.
+    You can repeat the request: a worker that is already registered does not change. No shard moves.
     """
     settings = parts.settings
     coordinator = parts.configuration.cluster().coordinator_address

@@ -1,4 +1,4 @@
-"""The rebalance: start one, see how far it is. It is Citus' background job and outlives this API."""
+"""Starting a rebalance, and its progress. It is Citus' background job, and continues without this API."""
 
 from fastapi import APIRouter, Response
 
@@ -18,16 +18,16 @@ router = APIRouter(prefix=PATH, tags=["rebalance"])
 @router.post(
     "",
     status_code=202,
-    summary="Start to rebalance the shards in the background",
+    summary="Start a rebalance in the background",
     responses={
-        200: {"model": RebalanceStarted, "description": "Nothing is to be moved; no job was started."},
+        200: {"model": RebalanceStarted, "description": "There is nothing to move; no job was started."},
         **problems(*BODY_PROBLEMS, 409),
     },
 )
 async def start(
     parts: PartsOf, journal: JournalOf, response: Response, wanted: RebalanceRequest | None = None
 ) -> RebalanceStarted:
-    """Look first for what would keep shards from moving, then start; Location says where to see the progress."""
+    """Check for problems that would prevent the moves, then start; Location is the URL of the progress."""
     options = RebalanceOptions(**(wanted or RebalanceRequest()).model_dump())
 
     on_coordinator = parts.coordinator.changing(timeout_s=parts.settings.plan_timeout_s)
@@ -41,7 +41,7 @@ async def start(
 
 @router.get(
     "",
-    summary="Tell how far the latest rebalance is; state 'none' if there never was one",
+    summary="Show the progress of the latest rebalance; the state is 'none' if there is none",
     response_model=RebalanceDocument,
 )
 async def status(parts: PartsOf) -> Response:

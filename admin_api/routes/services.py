@@ -1,4 +1,4 @@
-"""The services of the cluster, Citus and those beside it, each with its condition and figures."""
+"""The services of the cluster, Citus and the others, each with its condition and figures."""
 
 import asyncio
 
@@ -11,9 +11,9 @@ from admin_api.schemas import Citus, Companion, Services
 router = APIRouter(prefix="/services", tags=["services"])
 
 
-@router.get("", summary="Tell how every service is, Citus and those beside it")
+@router.get("", summary="List the status of every service, Citus and the others")
 async def list_services(parts: PartsOf) -> Services:
-    """Answer 200 whatever is down: its condition and reason say so. Figures are a few seconds old at most."""
+    """Answer 200 even if a service is down: its condition and reason say so. Figures are a few seconds old at most."""
     settings = parts.settings
     citus, companions = await asyncio.gather(
         look_at_citus(parts),

@@ -1,4 +1,4 @@
-"""How full the disks below the servers are, and from when on somebody must be told."""
+"""Disk usage of the servers, and the thresholds for warnings."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -8,7 +8,7 @@ from citus_cluster.model.units import size
 
 WARNED_PART = 0.85
 ALARMED_PART = 0.95
-"""Parts of a disk in use from which on it is warned of, and from which on the cluster counts as degraded (judgement).
+"""The used parts of a disk from which on a warning is shown, and from which on the cluster is degraded (judgement).
 
 PostgreSQL stops when it cannot write its log, and Citus itself refuses moves below 10 % of free space.
 """
@@ -18,7 +18,7 @@ _SAME_PART = 0.002
 
 @dataclass(frozen=True)
 class DiskDocument:
-    """How full the disk below one server is."""
+    """The disk usage of one server."""
 
     holder: str
     total_bytes: int
@@ -39,7 +39,7 @@ class Disk(Documented):
         return 1 - self.available_bytes / self.total_bytes if self.total_bytes > 0 else 0.0
 
     def is_same_as(self, other: "Disk") -> bool:
-        """Tell whether both are probably one disk: of the same size, and as full."""
+        """Return whether both are probably the same disk: of the same size and usage."""
         return self.total_bytes == other.total_bytes and abs(self.used_part - other.used_part) < _SAME_PART
 
     def document(self) -> DiskDocument:
@@ -74,13 +74,13 @@ def _line(group: Sequence[Disk]) -> str:
     holders = [one.holder for one in group]
     more = f" and {len(holders) - 4} more" if len(holders) > 4 else ""
     consequence = " PostgreSQL stops when it is full." if disk.used_part >= ALARMED_PART else ""
-    # Rounded down: 94.9 % must not be told as the 95 % that it is not.
+    # Rounded down: 94.9 % must not be shown as 95 %.
     used = f"{int(100 * disk.used_part)} % full: {size(disk.available_bytes)} of {size(disk.total_bytes)} are free"
     return f"The disk of {', '.join(holders[:4])}{more} is {used}.{consequence} {_WAY_OUT}"
 
 
 _WAY_OUT = (
-    "Free some space, or enlarge the disk: docker system df -v shows what images, logs and volumes take, citus-cluster "
-    "status the size of each table; replication slots may hold log: SELECT slot_name, active, wal_status FROM "
+    "Free some space, or enlarge the disk: docker system df -v shows the sizes of images and volumes, citus-cluster "
+    "status the size of each table; replication slots may keep WAL: SELECT slot_name, active, wal_status FROM "
     "pg_replication_slots."
 )

@@ -1,4 +1,4 @@
-"""What later runs must not change in an existing cluster: its name, user, database, PostgreSQL major, addresses."""
+"""Values that later runs must not change in an existing cluster: name, user, database, PostgreSQL major, addresses."""
 
 from collections.abc import Collection, Iterable, Mapping
 from typing import Any
@@ -9,11 +9,11 @@ from citus_cluster.model.images import tag_version
 from citus_cluster.model.topology import Topology
 
 _WAYS = {
-    "name": "It names the volumes with the data. Make a new cluster in another directory and move the data (pg_dump).",
-    "user": "Rename the role in the database, or make a new cluster in another directory.",
-    "database": "Create the database by SQL, or make a new cluster in another directory.",
-    "pg_major": "Its data would not start. Make a new cluster in another directory, and move the data with "
-    "pg_dump and pg_restore; or follow the upgrade path of Citus by hand (pg_upgrade on every node).",
+    "name": "The volumes' names contain it. Create a new cluster in another directory and move the data (pg_dump).",
+    "user": "Rename the role in the database, or create a new cluster in another directory.",
+    "database": "Create the database by SQL, or create a new cluster in another directory.",
+    "pg_major": "The server would not start on its data. Create a new cluster in another directory and move the data "
+    "with pg_dump and pg_restore, or upgrade by hand as Citus documents (pg_upgrade on every node).",
 }
 
 _WORKER = "citus-worker"
@@ -89,17 +89,17 @@ def refuse_immutable(earlier: Mapping[str, Any], identity: Mapping[str, Any], to
             hints.append(way)
     for change in older_images(earlier, identity):
         details.append(change)
-        hints.append("Its data were written by a newer version, which an older one does not read: keep the image.")
+        hints.append("A newer version has written the data, which an older one cannot read. Keep the image.")
     for service, address in earlier.get("addresses", {}).items():
         if identity["addresses"].get(service, address) != address:
             details.append(f"address of {service}: {address} → {identity['addresses'][service]}")
             hints.append(
-                "Other nodes know this one by its address (--advertise and --port): keep it. Where nothing was started "
-                "yet, remove generated/manifest.json and run this again with --force."
+                "Other nodes know this one by its address (--advertise and --port), so keep it. If nothing was started "
+                "yet, remove generated/manifest.json and run the command again with --force."
             )
     if details:
         raise ImmutableError(
-            "This cannot change in an existing cluster; nothing was written.",
+            "These values cannot change in an existing cluster; nothing was written.",
             details=details,
             hint=" ".join(dict.fromkeys(hints)),
         )
@@ -108,16 +108,16 @@ def refuse_immutable(earlier: Mapping[str, Any], identity: Mapping[str, Any], to
         missing = [service for service in identity["addresses"] if service not in here]
         if missing:
             raise ImmutableError(
-                f"This would take {', '.join(missing)} out of the cluster, with the shards there; nothing was written.",
+                f"This would remove {', '.join(missing)} from the cluster, with the shards there; nothing was written.",
                 hint=_way_to_leave([service for service in missing if service.startswith(_WORKER)]),
             )
 
 
 def _way_to_leave(workers: Collection[str]) -> str:
     if not workers:
-        return "A cluster keeps its coordinator: coordinator: true."
+        return "A cluster must keep its coordinator: set coordinator: true."
     removals = "; ".join(f"citus-cluster nodes remove {service}" for service in workers)
     return (
-        "Keep the number of workers. What leaves must be drained before, and its removal changes cluster.yaml: "
+        "Keep the number of workers. Drain and remove workers with these commands, which also change cluster.yaml: "
         f"citus-cluster nodes drain {' '.join(workers)} --wait; {removals}"
     )

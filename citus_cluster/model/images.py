@@ -1,4 +1,4 @@
-"""What an image's name tells: the PostgreSQL major, the platform, and where its data lives."""
+"""Facts from an image's name: the PostgreSQL major, the platform, and the location of its data."""
 
 import re
 from dataclasses import dataclass
@@ -55,7 +55,7 @@ def reference_problem(name: str) -> str | None:
     if not _REFERENCE.fullmatch(name):
         return f"{name!r} is not the name of an image"
     if "@" not in name and ":" not in name.rsplit("/", 1)[-1]:
-        return f"{name!r} has no tag, so it would change under the cluster: name one, such as {name}:1.0"
+        return f"{name!r} has no tag, so the image could change: add one, such as {name}:1.0"
     return None
 
 
@@ -109,7 +109,7 @@ def _other_product(name: str, own: str) -> str | None:
     """Say that an image is plainly that of something else: ``redis:7`` for Cassandra."""
     repository = _repository(name).rsplit("/", 1)[-1]
     if repository in _PRODUCTS and repository != own:
-        return f"{name!r} is an image of {_PRODUCTS[repository]}: name one of {own.capitalize()}"
+        return f"{name!r} is an image of {_PRODUCTS[repository]}: use one of {own.capitalize()}"
     return None
 
 
@@ -121,7 +121,7 @@ def pg14_image_problem(name: str) -> str | None:
     """The pair beside Citus is plain PostgreSQL 14, so that nothing of Citus can touch its data."""
     if re.search(r"citus", name.partition("@")[0].rsplit(":", 1)[0], re.IGNORECASE):
         return (
-            f"{name!r} is an image with Citus, and the pair beside Citus is plain PostgreSQL: use postgres:14, "
+            f"{name!r} is an image with Citus, but the PostgreSQL 14 pair is plain PostgreSQL: use postgres:14, "
             "or create distributed tables in the Citus cluster"
         )
     if problem := _other_product(name, "postgres"):
@@ -145,7 +145,9 @@ def redis_image_problem(name: str) -> str | None:
         return problem
     major = official_major(name, "redis")
     if major is not None and major < _REDIS_LEAST:
-        return f"{name!r} is Redis {major}, whose append-only file is another: use redis:{_REDIS_LEAST} or newer"
+        return (
+            f"{name!r} is Redis {major}, whose append-only file has another format: use redis:{_REDIS_LEAST} or newer"
+        )
     return reference_problem(name)
 
 
@@ -155,8 +157,9 @@ def cassandra_image_problem(name: str) -> str | None:
     major = official_major(name, "cassandra")
     if major is not None and major != _CASSANDRA_MAJOR:
         return (
-            f"{name!r} is Cassandra {major}, and the settings are for Cassandra {_CASSANDRA_MAJOR}: use cassandra:5; "
-            "nodetool drain there and nodetool upgradesstables here take data of Cassandra 4 over; no way leads back"
+            f"{name!r} is Cassandra {major}, but the settings are for Cassandra {_CASSANDRA_MAJOR}: use cassandra:5; "
+            "to upgrade data of Cassandra 4, run nodetool drain there and nodetool upgradesstables here, which "
+            "is irreversible"
         )
     return reference_problem(name)
 

@@ -1,4 +1,4 @@
-"""Which names, addresses and passwords are taken; each check gives the problem, or None."""
+"""Valid names, addresses and passwords; each check returns the problem, or None."""
 
 import ipaddress
 import re
@@ -20,7 +20,7 @@ def project_problem(name: str) -> str | None:
     if _PROJECT.fullmatch(name):
         return None
     return (
-        f"{name!r} is not a project name that Compose takes: use lower-case letters, digits, '-' and '_', "
+        f"{name!r} is not a valid Compose project name: use lower-case letters, digits, '-' and '_', "
         "beginning with a letter or digit, at most 40 characters"
     )
 
@@ -43,7 +43,7 @@ def identifier_problem(name: str) -> str | None:
     """Check the name of a database or role: ASCII, at most 63 bytes, as PostgreSQL keeps them."""
     if not _IDENTIFIER.fullmatch(name):
         return (
-            f"{name!r} is not usable: take letters, digits, '_' and '-', beginning with a letter or '_', "
+            f"{name!r} is not a valid name: use letters, digits, '_' and '-', beginning with a letter or '_', "
             "at most 63 characters"
         )
     return None
@@ -57,14 +57,14 @@ def user_problem(name: str) -> str | None:
 
 def database_problem(name: str) -> str | None:
     if name in {"template0", "template1"}:
-        return f"{name!r} is PostgreSQL's template: choose another name"
+        return f"{name!r} is a template database of PostgreSQL: choose another name"
     return identifier_problem(name)
 
 
 def password_problem(password: str) -> str | None:
     """Any printable character is taken; the message never repeats the password."""
     if not password:
-        return "the password is empty: give one, or leave it out and a random one is made"
+        return "the password is empty: set one, or omit it for a random one"
     if not password.isprintable():
         return "the password has a line break, NUL or another control character: use printable characters"
     if len(password) > _PASSWORD_LIMIT:
@@ -91,7 +91,7 @@ def bind_problem(address: str) -> str | None:
     try:
         ipaddress.ip_address(address)
     except ValueError:
-        return f"{address!r} is not an IP address: use 127.0.0.1 for this machine alone, or 0.0.0.0 for all interfaces"
+        return f"{address!r} is not an IP address: use 127.0.0.1 for only this machine, or 0.0.0.0 for all interfaces"
     return None
 
 
@@ -116,9 +116,9 @@ def advertise_problem(host: str) -> str | None:
     except ValueError:
         if host.rstrip(".").lower() == "localhost":
             return (
-                "'localhost' means another machine on every machine: give this server's name or address in the network"
+                "'localhost' is a different machine on every server: use this server's name or address in the network"
             )
         return None
     if address.is_loopback or address.is_unspecified:
-        return f"{host} is not reachable from other servers: give this server's address in the network"
+        return f"{host} is not reachable from other servers: use this server's address in the network"
     return None

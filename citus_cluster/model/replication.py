@@ -1,6 +1,6 @@
-"""The PostgreSQL 14 pair as it was found a moment ago: who is the primary, how far the replica is, and what is wrong.
+"""The state of the PostgreSQL 14 pair: the primary, the position of the replica, and the problems.
 
-Pure: what was asked of servers and containers goes in, a judgement comes out.
+Pure: a function of the data that servers and containers returned.
 """
 
 from collections.abc import Iterator, Sequence
@@ -255,12 +255,12 @@ class PairStatus(Documented):
     @property
     def summary(self) -> str:
         """One line for people."""
-        words = [f"{self.primary.service} is the primary" if self.primary else "there is no primary"]
+        words = [f"{self.primary.service} is the primary" if self.primary else "no primary is available"]
         if self.replica:
             follows = (
                 f"streams ({self.standby_connection.sync_state})"
                 if self.streams and self.standby_connection
-                else "does not follow it"
+                else "does not follow the primary"
             )
             behind = "" if self.lag.bytes is None else f", {self.lag.bytes:,} bytes behind"
             words.append(f"{self.replica.service} {follows}{behind}")
@@ -351,7 +351,7 @@ def _why_down(server: SeenServer, chosen: str | None) -> str:
         )
     match server.container_state:
         case "missing":
-            return "it has no container (citus-cluster up makes it)"
+            return "it has no container (citus-cluster up creates it)"
         case "paused":
             return "its container is paused (docker unpause)"
         case None | "running":
@@ -362,7 +362,7 @@ def _why_down(server: SeenServer, chosen: str | None) -> str:
 
 def _problems_of_roles(found: PairStatus) -> Iterator[str]:
     if found.chosen is None and all(server.role is ServerRole.PRIMARY for server in found.servers):
-        yield "both servers take writes: citus-cluster pg14 status says which of them was chosen"
+        yield "both servers take writes. To see which one was chosen: citus-cluster pg14 status"
     for server in found.servers:
         if server.role is ServerRole.PRIMARY and found.chosen not in {server.service, None}:
             yield (
@@ -371,24 +371,26 @@ def _problems_of_roles(found: PairStatus) -> Iterator[str]:
             )
         if server.role is ServerRole.REPLICA and found.primary is None and found.chosen == server.service:
             yield (
-                f"nobody takes writes: a promotion of {server.service} was interrupted. To complete it: "
+                f"no server takes writes: a promotion of {server.service} was interrupted. To complete it: "
                 f"citus-cluster pg14 promote {server.service}"
             )
         elif server.role is ServerRole.REPLICA and found.primary is None:
             yield (
-                f"nobody takes writes: start the primary (citus-cluster up), or, if it is lost, make {server.service} "
+                "no server takes writes: start the primary (citus-cluster up), or, if it is lost, make "
+                f"{server.service} "
                 f"the primary: citus-cluster pg14 promote"
             )
         if server.role is ServerRole.REPLICA and found.chosen == server.service:
             yield (
-                f"{server.service} was chosen as the primary and is a replica still: its promotion was interrupted. "
+                f"{server.service} was chosen as the primary, but is still a replica: its promotion was interrupted. "
                 f"To complete it: citus-cluster pg14 promote {server.service}"
             )
     identifiers = {server.facts.system_identifier for server in found.servers if server.facts}
     if len(identifiers) > 1:
         yield (
-            "the two hold different databases, which never were one: a volume was removed or replaced. To copy the "
-            "primary's to the other: citus-cluster pg14 rebuild-replica"
+            "the two servers have unrelated databases, which never were one: a volume was removed or replaced. "
+            "To copy the "
+            "primary's data to the other: citus-cluster pg14 rebuild-replica"
         )
 
 
@@ -397,21 +399,21 @@ def _problems_of_replication(found: PairStatus, primary: ServerFacts) -> Iterato
     lost = slot is not None and slot.wal_status == "lost"
     if lost:
         yield (
-            "the primary no longer has the log that the replica needs (its slot is lost): "
+            "the primary no longer has the WAL that the replica needs (its slot is lost). To copy the data again: "
             "citus-cluster pg14 rebuild-replica"
         )
     elif slot is not None and slot.wal_status == "unreserved":
-        yield "the log that the replica needs is about to be removed (max_slot_wal_keep_size): start the replica now"
+        yield "the WAL that the replica needs will soon be removed (max_slot_wal_keep_size): start the replica now"
     if replica and not lost and not found.streams:
         yield _why_not_streaming(found, primary, slot)
     if replica and replica.facts and replica.facts.replay_paused:
         yield (
-            f"{replica.service} has paused its replay, as it does while its limits (max_connections …) are lower than "
-            f"the primary's: restart its container, or SELECT pg_wal_replay_resume() if you paused it"
+            f"{replica.service} has paused its replay, because its limits (max_connections …) are lower than "
+            f"the primary's, or because you paused it: restart its container, or run SELECT pg_wal_replay_resume()"
         )
     if found.synchronous != bool(primary.synchronous_standby_names):
         wanted, has = ("sync", "async") if found.synchronous else ("async", "sync")
-        yield f"replication shall be {wanted} and is {has}: citus-cluster up makes the server read its settings"
+        yield f"replication is {has}, but {wanted} is wanted. To reload the settings: citus-cluster up"
     stuck = bool(standby_connection and standby_connection.late and (primary.longest_wait_s or 0.0) > _WAITING_S)
     if primary.synchronous_standby_names and (
         stuck or not (found.streams and standby_connection and standby_connection.sync_state == "sync")
@@ -421,8 +423,8 @@ def _problems_of_replication(found: PairStatus, primary: ServerFacts) -> Iterato
         yield f"commits wait for the replica, because replication is sync: {sessions}"
     if found.streams and standby_connection and (stuck or (standby_connection.reply_age_s or 0.0) > _SILENT_S):
         yield (
-            f"the replica has not answered the primary for {standby_connection.reply_age_s:.0f} s: is the network "
-            "between them cut, or its container paused?"
+            f"the replica has not answered the primary for {standby_connection.reply_age_s:.0f} s: check the network "
+            "between them, and whether its container is paused"
         )
 
 
@@ -431,11 +433,11 @@ def _why_not_streaming(found: PairStatus, primary: ServerFacts, slot: Slot | Non
     assert replica is not None and replica.facts is not None  # noqa: S101 - the caller has looked
     doing = f"{replica.service} does not follow the primary"
     if slot is None:
-        return f"{doing}: it has no slot there. On the primary: {_make_slot(replica.service)}"
+        return f"{doing}: it has no slot there. Run on the primary: {_make_slot(replica.service)}"
     if replica.facts.timeline > primary.timeline:
-        return f"{doing}: its data have taken another course. citus-cluster pg14 rebuild-replica"
+        return f"{doing}: its data have diverged. To copy the primary's data: citus-cluster pg14 rebuild-replica"
     state = f" ({found.standby_connection.state})" if found.standby_connection else ""
-    return f"{doing}{state}; its log says why: docker logs"
+    return f"{doing}{state}. See its log: docker logs"
 
 
 def _make_slot(service: str) -> str:

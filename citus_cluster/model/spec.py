@@ -1,4 +1,4 @@
-"""What the user wants: ``cluster.yaml`` as models, strict, versioned, all problems at once."""
+"""The user's specification: ``cluster.yaml`` as models, strict, versioned, with all problems at once."""
 
 import difflib
 from collections.abc import Collection, Container, Iterable, Iterator, Mapping, Sequence
@@ -101,11 +101,11 @@ class Ports(_Model):
         DEFAULT_BASE_PORT, description="Host port of the coordinator; worker i is published on this port + i."
     )
     pg14: Annotated[Port | None, Flag("--pg14-port", default=str(DEFAULT_PG14_PORT))] = Field(
-        None, description="Host port of the PostgreSQL 14 primary; its replica is on the next."
+        None, description="Host port of the PostgreSQL 14 primary; its replica uses the next port."
     )
     redis: Annotated[Port, Flag("--redis-port")] = Field(DEFAULT_REDIS_PORT, description="Host port of Redis.")
     cassandra: Annotated[Port, Flag("--cassandra-port")] = Field(
-        DEFAULT_CASSANDRA_PORT, description="Host port of the first Cassandra node; the others are on the next."
+        DEFAULT_CASSANDRA_PORT, description="Host port of the first Cassandra node; the others use the next ports."
     )
     pgbouncer: Annotated[Port, Flag("--pgbouncer-port")] = Field(
         DEFAULT_PGBOUNCER_PORT, description="Host port of PgBouncer."
@@ -119,10 +119,10 @@ class Images(_Model):
     """Images, each pinned by tag or digest."""
 
     citus: Annotated[StrictStr, _refuse(citus_image_problem), Flag("--citus-image")] = Field(
-        DEFAULT_CITUS_IMAGE, description="Image of coordinator and workers."
+        DEFAULT_CITUS_IMAGE, description="Image of the coordinator and the workers."
     )
     pg_major: Annotated[Annotated[StrictInt, Field(ge=14, le=30)] | None, Flag("--pg-major")] = Field(
-        None, description="PostgreSQL major of the Citus image, where neither its name nor the engine tells."
+        None, description="PostgreSQL major version of the Citus image, if neither its name nor the image shows it."
     )
     pg14: Annotated[StrictStr, _refuse(pg14_image_problem), Flag("--pg14-image")] = Field(
         DEFAULT_PG14_IMAGE, description="Image of the PostgreSQL 14 pair: plain PostgreSQL, without Citus."
@@ -138,7 +138,7 @@ class Images(_Model):
     )
     admin_api: Annotated[
         Annotated[StrictStr, _refuse(reference_problem)] | None, Flag("--admin-api-image", default="built here")
-    ] = Field(None, description="A ready image of the admin API; without it, one is built from generated/admin-api.")
+    ] = Field(None, description="Image of the admin API; by default it is built from generated/admin-api.")
 
 
 Megabytes = Annotated[StrictInt | float, Field(gt=0, allow_inf_nan=False)]
@@ -167,27 +167,30 @@ class Resources(_Model):
         Flag(
             "--memory",
             default="the engine's",
-            help="Memory of all services: MB, 8g, or auto to detect it again.",
+            help="Memory of all services: in MB, as 8g, or auto to detect it again.",
         ),
-    ] = Field(None, description="Memory that all services share, in MB: what the engine has.")
+    ] = Field(None, description="Memory that all services share, in MB; by default that of the engine.")
     cpus: Annotated[
         Annotated[StrictInt, Field(ge=1, le=4096)] | None,
-        Flag("--cpus", default="the engine's", help="Processors of the engine, or auto to detect them again."),
-    ] = Field(None, description="Processors of the engine.")
+        Flag("--cpus", default="the engine's", help="Number of processors of the engine, or auto to detect it again."),
+    ] = Field(None, description="Number of processors of the engine.")
     detected: list[Literal["memory_mb", "cpus"]] = Field(
-        default_factory=list, description="Which of these values were detected, not given."
+        default_factory=list, description="Which of these values were detected, not set by the user."
     )
     storage: Annotated[Storage, Flag("--storage")] = Field(
-        Storage.SSD, description="What the volumes lie on: nvme, ssd or hdd."
+        Storage.SSD, description="Storage of the volumes: nvme, ssd or hdd."
     )
     workload: Annotated[Workload, Flag("--workload")] = Field(
-        Workload.MIXED, description="What the cluster is for: web, oltp, mixed or olap."
+        Workload.MIXED, description="Workload of the cluster: web, oltp, mixed or olap."
     )
     connections: Annotated[
         Annotated[StrictInt, Field(ge=5, le=10000)] | None,
-        Flag("--connections", default="by workload and memory", help="Client connections on the coordinator."),
+        Flag(
+            "--connections", default="by workload and memory", help="Number of client connections on the coordinator."
+        ),
     ] = Field(
-        None, description="Client connections on the coordinator; by default as many as workload and memory allow."
+        None,
+        description="Number of client connections on the coordinator; by default as many as workload and memory allow.",
     )
     shared: Shared | None = Field(
         None,
@@ -202,17 +205,18 @@ class Pg14(_Model):
     replication: Annotated[
         Replication,
         Flag("--pg14-sync/--pg14-async", help="Whether a commit of the PostgreSQL 14 primary waits for its replica."),
-    ] = Field(Replication.ASYNC, description="sync: a commit returns once the replica has it on its disk too.")
+    ] = Field(Replication.ASYNC, description="sync: a commit returns only when the replica has it on its disk too.")
     log: Annotated[
-        Pg14Log, Flag("--pg14-log", help="What the PostgreSQL 14 pair logs; verbose: every statement and connection.")
-    ] = Field(Pg14Log.STANDARD, description="verbose: every statement and connection is logged.")
+        Pg14Log,
+        Flag("--pg14-log", help="Logging of the PostgreSQL 14 pair; verbose logs every statement and connection."),
+    ] = Field(Pg14Log.STANDARD, description="verbose logs every statement and connection.")
 
 
 class Redis(_Model):
     """Redis."""
 
     maxmemory_policy: MaxmemoryPolicy = Field(
-        MaxmemoryPolicy.NOEVICTION, description="What happens to a write when the memory is full."
+        MaxmemoryPolicy.NOEVICTION, description="Behavior of a write when the memory is full."
     )
 
 
@@ -220,7 +224,7 @@ class Cassandra(_Model):
     """Cassandra."""
 
     nodes: Annotated[StrictInt, Field(ge=1, le=MAX_CASSANDRA_NODES), Flag("--cassandra-nodes")] = Field(
-        1, description="Nodes of Cassandra's ring."
+        1, description="Number of nodes in Cassandra's ring."
     )
 
 
@@ -245,12 +249,14 @@ class Logging(_Model):
 
     driver: LogDriver = Field(
         LogDriver.JSON_FILE,
-        description="json-file, local, or engine: what the Docker engine is set to, without limits.",
+        description="json-file, local, or engine for the engine's own configuration, without these limits.",
     )
     max_size_mb: Annotated[StrictInt, Field(ge=1, le=100_000)] = Field(
-        20, description="Size of a log file in MB at which a new one begins."
+        20, description="Maximum size of a log file in MB."
     )
-    max_files: Annotated[StrictInt, Field(ge=1, le=1000)] = Field(5, description="Log files kept for each container.")
+    max_files: Annotated[StrictInt, Field(ge=1, le=1000)] = Field(
+        5, description="Number of log files kept for each container."
+    )
 
 
 class NodeSettings(_Model):
@@ -267,9 +273,10 @@ class NodeSettings(_Model):
 class ClusterSpec(_Model):
     """Specification of one cluster on one host."""
 
-    apiVersion: Literal["citus-cluster/v1"] = Field(description="Version of this form.")  # noqa: N815
+    apiVersion: Literal["citus-cluster/v1"] = Field(description="Version of this format.")  # noqa: N815
     name: Annotated[StrictStr, _refuse(names.project_problem), Flag("--name")] = Field(
-        "citus", description="Compose project name; it names containers and volumes, and cannot change later."
+        "citus",
+        description="Compose project name, part of the names of containers and volumes; it cannot change later.",
     )
     user: Annotated[StrictStr, _refuse(names.user_problem), Flag("--user")] = Field(
         "postgres", description="Superuser; it cannot change later."
@@ -282,24 +289,24 @@ class ClusterSpec(_Model):
         Flag(
             "--services",
             default="all; citus without a coordinator",
-            help=f"Services that are wanted, of {','.join(ComponentName)}; or all, without pgbouncer.",
+            help=f"Services to run, out of {','.join(ComponentName)}; or all, without pgbouncer.",
         ),
     ] = Field(None, description="Services that are wanted: by default all but pgbouncer, without a coordinator citus.")
     coordinator: Annotated[
         StrictBool, Flag("--with-coordinator/--no-coordinator", default="with", help="Run the coordinator here.")
-    ] = Field(True, description="False on a host that runs workers only.")
+    ] = Field(True, description="Run the coordinator here; false on a host with only workers.")
     workers: Annotated[
         WorkerCount | list[WorkerNumber],
-        Flag("--workers", help="Number of workers; 0 with a coordinator, which then holds the shards itself."),
-    ] = Field(2, description="Number of workers, or the numbers of the workers: 3 is short for [1, 2, 3].")
+        Flag("--workers", help="Number of workers; with 0, the coordinator holds the shards itself."),
+    ] = Field(2, description="Number of workers, or a list of worker numbers; 3 is short for [1, 2, 3].")
     bind: Annotated[StrictStr, _refuse(names.bind_problem), Flag("--bind")] = Field(
         "127.0.0.1",
-        description="Address on which ports are published: 127.0.0.1 is this machine alone, 0.0.0.0 every interface.",
+        description="Address on which ports are published: 127.0.0.1 for this machine only, 0.0.0.0 for any interface.",
     )
     advertise: Annotated[
         Annotated[StrictStr, _refuse(names.advertise_problem)] | None, Flag("--advertise", default="none")
     ] = Field(
-        None, description="Name or address under which other servers reach this one; Citus' ports are published on it."
+        None, description="Name or address at which other servers reach this one; Citus' ports are published on it."
     )
     ports: Ports = Field(default_factory=lambda: Ports.model_validate({}))
     images: Images = Field(default_factory=lambda: Images.model_validate({}))
@@ -433,28 +440,28 @@ def _contradictions(spec: ClusterSpec, given: Container[str]) -> Iterable[tuple[
     """Problems between values that are valid each by itself; ``given`` are the paths that were asked for just now."""
     numbers = spec.worker_numbers
     if len(set(numbers)) != len(numbers):
-        yield "workers", "a worker's number stands in the list twice: name each worker once"
+        yield "workers", "a worker's number is in the list twice: list each worker once"
     # What the file says of a service that is switched off holds again once it is switched on.
     synchronous = spec.pg14.replication is Replication.SYNC and "pg14.replication" in given
     if synchronous and ComponentName.PG14 not in spec.wanted:
-        yield "pg14.replication", "there is no replica to wait for: add pg14 to the services, or take async replication"
+        yield "pg14.replication", "there is no replica to wait for: add pg14 to the services, or use async replication"
     if ComponentName.CITUS not in spec.wanted:
         if ComponentName.ADMIN_API in spec.wanted:
-            yield "services", "admin-api administers Citus and needs it: add citus, or leave admin-api out"
+            yield "services", "admin-api requires Citus: add citus, or omit admin-api"
         if not spec.wanted:
-            yield "services", "no service is wanted: name at least one of " + ", ".join(ComponentName)
+            yield "services", "no service is listed: name at least one of " + ", ".join(ComponentName)
         return
     if not spec.coordinator:
         if ComponentName.ADMIN_API in spec.wanted:
-            yield "services", "admin-api runs beside the coordinator: leave it out where there is none"
+            yield "services", "admin-api requires a coordinator on this host: omit it without one"
         if not spec.advertise:
             yield (
                 "coordinator",
-                "without a coordinator the workers are reached from another server: "
-                "say under which name or address with --advertise",
+                "without a coordinator, the workers must be reachable from another server: "
+                "set their name or address with --advertise",
             )
         if not numbers:
-            yield "workers", "without a coordinator at least one worker is needed: give a number from 1 on"
+            yield "workers", "without a coordinator, at least one worker is required"
 
 
 def _is_meant(error: Any, data: Mapping[str, Any]) -> bool:
@@ -486,9 +493,9 @@ def _problem(error: Any, origins: Mapping[str, str], source: str) -> str:
             expected = error["ctx"]["expected"].replace("'", "").replace(" or ", ", ").split(", ")
             return f"{where}: {given!r} is not one of {', '.join(expected)}{_closest(str(given), expected)}"
         case "greater_than_equal":
-            return f"{where}: {given} is too small: the least is {error['ctx']['ge']}"
+            return f"{where}: {given} is too small; the minimum is {error['ctx']['ge']}"
         case "less_than_equal":
-            return f"{where}: {given} is too large: the most is {error['ctx']['le']}"
+            return f"{where}: {given} is too large; the maximum is {error['ctx']['le']}"
         case "list_type" | "int_type" if path == "workers":
             return f"{where}: {given!r} is neither a whole number from 0 to {MAX_WORKERS} nor a list of worker numbers"
         case "int_type" | "int_from_float":
@@ -509,7 +516,7 @@ def _problem(error: Any, origins: Mapping[str, str], source: str) -> str:
 
 def _did_you_mean(word: str, known: Iterable[str]) -> str:
     known = list(known)
-    return _closest(word, known) or (f"; known are {', '.join(known)}" if known else "")
+    return _closest(word, known) or (f"; the known keys are {', '.join(known)}" if known else "")
 
 
 def _closest(word: str, known: Sequence[str]) -> str:

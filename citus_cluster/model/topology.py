@@ -138,7 +138,9 @@ def _port_problems(spec: ClusterSpec) -> Iterator[str]:
         port, service = outside[-1]
         more = len(outside) - 1
         others = f" ({more} more service{'s' if more > 1 else ''} would get one too high)" if more else ""
-        yield f"ports: {service} would get port {port}{others}; ports go from 1 to 65535: choose another --port"
+        yield (
+            f"ports: {service} would get port {port}{others}; ports are numbers from 1 to 65535: choose another --port"
+        )
     for port, service, component in ports:
         if port in taken:
             other, its_component = taken[port]

@@ -18,7 +18,7 @@ class _StrictLoader(_Loader):  # type: ignore[misc] # chosen at run time
             key = self.construct_object(key_node, deep=True)
             if key in seen:
                 raise yaml.constructor.ConstructorError(
-                    None, None, f"the key {key!r} stands here a second time", key_node.start_mark
+                    None, None, f"the key {key!r} is a duplicate", key_node.start_mark
                 )
             seen.add(key)
         result: dict[Any, Any] = super().construct_mapping(node, deep)
@@ -40,11 +40,13 @@ def load_yaml(text: str, source: str) -> Any:
         mark = error.problem_mark
         where = f"{source}, line {mark.line + 1}" if mark else source
         if mark and _has_tab_before(text, mark.line, mark.column):
-            hint = "Put spaces in place of the tab, then run the command again."
-            raise SpecError(f"{where}: a tab stands where YAML takes spaces only.", hint=hint) from None
-        raise SpecError(f"{where}: {error.problem}", hint="Mend the line, then run the command again.") from None
+            hint = "Replace the tab with spaces, then run the command again."
+            raise SpecError(f"{where}: YAML does not allow a tab as indentation.", hint=hint) from None
+        raise SpecError(f"{where}: {error.problem}", hint="Fix the line, then run the command again.") from None
     except (yaml.YAMLError, TypeError, ValueError) as error:
-        raise SpecError(f"{source} is not YAML: {error}", hint="Mend it, then run the command again.") from None
+        raise SpecError(
+            f"{source} is not valid YAML: {error}", hint="Fix the file, then run the command again."
+        ) from None
 
 
 def _refuse_excess(text: str, source: str) -> None:
@@ -78,7 +80,7 @@ def _refuse_excess(text: str, source: str) -> None:
         if len(open_groups) > _MAX_DEPTH:
             raise SpecError(
                 f"{source}, line {line}: lists and groups of keys are nested deeper than {_MAX_DEPTH} levels.",
-                hint="Is a bracket or an indentation too many there? docs/configuration.md shows the form.",
+                hint="Check the brackets and the indentation there; docs/configuration.md shows the format.",
             )
 
 

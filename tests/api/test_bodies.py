@@ -83,7 +83,7 @@ def test_a_length_that_is_too_large_or_none_is_refused_before_anything_is_read(l
         "status": 413,
         "code": "body-too-large",
         "detail": "The body is larger than 64 kB.",
-        "hint": "GET /openapi.json describes what a body may hold.",
+        "hint": "See GET /openapi.json for the format of a body.",
     }
 
 
@@ -105,7 +105,7 @@ def test_a_body_that_does_not_come_in_time_is_refused_and_the_connection_is_ende
     exchange = Exchange({"content-length": "2"}, part(b"a", more=True)).run()
     assert exchange.answer == {
         "type": "urn:citus-cluster:problem:body-too-slow",
-        "title": "The body came too slowly",
+        "title": "The body arrived too slowly",
         "status": 408,
         "code": "body-too-slow",
         "detail": "The body did not arrive in time.",

@@ -192,7 +192,7 @@ def test_a_crowd_is_told_to_come_back_later(run: Run, monkeypatch: pytest.Monkey
                 await ask(held, timeout_s=LONG_S)
             assert (refused.value.code, refused.value.http_status) == ("busy", 503)
             assert refused.value.message == "Too many requests at once."
-            assert refused.value.hint == "Try again in some seconds."
+            assert refused.value.hint == "Try again in a few seconds."
         held.may_end.set()
         await asyncio.gather(*waiting)
         assert await coordinator.run(held, timeout_s=LONG_S) == "done"
@@ -248,7 +248,7 @@ def test_a_coordinator_that_does_not_answer_is_told_with_what_to_look_at(
         refusal = await coordinator.check()
         assert isinstance(refusal, UnreachableError)
         assert refusal.message == "The coordinator did not answer within 0.05 s."
-        assert refusal.hint == "Is it running? docker compose ps; docker compose logs citus-coordinator"
+        assert refusal.hint == "Check whether it runs: docker compose ps; docker compose logs citus-coordinator"
 
     run(act)
 

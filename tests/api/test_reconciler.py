@@ -147,7 +147,7 @@ def test_what_it_registers_is_noted_once(fake: FakeCoordinator, run: Run, files:
 
 
 def test_a_worker_that_nobody_looked_at_is_pending() -> None:
-    assert Registration({}).sort([ONE]) == ([], [NodeResult(ONE, Outcome.PENDING, "not looked at yet")], [])
+    assert Registration({}).sort([ONE]) == ([], [NodeResult(ONE, Outcome.PENDING, "not checked yet")], [])
     (_, (unseen,), _) = Registration({}, "nobody answers").sort([ONE])
     assert unseen.reason == "nobody answers"
 

@@ -190,12 +190,12 @@ def test_a_file_that_is_missing_or_unreadable_is_named(files: ApiFiles) -> None:
     files.password_file.write_bytes(b"\xff")
     with pytest.raises(ConfigurationError) as refused:
         Configuration(files.settings()).password()
-    assert refused.value.message == "The file of a password is not UTF-8."
+    assert refused.value.message == "A password file is not UTF-8 text."
     files.password_file.unlink()
     with pytest.raises(ConfigurationError) as refused:
         Configuration(files.settings()).password()
     assert refused.value.message == f"{files.password_file} cannot be read: No such file or directory."
-    assert refused.value.hint == "Run setup_citus_cluster.py again, then docker compose up -d."
+    assert refused.value.hint == "Run setup_citus_cluster.py again, then docker compose up -d"
     assert (refused.value.http_status, refused.value.code) == (503, "configuration")
     files.replace("cluster.json", "{}")
     with pytest.raises(ConfigurationError) as refused:

@@ -201,7 +201,7 @@ def test_add_refuses_the_coordinator_and_a_worker_under_another_name(cluster: Se
 
 @pytest.mark.usefixtures("only_newest")
 def test_add_needs_a_coordinator_that_knows_its_name(cluster: Servers) -> None:
-    with pytest.raises(UsageError, match="under which name"):
+    with pytest.raises(UsageError, match="at which name"):
         on(cluster, lambda conn: add_worker(conn, None, FIRST, ignore, timeout_s=5))
 
 

@@ -29,8 +29,8 @@ class _AdminApi(Component):
     signs = (
         Sign(
             r"is not registered",
-            "the admin API waits for workers that cannot be registered",
-            "The text above says why for each; citus-cluster status shows every node.",
+            "the admin API is waiting for workers that cannot be registered",
+            "See the reasons above; citus-cluster status shows every node.",
             is_symptom=True,
         ),
     )

@@ -51,7 +51,7 @@ class _Cassandra(Component):
         Sign(
             r"Unable to gossip with any peers|Unable to contact any seeds",
             "no other node of Cassandra's ring answers",
-            "Start the first node and wait for it: docker compose up -d cassandra; this one then finds it by itself.",
+            "Start the first node and wait for it: docker compose up -d cassandra; this node then finds it.",
         ),
     )
 
@@ -104,8 +104,9 @@ class _Cassandra(Component):
         """Say that a node which is left out takes its part of the data with it, unless it was decommissioned."""
         last = gone[-1]
         return (
-            f"This would take {', '.join(gone)} out of Cassandra's ring, with the data there; nothing was written.",
-            f"Keep the number of nodes; or first, from the last to the first of them: docker compose exec {last} "
+            f"This would remove {', '.join(gone)} from Cassandra's ring, with the data there; nothing was written.",
+            "Keep the number of nodes, or first run, from the last to the first of these nodes: docker compose "
+            f"exec {last} "
             f"nodetool decommission --force; docker compose rm -sf {last}; "
             f"docker volume rm {volume_name(project, last)}. docs/services.md has all steps.",
         )

@@ -29,8 +29,8 @@ class _Citus(Component):
     signs = (
         Sign(
             r"the init script did not run|the extension citus is missing",
-            "its first start did not run to its end, or its volume belongs to something else",
-            "If nothing in its volume is needed, remove the container and the volume, and start again: "
+            "its first start was not completed, or its volume belongs to another program",
+            "If you do not need the data in its volume, remove the container and the volume, and start again: "
             "docker rm -f NAME; docker volume rm PROJECT_SERVICE-data.",
             is_symptom=True,
         ),
@@ -95,7 +95,10 @@ class _Citus(Component):
             yield check_user_settings(values, where, citus_pg_major)
         unknown = [name for name in spec.settings.nodes if name not in names]
         yield Checked(
-            tuple(f"settings.nodes.{name}: there is no such node; known are {', '.join(names)}" for name in unknown), ()
+            tuple(
+                f"settings.nodes.{name}: there is no such node; the nodes are {', '.join(names)}" for name in unknown
+            ),
+            (),
         )
 
 

@@ -54,20 +54,21 @@ class _Pg14(Component):
     signs = (
         Sign(
             r"has the data of an old primary, and",
-            "it has the data of an old primary, and the other server of the pair is the primary now",
-            "Make it a replica, without what only it has: citus-cluster pg14 rebuild-replica. Or choose it, without "
-            "what only the other has: citus-cluster pg14 promote.",
+            "it has the data of an old primary, but the other server of the pair is the primary now",
+            "To make it a replica and drop rows that exist only there: citus-cluster pg14 rebuild-replica. To "
+            "make it the "
+            "primary and drop rows that exist only on the other server: citus-cluster pg14 promote",
         ),
         Sign(
             r"was the primary and has no data now",
-            "it was the primary, and its volume is empty now",
-            "Go on with the replica's data: citus-cluster pg14 promote. To begin with empty servers, remove the "
-            "volumes of both, and pg14-role.",
+            "it was the primary, but its volume is empty now",
+            "To continue with the replica's data: citus-cluster pg14 promote. To begin with empty servers, remove the "
+            "volumes of both servers and the volume pg14-role.",
         ),
         Sign(
             r"copies the data of the primary \S+ \(\d+ MB so far\)",
-            "it still copies the data of the primary",
-            "It continues in the background: wait, or run citus-cluster up again, with a longer --timeout.",
+            "it is still copying the data of the primary",
+            "The copy continues in the background. Wait, or run citus-cluster up again with a longer --timeout.",
         ),
     )
 
@@ -132,7 +133,7 @@ class _Pg14(Component):
 
     def warnings(self, spec: ClusterSpec) -> Iterator[str]:
         if self.name not in spec.wanted and spec.pg14.replication is Replication.SYNC:
-            yield "pg14.replication is sync, and holds once pg14 is among the services."
+            yield "pg14.replication is sync, but has no effect until pg14 is enabled."
 
     def notes(self, asked: ClusterSpec, spec: ClusterSpec) -> Iterator[str]:
         """Say where the pair is, when nobody chose its ports and they are not the usual ones."""
@@ -140,8 +141,9 @@ class _Pg14(Component):
         if asked.ports.pg14 is None and first not in {None, DEFAULT_PG14_PORT}:
             usual = f"{DEFAULT_PG14_PORT} and {DEFAULT_PG14_PORT + 1}"
             yield (
-                f"The PostgreSQL 14 pair gets ports {first} and {(first or 0) + 1} instead of {usual}, which the Citus "
-                f"nodes may need (--port={spec.ports.citus}). Choose others with --pg14-port."
+                f"The PostgreSQL 14 pair gets ports {first} and {(first or 0) + 1} instead of {usual}, because "
+                "the Citus "
+                f"nodes may need those (--port={spec.ports.citus}). To choose others: --pg14-port"
             )
 
     def access(self, services: Sequence[Service], place: Place) -> Iterator[tuple[str, str]]:

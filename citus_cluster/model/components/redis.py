@@ -38,13 +38,13 @@ class _Redis(Component):
     signs = (
         Sign(
             r"WRONGPASS|NOAUTH",
-            "Redis and generated/secrets/redis_password do not agree",
-            "Write the settings again with python setup_citus_cluster.py --yes, then: docker compose restart redis.",
+            "the password of Redis differs from generated/secrets/redis_password",
+            "Write the settings again with python setup_citus_cluster.py --yes, then run docker compose restart redis.",
         ),
         Sign(
             r"bad file format reading the append only file|Unexpected end of file reading the append only file",
             "Redis' append-only file is damaged",
-            "Copy the volume first, then: docker compose run --rm redis redis-check-aof --fix "
+            "Copy the volume first, then run: docker compose run --rm redis redis-check-aof --fix "
             "/data/appendonlydir/appendonly.aof.manifest",
         ),
     )

@@ -1,4 +1,4 @@
-"""Why a service does not start: known causes, read from how its container ended, its log and its health check."""
+"""Why a service does not start: known causes, from the exit of its container, its log and its health check."""
 
 import re
 from dataclasses import dataclass
@@ -18,29 +18,29 @@ class Cause:
 
 _OOM = Cause(
     "its container ran out of memory, and the kernel killed it",
-    "Give the engine more memory and run python setup_citus_cluster.py --memory=MB again, or have fewer workers.",
+    "Give the engine more memory and run python setup_citus_cluster.py --memory=MB again, or use fewer workers.",
 )
 _KILLED = Cause(
-    "it was killed from outside (exit status 137), most often because the machine ran out of memory",
-    "Look at the engine's memory (docker stats), and at what else runs on this machine.",
+    "it was killed from outside (exit status 137), usually because the machine ran out of memory",
+    "Check the engine's memory (docker stats), and the other programs on this machine.",
 )
 
-# What the machine lacks explains whatever else a log says.
+# Missing resources of the machine explain all other messages in a log.
 _OF_THE_MACHINE = (
     Sign(
         r"exec format error",
         "the image is for another processor than this machine's",
-        "On Apple Silicon switch on Rosetta in Docker Desktop (Settings, General); elsewhere use an image for this "
-        "machine: --citus-image.",
+        "On Apple Silicon, turn on Rosetta in Docker Desktop (Settings, General); elsewhere use an image for this "
+        "machine: --citus-image",
     ),
     Sign(
         r"no space left on device|could not extend file|disk full",
         "the disk is full (or /dev/shm is too small, if the message names shared memory)",
-        "Free some space on the engine's disk: docker system df shows what takes it.",
+        "Free some space on the engine's disk: docker system df shows the usage.",
     ),
     Sign(
         r"could not (resize|map) .*shared memory|cannot allocate memory|out of memory|could not map anonymous",
-        "it did not get the memory that it asked for",
+        "it could not allocate the requested memory",
         "Give the engine more memory, or run python setup_citus_cluster.py --memory=MB with less.",
     ),
 )
@@ -48,37 +48,39 @@ _OF_ANY_SERVER = (
     Sign(
         r"password authentication failed",
         "the data in the volumes keep another password: that of their first start",
-        "Put that password back into generated/secrets/ (superuser_password, pg14_password, …). Where "
-        "it is lost: set another on each server, by docker exec, psql and ALTER ROLE, and write it there.",
+        "Restore that password in generated/secrets/ (superuser_password, pg14_password, …). If it is lost, "
+        "set another "
+        "one on each server with docker exec, psql and ALTER ROLE, and write it there.",
     ),
     Sign(
         r"database files are incompatible with server|was initialized by PostgreSQL version"
         r"|there appears to be PostgreSQL data in",
-        "the data in its volume were written by another PostgreSQL major than the image's",
-        "Set the image back with --citus-image (or --pg14-image); an upgrade of the major needs pg_dump or pg_upgrade.",
+        "its data were written by another PostgreSQL major version than that of the image",
+        "Use the earlier image with --citus-image (or --pg14-image); a major upgrade needs pg_dump or pg_upgrade.",
     ),
     Sign(
         r"port is already allocated|address already in use|ports are not available|could not bind",
         "its port is in use",
-        "Find out who uses it with docker ps, or sudo ss -ltnp; or choose another --port.",
+        "Find the program with docker ps, or sudo ss -ltnp, or choose another --port.",
     ),
     Sign(
         # While the image initializes, PostgreSQL logs "contains errors; unaffected changes were applied": no cause.
         r"unrecognized configuration parameter|invalid value for parameter|FATAL:.*contains errors"
         r"|syntax error in file|is outside the valid range|could not access file \"",
         "PostgreSQL does not accept one of its settings",
-        "The log names it: correct it below settings: in cluster.yaml, then run setup_citus_cluster.py again.",
+        "Correct the setting that the log names below settings: in cluster.yaml, then run "
+        "setup_citus_cluster.py again.",
     ),
     Sign(
         r"/etc/citus-cluster[^\n]*no such file",
         "it still mounts a generated/ that was replaced by another",
-        "Restart it, which mounts the new one: docker compose restart.",
+        "Restart it, which mounts the new folder: docker compose restart",
     ),
     Sign(
         r"(could not open|can't open|cannot open|could not access).*(/etc/citus-cluster|configuration file|secrets)"
         r"|/etc/citus-cluster.*permission denied|/run/secrets.*permission denied",
         "it may not read its configuration or its password",
-        "Copying loses modes: chmod -R a+rX generated/config, or run setup_citus_cluster.py again.",
+        "Restore the modes, which copying loses: chmod -R a+rX generated/config, or run setup_citus_cluster.py again.",
     ),
     Sign(
         r"(FATAL|PANIC|could not|cannot|can't|sh: |error: ).*permission denied",
@@ -87,20 +89,20 @@ _OF_ANY_SERVER = (
     ),
     Sign(
         r"executable file not found|no such file or directory.*exec|starting container process caused",
-        "the image does not hold the program that its command names",
-        "Is it an image of PostgreSQL with Citus? Name another with --citus-image.",
+        "the image does not contain the program that its command names",
+        "Check that it is an image of PostgreSQL with Citus, or use another with --citus-image.",
     ),
 )
 _IT_NEEDS_TIME = (
     Sign(
         r"database system is starting up|database system was not properly shut down|redo starts at",
         "PostgreSQL is still recovering from a crash; with much data this takes a while",
-        "Wait, and run citus-cluster up again, with a longer --timeout.",
+        "Wait, then run citus-cluster up again with a longer --timeout.",
     ),
     Sign(
         r"connection refused|no response",
-        "its server does not listen yet",
-        "It may only need more time: run citus-cluster up again, with a longer --timeout.",
+        "its server does not accept connections yet",
+        "It may only need more time. Run citus-cluster up again with a longer --timeout.",
     ),
 )
 

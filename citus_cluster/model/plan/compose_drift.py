@@ -48,7 +48,7 @@ def _differences(wanted: Any, found: Any, path: str) -> Iterator[str]:
         for item in wanted:
             same = next((other for other in left if not any(_differences(item, other, path))), None)
             if same is None and not (item is None and None in left):
-                yield f"{path} lacks {item}"
+                yield f"{path} does not have {item}"
             else:
                 left.remove(same)
     elif wanted is None and isinstance(found, Mapping):

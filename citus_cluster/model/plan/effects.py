@@ -1,4 +1,4 @@
-"""What changed files mean for running containers: which are new, recreated or reloaded, and why."""
+"""The effects of changed files on running containers: which are new, recreated or reloaded, and why."""
 
 import re
 from collections.abc import Iterable, Mapping
@@ -54,7 +54,7 @@ def effects(
         settings = tuple(_setting_changes(old_confs.get(service, ""), new_confs.get(service, "")))
         keys = tuple(_key_changes(old, new))
         if keys or old.get("labels") != new.get("labels"):
-            reasons = keys + settings or ("what it reads at its start has changed",)
+            reasons = keys + settings or ("files that it reads at its start have changed",)
             found.append(Effect(service, EffectKind.RECREATE, reasons))
         elif settings:
             found.append(Effect(service, EffectKind.RELOAD, settings))

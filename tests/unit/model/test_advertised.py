@@ -42,7 +42,10 @@ def test_an_address_that_was_mistyped_is_corrected_before_the_first_start(tmp_pa
     password = (tmp_path / "generated/secrets/superuser_password").read_bytes()
     with pytest.raises(ImmutableError, match="cannot change") as caught:
         set_up(tmp_path, HERE)
-    assert caught.value.hint and "remove generated/manifest.json and run this again with --force" in caught.value.hint
+    assert (
+        caught.value.hint
+        and "remove generated/manifest.json and run the command again with --force" in caught.value.hint
+    )
     (tmp_path / "generated/manifest.json").unlink()
     set_up(tmp_path, HERE, replace_edited=True)
     assert published(tmp_path)["citus-coordinator"] == ["127.0.0.1:5434:5432", "10.0.0.10:5434:5432"]

@@ -118,7 +118,10 @@ def test_a_slot_is_named_as_postgresql_allows() -> None:
 @pytest.mark.parametrize(
     ("found", "words"),
     [
-        (pair(down(PRIMARY), replica()), ["container is exited", "nobody takes writes", "citus-cluster pg14 promote"]),
+        (
+            pair(down(PRIMARY), replica()),
+            ["container is exited", "no server takes writes", "citus-cluster pg14 promote"],
+        ),
         (
             pair(primary(standby_connection=None), down(REPLICA, "missing")),
             ["pg14-replica does not answer: it has no container"],
@@ -137,15 +140,18 @@ def test_a_slot_is_named_as_postgresql_allows() -> None:
             pair(primary(standby_connection=None, slot=None), replica()),
             ["pg_create_physical_replication_slot('pg14_replica')"],
         ),
-        (pair(primary(standby_connection=None), replica(timeline=2)), ["another course", "rebuild-replica"]),
+        (pair(primary(standby_connection=None), replica(timeline=2)), ["have diverged", "rebuild-replica"]),
         (pair(primary(standby_connection=None, slot=replace(SLOT, wal_status="lost")), replica()), ["slot is lost"]),
         (pair(primary(slot=replace(SLOT, wal_status="unreserved")), replica()), ["max_slot_wal_keep_size"]),
         (pair(primary(), replica(replay_paused=True)), ["has paused its replay"]),
         (pair(primary(standby_connection=None), replica(system_identifier="8")), ["never were one"]),
         (pair(primary(), replica(), chosen=REPLICA), ["pg14-primary takes writes, but pg14-replica was chosen"]),
         (pair(down(PRIMARY), replica(), chosen=REPLICA), ["its promotion was interrupted", "promote pg14-replica"]),
-        (pair(primary(), replica(), synchronous=True), ["shall be sync and is async", "citus-cluster up"]),
-        (pair(primary(synchronous_standby_names="x"), replica()), ["shall be async and is sync"]),
+        (
+            pair(primary(), replica(), synchronous=True),
+            ["replication is async, but sync is wanted", "citus-cluster up"],
+        ),
+        (pair(primary(synchronous_standby_names="x"), replica()), ["replication is sync, but async is wanted"]),
         (
             pair(
                 primary(standby_connection=None, synchronous_standby_names="x", waiting_sessions=2),

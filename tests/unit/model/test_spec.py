@@ -52,7 +52,8 @@ def test_unknown_keys_are_refused_with_the_nearest_known() -> None:
     assert problems_of(ports={"citsu": 1}) == ("cluster.yaml: ports.citsu: unknown key; did you mean 'citus'?",)
     (problem,) = problems_of(ports={"zzz": 1})
     assert (
-        problem == "cluster.yaml: ports.zzz: unknown key; known are citus, pg14, redis, cassandra, pgbouncer, admin_api"
+        problem == "cluster.yaml: ports.zzz: unknown key; the known keys are citus, pg14, redis, cassandra, pgbouncer, "
+        "admin_api"
     )
     (problem,) = problems_of(services=["cass"])
     assert problem.endswith("did you mean 'cassandra'?")
@@ -69,15 +70,15 @@ def test_every_problem_is_told_at_once_with_the_flag_that_it_came_by() -> None:
 @pytest.mark.parametrize(
     ("workers", "expected"),
     [
-        (-1, "workers: -1 is too small: the least is 0"),
-        (1001, "workers: 1001 is too large: the most is 1000"),
+        (-1, "workers: -1 is too small; the minimum is 0"),
+        (1001, "workers: 1001 is too large; the maximum is 1000"),
         ("3", "workers: '3' is neither a whole number from 0 to 1000 nor a list of worker numbers"),
         (True, "workers: True is neither"),
         (None, "workers: None is neither"),
         ({"a": 1}, "workers: {'a': 1} is neither"),
         ([1, 0], "workers.1: 0 is too small"),
         ([1, "x"], "workers.1: 'x' is not a whole number"),
-        ([1, 1], "workers: a worker's number stands in the list twice"),
+        ([1, 1], "workers: a worker's number is in the list twice"),
     ],
 )
 def test_one_problem_for_one_value(workers: object, expected: str) -> None:
@@ -124,13 +125,13 @@ def test_a_spec_is_a_mapping(data: object) -> None:
 @pytest.mark.parametrize(
     ("data", "expected"),
     [
-        ({"services": ["admin-api"]}, "services: admin-api administers Citus"),
-        ({"services": []}, "services: no service is wanted"),
-        ({"coordinator": False}, "coordinator: without a coordinator the workers are reached"),
-        ({"coordinator": False, "advertise": "db2", "workers": 0}, "workers: without a coordinator"),
+        ({"services": ["admin-api"]}, "services: admin-api requires Citus"),
+        ({"services": []}, "services: no service is listed"),
+        ({"coordinator": False}, "coordinator: without a coordinator, the workers must be reachable"),
+        ({"coordinator": False, "advertise": "db2", "workers": 0}, "workers: without a coordinator, at least"),
         (
             {"coordinator": False, "advertise": "db2", "services": ["citus", "admin-api"]},
-            "services: admin-api runs beside",
+            "services: admin-api requires a coordinator",
         ),
     ],
 )
@@ -197,12 +198,12 @@ def test_workers_that_were_edited_out(current: int | list[int], numbers: set[int
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
-        ("a: 1\na: 2\n", "cluster.yaml, line 2: the key 'a' stands here a second time"),
+        ("a: 1\na: 2\n", "cluster.yaml, line 2: the key 'a' is a duplicate"),
         ("a: {b: 1,\n", "cluster.yaml, line 2"),
         ("a: !!python/object:os.system x\n", "cluster.yaml, line 1"),
         ("a: 1\n---\nb: 2\n", "cluster.yaml, line 2"),
-        ("? [1]\n: 2\n", "cluster.yaml is not YAML"),
-        ("a: \x00\n", "cluster.yaml is not YAML"),
+        ("? [1]\n: 2\n", "cluster.yaml is not valid YAML"),
+        ("a: \x00\n", "cluster.yaml is not valid YAML"),
     ],
 )
 def test_yaml_errors_have_their_line(text: str, expected: str) -> None:

@@ -116,7 +116,7 @@ def test_ports_above_the_last_are_told_once() -> None:
     (problem,) = problems_of(workers=500, ports={"citus": 65530})
     assert problem == (
         "ports: citus-worker500 would get port 66030 (494 more services would get one too high); "
-        "ports go from 1 to 65535: choose another --port"
+        "ports are numbers from 1 to 65535: choose another --port"
     )
 
 

@@ -23,7 +23,7 @@ from citus_cluster.runtime.docker.engine import Container, Engine
         ("sh: 0: cannot open /etc/citus-cluster/healthcheck.sh: Permission denied", "configuration"),
         ("the credentials for other nodes are missing: the init script did not run", "first start"),
         ("LOG:  database system was not properly shut down; automatic recovery in progress", "recovering"),
-        ("WRONGPASS invalid username-password pair or user is disabled.", "do not agree"),
+        ("WRONGPASS invalid username-password pair or user is disabled.", "password of Redis differs"),
         ("ERROR java.lang.RuntimeException: Unable to gossip with any peers", "no other node"),
         ("# Unexpected end of file reading the append only file appendonly.aof.1.incr.aof", "is damaged"),
     ],

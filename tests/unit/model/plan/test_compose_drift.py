@@ -54,7 +54,7 @@ def test_additions_are_the_users_own(found: dict[str, Any]) -> None:
         ({**WANTED, "services": {"a": WANTED["services"]["a"]}}, "services.b is missing"),  # type: ignore[index]
         (changed(b={"image": "b:0"}), "services.b.image is b:0 instead of b:1"),
         (changed(b={"build": "."}), "services.b.image is missing"),
-        (changed(a={**WANTED["services"]["a"], "ports": []}), "services.a.ports lacks 127.0.0.1:1:1"),  # type: ignore[index]
+        (changed(a={**WANTED["services"]["a"], "ports": []}), "services.a.ports does not have 127.0.0.1:1:1"),  # type: ignore[index]
         (changed(c={"image": "c:1", "labels": LABELS}), "services.c is not in cluster.yaml"),
         ({**WANTED, "volumes": {}}, "volumes.a-data is missing"),
     ],

@@ -129,7 +129,7 @@ def test_a_coordinator_does_not_leave(tmp_path: Path) -> None:
     (root / "cluster.yaml").write_text(text.replace("coordinator: true", "coordinator: false"))
     with pytest.raises(ImmutableError, match="citus-coordinator") as caught:
         load(root, may_lack_workers=True)
-    assert "keeps its coordinator" in str(caught.value.hint)
+    assert "must keep its coordinator" in str(caught.value.hint)
 
 
 def test_a_directory_without_citus_is_not_one_of_workers_alone(root: Path, tmp_path: Path) -> None:

@@ -32,7 +32,10 @@ AWKWARD: dict[str, tuple[Callable[[Path], object], str]] = {
     "deep": (lambda path: path.write_text(DEEP), "cluster.yaml, line 2: lists and groups of keys are nested deeper"),
     "FIFO": (os.mkfifo, "not a regular file."),
     "large": (lambda path: path.write_text(LARGE), "has 47.7 MB; a specification has at most 1.0 MB."),
-    "tab": (lambda path: path.write_text(f"{HEAD}ports:\n\tcitus: 1\n"), "cluster.yaml, line 3: a tab stands where"),
+    "tab": (
+        lambda path: path.write_text(f"{HEAD}ports:\n\tcitus: 1\n"),
+        "cluster.yaml, line 3: YAML does not allow a tab",
+    ),
     "folder": (Path.mkdir, "is not a regular file."),
 }
 
@@ -68,7 +71,7 @@ def test_a_specification_from_a_pipe(tmp_path: Path) -> None:
 
     wrong = set_up_from_stdin(tmp_path / "wrong", f"{HEAD}ports:\n\tcitus: 1\n")
     assert wrong.returncode == 2
-    assert "/dev/stdin, line 3: a tab stands where" in wrong.stderr
+    assert "/dev/stdin, line 3: YAML does not allow a tab" in wrong.stderr
 
     large = set_up_from_stdin(tmp_path / "wrong", f"{HEAD}{'#' * 2_000_000}")
     assert large.returncode == 2

@@ -121,7 +121,7 @@ def test_growth_after_a_removal_uses_no_number_again(tmp_path: Path) -> None:
 def test_shrinking_is_refused(root: Path, workers: int) -> None:
     error = refused(root, ImmutableError, {"workers": workers})
     assert "citus-worker3" in error.message
-    assert "drained" in (error.hint or "")
+    assert "Drain" in (error.hint or "")
 
 
 def test_growth_without_the_saved_specification_still_knows_the_workers(root: Path) -> None:
