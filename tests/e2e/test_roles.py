@@ -78,7 +78,7 @@ def test_an_odd_password_from_a_file(main_cluster: GeneratedCluster) -> None:
 
 def test_the_printed_command_works(main_cluster: GeneratedCluster) -> None:
     again = main_cluster.cli("roles", "create", "app")
-    assert "as it should be" in again.err
+    assert "is up to date on" in again.err
     (command,) = [line.split(maxsplit=1)[1] for line in again.out.splitlines() if line.strip().startswith("psql")]
     answer = main_cluster.run("sh", "-c", f"{command} -Atc 'SELECT current_user, count(*) FROM items'")
     assert answer.out == f"app|{ROWS}\n"
