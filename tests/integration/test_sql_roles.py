@@ -369,9 +369,9 @@ def test_a_role_made_by_sql_is_left_alone_unless_its_password_is_given(
     assert found.record is None
     assert found.missing_on == (COORDINATOR, FIRST, SECOND)
     for given in (None, "guessed"):
-        with pytest.raises(RoleError, match="not made by citus-cluster"):
+        with pytest.raises(RoleError, match="not created by citus-cluster"):
             create(cluster, credentials, "by_hand", given=given)
-    with pytest.raises(RoleError, match="not made by citus-cluster"):
+    with pytest.raises(RoleError, match="not created by citus-cluster"):
         drop(cluster, credentials, "by_hand")
     assert cluster.sql(COORDINATOR.host, ROWS) == []
     create(cluster, credentials, "by_hand", given="known")
@@ -396,7 +396,7 @@ def test_passwords_are_kept_and_changed_only_when_asked(cluster: Servers, creden
     assert password_file(credentials).read_text() == changed.connection.password
     # Changed by hand: it is neither guessed nor set back.
     cluster.sql(COORDINATOR.host, "SET log_statement = 'none'", "ALTER ROLE app PASSWORD 'by hand'")
-    with pytest.raises(RoleError, match="is not known here"):
+    with pytest.raises(RoleError, match="is unknown here"):
         create(cluster, credentials)
     create(cluster, credentials, given="by hand")
     works(cluster, credentials)
