@@ -362,7 +362,7 @@ def test_a_server_that_wants_the_password_in_clear_does_not_get_it(cluster: Clus
         body = {"host": thief.host, "port": thief.port}
         response = api.client.post("/api/v1/nodes", headers=api.admin, json=body)
     assert (response.status_code, response.json()["code"]) == (503, "untrusted-server"), response.text
-    assert "was not sent the password" in response.json()["detail"]
+    assert "so the password was not sent" in response.json()["detail"]
     assert thief.greetings
     assert thief.loot == b""
 

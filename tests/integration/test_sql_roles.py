@@ -412,7 +412,7 @@ def test_a_password_that_is_refused_afterwards_is_told_with_what_sets_another(
     cluster: Servers, credentials: CredentialStore
 ) -> None:
     def changed_by_another(event: Event) -> None:
-        if event.message.startswith("role app made"):
+        if event.message.startswith("role app created"):
             cluster.sql(COORDINATOR.host, "SET log_statement = 'none'", "ALTER ROLE app PASSWORD 'by another'")
 
     with pytest.raises(VerificationError, match="refused the password of role 'app'") as caught:
