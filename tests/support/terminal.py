@@ -67,7 +67,8 @@ def on_terminal(
     child = subprocess.Popen(
         command,
         cwd=cwd,
-        env=dict(environment),
+        # readline, imported by whoever runs the tests, leaves the size of another terminal there.
+        env={name: value for name, value in environment.items() if name not in {"COLUMNS", "LINES"}},
         stdin=other_end,
         stdout=other_end,
         stderr=other_end,
