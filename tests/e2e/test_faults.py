@@ -128,6 +128,8 @@ def test_a_worker_added_and_shards_moved_killed_at_every_event(cluster: Generate
     assert files(cluster) == before
     assert cluster.sql("SELECT count(*), min(state::text) FROM pg_dist_background_job") == [(1, "finished")]
     eventually(lambda: cluster.sql("SELECT count(*) FROM pg_dist_cleanup") == [(0,)], "moved shards are removed", 90)
+    # Plain Compose does not load the settings that follow from the number of workers.
+    assert cluster.cli("up", "--format=json").json()["reloaded"] == ["citus-coordinator"]
     unchanged_by_another_up(cluster)
 
 
