@@ -156,7 +156,7 @@ def test_no_acknowledged_commit_is_lost_in_sync_mode(make_pair: Callable[..., Pa
         time.sleep(3)
         pair.kill(PRIMARY)
     result = pair.cluster.cli("pg14", "promote", "--yes")
-    assert "pg14-replica is the primary now" in result.out
+    assert "pg14-replica is now the primary" in result.out
     assert len(acknowledged) > 100
     assert lost(pair, REPLICA, acknowledged) == set()
 
