@@ -134,6 +134,9 @@ def read_tail(read: Callable[[int], bytes | None], start: int, had: int, most_fi
     before ``had`` do not count. At most ``most_files`` are read. The checksums of records are not verified: a record
     that a crash cut in half counts, though nobody was told of it.
     """
+    if start % FILE_BYTES == 0 and read(start) is None and read(start - FILE_BYTES) is not None:
+        # The log ended with a file, as at the end of a base backup, and the next one was not begun.
+        return LogTail(start, 0, True)
     log = _Log(read, start - start % FILE_BYTES, most_files)
     at: int | None = start
     end, previous, transactions = start, None, 0

@@ -130,6 +130,14 @@ def test_a_log_goes_on_in_the_next_file() -> None:
     assert read_tail(lambda at: None, start, start, 9) == LogTail(start, 0, False), "no file, no proof"
 
 
+def test_a_log_may_end_with_a_file() -> None:
+    """After a base backup, where the next file has not begun: the file before shows that nothing is missing."""
+    there = {FILE_BYTES: bytes(FILE_BYTES)}
+    assert read_tail(there.get, 2 * FILE_BYTES, 2 * FILE_BYTES, 9) == LogTail(2 * FILE_BYTES, 0, True)
+    assert read_tail(there.get, 3 * FILE_BYTES, 3 * FILE_BYTES, 9).whole is False, "two files are missing"
+    assert read_tail(there.get, 2 * FILE_BYTES + 40, 2 * FILE_BYTES + 40, 9).whole is False, "the file had begun"
+
+
 def test_what_an_earlier_use_of_a_file_left_is_not_the_log() -> None:
     log = Log()
     start = log.record(HEAP)
