@@ -1,4 +1,4 @@
-"""The command ``retune``: share the memory anew among all services."""
+"""The command ``retune``: divide the memory again among all services."""
 
 from pathlib import Path
 from typing import Annotated, Any

@@ -3,7 +3,7 @@
 from collections.abc import Collection, Mapping
 
 from citus_cluster.errors import CitusClusterError, DoesNotFitError
-from citus_cluster.model.spec import ClusterSpec, Shared
+from citus_cluster.model.spec import ClusterSpec, Shared, grown_workers
 from citus_cluster.model.topology import resolve, tuning_input
 from citus_cluster.model.tuning import budget
 from citus_cluster.model.tuning.budget import Server, Shares
@@ -31,6 +31,19 @@ def with_shares(spec: ClusterSpec, *, known: Collection[int] | None, retune: boo
             if known is not None:
                 raise
     return _keeping(spec, shared_anew(tuning_input(_without(spec), memory_mb=memory_mb, cpus=cpus, pg_major=0)))
+
+
+def has_room_for_a_worker(spec: ClusterSpec) -> bool:
+    """Return whether the cluster of ``spec`` can get one more worker without dividing the memory again."""
+    if spec.resources.shared is None:
+        return False
+    numbers = spec.worker_numbers
+    grown = spec.model_copy(update={"workers": grown_workers(spec.workers, len(numbers) + 1)})
+    try:
+        with_shares(grown, known=numbers)
+    except DoesNotFitError:
+        return False
+    return True
 
 
 def with_earlier_shares(

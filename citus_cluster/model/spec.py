@@ -147,7 +147,7 @@ Megabytes = Annotated[StrictInt | float, Field(gt=0, allow_inf_nan=False)]
 class Shared(_Model):
     """How the memory was shared, in MB. Kept, because a server takes another share by a restart only."""
 
-    memory_mb: StrictInt = Field(description="What was shared; another memory_mb is shared anew.")
+    memory_mb: StrictInt = Field(description="The memory that was divided; another memory_mb is divided again.")
     workers: Annotated[StrictInt, Field(ge=0)] = Field(description="Workers that connections are planned for.")
     clients: Annotated[StrictInt, Field(ge=0)] = Field(
         description="Clients of the coordinator, where none were asked for."

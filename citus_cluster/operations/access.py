@@ -8,6 +8,7 @@ from shlex import quote
 from citus_cluster.model.component import Place
 from citus_cluster.model.component_name import ComponentName
 from citus_cluster.model.components import COMPONENTS
+from citus_cluster.model.sharing import has_room_for_a_worker
 from citus_cluster.model.topology import Topology
 from citus_cluster.operations.directory import Directory
 from citus_cluster.runtime.postgres import ConnectionInfo
@@ -108,7 +109,8 @@ def _next_commands(directory: Directory, drained: Sequence[str]) -> tuple[str, .
             f"python add_worker.py --host {worker.address.host} --port {worker.address.port}"
             for worker in topology.workers
         )
-    grow = f"python setup_citus_cluster.py --workers={len(topology.workers) + 1} --yes --up"
+    retune = "" if has_room_for_a_worker(directory.spec) else " --retune"
+    grow = f"python setup_citus_cluster.py --workers={len(topology.workers) + 1}{retune} --yes --up"
     # If they still hold shards, it continues; otherwise it prints the next step.
     leave = f"citus-cluster nodes drain {' '.join(map(quote, drained))} --wait"
     following = (leave,) if drained else (grow, "citus-cluster rebalance start --wait")

@@ -126,8 +126,8 @@ def tune(given: TuningInput) -> Tuning:
     """Give every service its memory and every server its settings.
 
     Raises DoesNotFitError where the user gave the memory, or a number of connections, and it does not
-    fit, or where it fits only if the memory is shared anew. Where the memory was detected, the smallest sound settings
-    come with ``fits`` false and a warning that says what is missing and what would fit.
+    fit, or where it fits only if the memory is divided again. Where the memory was detected, the smallest sound
+    settings come with ``fits`` false and a warning that says what is missing and what would fit.
     """
     shares = given.shares
     planned = {servers: clients_of(given, servers) for servers in groups(shares)}
@@ -173,7 +173,7 @@ def _of_user(setting: Setting, value: str) -> Setting:
 
 
 def _tune_anew(given: TuningInput) -> Tuning:
-    """Refuse what would fit only if the memory was shared anew; otherwise tune as if nothing was kept."""
+    """Refuse what would fit only if the memory was divided again; otherwise tune as if nothing was kept."""
     anew = replace(given, kept=None)
     if fits_memory(anew):
         raise DoesNotFitError(
@@ -183,7 +183,7 @@ def _tune_anew(given: TuningInput) -> Tuning:
     return tune(anew)
 
 
-RETUNE = "--retune, which shares the memory anew and restarts PostgreSQL servers (add --dry-run to see which)"
+RETUNE = "--retune, which divides the memory again and restarts PostgreSQL servers (add --dry-run to see which)"
 
 
 def groups(shares: Mapping[Server, float]) -> list[tuple[Server, ...]]:

@@ -12,7 +12,7 @@ from setup_support import CPUS
 
 from citus_cluster.errors import DoesNotFitError
 from citus_cluster.model.component_name import ALL, ComponentName
-from citus_cluster.model.sharing import with_earlier_shares, with_shares
+from citus_cluster.model.sharing import has_room_for_a_worker, with_earlier_shares, with_shares
 from citus_cluster.model.spec import API_VERSION, ClusterSpec, grown_workers, parse_spec, without_worker
 from citus_cluster.model.topology import Topology, resolve
 from citus_cluster.model.tuning.budget import OWN_SESSIONS, SUPERUSER_RESERVED, USABLE_PART
@@ -131,6 +131,15 @@ def test_one_worker_more_than_planned_is_refused_with_what_would_fit() -> None:
         made.grow(6)
     assert "1 new worker needs 1,815 MB of memory, and 6 MB are left" in refused.value.message
     assert "--workers" not in (refused.value.hint or "")
+
+
+def test_whether_the_next_worker_needs_a_retune() -> None:
+    """The commands that ``up`` suggests depend on it."""
+    made = cluster(15_900, services=ALL)
+    assert has_room_for_a_worker(made.spec)
+    made.grow(5)
+    assert not has_room_for_a_worker(made.spec)
+    assert not has_room_for_a_worker(cluster(7_840, services=ALL).spec)
 
 
 def test_sharing_anew_makes_room_again() -> None:
