@@ -4,7 +4,6 @@ Adding one is in addition.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 
@@ -101,7 +100,7 @@ async def undo_drain(
 
 async def plan_removal(on_coordinator: OnCoordinator, root: Path | None, name: str, *, force: bool) -> RemovalPlan:
     """Preview a removal; changes nothing. ``root`` as in :func:`remove`."""
-    with files.locked(root) if root else nullcontext():
+    with files.locked(root):
         return await on_coordinator(lambda conn: _plan_removal(conn, root, name, force=force))
 
 
@@ -121,7 +120,7 @@ async def remove(
     and what plan_removal and remove raise.
     """
     with (
-        files.locked(root) if root else nullcontext(),
+        files.locked(root),
         journal.entry("nodes-remove", node=name, force=force) as entry,
     ):
         plan = await on_coordinator(lambda conn: _plan_removal(conn, root, name, force=force))

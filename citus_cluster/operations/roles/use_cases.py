@@ -1,7 +1,6 @@
 """Changes of ordinary roles as somebody asks for them: under the directory's lock, and noted, without passwords."""
 
 from collections.abc import Sequence
-from contextlib import nullcontext
 
 from citus_cluster.model.citus.roles import Access
 from citus_cluster.model.plan.events import Emit
@@ -29,7 +28,7 @@ async def create(
     """Make or repair a role; arguments, and what it raises, as in ``accounts.create``."""
     asked = {"access": access, "schemas": schemas, "limits": tuple(limits)}
     with (
-        files.locked(credentials.root) if credentials.root else nullcontext(),
+        files.locked(credentials.root),
         journal.entry("roles-create", role=name, **asked) as entry,
     ):
         made = await on_coordinator(
@@ -52,7 +51,7 @@ async def set_password(
 ) -> RoleResult:
     """Give a role another password; arguments, and what it raises, as in ``accounts.set_password``."""
     with (
-        files.locked(credentials.root) if credentials.root else nullcontext(),
+        files.locked(credentials.root),
         journal.entry("roles-password", role=name) as entry,
     ):
         made = await on_coordinator(lambda conn: accounts.set_password(conn, credentials, name, emit, given=given))
@@ -74,7 +73,7 @@ async def drop(
     """Drop a role; arguments, result, and what it raises, as in ``drop.drop``."""
     asked = {"reassign": reassign, "named": tuple(named), "disconnect": disconnect}
     with (
-        files.locked(credentials.root) if credentials.root else nullcontext(),
+        files.locked(credentials.root),
         journal.entry("roles-drop", role=name, **asked) as entry,
     ):
         changed = await on_coordinator(

@@ -97,11 +97,15 @@ def read_manifest(root: Path) -> Manifest | None:
 
 
 @contextlib.contextmanager
-def locked(root: Path) -> Iterator[None]:
+def locked(root: Path | None) -> Iterator[None]:
     """Hold the directory's lock. A second run is refused at once, and a dead one leaves no lock.
 
-    Creates the directory if it does not exist. Raises LockedError, WriteError.
+    Creates the directory if it does not exist. A cluster without a directory here (None) needs no lock. Raises
+    LockedError, WriteError.
     """
+    if root is None:
+        yield
+        return
     lock = root / LOCK_FILE
     try:
         root.mkdir(parents=True, exist_ok=True)
