@@ -5,14 +5,14 @@ import socketserver
 import subprocess
 import sys
 import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from api_support import Api, ApiFiles, serve
 from fastapi import FastAPI
+from waiting import eventually
 
 from admin_api.app import create_app
 from citus_cluster.model.api_config import ApiConfig
@@ -78,13 +78,6 @@ def hanging_up() -> Iterator[_HangingUp]:
         thread.join()
 
 
-def _eventually(is_so: Callable[[], bool], timeout_s: float = 20) -> None:
-    deadline = time.monotonic() + timeout_s
-    while not is_so():
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
-
-
 def test_the_reconciler_goes_on_and_says_the_same_only_once(
     files: ApiFiles, hanging_up: _HangingUp, nobody: NodeAddress, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -95,13 +88,13 @@ def test_the_reconciler_goes_on_and_says_the_same_only_once(
     files.write_cluster(replace(config, coordinator=NodeAddress("127.0.0.1", hanging_up.server_address[1])))
     caplog.set_level(logging.INFO, "admin_api.reconciler")
     with serve(create_app(files.settings(busy_interval_s=0.05))):
-        _eventually(lambda: hanging_up.connections > 5)
+        eventually(lambda: hanging_up.connections > 5)
         assert len(warnings()) == 1
         # A new file is seen without a restart, and its trouble is told in turn.
         files.write_cluster(replace(config, coordinator=nobody))
-        _eventually(lambda: len(warnings()) == 2)
+        eventually(lambda: len(warnings()) == 2)
         files.replace("cluster.json", "{}")
-        _eventually(lambda: len(warnings()) == 3)
+        eventually(lambda: len(warnings()) == 3)
     assert "closed the connection" in warnings()[0]
     assert "refused" in warnings()[1]
     assert "not valid" in warnings()[2]

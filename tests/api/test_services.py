@@ -14,6 +14,7 @@ from api_support import Api, ApiFiles
 from cluster_support import require_images
 from fastapi import FastAPI
 from generated_cluster import GeneratedCluster
+from waiting import eventually
 
 from admin_api.app import create_app
 from admin_api.settings import Settings
@@ -56,13 +57,6 @@ def services(api: Api) -> dict[str, dict[str, Any]]:
     answer = api.client.get("/api/v1/services", headers=api.read)
     assert answer.status_code == 200, answer.text
     return {one["service"]: one for one in answer.json()["companions"]}
-
-
-def poll(ask: Callable[[], Any], wanted: Any, *, within_s: float = 20) -> None:
-    deadline = time.monotonic() + within_s
-    while (found := ask()) != wanted:
-        assert time.monotonic() < deadline, f"{found} is not {wanted}"
-        time.sleep(0.1)
 
 
 @contextmanager
@@ -196,7 +190,7 @@ def quick(files: ApiFiles, **changes: object) -> FastAPI:
 @pytest.mark.cluster
 def test_redis_says_how_it_is(real: GeneratedCluster, watched: ApiFiles, run_api: Run) -> None:
     api = run_api(quick(watched))
-    poll(lambda: services(api)["redis"]["condition"], "ok")
+    eventually(lambda: services(api)["redis"]["condition"] == "ok")
     found = services(api)["redis"]
     assert found["version"].startswith("7.")
     assert found["append_only_file"] is found["last_write_ok"] is found["last_rewrite_ok"] is True
@@ -204,7 +198,7 @@ def test_redis_says_how_it_is(real: GeneratedCluster, watched: ApiFiles, run_api
     assert found["maxmemory_policy"] == "noeviction"
     assert found["reason"] is None
     assert "of 48 MB" in found["summary"]
-    poll(lambda: api.client.get("/health").json()["status"], "ok")
+    eventually(lambda: api.client.get("/health").json()["status"] == "ok")
     citus = api.client.get("/api/v1/services", headers=api.read).json()["citus"]
     assert (citus["condition"], citus["reason"]) == ("ok", None)
     assert real.secret("redis_password") not in str(found)
@@ -215,16 +209,16 @@ def test_redis_goes_and_comes_back_and_citus_stays_well(
     real: GeneratedCluster, watched: ApiFiles, run_api: Run
 ) -> None:
     api = run_api(quick(watched))
-    poll(lambda: services(api)["redis"]["condition"], "ok")
+    eventually(lambda: services(api)["redis"]["condition"] == "ok")
     real.docker("kill", real.container("redis"))
-    poll(lambda: services(api)["redis"]["condition"], "down")
+    eventually(lambda: services(api)["redis"]["condition"] == "down")
     health = api.client.get("/health")
     assert health.status_code == 200
     assert health.json()["status"] == "degraded"
     assert health.json()["reason"].startswith("redis is down: 127.0.0.1:")
     assert health.json()["coordinator"]["answers"] is True
     real.docker("start", real.container("redis"))
-    poll(lambda: services(api)["redis"]["condition"], "ok")
+    eventually(lambda: services(api)["redis"]["condition"] == "ok")
     assert api.client.get("/health").json()["status"] == "ok"
 
 
@@ -251,9 +245,9 @@ def test_a_redis_that_does_not_do_all_it_should_is_degraded(
         ):
             session.config_set(setting, value)
             try:
-                poll(lambda: services(api)["redis"]["condition"], "degraded")
+                eventually(lambda: services(api)["redis"]["condition"] == "degraded")
                 assert word in services(api)["redis"]["reason"]
                 assert api.client.get("/health").status_code == 200
             finally:
                 session.config_set(setting, before[setting])
-            poll(lambda: services(api)["redis"]["condition"], "ok")
+            eventually(lambda: services(api)["redis"]["condition"] == "ok")

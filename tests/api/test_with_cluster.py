@@ -23,6 +23,7 @@ from docker.models.containers import Container
 from docker.models.networks import Network
 from fake_servers import fake_postgres
 from sql_servers import INIT_SCRIPT, SETTINGS, encryption_of
+from waiting import eventually
 
 from admin_api import reconciler
 from admin_api.app import create_app
@@ -116,13 +117,6 @@ def api(cluster: Cluster) -> Iterator[Api]:
     cluster.want(FIRST, SECOND)
     with serve(create_app(cluster.files.settings())) as running:
         yield running
-
-
-def eventually(is_so: Callable[[], bool], timeout_s: float = 60) -> None:
-    deadline = time.monotonic() + timeout_s
-    while not is_so():
-        assert time.monotonic() < deadline, "it did not come to be in time"
-        time.sleep(0.1)
 
 
 def healthy(api: Api) -> Callable[[], bool]:

@@ -10,8 +10,8 @@ import redis
 import yaml
 from cluster_support import citus_images, require_engine, require_images, skip_or_fail
 from earlier_versions import Place, kept_versions, unpack
-from faults_support import eventually
 from generated_cluster import GeneratedCluster
+from waiting import eventually
 
 pytestmark = pytest.mark.cluster
 

@@ -10,9 +10,10 @@ from typing import Any
 
 import pytest
 from cluster_support import require_engine
-from faults_support import CountingWriter, eventually
+from faults_support import CountingWriter
 from generated_cluster import GeneratedCluster
 from private_engine import EngineDidNotStartError, PrivateEngine, private_network, require_private_engine
+from waiting import eventually
 
 pytestmark = pytest.mark.cluster
 

@@ -13,8 +13,9 @@ from typing import Any
 
 import pytest
 from cluster_support import require_images
-from faults_support import CountingWriter, eventually, killed_at_every_event, shard_tables, started
+from faults_support import CountingWriter, killed_at_every_event, shard_tables, started
 from generated_cluster import GeneratedCluster
+from waiting import eventually
 
 pytestmark = pytest.mark.cluster
 

@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 import yaml
-from faults_support import CountingWriter, eventually, killed_at_every_event
+from faults_support import CountingWriter, killed_at_every_event
 from generated_cluster import GeneratedCluster
+from waiting import eventually
 
 pytestmark = pytest.mark.cluster
 

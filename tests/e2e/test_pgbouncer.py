@@ -15,8 +15,8 @@ from typing import Any
 import psycopg
 import pytest
 from cluster_support import oldest_image, require_images
-from faults_support import eventually
 from generated_cluster import GeneratedCluster
+from waiting import eventually
 
 from citus_cluster.operations.directory import load
 

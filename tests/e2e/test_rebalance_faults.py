@@ -10,8 +10,9 @@ from typing import Any
 
 import psycopg
 import pytest
-from faults_support import eventually, shard_tables
+from faults_support import shard_tables
 from generated_cluster import GeneratedCluster
+from waiting import eventually
 
 pytestmark = pytest.mark.cluster
 

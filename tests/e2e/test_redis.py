@@ -12,6 +12,7 @@ import pytest
 import redis
 from cluster_support import require_images
 from generated_cluster import GeneratedCluster, Result
+from waiting import eventually
 
 pytestmark = pytest.mark.cluster
 
@@ -45,14 +46,9 @@ def inspect(one: GeneratedCluster, form: str) -> str:
 
 
 def wait_until_it_answers(one: GeneratedCluster) -> None:
-    deadline = time.monotonic() + 30
     with session(one) as client:
-        while True:
-            with suppress(redis.exceptions.RedisError):
-                client.ping()
-                return
-            assert time.monotonic() < deadline, one.docker("logs", one.container("redis")).text
-            time.sleep(0.05)
+        log = lambda: one.docker("logs", one.container("redis")).text  # noqa: E731
+        eventually(client.ping, log, 30, ignoring=redis.exceptions.RedisError)
 
 
 def test_nobody_gets_in_without_the_password(one: GeneratedCluster) -> None:
@@ -229,10 +225,7 @@ def test_a_full_server_refuses_writes_and_lives(one: GeneratedCluster) -> None:
             slow = [slow_reader(one) for _ in range(20)]
             for _ in range(3):
                 client.bgrewriteaof()
-                deadline = time.monotonic() + 30
-                while client.info("persistence")["aof_rewrite_in_progress"]:
-                    assert time.monotonic() < deadline
-                    time.sleep(0.1)
+                eventually(lambda: not client.info("persistence")["aof_rewrite_in_progress"], "the rewrite ends", 30)
         finally:
             done.set()
             writer.join()

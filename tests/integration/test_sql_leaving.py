@@ -7,6 +7,7 @@ from collections.abc import Mapping
 
 import pytest
 from sql_servers import COORDINATOR, FOURTH, WAITING_WRITERS, WORKERS, Recorder, Servers, on, register
+from waiting import eventually
 
 from citus_cluster.errors import InUseError, LockedError, RebalanceError, UsageError
 from citus_cluster.model.citus.nodes import NodeAddress, Outcome
@@ -482,10 +483,7 @@ def test_a_deadlock_with_the_recovery_of_prepared_transactions_is_said_to_be_a_l
         waits = (
             "SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'transactionid' AND query LIKE '%remove_node%'"
         )
-        deadline = time.monotonic() + 30
-        while cluster.sql(COORDINATOR.host, waits) == [(0,)]:
-            assert time.monotonic() < deadline, "the removal does not wait for the row"
-            time.sleep(0.05)
+        eventually(lambda: cluster.sql(COORDINATOR.host, waits) != [(0,)], "the removal waits for the row", 30)
         other.execute(f"DELETE FROM {row} 'first'".encode())
         removing.join(timeout=30)
         other.execute("ROLLBACK")

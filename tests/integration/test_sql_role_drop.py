@@ -14,7 +14,7 @@ from sql_role_support import (
     listed,
     password_file,
     session,
-    until,
+    stop_after,
     works,
 )
 from sql_servers import COORDINATOR, NASTY_PASSWORD, Servers, on, register
@@ -278,7 +278,7 @@ def test_what_may_do_more_with_another_owner_must_be_named(cluster: Servers, cre
     assert cluster.sql(COORDINATOR.host, "SELECT FROM pg_roles WHERE rolname = 'owner_of_public'") == []
     for stop in range(1, 20):  # killed after each step, the same command ends it
         try:
-            drop(cluster, credentials, emit=until(stop), reassign=True, named=sorted(names))
+            drop(cluster, credentials, emit=stop_after(stop), reassign=True, named=sorted(names))
         except Killed:
             continue
         break

@@ -22,7 +22,7 @@ from sql_role_support import (
     listed,
     password_file,
     session,
-    until,
+    stop_after,
     works,
 )
 from sql_servers import COORDINATOR, NASTY_PASSWORD, Recorder, Servers, on, register
@@ -258,7 +258,7 @@ def test_stopped_while_it_is_narrowed_the_same_command_ends_it(cluster: Servers,
     for steps in range(1, 10):
         create(cluster, credentials, access=Access.WRITE)
         try:
-            create(cluster, credentials, emit=until(steps), access=Access.READ)
+            create(cluster, credentials, emit=stop_after(steps), access=Access.READ)
         except Killed:
             create(cluster, credentials, access=Access.READ)
         else:
@@ -289,7 +289,7 @@ def test_stopped_while_it_is_widened_what_it_got_is_recorded(cluster: Servers, c
 def test_stopped_after_any_step_the_same_command_ends_it(cluster: Servers, credentials: CredentialStore) -> None:
     def stops_before_its_end(steps: int) -> bool:
         try:
-            create(cluster, credentials, emit=until(steps), access=Access.CREATE)
+            create(cluster, credentials, emit=stop_after(steps), access=Access.CREATE)
         except Killed:
             return True
         return False
@@ -300,7 +300,7 @@ def test_stopped_after_any_step_the_same_command_ends_it(cluster: Servers, crede
         works(cluster, credentials)
         assert listed(cluster, credentials)["app"].problems == ()
         try:
-            on(cluster, lambda conn, n=steps: role_drop.drop(conn, credentials, "app", until(n)))  # type: ignore[misc]
+            on(cluster, lambda conn, n=steps: role_drop.drop(conn, credentials, "app", stop_after(n)))  # type: ignore[misc]
         except Killed:
             drop(cluster, credentials)
         assert drop(cluster, credentials) == ()

@@ -5,7 +5,6 @@ import json
 import os
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,6 +14,7 @@ from fake_servers import MD5, PASSWORD_IN_CLEAR, TRUST, fake_postgres
 from hostile_environment import HOSTILE, ONLY_VARIABLES
 from setup_support import ROOT
 from sql_servers import COORDINATOR, FOURTH, NASTY_PASSWORD, WORKERS, Servers, encryption_of, on, register
+from waiting import eventually
 
 from citus_cluster.model.citus.nodes import Outcome
 from citus_cluster.operations.nodes.checks import troubles
@@ -76,10 +76,7 @@ def log_in_by(cluster: Servers, worker: str, method: str) -> None:
     status, output = cluster.containers[worker].exec_run(["sh", "-c", f"printf '{rules}' > {path}"])
     assert status == 0, output
     cluster.sql(worker, "SELECT pg_reload_conf()")
-    deadline = time.monotonic() + 30
-    while trusts(cluster, worker) != (method == "trust"):
-        assert time.monotonic() < deadline, f"{worker} has not read {path}"
-        time.sleep(0.1)
+    eventually(lambda: trusts(cluster, worker) == (method == "trust"), f"{worker} reads {path}", 30)
 
 
 def trusts(cluster: Servers, worker: str) -> bool:

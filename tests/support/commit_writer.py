@@ -6,8 +6,8 @@ import time
 from dataclasses import dataclass, field
 
 import psycopg
-from faults_support import eventually
 from generated_cluster import GeneratedCluster
+from waiting import eventually
 
 SLOW_S = 1.0
 _PAUSE_S = 0.01

@@ -9,24 +9,17 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
 import psycopg
 from generated_cluster import ROOT, GeneratedCluster
+from waiting import eventually
 
 _MOST_EVENTS = 120
 _NUMBER = re.compile(r"(?<![a-z0-9-])\d+(\.\d+)?")
-
-
-def eventually(check: Callable[[], Any], what: str, timeout_s: float = 60) -> None:
-    """Poll until ``check`` is true; fails the test after ``timeout_s``."""
-    deadline = time.monotonic() + timeout_s
-    while not check():
-        assert time.monotonic() < deadline, f"not within {timeout_s:g} s: {what}"
-        time.sleep(0.2)
 
 
 @contextmanager

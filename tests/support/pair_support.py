@@ -5,13 +5,13 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import psycopg
 from generated_cluster import ROOT, GeneratedCluster
+from waiting import eventually
 
 PRIMARY, REPLICA = "pg14-primary", "pg14-replica"
 DATA = "/var/lib/postgresql/data"
@@ -80,15 +80,7 @@ class Pair:
 
 def until(happens: Callable[[], object], within_s: float = 60) -> None:
     """Wait until something is so; a server that is away answers no."""
-    deadline = time.monotonic() + within_s
-    while True:
-        try:
-            if happens():
-                return
-        except psycopg.Error:
-            pass
-        assert time.monotonic() < deadline, "it did not come to be in time"
-        time.sleep(0.2)
+    eventually(happens, timeout_s=within_s, ignoring=psycopg.Error)
 
 
 @contextmanager

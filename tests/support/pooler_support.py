@@ -11,6 +11,7 @@ from typing import Any
 import psycopg
 from docker.models.containers import Container
 from sql_servers import COORDINATOR, Servers
+from waiting import eventually
 
 from citus_cluster.model.citus.nodes import NodeAddress
 from citus_cluster.model.pooling import Pool
@@ -78,10 +79,7 @@ class Bouncer:
 
     def wait(self) -> None:
         """Wait until it listens."""
-        deadline = time.monotonic() + 30
-        while self.health()[0] != 0:
-            assert time.monotonic() < deadline, self.container.logs().decode()
-            time.sleep(0.1)
+        eventually(lambda: self.health()[0] == 0, lambda: self.container.logs().decode(), 30)
 
     def health(self) -> tuple[int, str]:
         return self.shell(CHECK)

@@ -17,7 +17,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
-from faults_support import eventually
+from waiting import eventually
 
 _CLONE_NEWNET = 0x40000000
 _STOP_TIMEOUT_S = 60

@@ -88,7 +88,7 @@ class Killed(BaseException):
     pass
 
 
-def until(steps: int) -> Emit:
+def stop_after(steps: int) -> Emit:
     """Report so many steps, and then no more."""
     left = [steps]
 
