@@ -8,6 +8,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import programs
 import psycopg
 import pytest
 from fake_servers import MD5, PASSWORD_IN_CLEAR, TRUST, fake_postgres
@@ -26,13 +27,11 @@ pytestmark = [pytest.mark.cluster, pytest.mark.usefixtures("only_newest")]
 def run(cluster: Servers, *command: str) -> subprocess.CompletedProcess[str]:
     """Run a command of ours with every variable of libpq set to nonsense."""
     dsn = cluster.info(COORDINATOR.host).dsn(masked=False)
-    return subprocess.run(
+    return programs.run(
         [sys.executable, *command, f"--dsn={dsn}"],
-        env={**os.environ, **HOSTILE, **ONLY_VARIABLES, "PYTHONPATH": str(ROOT)},
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        timeout=60,
+        cwd=ROOT,
+        environment={**os.environ, **HOSTILE, **ONLY_VARIABLES, "PYTHONPATH": str(ROOT)},
+        timeout_s=60,
     )
 
 

@@ -3,12 +3,12 @@
 import json
 import os
 import secrets
-import subprocess
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import programs
 import psycopg
 
 from bench.measure import free_base_port
@@ -79,15 +79,7 @@ class GeneratedCluster:
 
     def run(self, *command: str, check: bool = True, timeout_s: float = 300) -> Result:
         """Run a command in the directory, without a terminal."""
-        done = subprocess.run(
-            command,
-            cwd=self.root,
-            env=self.environment(),
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            timeout=timeout_s,
-        )
+        done = programs.run(command, cwd=self.root, environment=self.environment(), timeout_s=timeout_s)
         result = Result(done.returncode, done.stdout, done.stderr)
         assert not check or result.status == 0, f"{' '.join(command)} ended with {result.status}\n{result.text}"
         return result

@@ -6,6 +6,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import programs
+
 from citus_cluster.errors import EngineUnavailableError
 from citus_cluster.operations.setup.plan import SetupPlan, apply_setup, plan_setup
 from citus_cluster.operations.setup.request import SetupRequest
@@ -61,9 +63,9 @@ def contents(root: Path) -> dict[str, bytes]:
 def attempt(
     root: Path, *options: str, before: Path | None = None, **variables: str
 ) -> "subprocess.CompletedProcess[str]":
-    """Run the generator, without an engine; Python finds the modules in ``before`` first."""
+    """Run the generator, without an engine; it finds the modules in ``before`` first, and has imported most others."""
     environment = {key: value for key, value in os.environ.items() if not key.startswith("CITUS_CLUSTER_")}
     environment |= {"DOCKER_HOST": f"unix://{root}/none.sock", **variables}
     environment["PYTHONPATH"] = f"{before}:{ROOT}" if before else str(ROOT)
     command = [sys.executable, str(ROOT / "setup_citus_cluster.py"), f"--output-dir={root}", *options]
-    return subprocess.run(command, env=environment, stdin=subprocess.DEVNULL, capture_output=True, text=True)
+    return programs.run(command, cwd=Path.cwd(), environment=environment)

@@ -5,13 +5,13 @@ import os
 import pty
 import select
 import struct
-import subprocess
 import termios
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import programs
 import pyte
 
 _LINES = 400
@@ -64,17 +64,15 @@ def on_terminal(
     """
     terminal, other_end = pty.openpty()
     fcntl.ioctl(other_end, termios.TIOCSWINSZ, struct.pack("HHHH", _LINES, columns, 0, 0))
-    child = subprocess.Popen(
+    child = programs.start(
         command,
         cwd=cwd,
         # readline, imported by whoever runs the tests, leaves the size of another terminal there.
-        env={name: value for name, value in environment.items() if name not in {"COLUMNS", "LINES"}},
+        environment={name: value for name, value in environment.items() if name not in {"COLUMNS", "LINES"}},
         stdin=other_end,
         stdout=other_end,
         stderr=other_end,
-        start_new_session=True,
-        # Programs such as psql read from the terminal that controls them.
-        preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),
+        terminal=True,
     )
     os.close(other_end)
     screen = _WrappingScreen(columns, _LINES)

@@ -1,12 +1,13 @@
 """The command ``retune``: the memory is divided again, on purpose and with consent."""
 
 import json
-import subprocess
+import os
 import sys
 from pathlib import Path
 
+import programs
 import pytest
-from setup_support import contents, plan, set_up
+from setup_support import ROOT, contents, plan, set_up
 
 from citus_cluster.operations.setup import plan as setup_plan
 
@@ -24,7 +25,7 @@ def earlier(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def run(root: Path, *options: str) -> tuple[int, str]:
     command = [sys.executable, "-m", "citus_cluster", "retune", f"--dir={root}", *options]
-    result = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
+    result = programs.run(command, cwd=ROOT, environment={**os.environ, "PYTHONPATH": str(ROOT)})
     return result.returncode, result.stdout
 
 
