@@ -443,7 +443,3 @@ def last_error(message: str | None) -> str:
     errors = [line for line in lines if re.match(r"(ERROR|FATAL|PANIC):", line)]
     chosen = errors[-1] if errors else (lines[-1] if lines else "no message was kept")
     return re.sub(r"^(ERROR|FATAL|PANIC):\s*", "", chosen).rstrip(".")
-
-
-def _time(value: datetime | None) -> str | None:
-    return None if value is None else value.isoformat()
