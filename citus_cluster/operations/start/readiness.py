@@ -129,7 +129,7 @@ async def _become_ready(
             ) or since_s > _PROBE_ANYWAY_EVERY_S:
                 probe = await in_thread(containers.engine.run_health_check, container)
                 if probe.output.startswith(FENCED):
-                    raise _CrashedError(probe.output)
+                    raise _CrashedError
                 if until(probe):
                     seconds = round(time.monotonic() - started, 2)
                     emit(Event(step, EventKind.DONE, f"{service} is ready", {"seconds": seconds}))
@@ -146,12 +146,8 @@ async def _become_ready(
 
 
 def _refuse_crashed(containers: ContainerCache, container: Container) -> None:
-    if container.state in {"exited", "dead"}:
-        raise _CrashedError("its container has ended")
-    if container.state == "paused":
-        raise _CrashedError(f"its container is paused; to resume it: docker unpause {container.name}")
-    if containers.restarts(container) > _RESTARTS_TOLERATED:
-        raise _CrashedError("its container keeps restarting")
+    if container.state in {"exited", "dead", "paused"} or containers.restarts(container) > _RESTARTS_TOLERATED:
+        raise _CrashedError
 
 
 async def _failed(
@@ -211,4 +207,6 @@ def condition(container: Container, restarts: int) -> str:
         return f"its container ended with {ended}{reason}"
     if container.state == "running":
         return "its container runs, but its health check fails"
+    if container.state == "paused":
+        return f"its container is paused; to resume it: docker unpause {container.name}"
     return f"its container is {container.state}{reason}"

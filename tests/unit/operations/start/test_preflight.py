@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from fake_engine import a_container
 
 from citus_cluster.errors import ExitStatus
 from citus_cluster.model.citus.nodes import NodeAddress
@@ -24,29 +25,6 @@ from citus_cluster.operations.start.preflight import (
 )
 from citus_cluster.operations.start.readiness import condition
 from citus_cluster.operations.status.report import ServiceStatus, State, advise, differences, overall
-from citus_cluster.runtime.docker.engine import Container
-
-
-def container(**values: object) -> Container:
-    facts: dict[str, object] = {
-        "id": "1",
-        "name": "citus-worker1",
-        "project": "citus",
-        "service": "citus-worker1",
-        "state": "running",
-        "health": "healthy",
-        "health_output": "",
-        "health_test": (),
-        "exit_code": 0,
-        "oom_killed": False,
-        "error": "",
-        "started_at": "",
-        "restart_count": 0,
-        "working_dir": None,
-        "ours": True,
-        "ports": (),
-    }
-    return Container(**{**facts, **values})  # type: ignore[arg-type]
 
 
 def topology(**values: object) -> Topology:
@@ -61,8 +39,8 @@ def test_engines_before_20_10_are_refused(version: str, old: bool) -> None:
 
 def test_a_project_of_another_directory_is_refused_with_its_path(tmp_path: Path) -> None:
     elsewhere, here = str(tmp_path / "elsewhere"), str(tmp_path)
-    assert list(project_findings(tmp_path, [container(working_dir=here)])) == []
-    (finding,) = project_findings(tmp_path, [container(working_dir=here), container(working_dir=elsewhere)])
+    assert list(project_findings(tmp_path, [a_container(working_dir=here)])) == []
+    (finding,) = project_findings(tmp_path, [a_container(working_dir=here), a_container(working_dir=elsewhere)])
     assert (finding.id, finding.severity) == ("other-directory", Severity.ERROR)
     assert elsewhere in finding.message
 
@@ -70,12 +48,12 @@ def test_a_project_of_another_directory_is_refused_with_its_path(tmp_path: Path)
 def test_a_directory_that_was_reached_by_a_link_is_the_same(tmp_path: Path) -> None:
     (tmp_path / "real").mkdir()
     (tmp_path / "link").symlink_to(tmp_path / "real")
-    assert list(project_findings(tmp_path / "real", [container(working_dir=str(tmp_path / "link"))])) == []
+    assert list(project_findings(tmp_path / "real", [a_container(working_dir=str(tmp_path / "link"))])) == []
 
 
 def test_a_name_that_another_project_holds_is_refused() -> None:
-    assert list(name_findings("citus", [container()])) == []
-    (of_project, of_nobody) = name_findings("shop", [container(), container(project=None)])
+    assert list(name_findings("citus", [a_container()])) == []
+    (of_project, of_nobody) = name_findings("shop", [a_container(), a_container(project=None)])
     assert of_project.id == "name-taken" and "'citus'" in of_project.message
     assert "docker rm -f citus-worker1" in of_nobody.hint
 
@@ -107,7 +85,7 @@ def test_services_without_a_log_need_no_room_for_one() -> None:
 
 
 def test_every_finding_is_told_at_once() -> None:
-    findings = [*engine_version_findings("19.03"), *name_findings("shop", [container()])]
+    findings = [*engine_version_findings("19.03"), *name_findings("shop", [a_container()])]
     error = refusal(findings)
     assert error.exit_status is ExitStatus.PREFLIGHT
     assert len(error.details) == 2
@@ -135,7 +113,7 @@ def test_ports_are_read_from_the_merged_compose_file() -> None:
     ],
 )
 def test_a_containers_condition_is_said_in_words(facts: dict[str, object], restarts: int, words: str) -> None:
-    assert words in condition(container(**facts), restarts)
+    assert words in condition(a_container(**facts), restarts)
 
 
 def _node(host: str, *, active: bool = True) -> NodeOverview:
