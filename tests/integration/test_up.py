@@ -3,10 +3,13 @@
 import asyncio
 import ipaddress
 import json
+import os
 import time
+from collections.abc import Iterator
 
 import psycopg
 import pytest
+from cluster_support import oldest_image
 from generated_cluster import GeneratedCluster
 from up_support import Events, bring_up, override, state_of, take_down
 
@@ -19,6 +22,7 @@ from citus_cluster.errors import (
 from citus_cluster.model.citus.nodes import Outcome
 from citus_cluster.model.plan.events import EventKind
 from citus_cluster.operations.directory import load
+from citus_cluster.operations.start import api_ready
 from citus_cluster.operations.start.extension import never, update_extensions
 from citus_cluster.operations.start.preflight import preflight
 from citus_cluster.operations.start.up import up
@@ -26,6 +30,18 @@ from citus_cluster.operations.status.report import State
 from citus_cluster.runtime.docker.engine import Engine
 
 pytestmark = pytest.mark.cluster
+
+
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[GeneratedCluster]:
+    """One worker, verified; the last test that uses it removes its volumes."""
+    one = GeneratedCluster(tmp_path_factory.mktemp("shared"), oldest_image())
+    try:
+        one.create("--workers=1", "--services=citus")
+        bring_up(one)
+        yield one
+    finally:
+        one.remove()
 
 
 def test_from_nothing_to_a_verified_cluster_and_again(fresh: GeneratedCluster) -> None:
@@ -58,7 +74,9 @@ def test_what_plain_compose_has_started_is_left_alone(fresh: GeneratedCluster) -
     assert fresh.active_workers() == ["citus-worker1"]
 
 
-def test_the_admin_api_is_ready_too_and_is_stopped_once_it_is_not_wanted(fresh: GeneratedCluster) -> None:
+def test_the_admin_api_is_ready_too_and_is_stopped_once_it_is_not_wanted(
+    fresh: GeneratedCluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
     fresh.create("--workers=1")
     result = bring_up(fresh, timeout_s=180)
     assert "admin-api" in result.changed
@@ -69,6 +87,8 @@ def test_the_admin_api_is_ready_too_and_is_stopped_once_it_is_not_wanted(fresh: 
 
     # It hangs: its container runs on, and nothing but a restart helps.
     fresh.docker("kill", "--signal=STOP", fresh.container("admin-api"))
+    monkeypatch.setattr(api_ready, "PATIENCE_S", 3.0)
+    monkeypatch.setattr(api_ready, "_STOP_S", 1)
     events = Events()
     assert bring_up(fresh, timeout_s=180, events=events).changed == ("admin-api",)
     assert events.of("restart:admin-api") == [EventKind.WARNING]
@@ -114,6 +134,8 @@ def test_a_service_that_cannot_start_is_told_at_once_with_log_and_cause(fresh: G
     assert caught.value.hint and f"docker logs {fresh.container('citus-worker1')}" in caught.value.hint
 
     (fresh.root / "docker-compose.override.yml").unlink()
+    # It sleeps, and takes no other signal.
+    fresh.docker("kill", fresh.container("citus-worker1"), check=False)
     fresh.compose("--profile", "*", "down", "--volumes")
     override(fresh, "citus-worker1", "healthcheck: {test: [CMD-SHELL, 'echo not yet; exit 1']}")
     with pytest.raises(ServiceFailedError, match=r"citus-worker1 did not become ready within 12 s") as late:
@@ -125,64 +147,66 @@ def test_a_service_that_cannot_start_is_told_at_once_with_log_and_cause(fresh: G
     assert bring_up(fresh).verified
 
 
-def test_a_password_unlike_that_of_the_data_is_told_at_once(fresh: GeneratedCluster) -> None:
-    fresh.create("--workers=1", "--services=citus")
-    bring_up(fresh)
-    take_down(fresh)
-    secret = fresh.root / "generated/secrets/superuser_password"
+def test_a_password_unlike_that_of_the_data_is_told_at_once(shared: GeneratedCluster) -> None:
+    take_down(shared)
+    secret = shared.root / "generated/secrets/superuser_password"
     kept = secret.read_bytes()
     secret.write_bytes(b"another one")
     started = time.monotonic()
     with pytest.raises(ServiceFailedError, match="another password"):
-        bring_up(fresh)
+        bring_up(shared)
     assert time.monotonic() - started < 30
     secret.write_bytes(kept)
-    assert bring_up(fresh).verified
+    assert bring_up(shared).verified
 
 
-def test_down_keeps_the_data_and_with_volumes_removes_this_projects_alone(fresh: GeneratedCluster) -> None:
-    fresh.create("--workers=1", "--services=citus")
-    stranger = f"{fresh.name}2_citus-worker1-data"
+def test_down_keeps_the_data_and_with_volumes_removes_this_projects_alone(shared: GeneratedCluster) -> None:
+    stranger = f"{shared.name}2_citus-worker1-data"
     names = ("--format", "{{.Names}}")
-    fresh.docker("volume", "create", stranger)
+    shared.docker("volume", "create", stranger)
     try:
-        bring_up(fresh)
-        fresh.sql("CREATE TABLE kept (id int PRIMARY KEY)")
-        fresh.sql("SELECT create_distributed_table('kept', 'id')")
-        fresh.sql("INSERT INTO kept SELECT generate_series(1, 1000)")
-        fresh.cli("down")
-        assert fresh.docker("ps", "-aq", "--filter", f"name={fresh.name}").out == ""
-        taken_down = fresh.cli("status", check=False)
+        bring_up(shared)
+        shared.sql("CREATE TABLE kept (id int PRIMARY KEY)")
+        shared.sql("SELECT create_distributed_table('kept', 'id')")
+        shared.sql("INSERT INTO kept SELECT generate_series(1, 1000)")
+        shared.cli("down")
+        assert shared.docker("ps", "-aq", "--filter", f"name={shared.name}").out == ""
+        taken_down = shared.cli("status", check=False)
         title, what, way = taken_down.out.splitlines()
-        assert (taken_down.status, title) == (1, f"Cluster {fresh.name}: down")
-        assert "was taken down at 20" in what and "its data stay" in what
+        assert (taken_down.status, title) == (1, f"Cluster {shared.name}: down")
+        user = os.environ.get("USER") or os.getuid()
+        assert "was taken down at 20" in what and f" by {user}; its data stay" in what
         assert way == "Start it again: citus-cluster up"
-        take_down(fresh)  # once more: nothing to do
-        bring_up(fresh)
-        assert fresh.sql("SELECT count(*), sum(id) FROM kept") == [(1000, 500500)]
+        take_down(shared)  # once more: nothing to do
+        bring_up(shared)
+        assert shared.sql("SELECT count(*), sum(id) FROM kept") == [(1000, 500500)]
 
-        override = fresh.root / "docker-compose.override.yml"
-        mine = {"image": fresh.image, "entrypoint": ["sleep", "600"], "networks": ["default", "extra"]}
+        override = shared.root / "docker-compose.override.yml"
+        # The sleep ignores the signal to end.
+        mine = {"image": shared.image, "entrypoint": ["sleep", "600"], "networks": ["default", "extra"]}
+        mine["stop_grace_period"] = "1s"
         mine["volumes"] = ["scratch:/scratch"]
         override.write_text(
             json.dumps({"services": {"mine": mine}, "networks": {"extra": {}}, "volumes": {"scratch": {}}})
         )
-        assert bring_up(fresh).changed == ("mine",)
+        assert bring_up(shared).changed == ("mine",)
+        waits_s = {one.service: one.stop_timeout_s for one in Engine.connect().project_containers(shared.name)}
+        assert waits_s == {"citus-coordinator": 120, "citus-worker1": 120, "mine": 1}
         override.unlink()
-        taken_down = fresh.cli("down")
-        name = fresh.docker(
-            "ps", "-a", "--filter", f"label=com.docker.compose.project={fresh.name}", *names
+        taken_down = shared.cli("down")
+        name = shared.docker(
+            "ps", "-a", "--filter", f"label=com.docker.compose.project={shared.name}", *names
         ).out.strip()
         assert "mine" in name, "another file may have it"
-        assert f"docker rm -f {name} && docker network rm {fresh.name}_default {fresh.name}_extra" in taken_down.err
-        bring_up(fresh)
-        take_down(fresh, volumes=True)
-        assert Engine.connect().project_volumes(fresh.name) == ()
-        assert Engine.connect().project_containers(fresh.name) == ()
-        assert fresh.docker("network", "ls", "-q", "--filter", f"name={fresh.name}").out == ""
-        assert stranger in fresh.docker("volume", "ls", "-q").out.split()
+        assert f"docker rm -f {name} && docker network rm {shared.name}_default {shared.name}_extra" in taken_down.err
+        bring_up(shared)
+        take_down(shared, volumes=True)
+        assert Engine.connect().project_volumes(shared.name) == ()
+        assert Engine.connect().project_containers(shared.name) == ()
+        assert shared.docker("network", "ls", "-q", "--filter", f"name={shared.name}").out == ""
+        assert stranger in shared.docker("volume", "ls", "-q").out.split()
     finally:
-        fresh.docker("volume", "rm", stranger)
+        shared.docker("volume", "rm", stranger)
 
 
 def _install_older_extension(cluster: GeneratedCluster, number: int, version: str = "13.0-1") -> None:

@@ -219,9 +219,10 @@ async def _taken_down(directory: Directory, project: Project) -> Status | None:
             return None
     except CitusClusterError:
         return None
-    # Earlier versions noted the arguments alone.
+    # Earlier versions noted the arguments alone, and the user beside them.
     removed = last.get("parameters", {}).get("volumes") or "--volumes" in last.get("arguments", ())
     data = "its volumes were removed" if removed else "its data stay in their volumes"
+    user = last.get("by", {}).get("user") or last.get("user")
     return Status(
         cluster=topology.name,
         state=State.DOWN,
@@ -231,7 +232,7 @@ async def _taken_down(directory: Directory, project: Project) -> Status | None:
         ring=None,
         not_registered=(),
         not_desired=(),
-        problems=(f"The cluster was taken down at {last.get('time')} by {last.get('user')}; {data}.",),
+        problems=(f"The cluster was taken down at {last.get('time')} by {user}; {data}.",),
         advice=("Start it again: citus-cluster up",),
         root=directory.root,
     )

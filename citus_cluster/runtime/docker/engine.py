@@ -35,6 +35,7 @@ CLUSTER_LABEL = "io.citus-cluster.cluster"
 _PROJECT_LABEL = "com.docker.compose.project"
 _CALL_TIMEOUT_S = 15
 _PROBE_TIMEOUT_S = 10.0
+_DEFAULT_STOP_TIMEOUT_S = 10
 _THREADS = 40  # one probe for each of 16 nodes, and some threads to inspect the containers meanwhile
 _MB = 1024 * 1024
 
@@ -95,6 +96,8 @@ class Container:
     finished_at: str = ""
     image: str = ""
     """The image's name when the container was created."""
+    stop_timeout_s: int = _DEFAULT_STOP_TIMEOUT_S
+    """How long the engine waits for its end before it kills it: ``stop_grace_period`` in a Compose file."""
 
 
 @dataclass(frozen=True)
@@ -310,10 +313,10 @@ class Engine:
             return not probe.output.startswith(digest(content))
         return path in probe.output and "No such file" in probe.output
 
-    def restart(self, container: Container, timeout_s: int = 120) -> None:
-        """Restart a container, which resolves its mounts again."""
+    def restart(self, container: Container, timeout_s: int | None = None) -> None:
+        """Restart a container, which resolves its mounts again; it has its own time to stop unless one is given."""
         with _translated(f"restarting {container.name}"):
-            self._api.restart(container.id, timeout=timeout_s)
+            self._api.restart(container.id, timeout=container.stop_timeout_s if timeout_s is None else timeout_s)
 
     def rename(self, container: Container, name: str) -> None:
         with _translated(f"renaming {container.name}"):
@@ -323,9 +326,11 @@ class Engine:
         with _translated(f"starting {container.name}"):
             self._api.start(container.id)
 
-    def stop(self, container: Container, timeout_s: int = 120) -> None:
+    def stop(self, container: Container, timeout_s: int | None = None) -> None:
+        """Stop a container; it has its own time to end unless one is given."""
         with _translated(f"stopping {container.name}"):
-            self._api.stop(container.id, timeout=timeout_s)
+            # The SDK's own default waits for an answer for less than a container may take.
+            self._api.stop(container.id, timeout=container.stop_timeout_s if timeout_s is None else timeout_s)
 
     def remove(self, container: Container) -> None:
         """Remove a stopped container; its named volumes stay."""
@@ -426,6 +431,7 @@ def _container(facts: Mapping[str, Any]) -> Container:
         ports=_bindings(host.get("PortBindings")),
         open_ports=_bindings(network.get("Ports")),
         image=str(config.get("Image", "")),
+        stop_timeout_s=_DEFAULT_STOP_TIMEOUT_S if config.get("StopTimeout") is None else int(config["StopTimeout"]),
     )
 
 
