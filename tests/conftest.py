@@ -3,10 +3,29 @@ import random
 import signal
 import subprocess
 from collections import Counter
+from pathlib import Path
 
 import pytest
 
 _ENGINE_TIMEOUT_S = 60
+
+LONGEST_FILES = (
+    "e2e/test_leaving.py",
+    "e2e/test_faults.py",
+    "e2e/test_cassandra.py",
+    "e2e/test_pg14_promotion.py",
+    "e2e/test_whole_stack.py",
+    "e2e/test_rebalance_faults.py",
+    "integration/test_sql_leaving.py",
+    "e2e/test_main_job.py",
+    "e2e/test_pg14.py",
+    "e2e/test_earlier_version.py",
+    "e2e/test_two_servers.py",
+    "e2e/test_roles.py",
+    "integration/test_up.py",
+    "e2e/test_engine_restart.py",
+)
+"""In several processes these begin first: a run ends with the file that ends last."""
 
 # A shell without job control starts what runs in the background with SIGINT ignored, and programs inherit that: those
 # that tests start and interrupt would never notice.
@@ -18,13 +37,26 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--shuffle", metavar="SEED", help="Run the tests without a cluster in another order.")
 
 
+@pytest.hookimpl(trylast=True)  # once tests are grouped by the fixtures that they share
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Change the order of the tests that start no cluster; those that do share one with their file's other tests."""
+    """Change the order of the tests: that of the files, for several processes, and of those without a cluster.
+
+    Tests that need a cluster share one with others of their file, which keep their order.
+    """
+    if hasattr(config, "workerinput"):
+        items.sort(key=_when)
     if seed := config.getoption("--shuffle"):
         alone = [item for item in items if not item.get_closest_marker("cluster")]
         rest = [item for item in items if item.get_closest_marker("cluster")]
         random.Random(seed).shuffle(alone)
         items[:] = [*alone, *rest]
+
+
+def _when(item: pytest.Item) -> int:
+    file = item.path.relative_to(Path(__file__).parent).as_posix()
+    if file in LONGEST_FILES:
+        return LONGEST_FILES.index(file)
+    return len(LONGEST_FILES) + (item.get_closest_marker("cluster") is None)
 
 
 @pytest.hookimpl(trylast=True)  # once the report is counted
