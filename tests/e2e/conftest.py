@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from cluster_support import citus_images, oldest_image, require_engine, skip_or_fail
 from generated_cluster import GeneratedCluster
-from pair_support import Pair
+from pair_support import PRIMARY, Pair, until
 
 Make = Callable[[], GeneratedCluster]
 
@@ -57,9 +57,27 @@ def make_pair(cluster: GeneratedCluster) -> Callable[..., Pair]:
     return make
 
 
+@pytest.fixture(scope="module")
+def shared_pairs(default_image: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[Pair]]:
+    """The pairs that a module has started for ``pair``: one, and another for each time that a test left it broken."""
+    started: list[Pair] = []
+    yield started
+    for one in started:
+        one.cluster.remove()
+
+
 @pytest.fixture
-def pair(make_pair: Callable[..., Pair]) -> Pair:
-    return make_pair()
+def pair(shared_pairs: list[Pair], default_image: str, tmp_path_factory: pytest.TempPathFactory) -> Pair:
+    """A pair that Compose alone has started, without the table ``t``; the tests of a file share it."""
+    if not shared_pairs or not shared_pairs[-1].is_as_it_began():
+        cluster = GeneratedCluster(tmp_path_factory.mktemp("pair"), default_image)
+        cluster.create("--services=pg14")
+        shared_pairs.append(Pair(cluster))
+        cluster.compose("up", "-d", "--wait")
+        until(shared_pairs[-1].follows)
+    one = shared_pairs[-1]
+    one.sql(PRIMARY, "DROP TABLE IF EXISTS t")
+    return one
 
 
 @pytest.fixture(scope="module")

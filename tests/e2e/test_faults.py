@@ -5,6 +5,7 @@ by running the commands.
 """
 
 import os
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
@@ -13,7 +14,7 @@ from typing import Any
 
 import pytest
 from cluster_support import require_images
-from faults_support import CountingWriter, killed_at_every_event, shard_tables, started
+from faults_support import CountingWriter, killed_at_every_event, shard_tables
 from generated_cluster import GeneratedCluster
 from waiting import eventually
 
@@ -167,11 +168,11 @@ def test_a_worker_paused_while_it_is_registered(cluster: GeneratedCluster) -> No
     adding = "SELECT count(*) FROM pg_stat_activity WHERE state = 'active' AND query LIKE 'SELECT citus_add_node(%'"
     with cluster.connect(4) as conn, conn.transaction():
         conn.execute("LOCK TABLE pg_dist_partition IN SHARE MODE")  # what Citus is about to write there waits
-        with started(cluster, "add_worker.py", "--host=citus-worker4", "--timeout=10") as process, within(60):
+        with cluster.running_add_worker("--host=citus-worker4", "--timeout=10") as adding_it, within(60):
             eventually(lambda: cluster.sql(adding) == [(1,)], "Citus adds the node")
             with paused(cluster, "citus-worker4"):
-                said = process.communicate()[1]
-                assert process.returncode == 1
+                said = adding_it.rest()
+                assert adding_it.process.returncode == 1
                 assert "citus-worker4:5432 stopped answering while it was being registered" in said
                 refused = cluster.add_worker("--host=citus-worker4", "--timeout=2", check=False)
                 assert "citus-worker4:5432 does not answer" in refused.err
@@ -189,19 +190,19 @@ def test_a_worker_paused_in_a_rebalance(cluster: GeneratedCluster) -> None:
         "from citus_cluster.cli.program import main; main()"
     )
     silent = "citus-worker4:5432 does not answer the coordinator"
-    with cluster.connect() as conn, started(cluster, "-c", patient_for_5_s, "rebalance", "start", "--wait") as process:
+    command = (sys.executable, "-c", patient_for_5_s, "rebalance", "start", "--wait")
+    with cluster.connect() as conn, cluster.running(*command) as run:
         with conn.transaction(force_rollback=True):
             # The move that has begun cannot end before this does.
             conn.execute("INSERT INTO events SELECT -i, 'open' FROM generate_series(1, 100) i")
-            assert process.stderr is not None
-            assert next((line for line in process.stderr if "running:" in line), None)
+            assert next((line for line in run.err if "running:" in line), None)
             cluster.docker("pause", cluster.container("citus-worker4"))
         try:
             with within(15):
-                assert next((line for line in process.stderr if silent in line), None)
+                assert next((line for line in run.err if silent in line), None)
             with within(60):
-                said = process.communicate()[1]
-            assert process.returncode == 1
+                said = run.rest()
+            assert run.process.returncode == 1
             assert f"does not continue: {silent}" in said
             assert "citus-cluster rebalance wait" in said
             with within(30):

@@ -48,8 +48,12 @@ def workers(*numbers: int) -> list[str]:
     return [f"citus-worker{number}" for number in numbers]
 
 
-def test_four_two_four_under_a_writer(main_cluster: GeneratedCluster) -> None:
-    cluster = main_cluster
+def test_workers_leave_others_come_and_a_number_is_free_once_its_volume_is_gone(main_cluster: GeneratedCluster) -> None:
+    four_two_four_under_a_writer(main_cluster)
+    a_number_is_free_once_its_volume_is_gone(main_cluster)
+
+
+def four_two_four_under_a_writer(cluster: GeneratedCluster) -> None:
     cluster.create("--workers=4", "--up")
     fill(cluster)
     before = checksum(cluster)
@@ -109,8 +113,7 @@ def test_four_two_four_under_a_writer(main_cluster: GeneratedCluster) -> None:
     assert [row[0] for row in cluster.sql(held)] == workers(1, 2, 5, 6)
 
 
-def test_a_number_is_free_once_its_volume_is_gone(main_cluster: GeneratedCluster) -> None:
-    cluster = main_cluster
+def a_number_is_free_once_its_volume_is_gone(cluster: GeneratedCluster) -> None:
     before = checksum(cluster)
     cluster.cli("nodes", "drain", "citus-worker5", "citus-worker6", "--wait")
     for service in workers(6, 5):

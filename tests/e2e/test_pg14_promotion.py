@@ -146,6 +146,7 @@ def test_a_promotion_that_would_lose_rows_is_refused(pair: Pair) -> None:
     assert "last copy of any transactions missing on pg14-primary" in said.err
     until(pair.follows)
     assert_a_crash_loses_nothing_unasked(pair)
+    cluster.setup("--yes", "--pg14-async", "--up")
 
 
 def assert_a_crash_loses_nothing_unasked(pair: Pair) -> None:
@@ -176,8 +177,7 @@ def assert_a_crash_loses_nothing_unasked(pair: Pair) -> None:
     pair.start(PRIMARY)
     rebuilt = cluster.cli("pg14", "rebuild-replica", "--yes")
     assert f"pg14-primary has the last copy of {lacking[1]} transactions missing on pg14-replica" in rebuilt.err
-    (kept,) = (name for name in pair.inside(PRIMARY, f"ls {DATA}").split() if "kept" in name)
-    assert kept in rebuilt.out
+    (kept,) = (name for name in pair.inside(PRIMARY, f"ls {DATA}").split() if "kept" in name and name in rebuilt.out)
     assert count_in_kept_data(pair, kept) == before + 100_002
     until(lambda: pair.follows(REPLICA))
 

@@ -24,7 +24,7 @@ from citus_cluster.operations.directory import load
 pytestmark = pytest.mark.cluster
 
 COMPANIONS = ["pg14-primary", "pg14-replica", "redis", "cassandra"]
-LOAD_S = 40
+LOAD_S = 20
 
 
 @pytest.fixture(scope="module")

@@ -5,12 +5,10 @@ import random
 import re
 import secrets
 import signal
-import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -19,35 +17,9 @@ from generated_cluster import ROOT, GeneratedCluster
 from waiting import eventually
 
 _MOST_EVENTS = 120
+# Without a pause the writers alone would keep two processors busy, and whatever they write beside would wait.
+_PAUSE_S = 0.02
 _NUMBER = re.compile(r"(?<![a-z0-9-])\d+(\.\d+)?")
-
-
-@contextmanager
-def started(cluster: GeneratedCluster, *command: str) -> "Iterator[subprocess.Popen[str]]":
-    """Run one of our commands in the cluster's directory; its progress is read from ``stderr``, line by line.
-
-    ``command`` is a script of ours, ``-c`` with Python code, or a subcommand of ``citus-cluster``.
-    """
-    name = command[0]
-    program = [str(ROOT / name)] if name.endswith(".py") else [name] if name == "-c" else ["-m", "citus_cluster", name]
-    environment = {key: value for key, value in os.environ.items() if not key.startswith(("CITUS_CLUSTER_", "PG"))}
-    process = subprocess.Popen(
-        [sys.executable, *program, *command[1:]],
-        cwd=cluster.root,
-        env=environment | {"PYTHONPATH": str(ROOT)},
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-    )
-    assert process.stderr is not None
-    try:
-        yield process
-    finally:
-        process.kill()
-        process.stderr.close()
-        process.wait()
 
 
 def killed_at_every_event(cluster: GeneratedCluster, *command: str, with_children: bool) -> list[str]:
@@ -55,22 +27,23 @@ def killed_at_every_event(cluster: GeneratedCluster, *command: str, with_childre
 
     A run is killed at the first event that no run before it was killed at. So the points come from the command, and
     each of them is met in the state that it belongs to. Without its children, the Compose that it has started goes on
-    beside the next run. Gives the events, in their order.
+    beside the next run. ``command`` is a script of ours or a subcommand of citus-cluster. Gives the events in order.
     """
+    script = command[0].endswith(".py")
+    program = [str(ROOT / command[0]), *command[1:]] if script else ["-m", "citus_cluster", *command]
     events: list[str] = []
     while len(events) < _MOST_EVENTS:
         said = []
-        with started(cluster, *command) as process:
-            assert process.stderr is not None
-            for line in process.stderr:
+        with cluster.running(sys.executable, *program) as run:
+            for line in run.err:
                 said.append(line)
                 event = _NUMBER.sub("#", line.strip())
                 if event not in events:
                     events.append(event)
-                    (os.killpg if with_children else os.kill)(process.pid, signal.SIGKILL)
+                    (os.killpg if with_children else os.kill)(run.process.pid, signal.SIGKILL)
                     break
             else:
-                assert process.wait() == 0, "".join(said)
+                assert run.process.wait() == 0, "".join(said)
                 return events
     raise AssertionError(f"{_MOST_EVENTS} events and no end: {events[-10:]}")
 
@@ -139,7 +112,7 @@ class CountingWriter:
                         values = ", ".join(f"({one}, {_payload(one)})" for one in sorted(ids))
                         conn.execute(f"INSERT INTO {self._table} VALUES {values}".encode())
                         count.acknowledged |= ids
-                        time.sleep(0.005)
+                        time.sleep(_PAUSE_S)
             except psycopg.Error:
                 count.failures += 1
                 time.sleep(0.1)

@@ -3,10 +3,13 @@
 import json
 import os
 import secrets
+import signal
 import sys
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import programs
 import psycopg
@@ -30,6 +33,24 @@ class Result:
 
     def json(self) -> Any:
         return json.loads(self.out)
+
+
+@dataclass(frozen=True)
+class Running:
+    """A command that runs meanwhile, with its two streams."""
+
+    process: programs.Process
+    out: TextIO
+    err: TextIO
+
+    def interrupt(self) -> None:
+        os.kill(self.process.pid, signal.SIGINT)
+
+    def rest(self) -> str:
+        """Wait until it ends; what it has written to stderr until then."""
+        text = self.err.read()
+        self.process.wait()
+        return text
 
 
 @dataclass
@@ -83,6 +104,37 @@ class GeneratedCluster:
         result = Result(done.returncode, done.stdout, done.stderr)
         assert not check or result.status == 0, f"{' '.join(command)} ended with {result.status}\n{result.text}"
         return result
+
+    @contextmanager
+    def running(self, *command: str) -> Iterator[Running]:
+        """Run a command in the directory meanwhile, in a session of its own; the end of the block kills it."""
+        (out, its_out), (err, its_err) = os.pipe(), os.pipe()
+        nothing = os.open(os.devnull, os.O_RDONLY)
+        with os.fdopen(out, encoding="utf-8") as out_file, os.fdopen(err, encoding="utf-8") as err_file:
+            try:
+                process = programs.start(
+                    command,
+                    cwd=self.root,
+                    environment=self.environment(),
+                    stdin=nothing,
+                    stdout=its_out,
+                    stderr=its_err,
+                    new_session=True,
+                )
+            finally:
+                for end in (nothing, its_out, its_err):
+                    os.close(end)
+            try:
+                yield Running(process, out_file, err_file)
+            finally:
+                process.kill()
+                process.wait()
+
+    def running_cli(self, *arguments: str) -> AbstractContextManager[Running]:
+        return self.running(sys.executable, "-m", "citus_cluster", *arguments)
+
+    def running_add_worker(self, *arguments: str) -> AbstractContextManager[Running]:
+        return self.running(sys.executable, str(ROOT / "add_worker.py"), *arguments)
 
     def setup(self, *options: str, check: bool = True) -> Result:
         return self.run(sys.executable, str(ROOT / "setup_citus_cluster.py"), *options, check=check)
@@ -144,7 +196,7 @@ class GeneratedCluster:
     def remove(self) -> None:
         """Remove containers, networks and volumes; a test that failed half way leaves nothing either."""
         if (self.root / "docker-compose.yml").exists():
-            self.compose("--profile", "*", "down", "--volumes", "--timeout", "5", "--remove-orphans", check=False)
+            self.compose("--profile", "*", "down", "--volumes", "--timeout", "0", "--remove-orphans", check=False)
             # A worker that was removed is in no file any more; its volume stays.
             left = self.docker("volume", "ls", "--quiet", "--filter", f"name={self.name}_", check=False).out.split()
             self.docker("volume", "rm", *left, check=False)

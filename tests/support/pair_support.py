@@ -1,17 +1,18 @@
 """The PostgreSQL 14 pair of a generated cluster, and clients that write to it while something breaks."""
 
-import os
-import signal
-import subprocess
-import sys
+import asyncio
+import json
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import psycopg
-from generated_cluster import ROOT, GeneratedCluster
+from generated_cluster import GeneratedCluster
 from waiting import eventually
+
+from citus_cluster.operations.directory import load
+from citus_cluster.operations.pair import status as pair_status
 
 PRIMARY, REPLICA = "pg14-primary", "pg14-replica"
 DATA = "/var/lib/postgresql/data"
@@ -49,7 +50,9 @@ class Pair:
         return self.sql(service, statement)[0][0]
 
     def status(self) -> Any:
-        return self.cluster.cli("pg14", "status", "--format=json", check=False).json()
+        """What ``pg14 status --format=json`` prints; without a process, since tests ask for it again and again."""
+        found = asyncio.run(pair_status.status(load(self.cluster.root)))
+        return json.loads(json.dumps(found.as_dict()))
 
     def role(self, service: str) -> str:
         found = next(server for server in self.status()["servers"] if server["service"] == service)
@@ -59,6 +62,14 @@ class Pair:
         """Whether the other server streams, and has all that the primary has."""
         found = self.status()
         return bool(found["chosen_primary"] == primary and found["ok"] and found["lag"]["bytes"] == 0)
+
+    def is_as_it_began(self) -> bool:
+        """Whether pg14-primary is the primary, and the other one follows; a replica that has just started has time."""
+        try:
+            until(self.follows, within_s=15)
+        except (AssertionError, ValueError):
+            return False
+        return True
 
     def kill(self, *services: str) -> None:
         self.cluster.docker("kill", *(self.container(service) for service in services))
@@ -120,24 +131,10 @@ def lost(pair: Pair, service: str, acknowledged: list[int]) -> set[int]:
     return set(acknowledged) - {row[0] for row in pair.sql(service, "SELECT id FROM t WHERE v = 'w'")}
 
 
-def started(cluster: GeneratedCluster, *arguments: str) -> subprocess.Popen[str]:
-    """A command that runs meanwhile."""
-    return subprocess.Popen(
-        [sys.executable, "-m", "citus_cluster", *arguments],
-        cwd=cluster.root,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-
-
 def interrupt(cluster: GeneratedCluster, line: str, *arguments: str) -> None:
     """Start a command, and kill it as soon as it has said ``line``."""
-    with started(cluster, *arguments) as process:
-        assert process.stderr is not None
-        said = next((said for said in process.stderr if line in said), None)
-        process.send_signal(signal.SIGKILL)
+    with cluster.running_cli(*arguments) as run:
+        said = next((said for said in run.err if line in said), None)
     assert said is not None, f"it ended without saying {line!r}"
 
 
