@@ -60,9 +60,8 @@ class Configuration:
         self._cluster = _WatchedFile(settings.config_dir / CLUSTER_FILE, ApiConfig.from_json)
         self._tokens = _WatchedFile(settings.config_dir / TOKENS_FILE, ApiTokens.from_json)
         self._password = _WatchedFile(settings.password_file, _password)
-        self._companions = {
-            service: _WatchedFile(settings.password_file_of(service), _password) for service in COMPANIONS
-        }
+        files = {service: settings.password_file_of(service) for service in COMPANIONS}
+        self._companions = {service: _WatchedFile(path, _password) for service, path in files.items() if path}
 
     def cluster(self) -> ApiConfig:
         """Return the desired cluster; raise ConfigurationError."""
@@ -77,8 +76,8 @@ class Configuration:
         return self._password.value()
 
     def password_of(self, companion: ComponentName) -> str:
-        """Return the password of a service beside Citus; raise ConfigurationError."""
-        return self._companions[companion].value()
+        """Return the password of a service beside Citus, empty if it has none; raise ConfigurationError."""
+        return self._companions[companion].value() if companion in self._companions else ""
 
 
 def _password(content: bytes) -> str:

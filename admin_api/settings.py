@@ -73,9 +73,10 @@ class Settings:
     companion_start_s: float = 120
     """Until then, one that has not been well yet is starting; from then on it is down, or degraded."""
 
-    def password_file_of(self, companion: ComponentName) -> Path:
-        """Secrets lie side by side, under the names that the Compose file gives them."""
-        return self.password_file.with_name(COMPONENTS[companion].secrets[0].name)
+    def password_file_of(self, companion: ComponentName) -> Path | None:
+        """Secrets lie side by side, under the names that the Compose file gives them; None without a password."""
+        secret = COMPONENTS[companion].password
+        return self.password_file.with_name(secret.name) if secret else None
 
     def start_s(self, companion: ComponentName) -> float:
         return self.companion_start_s * COMPONENTS[companion].start_factor

@@ -16,7 +16,7 @@ import typer.completion
 
 from citus_cluster.cli.examples import PROGRAM
 from citus_cluster.errors import CitusClusterError
-from citus_cluster.model.component_name import ComponentName
+from citus_cluster.model.component_name import GROUPS, ComponentName
 from citus_cluster.model.layout import COMPOSE_FILE
 
 _VARIABLE = "_CITUS_CLUSTER_COMPLETE"
@@ -144,6 +144,8 @@ roles = _completer(_roles)
 def wanted_services(incomplete: str) -> list[str]:
     """Return the services that ``--services`` accepts; after a comma, those not chosen yet."""
     chosen, _, begun = incomplete.rpartition(",")
-    rest = [service.value for service in ComponentName if service not in chosen.split(",")]
-    names = rest if chosen else [*rest, "all"]
+    parts = [one for one in chosen.split(",") if one]
+    there = {name for part in parts for name in GROUPS.get(part, (part,))}
+    rest = [service.value for service in ComponentName if service not in there]
+    names = [*rest, *(group for group, members in GROUPS.items() if not there & {*members})]
     return [f"{chosen},{name}" if chosen else name for name in names if name.startswith(begun)]

@@ -12,7 +12,7 @@ from typing import Annotated, Any, Union, get_args, get_origin
 from citus_cluster.cli import completion as complete
 from citus_cluster.cli.options import option
 from citus_cluster.errors import UsageError
-from citus_cluster.model.component_name import ALL, ComponentName
+from citus_cluster.model.component_name import GROUPS, ComponentName
 from citus_cluster.model.flags import Flag
 from citus_cluster.model.spec import Replication, fields, flag_of, written_default
 
@@ -27,18 +27,11 @@ class Reading:
 
 
 def read_services(text: str) -> list[str]:
-    """Read ``citus,redis``, or ``all``."""
+    """Read ``citus,redis``, ``all``, or ``all,pgbouncer``."""
     if text.strip() == "":
         raise UsageError("--services is empty. Name at least one of " + ", ".join(ComponentName) + ".")
-    if text.strip() == "all":
-        return [service.value for service in ALL]
-    services = [part.strip() for part in text.split(",") if part.strip()]
-    if "all" in services:
-        raise UsageError(
-            "--services: 'all' cannot be combined with other services.",
-            hint="Write --services=all, or name the services.",
-        )
-    return services
+    parts = [part.strip() for part in text.split(",") if part.strip()]
+    return list(dict.fromkeys(str(name) for part in parts for name in GROUPS.get(part, (part,))))
 
 
 def _read_memory(text: str) -> int | str:

@@ -11,7 +11,7 @@ from enum import StrEnum
 from typing import Any, ClassVar
 
 from citus_cluster.model.component_name import ComponentName
-from citus_cluster.model.spec import ClusterSpec
+from citus_cluster.model.spec import ClusterSpec, Images, Ports, option_of
 from citus_cluster.model.tuning.budget import Part
 from citus_cluster.model.tuning.parameters import Checked
 from citus_cluster.model.tuning.servers import Setting, Tuning
@@ -88,7 +88,9 @@ class AsksTcp:
 
 @dataclass(frozen=True)
 class AsksHttp:
-    """Ready once its own health request succeeds."""
+    """Ready to be examined once ``GET path`` gives status 200."""
+
+    path: str = "/health"
 
 
 Knock = AsksPostgres | AsksTcp | AsksHttp
@@ -99,7 +101,8 @@ Knock = AsksPostgres | AsksTcp | AsksHttp
 class Service:
     """One container.
 
-    ``config`` is the folder below generated/config that it mounts, ``template`` the one of compose_templates/.
+    ``config`` is the folder below generated/config that it mounts at /etc/citus-cluster, if it has ``files``;
+    ``template`` the one of compose_templates/.
     ``data`` is where its own volume (``<name>-data``) is mounted, None if it keeps nothing; ``volumes`` names others.
     ``port`` is the one in the network. ``image`` is None where, ``built``, one is made from generated/. ``initdb``: it
     runs the scripts of initdb/ at its first start. ``synchronous``: a commit on it waits for another server.
@@ -170,9 +173,11 @@ class Component:
     name: ClassVar[ComponentName]
     owns: ClassVar[re.Pattern[str]]
     companion: ClassVar[bool] = True
-    port_option: ClassVar[str]
-    image_option: ClassVar[str]
+    needs: ClassVar[tuple[ComponentName, ...]] = ()
+    """Without these it does not run. Citus stands for its coordinator, in this directory."""
     secrets: ClassVar[tuple[Secret, ...]] = ()
+    """What a set-up generates. With the first one its services are asked for their status, and what it needs of the
+    coordinator is prepared."""
     more_volumes: ClassVar[tuple[str, ...]] = ()
     signs: ClassVar[tuple[Sign, ...]] = ()
     pg_major: ClassVar[int | None] = None
@@ -183,6 +188,21 @@ class Component:
     """It has several servers, or may have: while some do not answer, it serves, but not all of it."""
     start_factor: ClassVar[float] = 1.0
     """So many times as long as others it may take at its first start."""
+
+    @property
+    def port_option(self) -> str:
+        """Option of the set-up for its host ports."""
+        return option_of(Ports, self.name.key)
+
+    @property
+    def image_option(self) -> str:
+        """Option of the set-up for its image."""
+        return option_of(Images, self.name.key)
+
+    @property
+    def password(self) -> Secret | None:
+        """The first of its secrets; None for a component that has none."""
+        return self.secrets[0] if self.secrets else None
 
     def keeps(self, project: str, volume: str) -> bool:
         """Tell whether a volume has the name of one that this component makes in a project."""

@@ -1,5 +1,6 @@
 """The components that a cluster can have, by name; every other module names them from here."""
 
+from collections.abc import Mapping
 from enum import StrEnum
 
 
@@ -13,7 +14,14 @@ class ComponentName(StrEnum):
     PGBOUNCER = "pgbouncer"
     ADMIN_API = "admin-api"
 
+    @property
+    def key(self) -> str:
+        """Its key in the groups of ``cluster.yaml``: ``ports.admin_api``."""
+        return self.value.replace("-", "_")
 
-OPT_IN = frozenset({ComponentName.PGBOUNCER})
+
+OPT_IN = (ComponentName.PGBOUNCER,)
 """Components that ``all`` does not include."""
 ALL = tuple(name for name in ComponentName if name not in OPT_IN)
+GROUPS: Mapping[str, tuple[ComponentName, ...]] = {"all": ALL}
+"""Names that stand for several components in ``--services``."""

@@ -10,7 +10,7 @@ from pydantic.fields import FieldInfo
 
 from citus_cluster.errors import SpecError
 from citus_cluster.model import names
-from citus_cluster.model.component_name import ALL, ComponentName
+from citus_cluster.model.component_name import ALL, OPT_IN, ComponentName
 from citus_cluster.model.flags import Flag
 from citus_cluster.model.images import (
     DEFAULT_CASSANDRA_IMAGE,
@@ -289,9 +289,13 @@ class ClusterSpec(_Model):
         Flag(
             "--services",
             default="all; citus without a coordinator",
-            help=f"Services to run, out of {','.join(ComponentName)}; or all, without pgbouncer.",
+            help=f"Services to run, out of {','.join(ComponentName)}; or all, without {' and '.join(OPT_IN)}.",
         ),
-    ] = Field(None, description="Services that are wanted: by default all but pgbouncer, without a coordinator citus.")
+    ] = Field(
+        None,
+        description="Services that are wanted: by default all but "
+        f"{' and '.join(OPT_IN)}, without a coordinator citus.",
+    )
     coordinator: Annotated[
         StrictBool, Flag("--with-coordinator/--no-coordinator", default="with", help="Run the coordinator here.")
     ] = Field(True, description="Run the coordinator here; false on a host with only workers.")
@@ -340,7 +344,7 @@ class ClusterSpec(_Model):
         data = self.model_dump(mode="json", exclude_none=True)
         data["services"] = [service.value for service in self.wanted]
         default = ClusterSpec.model_construct().model_dump(mode="json", exclude_none=True)
-        for name in (one.value for one in ComponentName if one not in {*_ADMINISTRATION, *self.wanted}):
+        for name in (one.key for one in ComponentName if one not in {*_ADMINISTRATION, *self.wanted}):
             for group, key in ((data, name), (data["ports"], name), (data["images"], name)):
                 usual = default if group is data else default["ports" if group is data["ports"] else "images"]
                 if group.get(key) == usual.get(key):
@@ -363,6 +367,14 @@ def fields(model: type[BaseModel] = ClusterSpec, prefix: str = "") -> Iterator[t
 def flag_of(field: FieldInfo) -> Flag | None:
     """Give the option that sets a field; None for one that only ``cluster.yaml`` sets."""
     return next((one for one in field.metadata if isinstance(one, Flag)), None)
+
+
+def option_of(group: type[BaseModel], key: str) -> str:
+    """Give the name of the option that sets a key of a group. Raises LookupError where none is declared."""
+    flag = flag_of(group.model_fields[key])
+    if flag is None:
+        raise LookupError(f"{group.__name__}.{key} declares no option")
+    return flag.name
 
 
 def written_default(field: FieldInfo) -> str:

@@ -101,11 +101,24 @@ def refuse_contradictions(spec: ClusterSpec, *, pg_major: int) -> tuple[str, ...
     """Check ports and the user's settings; give warnings. Raises SpecError with all problems at once."""
     checked = [check for component in COMPONENTS.values() for check in component.check_settings(spec, pg_major)]
     problems = [*_port_problems(spec), *(problem for check in checked for problem in check.problems)]
-    problems += [problem for component in components.wanted(spec) for problem in component.problems(spec)]
+    for component in components.wanted(spec):
+        problems += [*unmet_needs(component, spec), *component.problems(spec)]
     if problems:
         count = "a problem" if len(problems) == 1 else f"{len(problems)} problems"
         raise SpecError(f"The specification has {count}; nothing was written.", details=problems)
     return tuple(warning for check in checked for warning in check.warnings)
+
+
+def unmet_needs(component: Component, spec: ClusterSpec) -> Iterator[str]:
+    """Say which components are missing that a wanted one needs."""
+    for need in component.needs:
+        if need not in spec.wanted:
+            yield (
+                f"services: {component.name} needs {need} in this directory: add {need} to the services, or remove "
+                f"{component.name}"
+            )
+        elif need is ComponentName.CITUS and not spec.coordinator:
+            yield f"services: {component.name} needs a coordinator in this directory: remove {component.name}"
 
 
 def tuning_input(spec: ClusterSpec, *, memory_mb: int, cpus: int, pg_major: int) -> TuningInput:

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 
 from citus_cluster.errors import SpecError, UsageError
 from citus_cluster.model.component import Secret, Service
+from citus_cluster.model.component_name import ComponentName
+from citus_cluster.model.components import COMPONENTS
 from citus_cluster.model.identity import identity_of, refuse_immutable
 from citus_cluster.model.images import known_pg_major
 from citus_cluster.model.layout import COMPOSE_FILE, SPEC_FILE
@@ -68,6 +70,11 @@ class Directory:
             database=server.login.database,
             password=self.secret(server.login.secret),
         )
+
+    def password_of(self, component: ComponentName) -> str:
+        """Read the password of a component; empty for one that has none. Raises UsageError if it is missing."""
+        secret = COMPONENTS[component].password
+        return self.secret(secret) if secret else ""
 
     def secret(self, secret: Secret) -> str:
         """Read a secret of this cluster. Raises UsageError if it is missing."""

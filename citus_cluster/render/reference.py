@@ -173,15 +173,20 @@ _EXAMPLE_HEADER = """\
 
 
 def render_example(data: Mapping[str, Any]) -> str:
-    """Write a complete ``cluster.yaml`` that has these values, each key below its description."""
+    """Write a complete ``cluster.yaml`` that has these values, each key below its description.
+
+    A key that the values lack gets its default, so that a new key needs no edit of the example.
+    """
     text = _EXAMPLE_HEADER
+    defaults = ClusterSpec.model_construct().model_dump(mode="json")
     for name, field in ClusterSpec.model_fields.items():
         if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
             group = field.annotation
-            keys = (_described(key, data[name][key], one.description) for key, one in group.model_fields.items())
+            values = {**defaults[name], **data.get(name, {})}
+            keys = (_described(key, values[key], one.description) for key, one in group.model_fields.items())
             text += f"\n{_comment(group.__doc__)}{name}:\n{textwrap.indent(''.join(keys), '  ')}"
         else:
-            text += "\n" + _described(name, data[name], field.description)
+            text += "\n" + _described(name, data.get(name, defaults.get(name)), field.description)
     return text
 
 

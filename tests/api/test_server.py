@@ -23,6 +23,7 @@ from admin_api.settings import MAX_CHANGES, MAX_CONNECTIONS, Settings
 from citus_cluster.errors import UsageError
 from citus_cluster.model.api_config import ApiTokens, hash_token
 from citus_cluster.model.component_name import ComponentName
+from citus_cluster.model.components import COMPONENTS
 from citus_cluster.runtime.log_lines import VisibleFormatter
 
 TOKENS = ApiTokens(admin=hash_token("admin"), read=hash_token("read"))
@@ -99,6 +100,18 @@ def test_the_paths_are_those_of_the_container() -> None:
         assert default.password_file_of(service) == Path("/run/secrets") / name
     assert default.start_s(ComponentName.CASSANDRA) > default.companion_start_s
     assert default.start_s(ComponentName.REDIS) == default.start_s(ComponentName.PG14) == default.companion_start_s
+
+
+def test_a_service_without_secrets_is_asked_without_a_password(
+    files: ApiFiles, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An application that only answers HTTP has none."""
+    monkeypatch.setattr(type(COMPONENTS[ComponentName.REDIS]), "secrets", ())
+    assert Settings.from_environ({}).password_file_of(ComponentName.REDIS) is None
+    (files.folder / "cassandra_password").write_text("of cassandra")
+    configuration = Configuration(files.settings())
+    assert configuration.password_of(ComponentName.REDIS) == ""
+    assert configuration.password_of(ComponentName.CASSANDRA) == "of cassandra"
 
 
 @pytest.mark.parametrize(("text", "is_on"), [("on", True), (" ON ", True), ("off", False), ("Off", False)])

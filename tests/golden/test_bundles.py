@@ -213,7 +213,7 @@ def test_the_compose_file_is_flat_and_interpolates_nothing(bundle: dict[str, str
 
 def test_every_mounted_file_is_in_the_bundle(bundle: dict[str, str], services: dict[str, Any]) -> None:
     for service in services.values():
-        for volume in service["volumes"]:
+        for volume in service.get("volumes", ()):
             if isinstance(volume, dict):
                 source = volume["source"].removeprefix("./")
                 if not volume.get("read_only"):

@@ -28,7 +28,7 @@ from citus_cluster.runtime.citus import extension
 from citus_cluster.runtime.docker import compose
 from citus_cluster.runtime.docker.engine import Container, Engine, EngineInfo, HealthProbe
 from citus_cluster.runtime.postgres import ConnectionInfo
-from citus_cluster.runtime.probes import api_health
+from citus_cluster.runtime.probes import http_health
 
 HEALTHY = HealthProbe(True, "")
 
@@ -297,7 +297,7 @@ class Host:
     async def finish_upgrade(self, conn: Any) -> None:
         self.updated.append(f"finish on {self._service(conn)}")
 
-    def probe_api(self, host: str, port: int, *, timeout_s: float) -> HealthProbe:
+    def probe_http(self, host: str, port: int, path: str, *, timeout_s: float) -> HealthProbe:
         return self.api
 
     def answers(self, host: str, port: int, question: bytes, *, timeout_s: float) -> bool:
@@ -329,7 +329,7 @@ _DOORS: tuple[tuple[Any, str], ...] = (
     (extension, "library_serves"),
     (extension, "update_extension"),
     (extension, "finish_upgrade"),
-    (api_health, "probe_api"),
+    (http_health, "probe_http"),
     (ports, "answers"),
     (ports, "port_state"),
 )

@@ -8,6 +8,8 @@ from pathlib import Path
 
 from setup_support import ROOT
 
+from citus_cluster.model.components import COMPONENTS
+
 CORE = ["errors", "model", "render", "runtime", "operations"]
 EDGE = "the edge"
 FILES = sorted((ROOT / "citus_cluster").rglob("*.py")) + sorted((ROOT / "admin_api").rglob("*.py"))
@@ -185,8 +187,9 @@ def test_the_check_sees_what_it_looks_for(tmp_path: Path) -> None:
 
 
 # One component's name in code: an identifier with it, or a text that is the name of a component or of a service.
-COMPANION = re.compile(r"pg14|redis|cassandra|pgbouncer", re.IGNORECASE)
-SERVICE_NAME = re.compile(r"pg14(-primary|-replica)?|redis|cassandra\d*|pgbouncer")
+BESIDE_CITUS = {name: component for name, component in COMPONENTS.items() if component.companion}
+COMPANION = re.compile("|".join(name.key for name in BESIDE_CITUS), re.IGNORECASE)
+SERVICE_NAME = re.compile("|".join(f"{name}|{component.owns.pattern}" for name, component in BESIDE_CITUS.items()))
 KNOWS_ONE = {
     "citus_cluster/model/component_name.py": "their names",
     "citus_cluster/model/components/": "a module for each",

@@ -23,8 +23,6 @@ class _AdminApi(Component):
     name = ComponentName.ADMIN_API
     owns = re.compile("admin-api")
     companion = False
-    port_option = "--admin-port"
-    image_option = "--admin-api-image"
     secrets = (ADMIN_TOKEN, READ_TOKEN)
     signs = (
         Sign(

@@ -42,8 +42,6 @@ def _service(number: int) -> str:
 class _Cassandra(Component):
     name = ComponentName.CASSANDRA
     owns = re.compile(r"cassandra\d*")
-    port_option = "--cassandra-port"
-    image_option = "--cassandra-image"
     secrets = (PASSWORD,)
     several = True
     start_factor = 2.5

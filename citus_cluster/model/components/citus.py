@@ -23,8 +23,6 @@ class _Citus(Component):
     name = ComponentName.CITUS
     owns = re.compile(r"citus-(coordinator|worker\d+)")
     companion = False
-    port_option = "--port"
-    image_option = "--citus-image"
     secrets = (SUPERUSER_PASSWORD,)
     signs = (
         Sign(

@@ -44,8 +44,6 @@ class PairFacts:
 class _Pg14(Component):
     name = ComponentName.PG14
     owns = re.compile("pg14-(primary|replica)")
-    port_option = "--pg14-port"
-    image_option = "--pg14-image"
     secrets = (PASSWORD, REPLICATOR_PASSWORD)
     more_volumes = (_ROLE_VOLUME,)
     pg_major = PAIR_PG_MAJOR

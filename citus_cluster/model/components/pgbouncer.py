@@ -31,8 +31,7 @@ class PgBouncerFacts:
 class _PgBouncer(Component):
     name = ComponentName.PGBOUNCER
     owns = re.compile(_SERVICE)
-    port_option = "--pgbouncer-port"
-    image_option = "--pgbouncer-image"
+    needs = (ComponentName.CITUS,)
     secrets = (PASSWORD,)
     signs = (
         Sign(
@@ -88,8 +87,6 @@ class _PgBouncer(Component):
         )
 
     def problems(self, spec: ClusterSpec) -> Iterator[str]:
-        if ComponentName.CITUS not in spec.wanted or not spec.coordinator:
-            yield "services: pgbouncer needs a coordinator in this directory: remove pgbouncer from the services"
         if spec.database == CONSOLE_DATABASE:
             yield (
                 f"database: {CONSOLE_DATABASE!r} is the name of PgBouncer's admin console: choose another name, or "

@@ -32,8 +32,6 @@ class RedisFacts:
 class _Redis(Component):
     name = ComponentName.REDIS
     owns = re.compile("redis")
-    port_option = "--redis-port"
-    image_option = "--redis-image"
     secrets = (PASSWORD,)
     signs = (
         Sign(

@@ -4,12 +4,13 @@ import asyncio
 import time
 from collections.abc import Iterable
 
+from citus_cluster.model.component import AsksHttp
 from citus_cluster.model.component_name import ComponentName
 from citus_cluster.model.plan.events import Emit, Event, EventKind
 from citus_cluster.model.topology import Topology
 from citus_cluster.operations.start.readiness import ContainerCache, wait_until_ready
 from citus_cluster.runtime.docker.engine import Container, HealthProbe, in_thread
-from citus_cluster.runtime.probes.api_health import probe_api
+from citus_cluster.runtime.probes.http_health import probe_http
 
 KNOCK_TIMEOUT_S = 2.0
 PATIENCE_S = 15.0
@@ -73,6 +74,8 @@ class ApiWait:
     async def _knock(self) -> HealthProbe:
         api = self._api
         assert api is not None  # noqa: S101 - only one that is there is knocked at
-        answer = await in_thread(probe_api, self._topology.connect_host, api.host_port, timeout_s=KNOCK_TIMEOUT_S)
+        assert isinstance(api.knock, AsksHttp)  # noqa: S101 - as it declares
+        host, path = self._topology.connect_host, api.knock.path
+        answer = await in_thread(probe_http, host, api.host_port, path, timeout_s=KNOCK_TIMEOUT_S)
         self._reason = answer.output or self._reason
         return answer

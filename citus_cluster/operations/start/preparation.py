@@ -1,7 +1,6 @@
 """Having ``up`` make what components need of the coordinator."""
 
 from citus_cluster.errors import CitusClusterError
-from citus_cluster.model.components import COMPONENTS
 from citus_cluster.model.plan.events import Emit
 from citus_cluster.operations.directory import Directory
 from citus_cluster.operations.preparation import NEEDED, prepare_coordinator
@@ -17,7 +16,7 @@ async def prepare_coordinator_of(directory: Directory, emit: Emit) -> CitusClust
         return None
     try:
         async with await connect(directory.coordinator(), timeout_s=_CONNECT_TIMEOUT_S) as conn:
-            await prepare_coordinator(conn, wanted, lambda name: directory.secret(COMPONENTS[name].secrets[0]), emit)
+            await prepare_coordinator(conn, wanted, directory.password_of, emit)
     except CitusClusterError as error:
         return error
     return None

@@ -17,7 +17,7 @@ from citus_cluster.errors import (
 from citus_cluster.model.citus.extension import OUTDATED
 from citus_cluster.model.citus.nodes import Node, NodeResult, Outcome
 from citus_cluster.model.citus.registration import RegisteredNode
-from citus_cluster.model.component import AsksPostgres, AsksTcp, Service
+from citus_cluster.model.component import AsksHttp, AsksPostgres, AsksTcp, Service
 from citus_cluster.model.components import COMPONENTS
 from citus_cluster.model.documents import as_data
 from citus_cluster.model.plan.causes import probable_cause
@@ -46,6 +46,7 @@ from citus_cluster.runtime.docker.compose import ComposeError
 from citus_cluster.runtime.docker.engine import Container, Engine, HealthProbe, hung_engine_hint, in_thread
 from citus_cluster.runtime.ports import answers
 from citus_cluster.runtime.postgres import Connection, connect, translated
+from citus_cluster.runtime.probes.http_health import probe_http
 from citus_cluster.runtime.server_settings import reload_if_stale, unused_settings
 from citus_cluster.runtime.store.files import dated
 from citus_cluster.runtime.store.journal import make_folder
@@ -412,7 +413,7 @@ async def _restart_on_replaced_folders(
     Only those that ran ``before`` can: one that was just started must not be disturbed at its first start.
     """
     topology = directory.topology
-    files = {service.name: f"{service.config}/{service.files[0].name}" for service in topology.services}
+    files = {one.name: f"{one.config}/{one.files[0].name}" for one in topology.services if one.files}
 
     async def look(container: Container, file: str) -> None:
         on_disk = (directory.root / CONFIG_FOLDER / file).read_bytes()
@@ -465,8 +466,8 @@ def _knock_at(directory: Directory, service: Service, reloaded: Reloads) -> Knoc
             return _knock_with_session(directory, service, reloaded)
         case AsksTcp(question):
             return _knock_with(question, directory.topology.connect_host, service.host_port)
-        case _:
-            raise AssertionError(f"{service.name} is waited for by its own health request")
+        case AsksHttp(path):
+            return _knock_with_request(path, directory.topology.connect_host, service.host_port)
 
 
 def _knock_with_session(directory: Directory, server: Service, reloaded: Reloads) -> Knock:
@@ -498,6 +499,13 @@ def last_change(root: Path, config: str) -> datetime:
 def _knock_with(question: bytes, host: str, port: int) -> Knock:
     async def knock() -> HealthProbe:
         return HealthProbe(await in_thread(answers, host, port, question, timeout_s=_KNOCK_TIMEOUT_S), "")
+
+    return knock
+
+
+def _knock_with_request(path: str, host: str, port: int) -> Knock:
+    async def knock() -> HealthProbe:
+        return await in_thread(probe_http, host, port, path, timeout_s=_KNOCK_TIMEOUT_S)
 
     return knock
 

@@ -387,7 +387,7 @@ async def _companions(
     targets = [_target(topology, component) for component in topology.components if COMPONENTS[component].companion]
     companions = Companions(
         targets,
-        lambda component: directory.secret(COMPONENTS[component].secrets[0]),
+        directory.password_of,
         doubt=(await Listeners.look(project)).doubt,
         instead=inspection.asks(directory, project),
     )

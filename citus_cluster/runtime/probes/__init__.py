@@ -25,4 +25,4 @@ class Probe(Protocol):
 
 
 Factory = Callable[[Target, str, Doubt], Probe]
-"""Creates a probe from its targets, the password, and the check whether they are ours."""
+"""Creates a probe from its targets, the password (empty without one), and the check whether they are ours."""

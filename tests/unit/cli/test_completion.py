@@ -219,6 +219,8 @@ def test_services_are_completed_after_a_comma() -> None:
     assert wanted_services("a") == ["admin-api", "all"]
     assert wanted_services("redis,a") == ["redis,admin-api"]
     assert "redis,redis" not in wanted_services("redis,")
+    assert wanted_services("all,") == ["all,pgbouncer"]
+    assert "pgbouncer,all" in wanted_services("pgbouncer,")
 
 
 def test_a_list_of_commands_says_what_their_own_help_says() -> None:

@@ -240,7 +240,6 @@ def test_a_variable_for_a_workers_only_host(run: Run, tmp_path: Path, monkeypatc
         (["--services=citus,nope"], "--services: 'nope' is not one of"),
         (["--services=admin-api"], "--services: admin-api requires Citus"),
         (["--services=citus", "--pg14-sync"], "--pg14-sync/--pg14-async: there is no replica to wait for"),
-        (["--services=all,redis"], "'all' cannot be combined with other services"),
         (["--services=redis,casandra"], "--services: 'casandra' is not one of"),
         (["--services=pg14", "--pg14-image=citusdata/citus:13.2.0"], "is an image with Citus"),
         (["--services=pg14", "--pg14-image=postgres:17-bookworm"], "does not start on data of PostgreSQL 14"),

@@ -9,9 +9,11 @@ from parser_support import parser_of
 
 from citus_cluster.cli import program
 from citus_cluster.cli.options import PREFIX
-from citus_cluster.cli.setup_options import SpecOption, spec_options, takes_spec_options
+from citus_cluster.cli.setup_options import SpecOption, read_services, spec_options, takes_spec_options
+from citus_cluster.model.component_name import ALL
 from citus_cluster.model.spec import fields, flag_of
 from citus_cluster.model.yaml_text import load_yaml
+from citus_cluster.render.reference import render_example
 from tools.update_docs import EXAMPLE, generated
 
 OPTIONS = list(spec_options())
@@ -33,6 +35,32 @@ def example() -> Mapping[str, Any]:
 @pytest.mark.parametrize("path", generated(), ids=lambda path: path.name)
 def test_a_page_says_what_is_declared(path: Any) -> None:
     assert path.read_text(encoding="utf-8") == generated()[path], "run: make docs"
+
+
+def test_a_key_that_the_example_lacks_gets_its_default(example: Mapping[str, Any]) -> None:
+    """So a new key needs no edit of the example before `make docs`."""
+    data = load_yaml(EXAMPLE.read_text(encoding="utf-8"), EXAMPLE.name)
+    for path in ("ports.redis", "redis.maxmemory_policy"):
+        group, _, key = path.partition(".")
+        del data[group][key]
+    made = load_yaml(render_example(data), EXAMPLE.name)
+    assert (made["ports"]["redis"], made["redis"]["maxmemory_policy"]) == (6379, "noeviction")
+    assert made["ports"]["citus"] == example["ports.citus"]
+
+
+@pytest.mark.parametrize(
+    ("text", "services"),
+    [
+        ("citus, redis", ["citus", "redis"]),
+        ("all", [*ALL]),
+        ("all,pgbouncer", [*ALL, "pgbouncer"]),
+        ("pgbouncer,all,redis", ["pgbouncer", *ALL]),
+        ("all,nope", [*ALL, "nope"]),
+    ],
+)
+def test_a_group_stands_for_its_components(text: str, services: list[str]) -> None:
+    """What is no component is refused by the specification, with all other problems."""
+    assert read_services(text) == services
 
 
 def test_every_key_has_an_option_or_is_one_of_the_file_alone() -> None:

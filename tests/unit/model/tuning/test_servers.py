@@ -9,7 +9,8 @@ from tuning_support import SMALL, tuned
 
 from admin_api.settings import MAX_CONNECTIONS
 from citus_cluster.errors import DoesNotFitError
-from citus_cluster.model.component_name import OPT_IN, ComponentName
+from citus_cluster.model import component_name
+from citus_cluster.model.component_name import ComponentName
 from citus_cluster.model.tuning import parameter_names
 from citus_cluster.model.tuning.budget import OWN_SESSIONS, PAIR_SESSIONS, SUPERUSER_RESERVED, Server, load_of
 from citus_cluster.model.tuning.parameters import check_user_settings, needs_restart
@@ -22,7 +23,7 @@ from citus_cluster.model.tuning.servers import (
 )
 from citus_cluster.operations.status.overview import AT_ONCE
 
-ALL = frozenset(ComponentName) - OPT_IN
+ALL = frozenset(component_name.ALL)
 CITUS = frozenset({ComponentName.CITUS})
 
 

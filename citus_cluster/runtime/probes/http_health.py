@@ -1,4 +1,4 @@
-"""The admin API's own health check over its published port."""
+"""The health request of a server that speaks HTTP, over its published port."""
 
 import http.client
 import json
@@ -6,11 +6,11 @@ import json
 from citus_cluster.runtime.docker.engine import HealthProbe
 
 
-def probe_api(host: str, port: int, *, timeout_s: float) -> HealthProbe:
-    """Call ``GET /health``; not ok, with its reason, while a worker is missing. Blocks."""
+def probe_http(host: str, port: int, path: str, *, timeout_s: float) -> HealthProbe:
+    """Call ``GET path``; not ok unless the status is 200, with the ``reason`` of a JSON object. Blocks."""
     connection = http.client.HTTPConnection(host, port, timeout=timeout_s)
     try:
-        connection.request("GET", "/health", headers={"Connection": "close"})
+        connection.request("GET", path, headers={"Connection": "close"})
         answer = connection.getresponse()
         body = answer.read(65536)
     except (OSError, http.client.HTTPException) as error:
