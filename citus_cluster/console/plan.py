@@ -5,11 +5,11 @@ from collections.abc import Iterable, Sequence
 
 from citus_cluster.console import screen
 from citus_cluster.console.screen import escape
+from citus_cluster.model.components import context_of
 from citus_cluster.model.plan.changes import Action, FileChange
 from citus_cluster.model.plan.effects import Effect, EffectKind
 from citus_cluster.model.units import count
 from citus_cluster.operations.setup.plan import SetupPlan
-from citus_cluster.render.bundle import API_CONTEXT_FOLDER
 
 _GENERATED = "generated"
 _NAMED_FILES = 8
@@ -30,7 +30,7 @@ def print_plan(plan: SetupPlan, *, diffs: bool, later: bool = False, brief: bool
         return
     if diffs:
         for change in plan.all_changes:
-            if not change.path.startswith(f"{API_CONTEXT_FOLDER}/"):  # our own code does not interest the user
+            if not context_of(change.path):  # our own code does not interest the user
                 _print_diff(change)
     screen.out.print(f"[bold]Cluster {escape(plan.spec.name)}[/] in {escape(str(plan.root))}")
     for line in _file_lines(plan.all_changes, brief=brief):
@@ -53,16 +53,17 @@ def _file_lines(changes: Sequence[FileChange], *, brief: bool) -> Iterable[str]:
         folders = sorted({one.path.split("/")[1] for one in new if one.path.count("/") > 1})
         yield f"{Action.CREATE.value:<9} {_GENERATED}/ ({count(len(new), 'file')}: {', '.join(folders)})"
         return
-    context = [change for change in changes if change.path.startswith(f"{API_CONTEXT_FOLDER}/")]
+    contexts: dict[str, list[FileChange]] = {}
     for change in changes:
-        if change not in context:
+        if folder := context_of(change.path):
+            contexts.setdefault(folder, []).append(change)
+        else:
             edited = " (edited by hand; the edited file is kept as .bak)" if change.edited else ""
             yield f"{change.action.value:<9} {escape(change.path)}{edited}"
-    if context:
+    for folder, context in contexts.items():
         actions = {change.action.value for change in context}
         action = actions.pop() if len(actions) == 1 else Action.UPDATE.value
-        files = count(len(context), "file")
-        yield f"{action:<9} {API_CONTEXT_FOLDER}/ ({files}, the build context of the admin API's image)"
+        yield f"{action:<9} {folder}/ ({count(len(context), 'file')}, the build context of an image)"
 
 
 def _effect_lines(effects: Sequence[Effect]) -> Iterable[str]:

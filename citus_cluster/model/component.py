@@ -104,7 +104,7 @@ class Service:
     ``config`` is the folder below generated/config that it mounts at /etc/citus-cluster, if it has ``files``;
     ``template`` the one of compose_templates/.
     ``data`` is where its own volume (``<name>-data``) is mounted, None if it keeps nothing; ``volumes`` names others.
-    ``port`` is the one in the network. ``image`` is None where, ``built``, one is made from generated/. ``initdb``: it
+    ``port`` is the one in the network. ``image`` is None where one is built (see ``Component.context``). ``initdb``: it
     runs the scripts of initdb/ at its first start. ``synchronous``: a commit on it waits for another server.
     ``keeps_journal``: it changes the cluster, and notes so in a folder of JOURNAL_FOLDER, which it may write.
     ``restart_files`` (in ``config``) and ``restart_secrets`` are
@@ -134,7 +134,6 @@ class Service:
     initdb: bool = False
     synchronous: bool = False
     keeps_journal: bool = False
-    built: bool = False
     restart_files: tuple[str, ...] = ()
     restart_secrets: tuple[Secret, ...] = ()
     restart_reason: str = "a password"
@@ -180,6 +179,8 @@ class Component:
     coordinator is prepared."""
     more_volumes: ClassVar[tuple[str, ...]] = ()
     signs: ClassVar[tuple[Sign, ...]] = ()
+    context: ClassVar[str | None] = None
+    """Folder below generated/ that its image is built from, where the user names no image."""
     pg_major: ClassVar[int | None] = None
     """The PostgreSQL major that its image must have, where its data were written by that one."""
     settle_together: ClassVar[bool] = False
@@ -198,6 +199,11 @@ class Component:
     def image_option(self) -> str:
         """Option of the set-up for its image."""
         return option_of(Images, self.name.key)
+
+    @classmethod
+    def context_folder(cls) -> str | None:
+        """Path of its build context below the cluster's directory; None if it builds no image."""
+        return None if cls.context is None else f"generated/{cls.context}"
 
     @property
     def password(self) -> Secret | None:

@@ -20,7 +20,6 @@ ENV_FILE = ".env"
 GITIGNORE_FILE = ".gitignore"
 MANIFEST_FILE = "generated/manifest.json"
 CONFIG_FOLDER = "generated/config"
-API_CONTEXT_FOLDER = "generated/admin-api"
 
 _IGNORED = (
     ".env",
@@ -39,13 +38,13 @@ class Sources:
     """Texts that are rendered or copied, read by runtime/store/resources.py.
 
     ``compose`` and ``config`` are templates by file name, ``initdb`` scripts by file name,
-    ``api_context`` the files of the admin API's build context by path (render/api_context.py).
+    ``contexts`` the files of each image's build context, by ``Component.context`` and path.
     """
 
     compose: Mapping[str, str]
     config: Mapping[str, str]
     initdb: Mapping[str, str]
-    api_context: Mapping[str, bytes]
+    contexts: Mapping[str, Mapping[str, bytes]]
 
 
 def render_bundle(
@@ -66,20 +65,24 @@ def render_bundle(
             start_hashes[folder] = texts_hash(at_start)[:16]
         texts |= {f"initdb/{name}": text for name, text in sources.initdb.items() if service.initdb}
         config |= {f"{CONFIG_FOLDER}/{folder}/{name}": _text(text) for name, text in texts.items()}
+    building = [service for service in topology.services if service.image is None]
+    contexts = {service.name: sources.contexts[str(COMPONENTS[service.component].context)] for service in building}
     compose = render_compose(
         topology,
         sources.compose,
         init_scripts=sorted(sources.initdb),
-        build_hash=texts_hash({path: digest(file) for path, file in sources.api_context.items()})[:12],
+        built_images={name: _built_image(name, context) for name, context in contexts.items()},
         start_hashes=start_hashes,
     )
-    builds = any(service.built and service.image is None for service in topology.services)
-    context = sources.api_context if builds else {}
     return {
         COMPOSE_FILE: _text(compose),
         ENV_FILE: WantedFile(render_env(topology).encode(), mode=0o600),
         **config,
-        **{f"{API_CONTEXT_FOLDER}/{path}": WantedFile(content) for path, content in context.items()},
+        **{
+            f"{COMPONENTS[service.component].context_folder()}/{path}": WantedFile(content)
+            for service in building
+            for path, content in contexts[service.name].items()
+        },
         GITIGNORE_FILE: WantedFile(merge_gitignore(gitignore).encode(errors="surrogateescape"), tracked=False),
     }
 
@@ -95,6 +98,14 @@ def _render(
     template = environment(sources.config).get_template(file.template)
     groups = grouped(service.settings)
     return template.render(topology=topology, service=service, facts=service.facts, groups=groups, digests=digests)
+
+
+def _built_image(service: str, context: Mapping[str, bytes]) -> str:
+    """Name an image that is built here by the hash of its build context.
+
+    So a changed context is built anew, and an unchanged one is not, wherever the directory was copied.
+    """
+    return f"citus-cluster-{service}:{texts_hash({path: digest(file) for path, file in context.items()})[:12]}"
 
 
 def texts_hash(texts: Mapping[str, str]) -> str:

@@ -4,6 +4,7 @@ import hashlib
 from collections.abc import Mapping, Sequence
 
 from citus_cluster.model.component import Service
+from citus_cluster.model.components import COMPONENTS
 from citus_cluster.model.topology import Topology
 from citus_cluster.render.templates import environment
 
@@ -13,15 +14,14 @@ def render_compose(
     templates: Mapping[str, str],
     *,
     init_scripts: Sequence[str],
-    build_hash: str,
+    built_images: Mapping[str, str],
     start_hashes: Mapping[str, str],
 ) -> str:
     """Render docker-compose.yml.
 
     ``templates`` are those of compose_templates/ (file name -> text), ``init_scripts`` the names of
     the scripts that a node runs at its first start, ``start_hashes`` the hashes of the files that servers
-    read at their start only, by folder. An image that is built here is named by ``build_hash``, the hash of its build
-    context, so that a changed context is built anew, and an unchanged one is not, wherever the directory was copied.
+    read at their start only, by folder. ``built_images`` are the names of images that are built here, by service.
     """
     jinja = environment(templates)
     rendered = [
@@ -30,7 +30,8 @@ def render_compose(
             service=service,
             facts=service.facts,
             init_scripts=init_scripts,
-            build_hash=build_hash,
+            built_image=built_images.get(service.name),
+            build_context=COMPONENTS[service.component].context_folder(),
             restart_settings=_restart_settings(service, start_hashes),
         )
         for service in topology.services

@@ -33,3 +33,9 @@ def owner_of(service: str) -> Component | None:
 def is_our_volume(project: str, name: str) -> bool:
     """Tell whether a volume has the name of one that a component makes in a project."""
     return any(component.keeps(project, name) for component in COMPONENTS.values())
+
+
+def context_of(path: str) -> str | None:
+    """Give the build context that a path of the cluster's directory is in; None for any other."""
+    folders = (component.context_folder() for component in COMPONENTS.values())
+    return next((folder for folder in folders if folder and path.startswith(f"{folder}/")), None)

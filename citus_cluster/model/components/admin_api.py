@@ -23,6 +23,7 @@ class _AdminApi(Component):
     name = ComponentName.ADMIN_API
     owns = re.compile("admin-api")
     companion = False
+    context = "admin-api"
     secrets = (ADMIN_TOKEN, READ_TOKEN)
     signs = (
         Sign(
@@ -61,7 +62,6 @@ class _AdminApi(Component):
                     ConfigFile(TOKENS_FILE, reread=Reread.ALWAYS),
                 ),
                 knock=AsksHttp(),
-                built=True,
                 keeps_journal=True,
                 secrets=tuple(asked_with),
                 # Compose mounts a secret's file, which a new one replaces.

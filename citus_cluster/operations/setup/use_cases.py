@@ -3,10 +3,10 @@
 from collections.abc import Callable
 
 from citus_cluster.errors import ConsentNeededError, EditedFileError
+from citus_cluster.model.components import context_of
 from citus_cluster.operations.journaled import Journal
 from citus_cluster.operations.setup.plan import SetupPlan, apply_setup, plan_setup
 from citus_cluster.operations.setup.request import SetupRequest
-from citus_cluster.render.bundle import API_CONTEXT_FOLDER
 from citus_cluster.runtime.store import files
 
 
@@ -40,7 +40,5 @@ def write(request: SetupRequest, journal: Journal, agree: Callable[[SetupPlan], 
 
 
 def _changed(plan: SetupPlan) -> list[str]:
-    """Name the files; the build context of the admin API's image is one thing to the reader of a journal."""
-    paths = (change.path for change in plan.all_changes)
-    folder = f"{API_CONTEXT_FOLDER}/"
-    return list(dict.fromkeys(API_CONTEXT_FOLDER if path.startswith(folder) else path for path in paths))
+    """Name the files; the build context of an image is one thing to the reader of a journal."""
+    return list(dict.fromkeys(context_of(change.path) or change.path for change in plan.all_changes))

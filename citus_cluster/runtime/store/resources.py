@@ -7,6 +7,7 @@ from functools import cache
 from pathlib import Path
 
 import citus_cluster
+from citus_cluster.model.components import admin_api
 from citus_cluster.render.api_context import render_api_context
 from citus_cluster.render.bundle import Sources
 
@@ -31,7 +32,7 @@ def load_sources() -> Sources:
         compose=_texts(_folder("compose_templates")),
         config=_texts(_folder("config")),
         initdb=_texts(_folder("initdb")),
-        api_context=_api_context(),
+        contexts={str(admin_api.ADMIN_API.context): _api_context()},
     )
 
 

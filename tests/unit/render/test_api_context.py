@@ -29,7 +29,9 @@ FOLDER = "generated/admin-api"
 
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    ((name, content),) = [(path, file) for path, file in load_sources().api_context.items() if path.endswith(".whl")]
+    ((name, content),) = [
+        (path, file) for path, file in load_sources().contexts["admin-api"].items() if path.endswith(".whl")
+    ]
     path = tmp_path_factory.mktemp("context") / name
     path.write_bytes(content)
     return path
@@ -148,12 +150,12 @@ def test_what_the_image_installs_is_declared_and_pinned(wheel: Path) -> None:
     }
     pinned = {
         canonicalize_name(line.partition("==")[0])
-        for line in load_sources().api_context["constraints.txt"].decode().splitlines()
+        for line in load_sources().contexts["admin-api"]["constraints.txt"].decode().splitlines()
         if "==" in line
     }
     with zipfile.ZipFile(io.BytesIO(wheel.read_bytes())) as archive:
         (metadata,) = [archive.read(path).decode() for path in archive.namelist() if path.endswith("/METADATA")]
-    dockerfile = load_sources().api_context["Dockerfile"].decode()
+    dockerfile = load_sources().contexts["admin-api"]["Dockerfile"].decode()
     lines = [line.partition(": ")[2] for line in metadata.splitlines() if line.startswith("Requires-Dist: ")]
     assert len(lines) > 3
     for requirement in map(Requirement, lines):
@@ -175,7 +177,7 @@ def test_a_set_up_writes_three_files_and_a_newer_version_leaves_no_wheel_behind(
     assert plan(tmp_path).nothing_to_do
 
     sources = load_sources()
-    newer = {path.replace(__version__, "9.9.9"): content for path, content in sources.api_context.items()}
-    monkeypatch.setattr(directory, "load_sources", lambda: replace(sources, api_context=newer))
+    newer = {path.replace(__version__, "9.9.9"): content for path, content in sources.contexts["admin-api"].items()}
+    monkeypatch.setattr(directory, "load_sources", lambda: replace(sources, contexts={"admin-api": newer}))
     assert set_up(tmp_path).replaced_edits == ()
     assert made() == {"Dockerfile", "constraints.txt", "citus_cluster_admin_api-9.9.9-py3-none-any.whl"}
