@@ -298,10 +298,13 @@ def bare_name(regclass: str) -> str:
 
 
 async def set_local(conn: Connection, settings: dict[str, str]) -> None:
-    """Set server settings until the end of the transaction; settings that the server does not have are skipped."""
+    """Set server settings until the end of the transaction; settings that the server does not have are skipped.
+
+    ``pg_settings`` does not list all of them: extensions can hide theirs (``GUC_NO_SHOW_ALL``).
+    """
     await conn.execute(
-        "SELECT set_config(wanted.name, wanted.value, true) "
-        "FROM unnest(%s::text[], %s::text[]) AS wanted(name, value) JOIN pg_settings USING (name)",
+        "SELECT set_config(name, value, true) FROM unnest(%s::text[], %s::text[]) AS wanted(name, value) "
+        "WHERE current_setting(name, true) IS NOT NULL",
         [list(settings), list(settings.values())],
     )
 

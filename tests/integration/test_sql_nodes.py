@@ -26,6 +26,7 @@ from citus_cluster.runtime.postgres import Connection, connect
 pytestmark = pytest.mark.cluster
 
 FIRST, SECOND, THIRD = WORKERS
+OUR_SCHEMA = "SELECT to_regnamespace('citus_cluster')"
 NODES = "SELECT nodename, isactive, shouldhaveshards FROM pg_dist_node ORDER BY groupid"
 
 
@@ -52,6 +53,8 @@ def test_registers_all_workers_and_changes_nothing_the_second_time(cluster: Serv
 
     assert outcomes(cluster) == [Outcome.ALREADY] * 3
     assert [cluster.sql(COORDINATOR.host, query) for query in rows] == before
+    for worker in WORKERS:
+        assert cluster.sql(worker.host, OUR_SCHEMA) == [(None,)], "our own tables are the coordinator's"
 
 
 def test_nothing_to_do_needs_no_lock(cluster: Servers) -> None:

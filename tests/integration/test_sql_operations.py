@@ -27,7 +27,7 @@ from citus_cluster.runtime.citus import probe as citus_probe
 from citus_cluster.runtime.citus import tables as citus_tables
 from citus_cluster.runtime.citus.nodes import read_registry
 from citus_cluster.runtime.citus.tables import Presence
-from citus_cluster.runtime.postgres import Connection, bounded, bounded_rows, translated
+from citus_cluster.runtime.postgres import Connection, bounded, bounded_rows, set_local, translated
 
 pytestmark = pytest.mark.cluster
 
@@ -186,6 +186,35 @@ def test_a_query_in_one_round_trip_is_bounded_too_and_leaves_no_setting_behind(c
         with pytest.raises(QueryCanceled):
             await bounded_rows(conn, "SELECT pg_sleep(30)", 0.2)
         assert await (await conn.execute(settings)).fetchone() == before != ours
+
+    on(cluster, body)
+
+
+def test_hidden_settings_are_set_too_and_unknown_ones_are_skipped(cluster: Servers) -> None:
+    wanted = {
+        "citus.enable_ddl_propagation": "off",  # pg_settings does not list it
+        "citus.enable_alter_role_propagation": "off",  # nor this one
+        "work_mem": "7MB",
+        "own.placeholder": "ours",
+    }
+    unknown = {"no_such_setting": "1", "citus.no_such_setting": "1", "pg_trgm.similarity_threshold": "0.1"}
+
+    async def values(conn: Connection, names: dict[str, str]) -> dict[str, object]:
+        cursor = await conn.execute(
+            "SELECT name, current_setting(name, true) FROM unnest(%s::text[]) AS name", [list(names)]
+        )
+        return dict(await cursor.fetchall())
+
+    async def body(conn: Connection) -> None:
+        # Of an extension that is not loaded, a server knows the settings that somebody has set.
+        await conn.execute("SET own.placeholder = 'theirs'")
+        before = await values(conn, wanted)
+        async with bounded(conn, 4):
+            await set_local(conn, wanted | unknown)
+            assert await values(conn, wanted) == wanted
+            assert set((await values(conn, unknown)).values()) == {None}
+        assert await values(conn, wanted) == before
+        assert not set(before.items()) & set(wanted.items())
 
     on(cluster, body)
 

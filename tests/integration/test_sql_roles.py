@@ -39,6 +39,7 @@ from citus_cluster.model.citus.rebalance_plan import RebalanceOptions
 from citus_cluster.model.citus.roles import Access, RoleRecord
 from citus_cluster.model.plan.events import Event, ignore
 from citus_cluster.operations.nodes.verify import verify
+from citus_cluster.operations.pooling import let_pooler_ask
 from citus_cluster.operations.rebalance import control as rebalance
 from citus_cluster.operations.rebalance import watch as rebalance_watch
 from citus_cluster.operations.roles import accounts as roles
@@ -154,6 +155,53 @@ def test_a_role_that_a_worker_lacks_is_named_with_the_statement_that_mends_it(
     cluster.sql(COORDINATOR.host, statement[0])
     create(cluster, credentials)
     assert listed(cluster, credentials)["app"].problems == ()
+
+
+def test_a_role_is_on_every_node_where_an_operator_has_switched_propagation_off(
+    cluster: Servers, credentials: CredentialStore
+) -> None:
+    names = ("ddl", "create_role", "alter_role", "alter_role_set")
+    local = "SET citus.enable_ddl_propagation = off"
+    off = [f"ALTER DATABASE postgres SET citus.enable_{name}_propagation = off" for name in names]
+    cluster.sql(COORDINATOR.host, local, *off)
+    try:
+        create(cluster, credentials, limits=["connections=3", "temp_file_limit=1MB"])
+        on(cluster, lambda conn: roles.set_password(conn, credentials, "app", ignore))
+        works(cluster, credentials)
+        for node, sessions in ((COORDINATOR, 3), (FIRST, -1), (SECOND, -1)):
+            assert cluster.sql(node.host, _SESSIONS) == [(sessions,)], node
+            assert ask(cluster, credentials, "SHOW temp_file_limit", node=node.host) == [("1MB",)], node
+        drop(cluster, credentials)
+        for node in (COORDINATOR, FIRST, SECOND):
+            assert cluster.sql(node.host, _SESSIONS) == [], node
+    finally:
+        reset = [f"ALTER DATABASE postgres RESET citus.enable_{name}_propagation" for name in names]
+        cluster.sql(COORDINATOR.host, local, *reset)
+
+
+def test_workers_that_have_our_schema_of_an_earlier_version_are_no_hindrance(
+    cluster: Servers, credentials: CredentialStore
+) -> None:
+    """Earlier versions let Citus copy the empty schema to every worker, and record it as an object of every node."""
+    cluster.sql(COORDINATOR.host, "DROP SCHEMA citus_cluster CASCADE", "CREATE SCHEMA citus_cluster")
+    try:
+        register(cluster, FIRST, SECOND)
+        create(cluster, credentials)
+        assert on(cluster, lambda conn: let_pooler_ask(conn, "p" * 32, ignore))
+        assert not on(cluster, lambda conn: let_pooler_ask(conn, "p" * 32, ignore))
+        register(cluster, FIRST, SECOND, THIRD)
+        works(cluster, credentials)
+        assert cluster.sql(THIRD.host, "SELECT to_regnamespace('citus_cluster')") == [("citus_cluster",)]
+        tables = "SELECT count(*) FROM pg_class WHERE relnamespace = to_regnamespace('citus_cluster')"
+        assert [cluster.sql(node.host, tables) for node in (FIRST, SECOND, THIRD)] == [[(0,)]] * 3
+        on(cluster, lambda conn: roles.set_password(conn, credentials, "app", ignore))
+        works(cluster, credentials)
+        drop(cluster, credentials)
+    finally:
+        for node in (COORDINATOR, FIRST, SECOND, THIRD):
+            cluster.sql(
+                node.host, "SET citus.enable_ddl_propagation = off", "DROP SCHEMA IF EXISTS citus_cluster CASCADE"
+            )
 
 
 def test_access_is_widened_and_narrowed(cluster: Servers, credentials: CredentialStore) -> None:

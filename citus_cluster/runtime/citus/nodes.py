@@ -60,7 +60,11 @@ def _node(row: tuple[object, ...]) -> RegisteredNode:
 
 
 async def prepare_schema(conn: Connection) -> None:
-    """Create the schema of our own tables, and let the rest of the transaction change only the coordinator."""
+    """Create the schema of our own tables, and let the rest of the transaction change only the coordinator.
+
+    So it comes last in a transaction that changes other nodes too, such as one that creates a role. Clusters of earlier
+    versions have the schema on every node, but only the coordinator has tables in it.
+    """
     await set_local(conn, _LOCAL_ONLY)
     # Checked first, because IF NOT EXISTS logs a notice.
     cursor = await conn.execute("SELECT to_regnamespace('citus_cluster') IS NULL")

@@ -101,10 +101,8 @@ async def prepare_pooler(conn: Connection, password: str, found: Pooler) -> None
         await conn.execute(sql.SQL("ALTER ROLE {} " + _ATTRIBUTES).format(role))
         if not found.password:
             await conn.execute(sql.SQL("ALTER ROLE {} PASSWORD {}").format(role, hashed(conn, POOLER_ROLE, password)))
+        # Everything before this is changed on every node, everything after it on the coordinator alone.
         await prepare_schema(conn)
-        # From here on the coordinator alone is changed. pg_settings does not list this parameter, so that set_local(),
-        # which asks there, leaves it as it is.
-        await conn.execute("SELECT set_config('citus.enable_ddl_propagation', 'off', true)")
         if is_new:
             await conn.execute(sql.SQL("COMMENT ON ROLE {} IS {}").format(role, _MARK))
         await conn.execute(sql.SQL("GRANT CONNECT ON DATABASE {} TO {}").format(sql.Identifier(conn.info.dbname), role))

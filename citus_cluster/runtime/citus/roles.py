@@ -24,7 +24,12 @@ from citus_cluster.runtime.citus.server import QUICK_S
 from citus_cluster.runtime.postgres import Connection, bounded, set_local
 
 # An operator may have switched these off for work of his own; a role that is on one node alone is of no use.
-_EVERYWHERE = {"citus.enable_ddl_propagation": "on", "citus.enable_create_role_propagation": "on"}
+_EVERYWHERE = {
+    "citus.enable_ddl_propagation": "on",
+    "citus.enable_create_role_propagation": "on",
+    "citus.enable_alter_role_propagation": "on",
+    "citus.enable_alter_role_set_propagation": "on",
+}
 _KNOWN = """
 SELECT json_build_object(
     'digests', (SELECT coalesce(json_object_agg(rolename, encode(sha256(convert_to(authinfo, 'UTF8')), 'hex')), '{}')
