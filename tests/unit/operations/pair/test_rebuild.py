@@ -16,6 +16,7 @@ from citus_cluster.model.plan.events import Event, EventKind
 from citus_cluster.model.replication import PairStatus, Phase, Room
 from citus_cluster.operations.pair import rebuild, status
 from citus_cluster.operations.pair.rebuild import Rebuild
+from citus_cluster.runtime.docker.engine import HealthProbe
 
 
 @pytest.fixture(scope="module")
@@ -167,7 +168,7 @@ def test_a_copy_that_is_under_way_is_followed_and_not_begun_again(pair: FakePair
         asked += 1
         if asked == 3:
             pair.data[PRIMARY] = Data(True, 12, timeline=2)
-        return fake_engine.HealthProbe(False, f"copied {asked} MB")
+        return HealthProbe(False, f"copied {asked} MB")
 
     whole[PRIMARY] = check
     _, events = carry_out(pair, planned)
