@@ -14,9 +14,12 @@ export PGPASSWORD PGCONNECT_TIMEOUT=4
 missing=$(psql -X -h 127.0.0.1 -U "$1" -d "$2" -v ON_ERROR_STOP=1 -Atq <<'SQL'
 SET statement_timeout = '4s';
 SET search_path = pg_catalog;
-SELECT 'the extension citus is missing in this database'
-  WHERE NOT EXISTS (SELECT FROM pg_extension WHERE extname = 'citus')
-UNION ALL
+-- On its own: without the extension, the next query fails, and nobody hears why.
+SELECT NOT EXISTS (SELECT FROM pg_extension WHERE extname = 'citus') AS without_citus \gset
+\if :without_citus
+    \echo the extension citus is missing in this database
+    \quit
+\endif
 SELECT 'the credentials for other nodes are missing: the init script did not run'
   WHERE NOT EXISTS (SELECT FROM pg_dist_authinfo WHERE nodeid = 0 AND rolename = current_user);
 -- As every function of Citus, it refuses where the library is of another version than the extension.

@@ -213,13 +213,23 @@ def _install_older_extension(cluster: GeneratedCluster, number: int, version: st
     """Bring a node to where it is after its image was replaced: a new library, and the extension of an older Citus."""
     with cluster.connect(number) as connection:
         connection.execute("SET citus.enable_ddl_propagation = off")
-        connection.execute("DROP EXTENSION citus CASCADE")
+        connection.execute("DROP EXTENSION IF EXISTS citus CASCADE")
     with cluster.connect(number) as connection:
         connection.execute("SET citus.enable_version_checks = off")
         connection.execute(f"CREATE EXTENSION citus VERSION '{version}'".encode())
         connection.execute(
             "INSERT INTO pg_dist_authinfo VALUES (0, current_user, %s)", [f"password={cluster.password}"]
         )
+
+
+def _expect_a_missing_extension_to_be_named(cluster: GeneratedCluster) -> None:
+    """As on a node whose first start was interrupted: its image runs the init script only once."""
+    with cluster.connect(1) as connection:
+        connection.execute("SET citus.enable_ddl_propagation = off")
+        connection.execute("DROP EXTENSION citus CASCADE")
+    engine = Engine.connect()
+    (worker,) = (one for one in engine.project_containers(cluster.name) if one.service == "citus-worker1")
+    assert engine.run_health_check(worker).output == "the extension citus is missing in this database"
 
 
 def _expect_neighbours_to_work(cluster: GeneratedCluster) -> None:
@@ -248,6 +258,7 @@ def _expect_neighbours_to_work(cluster: GeneratedCluster) -> None:
 def test_an_older_extension_is_told_and_updated_once_agreed_to(fresh: GeneratedCluster) -> None:
     fresh.create("--workers=1", "--services=citus")
     fresh.compose("up", "-d", "--wait")
+    _expect_a_missing_extension_to_be_named(fresh)
     _expect_neighbours_to_work(fresh)
     for number in (0, 1):
         _install_older_extension(fresh, number)
