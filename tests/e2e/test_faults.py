@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 from cluster_support import require_images
-from faults_support import CountingWriter, killed_at_every_event, shard_tables
+from faults_support import CountingWriter, drop_orphans, killed_at_every_event, shard_tables
 from generated_cluster import GeneratedCluster
 from waiting import eventually
 
@@ -129,7 +129,7 @@ def test_a_worker_added_and_shards_moved_killed_at_every_event(cluster: Generate
     assert cluster.sql(shards) == [("citus-worker1", 2), ("citus-worker2", 2), ("citus-worker3", 2)]
     assert files(cluster) == before
     assert cluster.sql("SELECT count(*), min(state::text) FROM pg_dist_background_job") == [(1, "finished")]
-    eventually(lambda: cluster.sql("SELECT count(*) FROM pg_dist_cleanup") == [(0,)], "moved shards are removed", 90)
+    drop_orphans(cluster)
     # Plain Compose does not load the settings that follow from the number of workers.
     assert cluster.cli("up", "--format=json").json()["reloaded"] == ["citus-coordinator"]
     unchanged_by_another_up(cluster)
@@ -233,7 +233,7 @@ def test_coordinator_and_source_killed_in_a_rebalance(cluster: GeneratedCluster)
     cluster.cli("rebalance", "wait")
     assert "othing to move" in cluster.cli("rebalance", "start", "--wait").text
     assert "citus-worker4" not in holders(cluster)
-    eventually(lambda: cluster.sql("SELECT count(*) FROM pg_dist_cleanup") == [(0,)], "moved shards are removed", 90)
+    drop_orphans(cluster)
     for number in range(1, 5):
         assert cluster.sql("SELECT slot_name FROM pg_replication_slots", number) == []
         assert cluster.sql("SELECT subname FROM pg_subscription", number) == []

@@ -7,9 +7,8 @@ from typing import Any
 
 import pytest
 import yaml
-from faults_support import CountingWriter, killed_at_every_event
+from faults_support import CountingWriter, drop_orphans, killed_at_every_event
 from generated_cluster import GeneratedCluster
-from waiting import eventually
 
 pytestmark = pytest.mark.cluster
 
@@ -148,7 +147,7 @@ def test_drain_and_removal_killed_at_every_event(cluster: GeneratedCluster) -> N
     assert "Nothing to do" in again.out
     cluster.cli("up")
     assert cluster.active_workers() == workers(1, 2)
-    eventually(lambda: cluster.sql("SELECT count(*) FROM pg_dist_cleanup") == [(0,)], "nothing is left to drop")
+    drop_orphans(cluster)
     assert checksum(cluster) == before
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import psycopg
 import pytest
-from faults_support import shard_tables
+from faults_support import drop_orphans, shard_tables
 from generated_cluster import GeneratedCluster
 from waiting import eventually
 
@@ -212,7 +212,7 @@ def test_the_coordinator_restarted(cluster: GeneratedCluster, disk: Disk) -> Non
 
 
 def test_nothing_is_left_of_what_was_broken_off(cluster: GeneratedCluster) -> None:
-    eventually(lambda: cluster.sql("SELECT count(*) FROM pg_dist_cleanup") == [(0,)], "orphans are removed", 90)
+    drop_orphans(cluster)
     for number in WORKERS:
         placed = f"SELECT shard_name::text FROM citus_shards WHERE nodename = 'citus-worker{number}' ORDER BY 1"
         assert shard_tables(cluster, "events", number) == [row[0] for row in cluster.sql(placed)]

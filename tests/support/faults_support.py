@@ -167,3 +167,13 @@ def settle(cluster: GeneratedCluster, workers: Sequence[int]) -> None:
         return all(cluster.sql("SELECT count(*) FROM pg_prepared_xacts", number) == [(0,)] for number in workers)
 
     eventually(settled, "prepared transactions are finished")
+
+
+def drop_orphans(cluster: GeneratedCluster) -> None:
+    """Have Citus drop what moves have left, and wait until nothing is: its daemon does so every 15 s."""
+
+    def nothing_left() -> bool:
+        cluster.sql("CALL citus_cleanup_orphaned_resources()")
+        return cluster.sql("SELECT count(*) FROM pg_dist_cleanup") == [(0,)]
+
+    eventually(nothing_left, "moved shards are dropped", 90)

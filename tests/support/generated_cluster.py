@@ -199,4 +199,5 @@ class GeneratedCluster:
             self.compose("--profile", "*", "down", "--volumes", "--timeout", "0", "--remove-orphans", check=False)
             # A worker that was removed is in no file any more; its volume stays.
             left = self.docker("volume", "ls", "--quiet", "--filter", f"name={self.name}_", check=False).out.split()
-            self.docker("volume", "rm", *left, check=False)
+            if left:
+                self.docker("volume", "rm", *left, check=False)
