@@ -103,15 +103,16 @@ class _Server:
         self._process.wait()
 
 
-_server: _Server | None = None
+_servers: dict[int, _Server] = {}
 
 
 def _the_server() -> _Server:
-    global _server
+    """Return the server of the calling thread's network: a test may have one of its own, and its programs with it."""
+    network = Path("/proc/thread-self/ns/net").stat().st_ino
     with _lock:
-        if _server is None:
-            _server = _Server()
-        return _server
+        if network not in _servers:
+            _servers[network] = _Server()
+        return _servers[network]
 
 
 def _environment() -> dict[str, str]:

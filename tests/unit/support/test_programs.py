@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -13,6 +14,7 @@ from typing import Any
 
 import programs
 import pytest
+from private_engine import private_network
 from setup_support import ROOT
 from terminal import on_terminal
 
@@ -190,3 +192,20 @@ def test_modules_of_another_folder_are_found_first(tmp_path: Path) -> None:
     file.write_text("import os, sys\nprint(os.found, sys.path[1])\n")
     real, forked = both([sys.executable, str(file)], ROOT, ENVIRONMENT | {"PYTHONPATH": f"{tmp_path}:{ROOT}"})
     assert forked.stdout == real.stdout == f"{tmp_path / 'sitecustomize.py'} {tmp_path}\n"
+
+
+@pytest.mark.skipif(os.geteuid() != 0 or shutil.which("ip") is None, reason="a network needs root, and ip")
+def test_a_program_is_in_the_network_of_its_test(tmp_path: Path) -> None:
+    script = tmp_path / "network.py"
+    script.write_text("import os; print(os.readlink('/proc/self/ns/net'))")
+
+    def network() -> str:
+        return programs.run([sys.executable, str(script)], cwd=tmp_path, environment=ENVIRONMENT).stdout.strip()
+
+    here = Path("/proc/thread-self/ns/net")
+    ours = str(here.readlink())
+    assert network() == ours
+    with private_network():
+        own = str(here.readlink())
+        assert network() == own != ours
+    assert network() == ours
