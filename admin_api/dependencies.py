@@ -13,6 +13,7 @@ from admin_api.coordinator import Coordinator, Shared
 from admin_api.reconciler import Reconciler
 from admin_api.settings import Settings
 from citus_cluster.model.citus.rebalance import RebalanceStatus
+from citus_cluster.model.companion_status import CompanionStatus, with_lacks
 from citus_cluster.operations.journaled import ADMIN_API, Asker, Journal, of_container
 
 
@@ -29,6 +30,10 @@ class Parts:
     rebalance_status: Shared[RebalanceStatus]
     was_well: bool = False
     """Whether Citus was well once: it tells a start from a failure."""
+
+    async def known_companions(self, *, within_s: float) -> tuple[CompanionStatus, ...]:
+        """As ``CompanionWatch.known``, with what each companion lacks on the coordinator."""
+        return with_lacks(await self.companions.known(within_s=within_s), self.reconciler.unprepared)
 
 
 async def parts_of(request: Request) -> Parts:

@@ -20,6 +20,7 @@ from admin_api.settings import APPLICATION_NAME, Settings
 from citus_cluster.errors import CitusClusterError
 from citus_cluster.model.api_config import ApiConfig
 from citus_cluster.model.citus.nodes import NodeAddress, NodeResult, Outcome
+from citus_cluster.model.component_name import ComponentName
 from citus_cluster.model.disks import Disk
 from citus_cluster.model.plan.events import ignore
 from citus_cluster.operations.journaled import ADMIN_API, Asker, of_container
@@ -71,7 +72,8 @@ class Reconciler:
         self.disks: tuple[Disk, ...] = ()
         """Those below the nodes that answered at the last look; not the disk below this container."""
         self._measure_at = 0.0
-        self._unprepared: str | None = None
+        self.unprepared: Mapping[ComponentName, str] = {}
+        """Components for which the coordinator lacks what they need, and why it could not be made at the last look."""
         self.troubles: tuple[str, ...] = ()
         """Registered nodes that do not serve queries, or have lost data, as the last look found them; a line each."""
 
@@ -129,21 +131,18 @@ class Reconciler:
 
     async def _prepare(self, connection: Connection, desired: ApiConfig) -> None:
         """Make what other services need of the coordinator; why it fails is said once, and delays nothing else."""
-        components = [target.component for target in desired.components]
-        unprepared = None
-        try:
-            await prepare_coordinator(
-                connection,
-                components,
-                self._configuration.password_of,
-                lambda event: logger.info("%s", event.message),
-                wait_for_lock_s=self._settings.lock_timeout_s,
-            )
-        except CitusClusterError as error:
-            unprepared = error.message
-        if unprepared and unprepared != self._unprepared:
-            logger.warning("a service lacks what it needs on the coordinator: %s", unprepared)
-        self._unprepared = unprepared
+        failures = await prepare_coordinator(
+            connection,
+            [target.component for target in desired.components],
+            self._configuration.password_of,
+            lambda event: logger.info("%s", event.message),
+            wait_for_lock_s=self._settings.lock_timeout_s,
+        )
+        unprepared = {component: error.message for component, error in failures.items()}
+        for component, reason in unprepared.items():
+            if self.unprepared.get(component) != reason:
+                logger.warning("%s lacks what it needs on the coordinator: %s", component.value, reason)
+        self.unprepared = unprepared
 
     async def _measure_disks(self, connection: Connection) -> None:
         if time.monotonic() < self._measure_at:

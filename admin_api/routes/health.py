@@ -98,7 +98,7 @@ async def look_at_citus(parts: Parts) -> CitusSeen:
 
 async def _companions(parts: Parts) -> tuple[CompanionStatus, ...]:
     try:
-        return await parts.companions.known(within_s=parts.settings.health_timeout_s)
+        return await parts.known_companions(within_s=parts.settings.health_timeout_s)
     except CitusClusterError:
         # Of the configuration, and told with Citus.
         return ()

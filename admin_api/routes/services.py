@@ -18,7 +18,7 @@ async def list_services(parts: PartsOf) -> Services:
     citus, companions = await asyncio.gather(
         look_at_citus(parts),
         # Longer than they may take, so that the first who asks gets their answer too.
-        parts.companions.known(within_s=settings.companion_timeout_s + 1),
+        parts.known_companions(within_s=settings.companion_timeout_s + 1),
     )
     return Services(
         citus=Citus(

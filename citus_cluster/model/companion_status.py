@@ -1,8 +1,8 @@
 """How a service beside Citus is, in the one shape that ``status`` prints and the admin API answers."""
 
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
 from enum import StrEnum
 
 from citus_cluster.model.component_name import ComponentName
@@ -52,3 +52,20 @@ class CompanionStatus(Documented):
             "summary": self.summary,
             **self.figures,
         }
+
+
+def with_lacks(statuses: Iterable[CompanionStatus], lacks: Mapping[ComponentName, str]) -> tuple[CompanionStatus, ...]:
+    """Return the statuses with what each companion lacks on the coordinator, which its own server does not know.
+
+    One that is down stays as it is.
+    """
+    return tuple(
+        replace(
+            status,
+            condition=Condition.DEGRADED,
+            reason="; ".join(filter(None, (status.reason, lacks[status.service]))),
+        )
+        if status.service in lacks and status.condition in {Condition.OK, Condition.DEGRADED}
+        else status
+        for status in statuses
+    )

@@ -14,7 +14,7 @@ PAIR_PG_MAJOR = 14
 """The PostgreSQL major of the primary and replica beside Citus."""
 _REDIS_LEAST = 7
 _CASSANDRA_MAJOR = 5
-_PGBOUNCER_LEAST = (1, 21)
+_PGBOUNCER_LEAST = (1, 24)
 
 # Read from citusdata/docker: each Citus release is built on the newest PostgreSQL that it supports.
 _PG_MAJOR_OF_CITUS_MAJOR = {11: 15, 12: 16, 13: 17, 14: 18}
@@ -169,7 +169,7 @@ def pgbouncer_image_problem(name: str) -> str | None:
         return problem
     version = tag_version(name)
     if _repository(name).endswith("pgbouncer") and version and version < _PGBOUNCER_LEAST:
-        return f"{name!r} is PgBouncer before 1.21, which knows no prepared statements: use 1.21 or newer"
+        return f"{name!r} is PgBouncer before 1.24, which cannot limit the clients of a database: use 1.24 or newer"
     return reference_problem(name)
 
 

@@ -20,6 +20,9 @@ PREPARED_STATEMENTS = 100
 """Kept on each connection to the coordinator, where they cost memory; PgBouncer's own default is 200."""
 QUERY_WAIT_S = 60
 """A coordinator restarts in less; PgBouncer's own default is 120 s (judgement)."""
+OWN_CLIENTS = 10
+"""Clients beyond those of the database: the admin console, ``status``, the admin API, the health check, and logins that
+are refused in a moment (judgement)."""
 _AUTH_CONNECTIONS = 1
 _BASE_MB = 48
 _CLIENT_MB = 0.08
@@ -29,13 +32,20 @@ client. Larger results are sent on in pieces of 4 KB."""
 
 @dataclass(frozen=True)
 class Pool:
-    """What PgBouncer serves: ``connections`` of the coordinator for all clients, ``role_connections`` for each role."""
+    """What PgBouncer serves: ``connections`` of the coordinator for all clients, ``role_connections`` for each role.
+
+    ``max_clients`` are those of the database; ``all_clients`` includes our own.
+    """
 
     max_clients: int
     connections: int
     role_connections: int
     prepared_statements: int = PREPARED_STATEMENTS
     query_wait_s: int = QUERY_WAIT_S
+
+    @property
+    def all_clients(self) -> int:
+        return self.max_clients + OWN_CLIENTS
 
 
 def pool_of(coordinator_clients: int, max_clients: int) -> Pool:

@@ -1,8 +1,10 @@
 """Having the coordinator let PgBouncer ask for its clients: made where it is not as it should be."""
 
+from citus_cluster.errors import RoleError
 from citus_cluster.model.plan.events import Emit, Event, EventKind
+from citus_cluster.model.pooling import POOLER_ROLE
 from citus_cluster.runtime.citus.lock import WAIT_FOR_LOCK_S, writer_lock
-from citus_cluster.runtime.citus.pooling import look_at_pooler, prepare_pooler
+from citus_cluster.runtime.citus.pooling import FUNCTION, Pooler, look_at_pooler, prepare_pooler
 from citus_cluster.runtime.postgres import Connection, translated
 
 _STEP = "pgbouncer-role"
@@ -25,3 +27,28 @@ async def let_pooler_ask(
         await prepare_pooler(conn, password, found)
     emit(Event(_STEP, EventKind.DONE, "the coordinator has the role and the function that PgBouncer needs"))
     return True
+
+
+async def why_pooler_cannot_ask(conn: Connection, password: str) -> str | None:
+    """Return what on the coordinator keeps clients of PgBouncer from logging in, and what repairs it; else None.
+
+    ``conn`` is a superuser's. Changes nothing.
+    """
+    try:
+        async with translated("looking at PgBouncer's role"):
+            found = await look_at_pooler(conn, password)
+    except RoleError as error:
+        return f"{error.message} {error.hint}"
+    if found.ready:
+        return None
+    return f"{_defect(found)}, so clients may be refused: run citus-cluster up, which repairs it"
+
+
+def _defect(found: Pooler) -> str:
+    if not found.exists:
+        return f"role {POOLER_ROLE} is missing on the coordinator"
+    if not found.password:
+        return f"role {POOLER_ROLE} has another password on the coordinator than in generated/secrets"
+    if not found.role:
+        return f"role {POOLER_ROLE} does not have exactly the rights on the coordinator that PgBouncer needs"
+    return f"function {FUNCTION} is missing or was changed on the coordinator"

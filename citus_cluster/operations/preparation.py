@@ -1,15 +1,18 @@
 """What components need of a coordinator that serves: each ``up`` makes what is missing, and so does the admin API.
 
+``status`` and the admin API say what is missing.
+
 The API imports this module, so it knows nothing of a generated directory.
 """
 
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 from typing import Protocol
 
 from citus_cluster.errors import CitusClusterError
 from citus_cluster.model.component_name import ComponentName
 from citus_cluster.model.plan.events import Emit
-from citus_cluster.operations.pooling import let_pooler_ask
+from citus_cluster.operations.pooling import let_pooler_ask, why_pooler_cannot_ask
 from citus_cluster.runtime.citus.lock import WAIT_FOR_LOCK_S
 from citus_cluster.runtime.postgres import Connection
 
@@ -20,7 +23,21 @@ class _Prepare(Protocol):
     async def __call__(self, conn: Connection, password: str, emit: Emit, *, wait_for_lock_s: float) -> bool: ...
 
 
-NEEDED: Mapping[ComponentName, _Prepare] = {ComponentName.PGBOUNCER: let_pooler_ask}
+class _Look(Protocol):
+    """Says what is wrong with that, and what repairs it; None if nothing is."""
+
+    async def __call__(self, conn: Connection, password: str) -> str | None: ...
+
+
+@dataclass(frozen=True)
+class Need:
+    """What one component needs: how to make it, and how to find out what is wrong with it."""
+
+    prepare: _Prepare
+    look: _Look
+
+
+NEEDED: Mapping[ComponentName, Need] = {ComponentName.PGBOUNCER: Need(let_pooler_ask, why_pooler_cannot_ask)}
 """By component, for those that need something."""
 
 
@@ -31,17 +48,27 @@ async def prepare_coordinator(
     emit: Emit,
     *,
     wait_for_lock_s: float = WAIT_FOR_LOCK_S,
-) -> None:
-    """Make what these components need of the coordinator. Raises the first error, once the others are prepared.
+) -> Mapping[ComponentName, CitusClusterError]:
+    """Make what these components need of the coordinator. Returns the errors; one keeps no other from being prepared.
 
     ``conn`` is a superuser's connection to the coordinator; ``password_of`` may raise CitusClusterError.
     """
-    failure = None
+    failures = {}
     for component in components:
         if component in NEEDED:
             try:
-                await NEEDED[component](conn, password_of(component), emit, wait_for_lock_s=wait_for_lock_s)
+                await NEEDED[component].prepare(conn, password_of(component), emit, wait_for_lock_s=wait_for_lock_s)
             except CitusClusterError as error:
-                failure = failure or error
-    if failure:
-        raise failure
+                failures[component] = error
+    return failures
+
+
+async def lacks_on_coordinator(
+    conn: Connection, components: Iterable[ComponentName], password_of: Callable[[ComponentName], str]
+) -> Mapping[ComponentName, str]:
+    """Return what is wrong on the coordinator for these components, and what repairs it; changes nothing.
+
+    Arguments as in :func:`prepare_coordinator`. Raises CitusClusterError.
+    """
+    looks = {one: await NEEDED[one].look(conn, password_of(one)) for one in components if one in NEEDED}
+    return {component: problem for component, problem in looks.items() if problem}

@@ -303,16 +303,20 @@ def test_what_other_services_need_of_the_coordinator_is_made_and_is_no_condition
         await until(lambda: len(said(caplog)) > 3)
         before = len(fake.prepared)
         await until(lambda: len(fake.prepared) > before + 1)
+        assert reconciler.unprepared == {ComponentName.PGBOUNCER: "The name is taken."}
         secret.unlink()
         await until(lambda: len(said(caplog)) > 4)
         assert reconciler.registration.error is None
         assert reconciler.registration.sort((ONE, TWO))[0]
+        fake.unprepared = None
+        secret.write_text("of the pooler\n")
+        await until(lambda: reconciler.unprepared == {})
 
     run(act, lock_timeout_s=12)
     assert fake.prepared[0] == (("pgbouncer",), ("of the pooler",), 12)
     *_, made, taken, missing = said(caplog)
     assert made == ("INFO", "the coordinator has what they need")
-    assert taken == ("WARNING", "a service lacks what it needs on the coordinator: The name is taken.")
+    assert taken == ("WARNING", "pgbouncer lacks what it needs on the coordinator: The name is taken.")
     assert missing[0] == "WARNING"
     assert "pgbouncer_password cannot be read" in missing[1]
 

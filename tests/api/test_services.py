@@ -20,6 +20,7 @@ from admin_api.app import create_app
 from admin_api.settings import Settings
 from citus_cluster.model.api_config import ApiConfig
 from citus_cluster.model.citus.nodes import NodeAddress
+from citus_cluster.model.companion_status import CompanionStatus, Condition
 from citus_cluster.model.companion_target import Target
 from citus_cluster.model.component_name import ComponentName
 
@@ -140,6 +141,21 @@ def test_a_missing_password_is_the_reason_of_one_alone(files: ApiFiles, run_api:
     found = services(api)
     assert "redis_password cannot be read" in found["redis"]["reason"]
     assert "redis_password" not in found["pg14"]["reason"]
+
+
+def test_what_one_lacks_on_the_coordinator_is_told(files: ApiFiles, run_api: Run) -> None:
+    class Well:
+        async def known(self, *, within_s: float) -> tuple[CompanionStatus, ...]:
+            return (CompanionStatus(ComponentName.PGBOUNCER, Condition.OK, None, {}),)
+
+    app = create_app(alone(files))
+    api = run_api(app)
+    app.state.parts.companions = Well()
+    assert services(api)["pgbouncer"]["condition"] == "ok"
+    app.state.parts.reconciler.unprepared = {ComponentName.PGBOUNCER: "The name is taken."}
+    found = services(api)["pgbouncer"]
+    assert (found["condition"], found["reason"]) == ("degraded", "The name is taken.")
+    assert "pgbouncer is degraded: The name is taken." in api.client.get("/health").json()["reason"]
 
 
 def test_companions_come_and_go_with_the_configuration(files: ApiFiles, run_api: Run, nobody: NodeAddress) -> None:

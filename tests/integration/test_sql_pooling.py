@@ -10,7 +10,7 @@ import psycopg
 import pytest
 from cluster_support import require_images
 from pooler_support import CHECK, IMAGE, PASSWORD, Bouncer, bouncer
-from sql_role_support import create, forget_roles, listed, password_file
+from sql_role_support import create, drop, forget_roles, listed, password_file
 from sql_servers import COORDINATOR, NASTY_PASSWORD, WORKERS, Servers, on, register
 
 from citus_cluster.errors import RoleError
@@ -20,7 +20,7 @@ from citus_cluster.model.companion_target import Target
 from citus_cluster.model.component_name import ComponentName
 from citus_cluster.model.plan.events import ignore
 from citus_cluster.model.pooling import Pool
-from citus_cluster.operations.pooling import let_pooler_ask
+from citus_cluster.operations.pooling import let_pooler_ask, why_pooler_cannot_ask
 from citus_cluster.operations.roles import accounts as roles
 from citus_cluster.operations.roles.passwords import CredentialStore
 from citus_cluster.runtime.probes.pgbouncer import PgBouncerProbe
@@ -141,23 +141,34 @@ def test_pgbouncer_gets_the_secret_of_one_ordinary_role_and_nobody_else_does(
         )
 
 
-def test_the_second_run_changes_nothing_and_what_was_changed_is_put_right(cluster: Servers) -> None:
+DAMAGES = (
+    ("role pgbouncer has another password", "ALTER ROLE pgbouncer PASSWORD 'another'"),
+    ("role pgbouncer does not have exactly the rights", "ALTER ROLE pgbouncer CREATEROLE"),
+    ("role pgbouncer does not have exactly the rights", "ALTER ROLE pgbouncer NOLOGIN"),
+    ("role pgbouncer does not have exactly the rights", "REVOKE USAGE ON SCHEMA citus_cluster FROM pgbouncer"),
+    ("function", "GRANT EXECUTE ON FUNCTION citus_cluster.pgbouncer_secret(text) TO PUBLIC"),
+    ("function", "REVOKE EXECUTE ON FUNCTION citus_cluster.pgbouncer_secret(text) FROM pgbouncer"),
+    ("function", "ALTER FUNCTION citus_cluster.pgbouncer_secret(text) RESET search_path"),
+    ("function", "DROP FUNCTION citus_cluster.pgbouncer_secret(text)"),
+    ("function", "DROP TABLE citus_cluster.owner_role"),
+    ("role pgbouncer is missing", "DROP OWNED BY pgbouncer; DROP ROLE pgbouncer"),
+)
+
+
+def test_the_second_run_changes_nothing_and_what_was_changed_is_named_and_put_right(cluster: Servers) -> None:
+    def problem(password: str = PASSWORD) -> str | None:
+        return on(cluster, lambda conn: why_pooler_cannot_ask(conn, password))
+
+    assert "role pgbouncer is missing" in str(problem())
     assert let_ask(cluster)
     assert not let_ask(cluster)
-    damages = (
-        "ALTER ROLE pgbouncer PASSWORD 'another'",
-        "ALTER ROLE pgbouncer CREATEROLE",
-        "ALTER ROLE pgbouncer NOLOGIN",
-        "GRANT EXECUTE ON FUNCTION citus_cluster.pgbouncer_secret(text) TO PUBLIC",
-        "REVOKE EXECUTE ON FUNCTION citus_cluster.pgbouncer_secret(text) FROM pgbouncer",
-        "REVOKE USAGE ON SCHEMA citus_cluster FROM pgbouncer",
-        "ALTER FUNCTION citus_cluster.pgbouncer_secret(text) RESET search_path",
-        "DROP FUNCTION citus_cluster.pgbouncer_secret(text)",
-    )
-    for damage in damages:
+    assert problem() is None
+    for word, damage in DAMAGES:
         cluster.sql(COORDINATOR.host, "SET citus.enable_ddl_propagation = off", damage)
+        assert word in str(problem()), damage
+        assert str(problem()).endswith("run citus-cluster up, which repairs it")
         assert let_ask(cluster), damage
-        assert not let_ask(cluster), damage
+        assert (problem(), let_ask(cluster)) == (None, False), damage
     assert let_ask(cluster, "a" * 32)  # the file of the password was replaced
     assert not let_ask(cluster, "a" * 32)
 
@@ -166,6 +177,7 @@ def test_a_role_of_the_users_own_is_left_alone(cluster: Servers, credentials: Cr
     create(cluster, credentials, "pgbouncer")
     with pytest.raises(RoleError, match="was not made here"):
         let_ask(cluster)
+    assert "Rename it" in str(on(cluster, lambda conn: why_pooler_cannot_ask(conn, PASSWORD)))
     assert listed(cluster, credentials)["pgbouncer"].problems == ()
 
 
@@ -239,6 +251,24 @@ def test_a_changed_password_counts_at_the_next_login(
             pooled.connect("app", before)
 
 
+def test_a_dropped_role_is_refused_also_where_it_is_connected(
+    cluster: Servers, credentials: CredentialStore, pooled: Bouncer
+) -> None:
+    create(cluster, credentials, "leaver")
+    secret = password_file(credentials, "leaver").read_text()
+    with pooled.connect("leaver", secret) as conn:
+        conn.execute("SELECT 1")
+        with pytest.raises(RoleError, match="open sessions"):
+            drop(cluster, credentials, "leaver")  # through PgBouncer, which keeps its connection
+        drop(cluster, credentials, "leaver", disconnect=True)
+        with pytest.raises(psycopg.OperationalError):
+            conn.execute("SELECT 1")
+    with pytest.raises(psycopg.OperationalError):
+        pooled.connect("leaver", secret)
+    with pooled.connect("app", password(credentials)) as other:
+        assert other.execute("SELECT 1").fetchone() == (1,)
+
+
 # What clients notice
 
 
@@ -287,7 +317,7 @@ def test_a_client_beyond_the_limit_is_told_and_one_that_waits_is_seen(
     secret = password(credentials)
     clients = [pooled.connect("app", secret) for _ in range(POOL.max_clients)]
     try:
-        with pytest.raises(psycopg.OperationalError, match="no more connections allowed"):
+        with pytest.raises(psycopg.OperationalError, match="client connections exceeded"):
             pooled.connect("app", secret)
         assert pooled.health() == (0, "")
         full = asked(pooled)

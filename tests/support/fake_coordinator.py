@@ -13,6 +13,7 @@ from psycopg.pq import TransactionStatus
 
 from admin_api import coordinator as coordinator_module
 from admin_api import reconciler as reconciler_module
+from citus_cluster.errors import CitusClusterError
 from citus_cluster.model.citus.nodes import NodeAddress, NodeResult, Outcome
 from citus_cluster.model.component_name import ComponentName
 from citus_cluster.model.disks import Disk
@@ -75,7 +76,7 @@ class FakeCoordinator:
     disk_failure: Exception | None = None
     prepared: list[tuple[tuple[str, ...], tuple[str, ...], float]] = field(default_factory=list)
     """Of each call: the components, their passwords, and how long to wait for the lock."""
-    unprepared: Exception | None = None
+    unprepared: CitusClusterError | None = None
 
     async def connect(self, info: ConnectionInfo, *, timeout_s: float, application_name: str) -> Connection:
         if info.host != ADDRESS.host:
@@ -109,12 +110,17 @@ class FakeCoordinator:
         emit: Emit,
         *,
         wait_for_lock_s: float,
-    ) -> None:
-        self.prepared.append((tuple(components), tuple(map(password_of, components)), wait_for_lock_s))
+    ) -> Mapping[ComponentName, CitusClusterError]:
+        try:
+            passwords = tuple(map(password_of, components))
+        except CitusClusterError as error:
+            return dict.fromkeys(components, error)
+        self.prepared.append((tuple(components), passwords, wait_for_lock_s))
         if self.unprepared:
-            raise self.unprepared
+            return dict.fromkeys(components, self.unprepared)
         if components and len(self.prepared) == 1:
             emit(Event("prepare", EventKind.DONE, "the coordinator has what they need"))
+        return {}
 
     async def read_registry(self, connection: Connection) -> SimpleNamespace:
         return SimpleNamespace(nodes=())

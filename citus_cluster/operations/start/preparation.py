@@ -1,9 +1,12 @@
-"""Having ``up`` make what components need of the coordinator."""
+"""What the components of a directory need of the coordinator: ``up`` makes it, and ``status`` says what is missing."""
+
+from collections.abc import Mapping
 
 from citus_cluster.errors import CitusClusterError
+from citus_cluster.model.component_name import ComponentName
 from citus_cluster.model.plan.events import Emit
 from citus_cluster.operations.directory import Directory
-from citus_cluster.operations.preparation import NEEDED, prepare_coordinator
+from citus_cluster.operations.preparation import NEEDED, lacks_on_coordinator, prepare_coordinator
 from citus_cluster.runtime.postgres import connect
 
 _CONNECT_TIMEOUT_S = 10.0
@@ -11,12 +14,28 @@ _CONNECT_TIMEOUT_S = 10.0
 
 async def prepare_coordinator_of(directory: Directory, emit: Emit) -> CitusClusterError | None:
     """Make what the components of a directory need, with its passwords. Returns the first error."""
-    wanted = [component for component in directory.topology.components if component in NEEDED]
+    wanted = _wanted(directory)
     if not wanted:
         return None
     try:
         async with await connect(directory.coordinator(), timeout_s=_CONNECT_TIMEOUT_S) as conn:
-            await prepare_coordinator(conn, wanted, directory.password_of, emit)
+            failures = await prepare_coordinator(conn, wanted, directory.password_of, emit)
     except CitusClusterError as error:
         return error
-    return None
+    return next(iter(failures.values()), None)
+
+
+async def lacks_of(directory: Directory) -> Mapping[ComponentName, str]:
+    """Say what is wrong on the coordinator for the components of a directory. Nothing if it does not answer."""
+    wanted = _wanted(directory)
+    if not wanted:
+        return {}
+    try:
+        async with await connect(directory.coordinator(), timeout_s=_CONNECT_TIMEOUT_S) as conn:
+            return await lacks_on_coordinator(conn, wanted, directory.password_of)
+    except CitusClusterError:
+        return {}
+
+
+def _wanted(directory: Directory) -> list[ComponentName]:
+    return [component for component in directory.topology.components if component in NEEDED]

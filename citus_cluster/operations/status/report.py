@@ -14,7 +14,7 @@ from citus_cluster.model.citus.extension import OUTDATED, UPDATE_HINT
 from citus_cluster.model.citus.nodes import NodeAddress
 from citus_cluster.model.citus.overview import NodeOverview, Overview, TableOverview
 from citus_cluster.model.citus.rebalance import RebalanceStatus
-from citus_cluster.model.companion_status import CompanionStatus, Condition, timed_out
+from citus_cluster.model.companion_status import CompanionStatus, Condition, timed_out, with_lacks
 from citus_cluster.model.companion_target import Target
 from citus_cluster.model.component import Service
 from citus_cluster.model.component_name import ComponentName
@@ -29,6 +29,7 @@ from citus_cluster.operations.companions import Companions
 from citus_cluster.operations.directory import Directory
 from citus_cluster.operations.listeners import Listeners
 from citus_cluster.operations.start.preflight import project_findings
+from citus_cluster.operations.start.preparation import lacks_of
 from citus_cluster.operations.status.disks import local_disks
 from citus_cluster.operations.status.overview import overview
 from citus_cluster.runtime.docker.engine import Container, Engine, in_thread
@@ -151,17 +152,19 @@ async def status(directory: Directory) -> Status:
     project = Project(topology.name)
     if ended := await _taken_down(directory, project):
         return ended
-    (services, service_problems), (seen, overview_problem), asked, ring, measured = await asyncio.gather(
+    (services, service_problems), (seen, overview_problem), asked, ring, measured, lacks = await asyncio.gather(
         _services(directory, project),
         _overview(directory),
         _companions(directory, project),
         _ring(directory, project),
         local_disks(directory, project),
+        lacks_of(directory),
     )
     running = {service.service for service in services if service.state in {"running", "unknown"}}
     if timed_out(overview_problem) and topology.coordinator and topology.coordinator.service in running:
         seen, overview_problem = await _overview(directory, patience=_PATIENCE)
     asked = await _ask_again(directory, project, asked, running)
+    asked = with_lacks(asked, lacks)
     companions = tuple(with_containers(topology, companion, services) for companion in asked)
     missing, extra = differences(topology, seen)
     problems = [*service_problems, *([overview_problem] if overview_problem else [])]

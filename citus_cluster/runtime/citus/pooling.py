@@ -51,7 +51,8 @@ SELECT rolpassword, shobj_description(oid, 'pg_authid') = %(mark)s,
 FROM pg_authid WHERE rolname = %(role)s
 """
 _LOOK_AT_FUNCTION = """
-SELECT prosrc = %(body)s AND prosecdef AND provolatile = 's' AND proconfig = '{search_path=pg_catalog}'
+SELECT to_regclass('citus_cluster.owner_role') IS NOT NULL
+       AND prosrc = %(body)s AND prosecdef AND provolatile = 's' AND proconfig = '{search_path=pg_catalog}'
        AND proowner = current_user::regrole
        AND (SELECT count(*) = 2 AND bool_and(grantee IN (proowner, to_regrole(%(role)s))) FROM aclexplode(proacl))
 FROM pg_proc WHERE oid = to_regprocedure(%(function)s)
@@ -60,15 +61,16 @@ FROM pg_proc WHERE oid = to_regprocedure(%(function)s)
 
 @dataclass(frozen=True)
 class Pooler:
-    """What the coordinator has of PgBouncer's: each is there and as it should be, or not."""
+    """What the coordinator has of PgBouncer's: the role exists, and each is as it should be, or not."""
 
+    exists: bool
     role: bool
     password: bool
     function: bool
 
     @property
     def ready(self) -> bool:
-        return self.role and self.password and self.function
+        return self.exists and self.role and self.password and self.function
 
 
 async def look_at_pooler(conn: Connection, password: str) -> Pooler:
@@ -79,14 +81,14 @@ async def look_at_pooler(conn: Connection, password: str) -> Pooler:
         cursor = await conn.execute(_LOOK_AT_FUNCTION, {"body": _BODY, "function": FUNCTION, "role": POOLER_ROLE})
         function = await cursor.fetchone()
     if role is None:
-        return Pooler(role=False, password=False, function=False)
+        return Pooler(exists=False, role=False, password=False, function=bool(function and function[0]))
     if not role[1]:
         raise RoleError(
             f"Role {POOLER_ROLE!r} exists and was not made here, but PgBouncer needs the name. Nothing was changed.",
             hint=f'Rename it (ALTER ROLE "{POOLER_ROLE}" RENAME TO ...) and set its password again, or remove '
             "pgbouncer from --services.",
         )
-    return Pooler(bool(role[2]), opens(str(role[0]), password), bool(function and function[0]))
+    return Pooler(True, bool(role[2]), opens(str(role[0]), password), bool(function and function[0]))
 
 
 async def prepare_pooler(conn: Connection, password: str, found: Pooler) -> None:

@@ -62,8 +62,6 @@ class PgBouncerProbe:
             pools=await self._show("SHOW POOLS"),
             databases=await self._show("SHOW DATABASES"),
             stats=await self._show("SHOW STATS"),
-            lists=await self._show("SHOW LISTS"),
-            config=await self._show("SHOW CONFIG"),
         )
 
     async def _show(self, command: LiteralString) -> Rows:
@@ -74,9 +72,7 @@ class PgBouncerProbe:
         return [dict(zip(names, row, strict=True)) for row in await cursor.fetchall()]
 
 
-def judge(
-    *, version: Mapping[str, Any], pools: Rows, databases: Rows, stats: Rows, lists: Rows, config: Rows
-) -> CompanionStatus:
+def judge(*, version: Mapping[str, Any], pools: Rows, databases: Rows, stats: Rows) -> CompanionStatus:
     """Judge what the console shows. A pool is what one role has in one database."""
     of_clients = [row for row in pools if row["database"] not in {AUTH_DATABASE, CONSOLE_DATABASE}]
     waits = [_wait_s(row) for row in pools if row["database"] != CONSOLE_DATABASE]
@@ -84,8 +80,8 @@ def judge(
     traffic = [row for row in stats if row["database"] in {row["name"] for row in served}]
     figures: dict[str, object] = {
         "version": str(version["version"]).removeprefix("PgBouncer "),
-        "clients": next((int(row["items"]) for row in lists if row["list"] == "used_clients"), 0),
-        "max_clients": next((int(row["value"]) for row in config if row["key"] == "max_client_conn"), 0),
+        "clients": sum(int(row["current_client_connections"]) for row in served),
+        "max_clients": sum(int(row["max_client_connections"]) for row in served),
         "waiting_clients": sum(_waiting(row) for row in pools if row["database"] != CONSOLE_DATABASE),
         "longest_wait_s": max(waits, default=0.0),
         "server_connections": sum(int(row["current_connections"]) for row in served),

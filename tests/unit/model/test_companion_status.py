@@ -10,7 +10,7 @@ import pytest
 
 from citus_cluster.errors import UsageError
 from citus_cluster.model.citus.nodes import NodeAddress
-from citus_cluster.model.companion_status import CompanionStatus, Condition
+from citus_cluster.model.companion_status import CompanionStatus, Condition, with_lacks
 from citus_cluster.model.companion_target import Target
 from citus_cluster.model.component_name import ComponentName
 from citus_cluster.model.spec import parse_spec
@@ -187,6 +187,21 @@ def test_of_several_nodes_each_is_named() -> None:
     seen = [service("cassandra", "exited", None, "exit status 1"), service("cassandra2", "missing", None)]
     found = with_containers(topology("cassandra"), down(ComponentName.CASSANDRA), seen)
     assert found.reason == "cassandra is exited (exit status 1); cassandra2 is missing"
+
+
+def test_what_one_lacks_elsewhere_degrades_it_unless_it_is_down() -> None:
+    def status(condition: Condition, reason: str | None = None) -> CompanionStatus:
+        return CompanionStatus(ComponentName.PGBOUNCER, condition, reason, {"clients": 3}, "3 clients")
+
+    lacks = {ComponentName.PGBOUNCER: "its role is missing"}
+    found = with_lacks([status(Condition.OK), status(Condition.DEGRADED, "it is full")], lacks)
+    assert [(one.condition, one.reason) for one in found] == [
+        (Condition.DEGRADED, "its role is missing"),
+        (Condition.DEGRADED, "it is full; its role is missing"),
+    ]
+    assert (found[0].figures, found[0].summary) == ({"clients": 3}, "3 clients")
+    others = (status(Condition.DOWN, "gone"), status(Condition.STARTING), down(ComponentName.REDIS))
+    assert with_lacks(others, lacks) == others
 
 
 @pytest.mark.parametrize("seen", [("running", "unhealthy"), ("running", "healthy"), ("unknown", None)])

@@ -1,6 +1,12 @@
 import pytest
 
-from citus_cluster.model.images import DEFAULT_CITUS_IMAGE, Image, known_pg_major, reference_problem
+from citus_cluster.model.images import (
+    DEFAULT_CITUS_IMAGE,
+    Image,
+    known_pg_major,
+    pgbouncer_image_problem,
+    reference_problem,
+)
 
 
 @pytest.mark.parametrize(
@@ -60,3 +66,12 @@ def test_a_missing_tag_is_told(name: str) -> None:
 )
 def test_what_is_no_reference(name: str) -> None:
     assert "not the name of an image" in (reference_problem(name) or "")
+
+
+@pytest.mark.parametrize("tag", ["1.24", "1.24.0", "1.26.1", "latest", "2.0-debian"])
+def test_pgbouncer_that_can_limit_the_clients_of_a_database(tag: str) -> None:
+    assert pgbouncer_image_problem(f"ghcr.io/cloudnative-pg/pgbouncer:{tag}") is None
+
+
+def test_an_older_pgbouncer_is_refused() -> None:
+    assert "use 1.24 or newer" in str(pgbouncer_image_problem("ghcr.io/cloudnative-pg/pgbouncer:1.23.1"))

@@ -1,6 +1,7 @@
 """What components need of the coordinator is made for those that are wanted, and one failure hides no other."""
 
 import asyncio
+from collections.abc import Mapping
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -32,7 +33,10 @@ class Needed:
                 raise self.failures[component]
             return True
 
-        return make
+        async def look(conn: Connection, password: str) -> str | None:
+            return f"the password {password!r} is missing" if component in self.failures else None
+
+        return preparation.Need(make, look)
 
 
 @pytest.fixture
@@ -48,20 +52,26 @@ def password_of(component: ComponentName) -> str:
     return f"of {component.value}"
 
 
-def prepare(*components: ComponentName) -> None:
-    asyncio.run(preparation.prepare_coordinator(CONN, components, password_of, ignore, wait_for_lock_s=3))
+def prepare(*components: ComponentName) -> Mapping[ComponentName, CitusClusterError]:
+    return asyncio.run(preparation.prepare_coordinator(CONN, components, password_of, ignore, wait_for_lock_s=3))
 
 
 def test_what_wanted_components_need_is_made_with_their_passwords(needed: Needed) -> None:
-    prepare(ComponentName.CITUS, TWO)
+    assert prepare(ComponentName.CITUS, TWO) == {}
     assert needed.made == [(TWO, "of redis", 3)]
 
 
 def test_one_that_fails_keeps_none_from_being_made_and_is_told(needed: Needed) -> None:
     needed.failures = {ONE: RoleError("first"), TWO: RoleError("second")}
-    with pytest.raises(RoleError, match="first"):
-        prepare(ONE, TWO)
+    assert prepare(ONE, TWO) == needed.failures
     assert [component for component, *_ in needed.made] == [ONE, TWO]
+
+
+def test_what_wanted_components_lack_is_told_and_nothing_is_made(needed: Needed) -> None:
+    needed.failures = {TWO: RoleError("second")}
+    lacks = asyncio.run(preparation.lacks_on_coordinator(CONN, [ComponentName.CITUS, ONE, TWO], password_of))
+    assert lacks == {TWO: "the password 'of redis' is missing"}
+    assert needed.made == []
 
 
 def directory_of(*components: ComponentName) -> Directory:
@@ -77,3 +87,7 @@ def test_a_start_connects_only_where_something_is_needed(needed: Needed) -> None
     assert nothing is None
     failure = asyncio.run(at_start.prepare_coordinator_of(directory_of(ComponentName.CITUS, ONE), ignore))
     assert isinstance(failure, UsageError)
+
+
+def test_a_coordinator_that_does_not_answer_hides_no_status(needed: Needed) -> None:
+    assert asyncio.run(at_start.lacks_of(directory_of(ComponentName.CITUS, ONE))) == {}

@@ -16,6 +16,7 @@ POOLS = {
     "maxwait": 0,
     "maxwait_us": 0,
 }
+OTHERS = {"current_client_connections": 2, "max_client_connections": 1000}
 
 
 def found(app: Mapping[str, Any], *, clients: int = 3, auth: Mapping[str, Any] | None = None) -> CompanionStatus:
@@ -28,16 +29,20 @@ def found(app: Mapping[str, Any], *, clients: int = 3, auth: Mapping[str, Any] |
             {**POOLS, "database": "shop", "user": "app", **app},
         ],
         databases=[
-            {"name": "auth.citus-cluster", "current_connections": 1, "max_connections": 1},
-            {"name": "pgbouncer", "current_connections": 0, "max_connections": 0},
-            {"name": "shop", "current_connections": 7, "max_connections": 20},
+            {"name": "auth.citus-cluster", "current_connections": 1, "max_connections": 1, **OTHERS},
+            {"name": "pgbouncer", "current_connections": 0, "max_connections": 0, **OTHERS},
+            {
+                "name": "shop",
+                "current_connections": 7,
+                "max_connections": 20,
+                "current_client_connections": clients,
+                "max_client_connections": 1000,
+            },
         ],
         stats=[
             {"database": "shop", "avg_xact_count": "41", "avg_wait_time": "2500"},
             {"database": "auth.citus-cluster", "avg_xact_count": "9", "avg_wait_time": "9000"},
         ],
-        lists=[{"list": "users", "items": 9}, {"list": "used_clients", "items": clients}],
-        config=[{"key": "max_client_conn", "value": "1000"}],
     )
 
 
