@@ -46,14 +46,19 @@ def _print_access(access: Access, root: Path, out: Console, *, show_secrets: boo
             out.print(f"  {label:<10} {escape(value)}")
 
 
+def _print_commands(access: Access, out: Console, *, least_width: int = 0) -> None:
+    """Print the commands that open a session on the other services; one that declares none has no line."""
+    width = max(map(len, access.companions), default=0)
+    for service, command in access.companions.items():
+        out.print(f"  {service:<{max(width, least_width)}} {escape(command)}")
+
+
 def print_companions_block(result: UpResult, root: Path) -> None:
     """Print how to connect to the other services."""
     if not result.companions:
         return
     out.print(f"[bold]{', '.join(result.companions)}: ready[/] ({result.seconds:.1f} s).")
-    width = max(len(service) for service in result.access.companions)
-    for service, command in result.access.companions.items():
-        out.print(f"  {service:<{width}} {escape(command)}")
+    _print_commands(result.access, out)
     if not result.nodes:
         out.print(f"Next:\n  {escape(pasteable('citus-cluster status', root))}")
 
@@ -99,8 +104,7 @@ def print_status(found: Status, out: Console = out, *, problems_first: bool = Fa
     if found.access and found.state is not State.DOWN and not problems_first:
         out.print("[bold]Connect[/]")
         _print_access(found.access, found.root, out)
-        for service, command in found.access.companions.items():
-            out.print(f"  {service:<12} {escape(command)}")
+        _print_commands(found.access, out, least_width=12)
     if not problems_first:
         _print_news(found, out)
 

@@ -163,3 +163,22 @@ def test_a_plan_says_which_moves_hold_writes_and_for_how_long(capsys: pytest.Cap
 
     cluster.print_rebalance_plan(RebalancePlan(moves, {}))
     assert "writes held" not in capsys.readouterr().out
+
+
+def test_commands_stand_below_each_other_and_a_service_may_have_none(
+    root: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    how = access(load(root))
+    two = UpResult("citus", 1.0, (), (), (), True, ("a-long-service-name", "redis"), (), how)
+    commands = {"a-long-service-name": "curl", "redis": "redis-cli"}
+    cluster.print_companions_block(replace(two, access=replace(how, companions=commands)), root)
+    assert capsys.readouterr().out.splitlines()[1:3] == [
+        "  a-long-service-name curl",
+        "  redis               redis-cli",
+    ]
+    cluster.print_companions_block(replace(two, access=replace(how, companions={})), root)
+    assert capsys.readouterr().out.splitlines()[0] == "a-long-service-name, redis: ready (1.0 s)."
+    page = io.StringIO()
+    found = replace(FOUND, access=replace(how, companions=commands), root=root)
+    cluster.print_status(found, Console(file=page, width=80, highlight=False, soft_wrap=True))
+    assert "  redis               redis-cli" in page.getvalue().splitlines()
