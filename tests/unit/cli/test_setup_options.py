@@ -104,6 +104,7 @@ def given_by(arguments: list[str], environment: Mapping[str, str]) -> Mapping[st
 @pytest.mark.parametrize("one", OPTIONS, ids=lambda one: one.path)
 def test_an_option_sets_its_key(one: SpecOption, example: Mapping[str, Any]) -> None:
     wanted = 3 if one.path == "workers" else example[one.path]
+    assert wanted is not None, f"give {one.path}, which has no default, a value in {EXAMPLE.name}"
     text = ",".join(wanted) if isinstance(wanted, list) else str(wanted)
     variable = PREFIX + one.flag.name.split("/")[0][2:].upper().replace("-", "_")
     if one.reading.type is bool:

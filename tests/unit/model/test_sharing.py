@@ -25,7 +25,7 @@ SMALL = (ComponentName.CITUS, ComponentName.ADMIN_API)
 
 @cache
 def sources() -> Sources:
-    return replace(load_sources(), contexts={"admin-api": {}})
+    return replace(load_sources(), contexts={name: {} for name in load_sources().contexts})
 
 
 @dataclass
