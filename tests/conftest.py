@@ -16,7 +16,7 @@ LONGEST_FILES = (
     "e2e/test_pg14_promotion.py",
     "e2e/test_whole_stack.py",
     "e2e/test_rebalance_faults.py",
-    "integration/test_sql_leaving.py",
+    "integration/test_sql_drain.py",
     "e2e/test_main_job.py",
     "e2e/test_pg14.py",
     "e2e/test_earlier_version.py",

@@ -1,7 +1,7 @@
 """Real Citus servers for the SQL tests.
 
-One set of servers for each image is started once; ``cluster`` takes the cluster apart before each test, so
-that every test begins with servers that know nothing of each other.
+One set of servers for each image is started once in each process; ``cluster`` takes the cluster apart before each
+test, so that every test begins with servers that know nothing of each other.
 """
 
 import os
@@ -27,27 +27,36 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 
 @pytest.fixture(scope="session")
-def servers(request: pytest.FixtureRequest) -> Iterator[Servers]:
+def started() -> Iterator[dict[str, Servers]]:
+    """The servers of each image that a test has asked for; they run until the last test of this process."""
+    running: dict[str, Servers] = {}
+    yield running
+    for one in running.values():
+        one.remove()
+
+
+@pytest.fixture(scope="session")
+def servers(request: pytest.FixtureRequest, started: dict[str, Servers]) -> Servers:
     engine = require_engine()
     if request.param is None:
         skip_or_fail("the engine has no image citusdata/citus")
-    name = f"citus-sql-test-{os.getpid()}-{secrets.token_hex(3)}"
-    started = Servers(engine, request.param, engine.networks.create(name))
-    try:
-        for address in (COORDINATOR, *WORKERS):
-            started.start(address.host)
-        for address in (COORDINATOR, *WORKERS):
-            started.wait(address.host)
-        yield started
-    finally:
-        started.remove()
+    image = str(request.param)
+    if image not in started:
+        name = f"citus-sql-test-{os.getpid()}-{secrets.token_hex(3)}"
+        started[image] = Servers(engine, image, engine.networks.create(name))
+        started[image].start_all(COORDINATOR.host, *(worker.host for worker in WORKERS))
+    return started[image]
 
 
 @pytest.fixture
-def cluster(servers: Servers) -> Servers:
+def cluster(request: pytest.FixtureRequest, servers: Servers) -> Servers:
     for address in (COORDINATOR, *WORKERS):
         servers.wait(address.host)  # one may still be recovering from what the test before did to it
-    servers.take_apart()
+    # Most tests of roles follow another that has registered the same workers.
+    if "credentials" in request.fixturenames and servers.is_cluster_of(FIRST, SECOND):
+        servers.empty()
+    else:
+        servers.take_apart()
     return servers
 
 
@@ -78,7 +87,7 @@ def credentials(cluster: Servers, tmp_path: Path) -> Iterator[CredentialStore]:
     try:
         yield CredentialStore(cluster.info(COORDINATOR.host), tmp_path)
     finally:
-        cluster.take_apart()
+        cluster.empty()
         cluster.sql(COORDINATOR.host, "DROP TABLE IF EXISTS notes")
         forget_roles(cluster)
 

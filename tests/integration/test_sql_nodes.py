@@ -34,12 +34,6 @@ def outcomes(cluster: Servers, *workers: NodeAddress, **options: float) -> list[
     return [result.outcome for result in register(cluster, *workers, **options).values()]
 
 
-def ip_address(cluster: Servers, node: NodeAddress) -> NodeAddress:
-    container = cluster.containers[node.host]
-    container.reload()
-    return NodeAddress(container.attrs["NetworkSettings"]["Networks"][cluster.network.name]["IPAddress"])
-
-
 def test_registers_all_workers_and_changes_nothing_the_second_time(cluster: Servers) -> None:
     assert outcomes(cluster) == [Outcome.ADDED] * 3
     assert cluster.sql(COORDINATOR.host, NODES) == [
@@ -100,7 +94,7 @@ def test_coordinator_that_citus_entered_as_localhost_gets_its_name(cluster: Serv
 @pytest.mark.usefixtures("only_newest")
 def test_coordinator_that_moved_is_known_to_the_workers(cluster: Servers) -> None:
     register(cluster, FIRST)
-    moved = ip_address(cluster, COORDINATOR)
+    moved = NodeAddress(cluster.ip_address(COORDINATOR.host))
     on(cluster, lambda conn: reconcile(conn, moved, [FIRST], ignore))
     assert cluster.sql(FIRST.host, "SELECT nodename FROM pg_dist_node WHERE groupid = 0") == [(moved.host,)]
 
@@ -195,7 +189,7 @@ def test_add_gives_up_on_a_paused_worker_in_time(cluster: Servers) -> None:
 def test_add_refuses_the_coordinator_and_a_worker_under_another_name(cluster: Servers) -> None:
     register(cluster, FIRST)
     for node, reason in ((FIRST, "already registered as citus-worker1:5432"), (COORDINATOR, "coordinator itself")):
-        alias = ip_address(cluster, node)
+        alias = NodeAddress(cluster.ip_address(node.host))
         with pytest.raises(MismatchError, match=reason):
             on(cluster, partial(add_worker, coordinator=None, worker=alias, emit=ignore, timeout_s=5))
     with pytest.raises(UsageError, match="coordinator itself"):

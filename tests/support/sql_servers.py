@@ -5,6 +5,7 @@ import contextlib
 import ssl
 import time
 from collections.abc import Awaitable, Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
@@ -84,7 +85,7 @@ class Servers:
             image or self.image,
             command,
             name=f"{self.network.name}-{name}",
-            environment={"POSTGRES_PASSWORD": password, **NODE_ENVIRONMENT},
+            environment={"POSTGRES_PASSWORD": password, "POSTGRES_INITDB_ARGS": "--no-sync", **NODE_ENVIRONMENT},
             volumes={str(INIT_SCRIPT): {"bind": f"/docker-entrypoint-initdb.d/{INIT_SCRIPT.name}", "mode": "ro"}},
             ports={"5432/tcp": ("127.0.0.1", 0)},
             shm_size="256m",
@@ -95,6 +96,13 @@ class Servers:
         self.network.connect(container, aliases=[name])
         container.start()
 
+    def start_all(self, *names: str) -> None:
+        """Start servers at the same time, and wait until all take connections."""
+        with ThreadPoolExecutor() as pool:
+            list(pool.map(self.start, names))
+        for name in names:
+            self.wait(name)
+
     def stop(self, name: str) -> None:
         container = self.containers.pop(name)
         container.remove(force=True, v=True)
@@ -104,6 +112,12 @@ class Servers:
         """Address at which the servers reach this machine, and what a test listens with."""
         self.network.reload()
         return str(self.network.attrs["IPAM"]["Config"][0]["Gateway"])
+
+    def ip_address(self, name: str) -> str:
+        """Address of a server on the network."""
+        container = self.containers[name]
+        container.reload()
+        return str(container.attrs["NetworkSettings"]["Networks"][self.network.name]["IPAddress"])
 
     def logs(self, name: str) -> str:
         return self.containers[name].logs().decode()
@@ -195,14 +209,21 @@ class Servers:
             self.take_apart()
             self.stop(name)
 
+    def is_cluster_of(self, *workers: NodeAddress) -> bool:
+        """Return whether these workers, and no other, are registered and hold shards, as after ``register``."""
+        found = self.sql(
+            COORDINATOR.host,
+            "SELECT nodename, nodeport, isactive AND hasmetadata AND metadatasynced, shouldhaveshards "
+            "FROM pg_dist_node ORDER BY groupid <> 0, nodename",
+        )
+        return found == [
+            (COORDINATOR.host, COORDINATOR.port, True, False),
+            *((worker.host, worker.port, True, True) for worker in workers),
+        ]
+
     def take_apart(self) -> None:
         """Back to servers that know nothing of each other."""
-        tables = self.sql(COORDINATOR.host, "SELECT logicalrelid::text FROM pg_dist_partition")
-        self.sql(
-            COORDINATOR.host,
-            *[f"DROP TABLE IF EXISTS {table} CASCADE" for (table,) in tables],
-            "CALL citus_cleanup_orphaned_resources()",
-        )
+        self.empty()
         for _ in range(5):
             # Citus' recovery of prepared transactions deletes the same rows of pg_dist_transaction in another order.
             with contextlib.suppress(psycopg.errors.DeadlockDetected):
@@ -214,11 +235,20 @@ class Servers:
                 break
         else:
             pytest.fail("citus_remove_node() met a deadlock five times")
-        self.sql(COORDINATOR.host, "DROP SCHEMA IF EXISTS citus_cluster CASCADE")
+
+    def empty(self) -> None:
+        """Back to nodes without tables of Citus, of which our own records know nothing."""
+        tables = self.sql(COORDINATOR.host, "SELECT logicalrelid::text FROM pg_dist_partition")
+        self.sql(
+            COORDINATOR.host,
+            *[f"DROP TABLE IF EXISTS {table} CASCADE" for (table,) in tables],
+            "CALL citus_cleanup_orphaned_resources()",
+            "DROP SCHEMA IF EXISTS citus_cluster CASCADE",
+        )
 
     def remove(self) -> None:
-        for name in list(self.containers):
-            self.stop(name)
+        with ThreadPoolExecutor() as pool:
+            list(pool.map(self.stop, list(self.containers)))
         self.network.remove()
 
 

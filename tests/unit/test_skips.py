@@ -10,7 +10,7 @@ from setup_support import ROOT
 
 def test_all_that_is_skipped_without_an_engine_is_one_line() -> None:
     left_out = {key: value for key, value in os.environ.items() if key not in {"REQUIRE_CLUSTER", "PYTEST_ADDOPTS"}}
-    files = ["tests/integration/test_sql_operations.py", "tests/integration/test_sql_nodes.py"]
+    files = ["tests/integration/test_sql_verify.py", "tests/integration/test_sql_nodes.py"]
     done = subprocess.run(
         [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *files],
         cwd=ROOT,

@@ -1,0 +1,27 @@
+"""Tables of the tests on real servers, and what tells whether a row of theirs was lost."""
+
+from sql_servers import COORDINATOR, Servers
+
+
+def distribute(
+    cluster: Servers, *, key: str = "PRIMARY KEY", rows: int = 20000, shards: int = 8, countries: bool = False
+) -> None:
+    """Create ``orders`` with its rows, ``lines`` with the same shards, and the reference table ``countries``."""
+    reference = (
+        "CREATE TABLE countries (id int PRIMARY KEY)",
+        "SELECT create_reference_table('countries')",
+        "INSERT INTO countries SELECT generate_series(1, 50)",
+    )
+    cluster.sql(
+        COORDINATOR.host,
+        f"CREATE TABLE orders (id bigint {key}, payload text)",
+        f"SELECT create_distributed_table('orders', 'id', shard_count => {shards})",
+        f"CREATE TABLE lines (id bigint {key}, payload text)",
+        "SELECT create_distributed_table('lines', 'id', colocate_with => 'orders')",
+        *(reference if countries else ()),
+        f"INSERT INTO orders SELECT id, repeat('x', 100) FROM generate_series(1, {rows}) AS id",
+    )
+
+
+def checksum(cluster: Servers) -> list[tuple[object, ...]]:
+    return cluster.sql(COORDINATOR.host, "SELECT count(*), sum(id), sum(length(payload)) FROM orders")
