@@ -9,20 +9,18 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import SimpleNamespace
 
-import docker
 import httpx
 import psycopg
 import pytest
 from api_support import Api, ApiFiles, serve
-from cluster_support import citus_images, require_engine, skip_or_fail
+from cluster_support import oldest_image, require_engine
 from docker.models.containers import Container
-from docker.models.networks import Network
 from fake_servers import fake_postgres
-from sql_servers import INIT_SCRIPT, SETTINGS, encryption_of
+from sql_servers import COORDINATOR, NASTY_PASSWORD, WORKERS, Servers, encryption_of
 from waiting import eventually
 
 from admin_api import reconciler
@@ -38,34 +36,24 @@ from citus_cluster.runtime.postgres import Connection
 
 pytestmark = pytest.mark.cluster
 
-PASSWORD = """it's a "pass" $HOME ${x} #1 \\'back\\\\ %41 ñ€😀"""
-COORDINATOR = NodeAddress("citus-coordinator")
-FIRST, SECOND, THIRD = (NodeAddress(f"citus-worker{number}") for number in (1, 2, 3))
+PASSWORD = NASTY_PASSWORD
+FIRST, SECOND, THIRD = WORKERS
 
 
 @dataclass
 class Cluster:
     """A coordinator and workers that know nothing of each other, and the API's files for them."""
 
-    network: Network
+    servers: Servers
     files: ApiFiles
-    # Chosen here, since a port chosen by the engine changes when the container is started again.
-    port: int
-    containers: dict[str, Container] = field(default_factory=dict)
 
-    def start(self, engine: docker.DockerClient, image: str, name: str) -> None:
-        container = engine.containers.create(
-            image,
-            ["postgres", *(word for key, value in SETTINGS.items() for word in ("-c", f"{key}={value}"))],
-            name=f"{self.network.name}-{name}",
-            environment={"POSTGRES_PASSWORD": PASSWORD},
-            volumes={str(INIT_SCRIPT): {"bind": f"/docker-entrypoint-initdb.d/{INIT_SCRIPT.name}", "mode": "ro"}},
-            ports={"5432/tcp": ("127.0.0.1", self.port)} if name == COORDINATOR.host else None,
-            shm_size="256m",
-        )
-        self.containers[name] = container
-        self.network.connect(container, aliases=[name])
-        container.start()
+    @property
+    def port(self) -> int:
+        return self.servers.ports[COORDINATOR.host]
+
+    @property
+    def containers(self) -> dict[str, Container]:
+        return self.servers.containers
 
     def sql(self, statement: str) -> list[tuple[object, ...]]:
         """Run a statement on the coordinator, as an operator would by hand."""
@@ -89,26 +77,19 @@ class Cluster:
 
 @pytest.fixture(scope="module")
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
-    engine = require_engine()
-    images = citus_images()
-    if not images:
-        skip_or_fail("the engine has no image citusdata/citus")
-    image = images[min(images)]
+    engine, image = require_engine(), oldest_image()
     with socket.socket() as holder:
         holder.bind(("127.0.0.1", 0))
         port = holder.getsockname()[1]
     network = engine.networks.create(f"citus-api-test-{os.getpid()}-{secrets.token_hex(3)}")
+    servers = Servers(engine, image, network, ports={COORDINATOR.host: port})
     here = ApiConfig("citus", "postgres", "postgres", NodeAddress("127.0.0.1", port), COORDINATOR)
     files = ApiFiles.write(tmp_path_factory.mktemp("api"), here, password=PASSWORD + "\n")
-    made = Cluster(network, files, port)
     try:
-        for node in (COORDINATOR, FIRST, SECOND, THIRD):
-            made.start(engine, image, node.host)
-        yield made
+        servers.start_all(*(node.host for node in (COORDINATOR, FIRST, SECOND, THIRD)), wait=False)
+        yield Cluster(servers, files)
     finally:
-        for container in made.containers.values():
-            container.remove(force=True, v=True)
-        network.remove()
+        servers.remove()
 
 
 @pytest.fixture(scope="module")
@@ -342,17 +323,14 @@ def test_workers_that_cannot_join_are_refused(cluster: Cluster, api: Api) -> Non
     assert (response.status_code, response.json()["code"]) == (502, "worker-unreachable"), response.text
     assert response.headers["content-type"] == "application/problem+json"
     # The coordinator under another of its names is no worker.
-    twin = cluster.containers[COORDINATOR.host]
-    twin.reload()
-    address = twin.attrs["NetworkSettings"]["Networks"][cluster.network.name]["IPAddress"]
+    address = cluster.servers.ip_address(COORDINATOR.host)
     response = api.client.post("/api/v1/nodes", headers=api.admin, json={"host": address})
     assert (response.status_code, response.json()["code"]) == (409, "version-mismatch"), response.text
 
 
 def test_a_server_that_wants_the_password_in_clear_does_not_get_it(cluster: Cluster, api: Api, tmp_path: Path) -> None:
-    cluster.network.reload()
-    gateway = cluster.network.attrs["IPAM"]["Config"][0]["Gateway"]
-    with fake_postgres(host=gateway, encryption=encryption_of(cluster.containers[COORDINATOR.host], tmp_path)) as thief:
+    encryption = encryption_of(cluster.containers[COORDINATOR.host], tmp_path)
+    with fake_postgres(host=cluster.servers.gateway, encryption=encryption) as thief:
         body = {"host": thief.host, "port": thief.port}
         response = api.client.post("/api/v1/nodes", headers=api.admin, json=body)
     assert (response.status_code, response.json()["code"]) == (503, "untrusted-server"), response.text

@@ -2,16 +2,18 @@
 
 import asyncio
 import time
+from contextlib import ExitStack
 
 import pytest
 from sql_drain_support import checksum, distribute, look, named, run_drain, run_plan
 from sql_servers import COORDINATOR, FOURTH, WAITING_WRITERS, WORKERS, Recorder, Servers, on, register
+from sql_tables import moves_held_up
 
 from citus_cluster.errors import InUseError, RebalanceError, UsageError
 from citus_cluster.model.citus.nodes import NodeAddress, Outcome
 from citus_cluster.model.citus.rebalance import JobState
 from citus_cluster.model.citus.rebalance_plan import RebalanceOptions, TransferMode
-from citus_cluster.model.plan.events import EventKind, ignore
+from citus_cluster.model.plan.events import Event, EventKind, ignore
 from citus_cluster.operations.nodes import drain
 from citus_cluster.operations.nodes import unregistration as unregistration
 from citus_cluster.operations.nodes.drain import Drained
@@ -118,7 +120,10 @@ def test_a_worker_that_hangs_is_named_in_time(cluster: Servers) -> None:
 
 @pytest.mark.usefixtures("only_newest")
 @pytest.mark.parametrize("online", [False, True], ids=["writes held", "online"])
-def test_what_holds_a_move_up_is_named(cluster: Servers, recorder: Recorder, online: bool) -> None:
+def test_what_holds_a_move_up_is_named(
+    cluster: Servers, recorder: Recorder, online: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rebalance_watch, "_STALLED_S", 2.0)
     register(cluster)
     distribute(cluster, rows=100)
 
@@ -153,12 +158,13 @@ def test_what_holds_a_move_up_is_named(cluster: Servers, recorder: Recorder, onl
 def test_a_drain_is_stopped_undone_and_begun_again(cluster: Servers) -> None:
     register(cluster)
     distribute(cluster)
-    started = run_drain(cluster, THIRD, wait=False)
-    assert started.rebalance and not started.rebalance.state.is_final
-    again = run_drain(cluster, THIRD, wait=False)
-    assert again.rebalance is None or again.rebalance.job_id == started.rebalance.job_id
     events = Recorder()
-    on(cluster, lambda conn: drain.undo(conn, named(THIRD), events))
+    with moves_held_up(cluster):
+        started = run_drain(cluster, THIRD, wait=False)
+        assert started.rebalance and not started.rebalance.state.is_final
+        again = run_drain(cluster, THIRD, wait=False)
+        assert again.rebalance is None or again.rebalance.job_id == started.rebalance.job_id
+        on(cluster, lambda conn: drain.undo(conn, named(THIRD), events))
     assert cluster.sql(COORDINATOR.host, MARKS)[2] == ("citus-worker3", True)
     assert on(cluster, rebalance_watch.status).state.is_final
     on(cluster, lambda conn: drain.undo(conn, named(THIRD), events))
@@ -172,9 +178,7 @@ def test_a_drain_that_stops_with_the_undoing_of_another_is_named(cluster: Server
     distribute(cluster, rows=100)
 
     async def body(conn: Connection) -> Drained:
-        async with await cluster.connect() as client, client.transaction(force_rollback=True):
-            # Until it ends no move does.
-            await client.execute("INSERT INTO orders SELECT generate_series(-500, -1)")
+        with moves_held_up(cluster):
             await drain.drain(conn, named(SECOND, THIRD), ignore, mode=TransferMode.AUTO, wait=False)
             return await drain.undo(conn, named(THIRD), recorder)
 
@@ -227,10 +231,8 @@ def test_a_drain_that_a_rebalance_forestalls_marks_no_worker(cluster: Servers) -
             return await drain.drain(conn, named(FIRST), ignore, mode=TransferMode.AUTO, wait=False)
 
     async def body(conn: Connection) -> None:
-        async with await cluster.connect() as client, client.transaction(force_rollback=True), asyncio.timeout(60):
-            # Until it ends no move does.
-            await client.execute("INSERT INTO orders SELECT generate_series(-500, -1)")
-            async with writer_lock(conn, wait_s=5):
+        with moves_held_up(cluster):
+            async with asyncio.timeout(60), writer_lock(conn, wait_s=5):
                 draining = asyncio.create_task(one())
                 while await (await conn.execute(WAITING_WRITERS)).fetchone() != (1,):  # noqa: ASYNC110 # another session
                     await asyncio.sleep(0.1)
@@ -238,10 +240,10 @@ def test_a_drain_that_a_rebalance_forestalls_marks_no_worker(cluster: Servers) -
                 assert started and started[0], "this test needs a rebalance that has something to move"
             with pytest.raises(RebalanceError, match="already running as job"):
                 await draining
+            await rebalance.stop(conn)
 
     on(cluster, body)
     assert {mark for _, mark in cluster.sql(COORDINATOR.host, MARKS)} == {True}
-    on(cluster, rebalance.stop)
 
 
 @pytest.mark.usefixtures("only_newest")
@@ -251,10 +253,18 @@ def test_a_rebalance_that_runs_is_followed_first(cluster: Servers, recorder: Rec
     register(cluster, THIRD)
 
     async def body(conn: Connection) -> Drained:
-        job_id = await rebalance.start(conn, RebalanceOptions(), ignore)
-        with pytest.raises(RebalanceError, match=f"already running as job {job_id}"):
-            await drain.drain(conn, named(FIRST), ignore, mode=TransferMode.AUTO, wait=False)
-        done = await drain.drain(conn, named(FIRST), recorder, mode=TransferMode.AUTO, wait=True)
+        with ExitStack() as held:
+            held.enter_context(moves_held_up(cluster))
+
+            def watch(event: Event) -> None:
+                recorder(event)
+                if "following it first" in event.message:
+                    held.close()
+
+            job_id = await rebalance.start(conn, RebalanceOptions(), ignore)
+            with pytest.raises(RebalanceError, match=f"already running as job {job_id}"):
+                await drain.drain(conn, named(FIRST), ignore, mode=TransferMode.AUTO, wait=False)
+            done = await drain.drain(conn, named(FIRST), watch, mode=TransferMode.AUTO, wait=True)
         assert f"a rebalance is already running as job {job_id}; following it first" in recorder.events[0].message
         return done
 

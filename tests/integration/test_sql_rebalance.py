@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 from sql_servers import COORDINATOR, FOURTH, WORKERS, Recorder, Servers, on, register
-from sql_tables import checksum, distribute
+from sql_tables import checksum, distribute, moves_held_up
 
 from citus_cluster.errors import RebalanceError, UsageError
 from citus_cluster.model.citus.rebalance import JobState, RebalanceStatus
@@ -37,10 +37,11 @@ def test_a_fourth_worker_gets_its_share_and_no_row_is_lost(cluster: Servers, rec
             assert preview.bytes_after[FOURTH] == preview.size_bytes > 0
             assert sum(preview.bytes_after.values()) == sum(preview.bytes_before.values())
             # Online: small shards move too fast for a rate.
-            job_id = await rebalance.start(conn, RebalanceOptions(online=True), recorder)
-            with pytest.raises(RebalanceError, match=f"already running as job {job_id}"):
-                await rebalance.start(conn, RebalanceOptions(), ignore)
-            await verify(conn, [*WORKERS, FOURTH], recorder)
+            with moves_held_up(cluster):
+                job_id = await rebalance.start(conn, RebalanceOptions(online=True), recorder)
+                with pytest.raises(RebalanceError, match=f"already running as job {job_id}"):
+                    await rebalance.start(conn, RebalanceOptions(), ignore)
+                await verify(conn, [*WORKERS, FOURTH], recorder)
             found = await rebalance_watch.wait(conn, recorder, poll_s=0.1)
             assert found.job_id == job_id
             assert await rebalance.start(conn, RebalanceOptions(), recorder) is None
@@ -84,8 +85,9 @@ def test_stopped_rebalance_says_so(cluster: Servers) -> None:
     two_of_three(cluster)
 
     async def body(conn: Connection) -> RebalanceStatus:
-        await rebalance.start(conn, RebalanceOptions(), ignore)
-        await rebalance.stop(conn)
+        with moves_held_up(cluster):
+            await rebalance.start(conn, RebalanceOptions(), ignore)
+            await rebalance.stop(conn)
         with pytest.raises(RebalanceError, match=r"was stopped after 0 of \d+ shards"):
             await rebalance_watch.wait(conn, ignore, poll_s=0.1)
         return await rebalance_watch.status(conn)
@@ -291,10 +293,8 @@ def test_a_paused_node_is_named_at_once_and_all_is_told_when_it_is_back(cluster:
                 await asyncio.sleep(0.2)
 
     async def body(conn: Connection) -> RebalanceStatus:
-        async with await cluster.connect() as other, asyncio.TaskGroup() as group:
-            async with other.transaction(force_rollback=True):
-                # The first move cannot end before this does.
-                await other.execute("INSERT INTO orders SELECT -id, '' FROM generate_series(1, 100) AS id")
+        async with asyncio.TaskGroup() as group:
+            with moves_held_up(cluster):
                 # Online: small shards move before the time left is told.
                 await rebalance.start(conn, RebalanceOptions(online=True), ignore)
                 if begun:

@@ -1,5 +1,8 @@
 """Tables of the tests on real servers, and what tells whether a row of theirs was lost."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 from sql_servers import COORDINATOR, Servers
 
 
@@ -21,6 +24,14 @@ def distribute(
         *(reference if countries else ()),
         f"INSERT INTO orders SELECT id, repeat('x', 100) FROM generate_series(1, {rows}) AS id",
     )
+
+
+@contextmanager
+def moves_held_up(cluster: Servers) -> Iterator[None]:
+    """Hold shards of ``orders`` in a transaction, without whose end no move of them ends."""
+    with cluster.session() as client, client.transaction(force_rollback=True):
+        client.execute("INSERT INTO orders SELECT generate_series(-500, -1)")
+        yield
 
 
 def checksum(cluster: Servers) -> list[tuple[object, ...]]:
