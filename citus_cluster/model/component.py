@@ -180,7 +180,8 @@ class Component:
     more_volumes: ClassVar[tuple[str, ...]] = ()
     signs: ClassVar[tuple[Sign, ...]] = ()
     context: ClassVar[str | None] = None
-    """Folder below generated/ that its image is built from, where the user names no image."""
+    """Folder that its image is built from, where the user names no image: below generated/, a copy of the one that the
+    program has under this name."""
     pg_major: ClassVar[int | None] = None
     """The PostgreSQL major that its image must have, where its data were written by that one."""
     settle_together: ClassVar[bool] = False

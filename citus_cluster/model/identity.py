@@ -28,6 +28,8 @@ def identity_of(
     since their volumes may still exist.
     """
     here = {node.service: str(node.address) for node in topology.nodes}
+    # What keeps no data has none that another version could have written.
+    images = {one.name: one.image for one in topology.companions if one.data}
     addresses = {**earlier.get("addresses", {}), **here}
     gone = {s: a for s, a in addresses.items() if s.startswith(_WORKER) and s not in here and s in removed_workers}
     removed = {**earlier.get("removed", {}), **gone}
@@ -40,7 +42,7 @@ def identity_of(
         "pg_major": topology.citus_image.pg_major,
         "addresses": {service: address for service, address in addresses.items() if service not in gone},
         **({"removed": removed} if removed else {}),
-        "companions": {**earlier.get("companions", {}), **{one.name: one.image for one in topology.companions}},
+        "companions": {**earlier.get("companions", {}), **images},
     }
 
 
@@ -48,6 +50,8 @@ def older_images(earlier: Mapping[str, Any], identity: Mapping[str, Any]) -> Ite
     """Companions whose image is older than the one that has written their data, as far as both tags tell."""
     for service, image in identity["companions"].items():
         before = earlier.get("companions", {}).get(service, image)
+        if before is None or image is None:
+            continue  # built here, so its name has no version
         old, new = tag_version(before), tag_version(image)
         if new[: len(old)] < old[: len(new)]:
             yield f"image of {service}: {before} → {image}"

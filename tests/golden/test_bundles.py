@@ -172,8 +172,9 @@ def test_no_two_services_share_a_host_port(services: dict[str, Any]) -> None:
 
 
 def test_every_service_is_complete(services: dict[str, Any]) -> None:
+    required = {"image", "container_name", "healthcheck", "restart", "mem_limit", "stop_grace_period"}
+    assert {name: missing for name, service in services.items() if (missing := required - set(service))} == {}
     for service in services.values():
-        assert {"image", "container_name", "healthcheck", "restart", "mem_limit", "stop_grace_period"} <= set(service)
         assert re.fullmatch(r".+:[\w.-]+", service["image"])
         assert "no-new-privileges:true" in service["security_opt"]
         assert service["cap_drop"] == ["ALL"]

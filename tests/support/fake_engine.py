@@ -27,6 +27,7 @@ from citus_cluster.runtime import ports, postgres, server_settings
 from citus_cluster.runtime.citus import extension
 from citus_cluster.runtime.docker import compose
 from citus_cluster.runtime.docker.engine import Container, Engine, EngineInfo, HealthProbe
+from citus_cluster.runtime.docker.project import Project
 from citus_cluster.runtime.postgres import ConnectionInfo
 from citus_cluster.runtime.probes import http_health
 
@@ -353,6 +354,12 @@ def in_place(monkeypatch: pytest.MonkeyPatch, root: Path, *workers: NodeAddress,
     for place, name in _COMPOSE_OF:
         monkeypatch.setattr(place, name, lambda directory: host)
     monkeypatch.setattr(compose, "version", _compose_version)
-    monkeypatch.setattr(Engine, "connect", lambda *_, **__: cast("Engine", host.engine))
+
+    def connect(*_: object, **__: object) -> Engine:
+        return cast("Engine", host.engine)
+
+    monkeypatch.setattr(Engine, "connect", connect)
+    # This default was bound when the class was made.
+    monkeypatch.setattr(Project.__init__, "__kwdefaults__", {"connect": connect})
     monkeypatch.setattr(inspection, "problems_at_rest", _nothing_at_rest)
     return host

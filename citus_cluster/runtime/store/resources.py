@@ -7,7 +7,8 @@ from functools import cache
 from pathlib import Path
 
 import citus_cluster
-from citus_cluster.model.components import admin_api
+from citus_cluster.model.components import COMPONENTS
+from citus_cluster.model.components.admin_api import ADMIN_API
 from citus_cluster.render.api_context import render_api_context
 from citus_cluster.render.bundle import Sources
 
@@ -32,8 +33,18 @@ def load_sources() -> Sources:
         compose=_texts(_folder("compose_templates")),
         config=_texts(_folder("config")),
         initdb=_texts(_folder("initdb")),
-        contexts={str(admin_api.ADMIN_API.context): _api_context()},
+        contexts={
+            component.context: _api_context() if component is ADMIN_API else _context(_folder(component.context))
+            for component in COMPONENTS.values()
+            if component.context
+        },
     )
+
+
+def _context(folder: Path) -> dict[str, bytes]:
+    """Read the build context of an image, by path; what Python has compiled there is not part of it."""
+    files = (path for path in sorted(folder.rglob("*")) if path.is_file() and "__pycache__" not in path.parts)
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in files}
 
 
 def _api_context() -> dict[str, bytes]:

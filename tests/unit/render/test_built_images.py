@@ -1,9 +1,11 @@
 """Images that are built here: each component has a build context, and so an image name, of its own."""
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
+from setup_support import ROOT
 
 from citus_cluster.console.plan import _file_lines
 from citus_cluster.model.component_name import ComponentName
@@ -13,6 +15,7 @@ from citus_cluster.model.spec import API_VERSION, parse_spec
 from citus_cluster.model.topology import resolve
 from citus_cluster.model.yaml_text import load_yaml
 from citus_cluster.render.bundle import render_bundle
+from citus_cluster.runtime.store import resources
 from citus_cluster.runtime.store.resources import load_sources
 
 APPLICATION = {"Dockerfile": b"FROM python:3.13-slim\n", "app/main.py": b"app = None\n"}
@@ -56,6 +59,19 @@ def test_a_changed_context_renames_its_own_image_alone() -> None:
     after, _ = bundle({**APPLICATION, "app/main.py": b"app = 1\n"})
     assert before["redis"]["image"] != after["redis"]["image"]
     assert before["admin-api"]["image"] == after["admin-api"]["image"]
+
+
+def test_a_context_is_read_from_the_folder_of_its_name(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, built: None
+) -> None:
+    folder = tmp_path / "examples/users"
+    for path, content in {**APPLICATION, "app/__pycache__/main.pyc": b"compiled"}.items():
+        (folder / path).parent.mkdir(parents=True, exist_ok=True)
+        (folder / path).write_bytes(content)
+    monkeypatch.setattr(resources, "_folder", lambda name: tmp_path / name if name == "examples/users" else ROOT / name)
+    contexts = resources.load_sources.__wrapped__().contexts
+    assert contexts["examples/users"] == APPLICATION
+    assert "constraints.txt" in contexts["admin-api"]
 
 
 def test_an_image_that_is_named_needs_no_context() -> None:
