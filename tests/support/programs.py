@@ -58,7 +58,10 @@ class _Forked:
 
     def wait(self, timeout: float | None = None) -> int:
         if self.returncode is None:
-            if not select.select([self._connection], [], [], timeout)[0]:
+            # select() knows no file descriptors from 1024 on, and some tests open a thousand connections.
+            ready = select.poll()
+            ready.register(self._connection, select.POLLIN)
+            if not ready.poll(None if timeout is None else 1000 * timeout):
                 raise subprocess.TimeoutExpired(list(self._command), timeout or 0)
             self.returncode = self._number()
             self._lines.close()
