@@ -39,7 +39,7 @@ class CompanionWatch:
         self._were_well: set[ComponentName] = set()
 
     async def known(self, *, within_s: float) -> tuple[CompanionStatus, ...]:
-        """Give the state of each wanted companion, at most a few seconds old, after ``within_s`` at the latest.
+        """Return the state of each wanted companion, at most a few seconds old, after ``within_s`` at the latest.
 
         Raises ConfigurationError.
         """

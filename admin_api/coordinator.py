@@ -85,7 +85,7 @@ class Coordinator:
         return run
 
     async def check(self) -> CitusClusterError | None:
-        """Tell why the coordinator gives no sign of life, if it does not; it is asked about once a second at most."""
+        """Return why the coordinator gives no sign of life, if it does not; it is asked about once a second at most."""
         return await self._sign_of_life.answer()
 
     async def _ask_for_life(self) -> CitusClusterError | None:

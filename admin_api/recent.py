@@ -22,7 +22,7 @@ class Recent(Generic[T]):
         self._good_until = float("-inf")
 
     async def answer(self) -> T:
-        """Give the answer that is still good, or wait for the next one; raises what the question raises."""
+        """Return the answer that is still good, or wait for the next one; raises what the question raises."""
         task = self._asking
         if task is None or (task.done() and not self._is_good(task)):
             task = self._asking = asyncio.create_task(self._asked())

@@ -73,7 +73,7 @@ def pytest_runtest_logreport(report: pytest.TestReport) -> None:
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """Give one line for all tests that are skipped for the same reason; pytest's own has one for each place."""
+    """Return one line for all tests that are skipped for the same reason; pytest's own has one for each place."""
     skipped = [report.longrepr for report in terminalreporter.stats.get("skipped", [])]
     reasons = Counter(str(found[2] if isinstance(found, tuple) else found) for found in skipped)
     for reason, number in reasons.most_common():

@@ -20,7 +20,7 @@ EXAMPLE = ROOT / "config" / "cluster.full.yaml"
 
 
 def generated() -> Mapping[Path, str]:
-    """Give the text of each file that follows from the code, wholly or in part."""
+    """Return the text of each file that follows from the code, wholly or in part."""
     return {
         README: with_tables(README.read_text(encoding="utf-8"), {"flags": flags_table()}),
         DOCUMENT: with_tables(DOCUMENT.read_text(encoding="utf-8"), render_tables()),

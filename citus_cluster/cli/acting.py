@@ -29,7 +29,7 @@ _FOLLOW = "citus-cluster rebalance wait"
 
 
 def journal_of(context: typer.Context, root: Path | None) -> Journal:
-    """Give the journal of this run of the program, for the cluster in ``root``."""
+    """Return the journal of this run of the program, for the cluster in ``root``."""
     return of_command(root, invocation_of(context).redacted)
 
 
@@ -64,7 +64,7 @@ def run_on(info: ConnectionInfo, work: Callable[[Connection], Awaitable[T]]) -> 
 
 
 async def now_running(on_coordinator: OnCoordinator, started: StartedRebalance | None) -> RebalanceStatus | None:
-    """Tell how far a rebalance is that was started, and how it goes on; None where none was."""
+    """Tell how far a rebalance is that was started, and how it goes on; None if none was."""
     if started is None or started.job_id is None:
         return None
     if started.ended:

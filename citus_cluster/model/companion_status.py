@@ -26,7 +26,7 @@ _TIMED_OUT = re.compile(r"(no answer|did not answer|did not end) within|does not
 
 
 def timed_out(reason: str | None) -> bool:
-    """Tell whether a reason is that of a question that got no answer in time, which may be asked once more."""
+    """Return whether a reason is that of a question that got no answer in time, which may be asked once more."""
     return bool(reason and _TIMED_OUT.search(reason))
 
 
@@ -44,7 +44,7 @@ class CompanionStatus(Documented):
     summary: str = ""
 
     def document(self) -> Mapping[str, object]:
-        """Give the keys that every companion has, and after them its own figures."""
+        """Return the keys that every companion has, and after them its own figures."""
         return {
             "service": self.service,
             "condition": self.condition,

@@ -212,7 +212,7 @@ class Component:
         return self.secrets[0] if self.secrets else None
 
     def keeps(self, project: str, volume: str) -> bool:
-        """Tell whether a volume has the name of one that this component makes in a project."""
+        """Return whether a volume has the name of one that this component makes in a project."""
         own = volume.removeprefix(f"{project}_")
         if own == volume:
             return False
@@ -224,11 +224,11 @@ class Component:
         raise NotImplementedError
 
     def ports(self, spec: ClusterSpec) -> Sequence[tuple[str, int]]:
-        """Give each service with its host port."""
+        """Return each service with its host port."""
         raise NotImplementedError
 
     def services(self, spec: ClusterSpec, tuning: Tuning, others: Sequence[Service]) -> tuple[Service, ...]:
-        """Give its services in the order in which they start; ``others`` are those of the components before it."""
+        """Return its services in the order in which they start; ``others`` are those of the components before it."""
         raise NotImplementedError
 
     def completed(self, spec: ClusterSpec) -> ClusterSpec:
@@ -236,15 +236,15 @@ class Component:
         return spec
 
     def image(self, spec: ClusterSpec) -> str | None:
-        """Give the image that its containers run, None where one is built."""
+        """Return the image that its containers run, None if one is built."""
         raise NotImplementedError
 
     def tells_major(self, image: str) -> bool:
-        """Tell whether the name of an image says which PostgreSQL major it has."""
+        """Return whether the name of an image says which PostgreSQL major it has."""
         return False
 
     def image_major_problem(self, image: str, major: int) -> str:
-        """Say why its containers cannot run an image of another PostgreSQL major."""
+        """Return why its containers cannot run an image of another PostgreSQL major."""
         raise NotImplementedError
 
     def check_settings(self, spec: ClusterSpec, citus_pg_major: int) -> Iterator[Checked]:
@@ -272,5 +272,5 @@ class Component:
         return ()
 
     def text(self, file: ConfigFile, topology: Any, digests: Mapping[str, str]) -> str:
-        """Give the text of a file that has no template, since it follows from the whole ``topology``."""
+        """Return the text of a file that has no template, since it follows from the whole ``topology``."""
         raise NotImplementedError

@@ -16,11 +16,11 @@ class Documented:
     """A result that is shown as a JSON document."""
 
     def document(self) -> object:
-        """Give the data class, or the mapping, that has the document's keys: the result itself unless it says else."""
+        """Return the data class or mapping that has the document's keys: by default the result itself."""
         return self
 
     def as_dict(self) -> dict[str, Any]:
-        """Give the document as plain JSON data, with its keys in stable order and without secrets."""
+        """Return the document as plain JSON data, with its keys in stable order and without secrets."""
         found = as_data(self)
         assert isinstance(found, dict)  # noqa: S101 - a document has keys
         return found

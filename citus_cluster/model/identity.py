@@ -22,10 +22,10 @@ _WORKER = "citus-worker"
 def identity_of(
     topology: Topology, earlier: Mapping[str, Any], removed_workers: Collection[str] = ()
 ) -> dict[str, Any]:
-    """Give what the manifest keeps; nodes that are switched off stay in it. ``earlier`` is empty at the first run.
+    """Return what the manifest keeps; nodes that are switched off stay in it. ``earlier`` is empty at the first run.
 
     ``removed_workers`` are workers, by service, that have left the cluster: they are kept among the ``removed``,
-    since their volumes may still exist.
+    because their volumes may still exist.
     """
     here = {node.service: str(node.address) for node in topology.nodes}
     # What keeps no data has none that another version could have written.
@@ -47,7 +47,7 @@ def identity_of(
 
 
 def older_images(earlier: Mapping[str, Any], identity: Mapping[str, Any]) -> Iterable[str]:
-    """Companions whose image is older than the one that has written their data, as far as both tags tell."""
+    """Yield companions whose image is older than the one that wrote their data, as far as both tags show."""
     for service, image in identity["companions"].items():
         before = earlier.get("companions", {}).get(service, image)
         if before is None or image is None:
@@ -63,13 +63,13 @@ def known_workers(identity: Mapping[str, Any]) -> tuple[int, ...]:
 
 
 def removed_workers(identity: Mapping[str, Any]) -> Mapping[int, str]:
-    """Numbers of the workers that were removed, with their services; their volumes may exist still."""
+    """Numbers of the workers that were removed, with their services; their volumes may still exist."""
     removed = identity.get("removed", {})
     return dict(zip(_worker_numbers(removed), removed, strict=True))
 
 
 def without_removed(earlier: Mapping[str, Any], identity: Mapping[str, Any]) -> dict[str, Any] | None:
-    """Give the earlier identity without the workers that ``identity`` has removed since; None if it has none."""
+    """Return the earlier identity without the workers that ``identity`` has removed since; None if it has none."""
     removed = identity.get("removed", {})
     if not set(removed) - set(earlier.get("removed", {})):
         return None
@@ -93,7 +93,7 @@ def refuse_immutable(earlier: Mapping[str, Any], identity: Mapping[str, Any], to
             hints.append(way)
     for change in older_images(earlier, identity):
         details.append(change)
-        hints.append("A newer version has written the data, which an older one cannot read. Keep the image.")
+        hints.append("A newer version wrote the data, and an older one cannot read them. Keep the newer image.")
     for service, address in earlier.get("addresses", {}).items():
         if identity["addresses"].get(service, address) != address:
             details.append(f"address of {service}: {address} → {identity['addresses'][service]}")

@@ -13,7 +13,7 @@ _PASSWORD_LIMIT = 1000
 
 
 def project_problem(name: str) -> str | None:
-    """Compose takes lower-case letters, digits, ``-`` and ``_``, the first a letter or digit.
+    """Check a Compose project name: lower-case letters, digits, ``-`` and ``_``, the first a letter or digit.
 
     Forty characters leave room for the service's part of a container's name (63 in a host name).
     """
@@ -26,7 +26,7 @@ def project_problem(name: str) -> str | None:
 
 
 def container_name(project: str, service: str) -> str:
-    """Name of a container: another project name takes the place of ``citus``, or comes before the rest."""
+    """Return the name of a container: another project name replaces ``citus``, or comes before the rest."""
     if project == "citus":
         return service
     if service.startswith("citus-"):
@@ -62,7 +62,7 @@ def database_problem(name: str) -> str | None:
 
 
 def password_problem(password: str) -> str | None:
-    """Any printable character is taken; the message never repeats the password."""
+    """Check a password: any printable characters. The message never repeats the password."""
     if not password:
         return "the password is empty: set one, or omit it for a random one"
     if not password.isprintable():
@@ -73,12 +73,12 @@ def password_problem(password: str) -> str | None:
 
 
 def without_line_end(text: str) -> str:
-    """Take one line end, which an editor adds, off a password that is kept in a file."""
+    """Remove one line end, which an editor adds, from a password that is kept in a file."""
     return text.removesuffix("\n").removesuffix("\r")
 
 
 def directory_problem(path: str) -> str | None:
-    """Docker Compose takes the path of its files for a part of a URL, without quoting it."""
+    """Check a directory's path, which Docker Compose uses in a URL without quoting it."""
     if any(not character.isprintable() for character in path if character.isascii()):
         return "has a line break or another control character in its path"
     if re.search(r"%(?![0-9A-Fa-f]{2})", path):
@@ -87,7 +87,7 @@ def directory_problem(path: str) -> str | None:
 
 
 def bind_problem(address: str) -> str | None:
-    """Docker publishes ports on an IP address, never on a name."""
+    """Check an address to publish ports on: Docker requires an IP address, not a name."""
     try:
         ipaddress.ip_address(address)
     except ValueError:
@@ -107,7 +107,7 @@ def host_problem(host: str) -> str | None:
 
 
 def advertise_problem(host: str) -> str | None:
-    """The address must mean this machine to other servers too."""
+    """Check an address that must lead to this machine from other servers too."""
     problem = host_problem(host)
     if problem:
         return problem

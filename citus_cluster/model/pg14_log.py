@@ -91,7 +91,7 @@ def missing_bytes(replayed: int, end: int) -> int:
 
 
 def parse_control_file(content: bytes) -> ControlFile | None:
-    """Read ``global/pg_control``; None where it is not one of PostgreSQL 14."""
+    """Read ``global/pg_control``; None if it is not one of PostgreSQL 14."""
     if len(content) < 200:
         return None
     (version,) = struct.unpack_from("<I", content, 8)
@@ -130,7 +130,7 @@ def fork_lsn(history: str, timeline: int) -> int | None:
 def read_tail(read: Callable[[int], bytes | None], start: int, had: int, most_files: int) -> LogTail:
     """Read the log from ``start``, where a record begins or would, to its end.
 
-    ``read`` gives the file of the log that holds a position, None where there is none. Transactions that end at or
+    ``read`` gives the file of the log that holds a position, None if there is none. Transactions that end at or
     before ``had`` do not count. At most ``most_files`` are read. The checksums of records are not verified: a record
     that a crash cut in half counts, though nobody was told of it.
     """
@@ -184,7 +184,7 @@ class _Log:
         """Whether there may be more than was read."""
 
     def record(self, at: int, previous: int | None) -> _Record | None:
-        """The record at a position; None where the log ends. ``previous`` is where the one before it begins."""
+        """The record at a position; None if the log ends. ``previous`` is where the one before it begins."""
         if at % _PAGE_BYTES == 0:
             if self._page(at, continues=False) is None:
                 return None
@@ -232,7 +232,7 @@ class _Log:
         return at + count
 
     def _page(self, at: int, *, continues: bool | None) -> int | None:
-        """Check the page that begins at a position; None where it was never written, or is an older one."""
+        """Check the page that begins at a position; None if it was never written, or is an older one."""
         if at - self._base >= len(self._content) and not self._read_on(at):
             return None
         magic, flags, _, address = struct.unpack_from("<HHIQ", self._content, at - self._base)

@@ -77,7 +77,7 @@ class StandbyConnection:
 
 @dataclass(frozen=True)
 class Slot(Documented):
-    """The standby's slot on the primary. ``kept_bytes`` is the log that is kept for it, None where it was never used.
+    """The standby's slot on the primary. ``kept_bytes`` is the log that is kept for it, None if it was never used.
 
     ``wal_status`` is PostgreSQL's word: reserved, extended, unreserved (about to be lost), lost.
     """
@@ -128,7 +128,7 @@ class ServerDocument:
 class SeenServer(Documented):
     """One server as it was found.
 
-    ``container_state`` is Docker's word, ``missing``, or None where no engine was asked. ``phase`` and ``sentence``
+    ``container_state`` is Docker's word, ``missing``, or None if no engine was asked. ``phase`` and ``sentence``
     are what the container's start says while there is no server, ``facts`` what the server says, ``reason`` why it
     says nothing.
     """
@@ -171,7 +171,7 @@ class Room:
 
 @dataclass(frozen=True)
 class Lag(Documented):
-    """How far the replica is behind; None where it cannot be told.
+    """How far the replica is behind; None if it cannot be told.
 
     ``seconds`` is 0 only when there is nothing to replay, however long ago the last write was. While the replica does
     not answer the primary it is the age of its last answer, or, once the primary has given it up, of the last
@@ -201,7 +201,7 @@ class PairDocument:
 
 @dataclass(frozen=True)
 class PairStatus(Documented):
-    """The pair. ``chosen`` is the service that may take writes, None where that could not be read."""
+    """The pair. ``chosen`` is the service that may take writes, None if that could not be read."""
 
     synchronous: bool
     chosen: str | None
@@ -268,7 +268,7 @@ class PairStatus(Documented):
         return "; ".join(words)
 
     def companion_status(self) -> CompanionStatus:
-        """Give the shape that every companion has."""
+        """Return the shape that every companion has."""
         reason = "; ".join(self.problems) or None
         return CompanionStatus(ComponentName.PG14, self.condition, reason, self.as_dict(), self.summary)
 
@@ -454,7 +454,7 @@ def default_target(found: PairStatus) -> str | None:
 
 
 def refusal_to_promote(target: SeenServer) -> str | None:
-    """Say why a server that was started cannot become the primary; None where it can."""
+    """Return why a server that was started cannot become the primary; None if it can."""
     if target.role in {ServerRole.PRIMARY, ServerRole.REPLICA} or target.phase in {Phase.FENCED, Phase.CONFUSED}:
         return None
     return f"it {target.sentence}" if target.sentence else target.reason or "it does not answer"

@@ -1,4 +1,4 @@
-"""What a specification keeps of how the memory was shared (``resources.shared``), so that growth restarts nothing."""
+"""How a specification records the sharing of the memory (``resources.shared``), so that growth restarts nothing."""
 
 from collections.abc import Collection, Mapping
 
@@ -14,10 +14,10 @@ _WORKER = "citus-worker"
 
 
 def with_shares(spec: ClusterSpec, *, known: Collection[int] | None, retune: bool = False) -> ClusterSpec:
-    """Fill in how the memory is shared: as it is, with what is left for what is new, or anew where asked for.
+    """Fill in how the memory is shared: as before, with the rest for what is new, or again from the start on request.
 
-    ``spec`` has its memory and processors. ``known`` are the numbers of the workers that the cluster has already, None
-    where it is a new one. Raises DoesNotFitError where something is new and too little is left for it.
+    ``spec`` has its memory and processors. ``known`` are the numbers of the workers that the cluster already has; None
+    for a new cluster. Raises DoesNotFitError if too little is left for what is new.
     """
     resources = spec.resources
     memory_mb, cpus = resources.memory_mb or 0, resources.cpus or 1
@@ -49,10 +49,10 @@ def has_room_for_a_worker(spec: ClusterSpec) -> bool:
 def with_earlier_shares(
     spec: ClusterSpec, earlier: ClusterSpec, limits: Mapping[str, int], pg_major: int
 ) -> ClusterSpec:
-    """Fill in how a version that kept no shares has shared the memory.
+    """Fill in how a version that recorded no shares has shared the memory.
 
-    ``earlier`` is the specification that it ran with, ``limits`` the memory of each service in MB, as it was generated.
-    Where these do not match, or it did not fit, ``spec`` is given as it is.
+    ``earlier`` is the specification that it ran with, ``limits`` the generated memory of each service in MB. If these
+    do not match, or it did not fit, ``spec`` is returned unchanged.
     """
     memory_mb, cpus = earlier.resources.memory_mb, earlier.resources.cpus
     if memory_mb is None or cpus is None:

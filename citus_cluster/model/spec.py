@@ -356,7 +356,7 @@ class ClusterSpec(_Model):
 
 
 def fields(model: type[BaseModel] = ClusterSpec, prefix: str = "") -> Iterator[tuple[str, FieldInfo]]:
-    """Give every key of ``cluster.yaml``, dotted (``ports.citus``), with what is declared of it."""
+    """Return every key of ``cluster.yaml``, dotted (``ports.citus``), with what is declared of it."""
     for name, field in model.model_fields.items():
         if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
             yield from fields(field.annotation, f"{prefix}{name}.")
@@ -365,7 +365,7 @@ def fields(model: type[BaseModel] = ClusterSpec, prefix: str = "") -> Iterator[t
 
 
 def flag_of(field: FieldInfo) -> Flag | None:
-    """Give the option that sets a field; None for one that only ``cluster.yaml`` sets."""
+    """Return the option that sets a field; None for one that only ``cluster.yaml`` sets."""
     return next((one for one in field.metadata if isinstance(one, Flag)), None)
 
 

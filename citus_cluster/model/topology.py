@@ -34,14 +34,14 @@ class Topology:
     """Address at which this machine itself reaches the published ports."""
     tuning: Tuning
     logging: Logging | None
-    """Limits of every container's log; None where the engine's own configuration is to decide."""
+    """Limits of every container's log; None if the engine's own configuration is to decide."""
 
     def of(self, component: ComponentName) -> tuple[Service, ...]:
-        """Give the services of one component; none where it is not wanted."""
+        """Return the services of one component; none if it is not wanted."""
         return tuple(service for service in self.services if service.component is component)
 
     def service(self, name: str) -> Service:
-        """Give the service of this name, which must be there."""
+        """Return the service of this name, which must be there."""
         return self._by_name[name]
 
     @cached_property
@@ -73,7 +73,7 @@ class Topology:
 
 
 def resolve(spec: ClusterSpec, *, memory_mb: int, cpus: int, pg_major: int) -> tuple[Topology, tuple[str, ...]]:
-    """Give the topology of ``spec`` on a host with so much memory and so many processors, and warnings.
+    """Return the topology of ``spec`` on a host with so much memory and so many processors, and warnings.
 
     ``pg_major`` is that of the Citus image. Raises SpecError with all problems at once, DoesNotFitError where given
     memory is too small.
@@ -122,7 +122,7 @@ def unmet_needs(component: Component, spec: ClusterSpec) -> Iterator[str]:
 
 
 def tuning_input(spec: ClusterSpec, *, memory_mb: int, cpus: int, pg_major: int) -> TuningInput:
-    """Give what the tuning is asked: the machine, and what the wanted components take of it."""
+    """Return what the tuning is asked: the machine, and what the wanted components take of it."""
     return TuningInput(
         total_mb=memory_mb,
         cpus=cpus,
@@ -137,7 +137,7 @@ def tuning_input(spec: ClusterSpec, *, memory_mb: int, cpus: int, pg_major: int)
 
 
 def _kept(shared: Shared | None, memory_mb: int) -> Shares | None:
-    """Give how the memory was shared; None where it was another memory."""
+    """Return how the memory was shared; None if it was another memory."""
     if shared is None or shared.memory_mb != memory_mb:
         return None
     return Shares(shared.workers, shared.clients, shared.servers, shared.nodes or {}, bool(shared.holds_shards))

@@ -1,4 +1,4 @@
-"""Amounts as people read them, everywhere in one style: that of PostgreSQL's ``pg_size_pretty`` and of its settings."""
+"""Amounts for people, in one style everywhere: that of PostgreSQL's ``pg_size_pretty`` and of its settings."""
 
 
 def size(size_bytes: float | None) -> str:
@@ -6,7 +6,7 @@ def size(size_bytes: float | None) -> str:
     if size_bytes is None:
         return "?"
     for unit in ("B", "kB", "MB", "GB"):
-        # What would be written as 1024.0 of one unit is 1.0 of the next.
+        # Write 1024.0 of one unit as 1.0 of the next.
         if abs(size_bytes) < (1024 if unit == "B" else 1023.95):
             return f"{size_bytes:.0f} {unit}" if unit == "B" else f"{size_bytes:.1f} {unit}"
         size_bytes /= 1024

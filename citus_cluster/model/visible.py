@@ -1,7 +1,7 @@
-"""Text from elsewhere, made fit to be shown: what a terminal would obey, or would not show, becomes an escape.
+"""External text, made safe to show: characters that a terminal would obey, or would not show, are escaped.
 
-A server, a file or a user names things as it likes: ``\\x1b]52;…`` writes a terminal's clipboard, ``\\u202e`` turns the
-rest of the line around, a line break forges a line of ours. JSON keeps every character, and escapes those.
+Servers, files and users can name things freely: ``\\x1b]52;…`` writes to a terminal's clipboard, ``\\u202e`` reverses
+the rest of the line, a line break forges a line of output. JSON keeps every character, and escapes these.
 """
 
 import json
@@ -13,9 +13,9 @@ _HIDDEN_CATEGORIES = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
 
 
 def visible(text: str, *, keep: str = "") -> str:
-    """Replace hidden characters by escapes as Python writes them, ``\\x1b``; a tab becomes a space.
+    """Replace hidden characters by Python's escapes, such as ``\\x1b``; a tab becomes a space.
 
-    Those of ``keep`` stay. The width of what is left is that of what is seen.
+    Characters in ``keep`` stay. The result is as wide as it looks.
     """
     if text.isprintable():
         return text
@@ -23,12 +23,12 @@ def visible(text: str, *, keep: str = "") -> str:
 
 
 def visible_lines(text: str) -> str:
-    """As :func:`visible`, for a text of several lines."""
+    """Like :func:`visible`, for text of several lines."""
     return visible(text, keep="\n")
 
 
 def json_text(data: object, *, indent: int | None = None, compact: bool = False) -> str:
-    """Write data as JSON in which every hidden character is escaped; other characters are as they are."""
+    """Return data as JSON in which every hidden character is escaped, and no other."""
     separators = (",", ":") if compact else None
     text = json.dumps(data, indent=indent, separators=separators, ensure_ascii=False, default=str)
     return text if text.isprintable() else _NOT_ASCII.sub(_json_escape, text)

@@ -10,7 +10,7 @@ _Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
 class _StrictLoader(_Loader):  # type: ignore[misc] # chosen at run time
-    """Refuses a key that stands twice, which YAML loaders otherwise pass over silently."""
+    """A loader that refuses duplicate keys, which YAML loaders otherwise ignore."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen: set[Any] = set()
@@ -26,9 +26,9 @@ class _StrictLoader(_Loader):  # type: ignore[misc] # chosen at run time
 
 
 _MAX_DEPTH = 100
-"""A Compose file has ten levels. What builds the values calls itself for each, and libyaml's crashes the process."""
+"""A Compose file has ten levels. Parsers recurse for each level, and libyaml's crashes the process at some depth."""
 _MAX_EXPANDED = 100_000
-"""Values with all aliases filled in: a few lines of aliases of aliases can stand for billions."""
+"""Values with all aliases expanded: a few lines of aliases of aliases can expand to billions."""
 
 
 def load_yaml(text: str, source: str) -> Any:
@@ -50,7 +50,7 @@ def load_yaml(text: str, source: str) -> Any:
 
 
 def _refuse_excess(text: str, source: str) -> None:
-    """Refuse what is nested too deeply, or grows too large once its aliases are filled in, before anything is built."""
+    """Refuse text that is nested too deeply, or too large once its aliases are expanded, before anything is built."""
     anchors: dict[str, int | None] = {}  # values below each; None while its end is not reached
     open_groups: list[tuple[str | None, int]] = []
     count = 0
@@ -73,7 +73,7 @@ def _refuse_excess(text: str, source: str) -> None:
             size = anchors.get(event.anchor or "", 0)
             count += size or 0
             if size is None or count > _MAX_EXPANDED:
-                why = "refers to itself" if size is None else f"makes more than {_MAX_EXPANDED} values of the file"
+                why = "refers to itself" if size is None else f"expands the file to more than {_MAX_EXPANDED} values"
                 raise SpecError(
                     f"{source}, line {line}: the alias *{event.anchor} {why}.", hint="Write the values out instead."
                 )

@@ -58,7 +58,7 @@ class Access:
         return f"curl {token} {self.admin_api_url}/api/v1/nodes/active"
 
     def document(self, *, show_secrets: bool = False) -> AccessDocument:
-        """Give the document; the password is in it only with ``show_secrets``."""
+        """Return the document; the password is in it only with ``show_secrets``."""
         return AccessDocument(
             psql_in_container=self.psql_in_container,
             psql_on_host=self.psql_on_host,

@@ -31,7 +31,7 @@ class Asker(Documented):
     role: str | None = None
 
     def document(self) -> Mapping[str, object]:
-        """Give the keys that have a value."""
+        """Return the keys that have a value."""
         return {one.name: value for one in fields(self) if (value := getattr(self, one.name)) is not None}
 
 
@@ -93,11 +93,11 @@ class Entry:
 
 
 def of_command(root: Path | None, arguments: Sequence[str]) -> Journal:
-    """Give the journal of a command of this machine's user; ``arguments`` hold no secret."""
+    """Return the journal of a command of this machine's user; ``arguments`` hold no secret."""
     asker = Asker(COMMAND_LINE, user=os.environ.get("USER") or str(os.getuid()), arguments=tuple(arguments))
     return Journal(asker, root / journal.JOURNAL_FILE if root else None)
 
 
 def of_container(folder: Path, asker: Asker) -> Journal:
-    """Give the journal of a container that has ``folder`` for it."""
+    """Return the journal of a container that has ``folder`` for it."""
     return Journal(asker, folder / journal.CONTAINER_FILE, mode=journal.BEHIND_A_PRIVATE_FOLDER, needs_folder=True)

@@ -30,7 +30,7 @@ def render_api_context(
 
 
 def needed(sources: Mapping[str, str]) -> frozenset[str]:
-    """Give the paths of the API's own modules, and of all that these import, however indirectly.
+    """Return the paths of the API's own modules, and of all that these import, however indirectly.
 
     Read by a pattern instead of a parser, which would take longer than the rest of a set-up. A line of a docstring that
     looks like an import does no harm: it adds a module.
@@ -47,7 +47,7 @@ def needed(sources: Mapping[str, str]) -> frozenset[str]:
 
 
 def _imported(source: str) -> Iterator[str]:
-    """Give every name that may be a module."""
+    """Return every name that may be a module."""
     for module, names, plain in _IMPORT.findall(source):
         yield from (name.split()[0] for name in plain.split(",") if name.strip())
         if module:

@@ -90,7 +90,7 @@ def render_bundle(
 def _render(
     file: ConfigFile, topology: Topology, service: Service, sources: Sources, digests: Mapping[str, str]
 ) -> str:
-    """Give the text of one file of a service's folder."""
+    """Return the text of one file of a service's folder."""
     if not file.template:
         return COMPONENTS[service.component].text(file, topology, digests)
     if file.template.endswith(".sh"):

@@ -45,7 +45,7 @@ def render_compose(
 
 
 def _restart_settings(service: Service, start_hashes: Mapping[str, str]) -> str:
-    """Give the value of a label that changes with what takes effect at a restart only.
+    """Return the value of a label that changes with what takes effect at a restart only.
 
     Compose does not see that a mounted file has changed; through this value it does.
     """

@@ -23,7 +23,7 @@ _CITUS = (ComponentName.CITUS, ComponentName.ADMIN_API)
 def example(
     total_mb: int = 7840, workers: int = 3, components: Sequence[ComponentName] = _CITUS, pg_major: int = 17
 ) -> TuningInput:
-    """Give the cluster that the README starts, on Docker Desktop with 8 GB, or one that differs from it.
+    """Return the cluster that the README starts, on Docker Desktop with 8 GB, or one that differs from it.
 
     Its memory is shared as a first set-up does it.
     """
@@ -47,7 +47,7 @@ _TOTALS = (
 
 
 def render_tables() -> Mapping[str, str]:
-    """Give each generated table by the name that its markers carry."""
+    """Return each generated table by the name that its markers carry."""
     return {
         "keys": _keys_table(),
         "settings": _settings_table(),

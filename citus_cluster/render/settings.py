@@ -20,7 +20,7 @@ def conf_quoted(value: str) -> str:
 
 
 def grouped(settings: Sequence[Setting]) -> list[tuple[str, list[Mapping[str, str]]]]:
-    """Give the settings as a template takes them: by heading, each with its quoted value and its reason."""
+    """Return the settings as a template takes them: by heading, each with its quoted value and its reason."""
     groups = [(group.value, [_line(s) for s in settings if s.group is group]) for group in Group]
     return [group for group in groups if group[1]]
 

@@ -34,7 +34,7 @@ _COMMENTS = {
 
 
 def render_spec(spec: ClusterSpec, existing: str | None) -> str:
-    """Give the text of cluster.yaml for ``spec``.
+    """Return the text of cluster.yaml for ``spec``.
 
     Where ``existing`` text means the same, it is returned as it is; otherwise only the values that
     differ are changed in it, and its comments stay.

@@ -32,5 +32,5 @@ def _environment(templates: tuple[tuple[str, str], ...]) -> jinja2.Environment:
 
 
 def environment(templates: Mapping[str, str]) -> jinja2.Environment:
-    """Give the environment for these templates (name -> text)."""
+    """Return the environment for these templates (name -> text)."""
     return _environment(tuple(sorted(templates.items())))

@@ -18,7 +18,7 @@ _REGULAR_FILE = 0o100644
 
 
 def wheel_name(name: str, version: str) -> str:
-    """Give the file name of a wheel; installers read name and version from it, and refuse others."""
+    """Return the file name of a wheel; installers read name and version from it, and refuse others."""
     return f"{_stem(name, version)}-py3-none-any.whl"
 
 

@@ -159,7 +159,7 @@ def test_the_read_token_may_change_nothing_in_any_way(away: Api, method: str) ->
 
 
 def run_middleware(files: ApiFiles, scope: dict[str, Any]) -> tuple[list[Message], bool]:
-    """Give what a client is sent, and whether the app saw the request."""
+    """Return what a client is sent, and whether the app saw the request."""
     sent: list[Message] = []
     reached: list[bool] = []
 

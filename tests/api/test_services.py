@@ -54,7 +54,7 @@ def alone(files: ApiFiles, **changes: object) -> Settings:
 
 
 def services(api: Api) -> dict[str, dict[str, Any]]:
-    """Give the companions by name, of an answer that is always 200."""
+    """Return the companions by name, of an answer that is always 200."""
     answer = api.client.get("/api/v1/services", headers=api.read)
     assert answer.status_code == 200, answer.text
     return {one["service"]: one for one in answer.json()["companions"]}

@@ -41,7 +41,7 @@ def one(tmp_path_factory: pytest.TempPathFactory) -> Iterator[GeneratedCluster]:
 
 
 def pooled(one: GeneratedCluster, user: str = "shop", **options: Any) -> dict[str, Any]:
-    """Give what a client connects with."""
+    """Return what a client connects with."""
     return {
         "host": "127.0.0.1",
         "port": one.pgbouncer_port,

@@ -152,7 +152,7 @@ def test_the_disk_of_the_target_is_full(cluster: GeneratedCluster, disk: Disk) -
     for told in (problems(cluster), cluster.cli("rebalance", "status").out):
         assert "to citus-worker3:5432 failed" in told
         assert "is retried" in told
-        assert "make room on the target's disk" in told
+        assert "free some space on the target's disk" in told
     refused = cluster.cli("rebalance", "start", "--wait", check=False)
     assert refused.status == 1
     assert "There is not enough disk space" in refused.err

@@ -26,7 +26,7 @@ SELECT (SELECT count(*) FROM citus_cluster.writer JOIN pg_stat_activity USING (p
 
 @pytest.fixture
 def stranger(cluster: Servers) -> Iterator[str]:
-    """Give an ordinary role, with everything that PUBLIC may do."""
+    """Return an ordinary role, with everything that PUBLIC may do."""
     cluster.sql(COORDINATOR.host, f"CREATE ROLE stranger LOGIN PASSWORD '{STRANGERS}'")
     try:
         yield "stranger"

@@ -225,7 +225,7 @@ def test_an_owner_as_whom_citus_cannot_connect_or_copy_long_is_named(
 
     cluster.sql(COORDINATOR.host, "ALTER ROLE app SET statement_timeout = '90s'")
     on(cluster, look)
-    assert "lured are copied as role app, whose statement_timeout of 90s ends the copy" in events.text
+    assert "lured are copied as role app, whose statement_timeout of 90s cancels the copy" in events.text
     cluster.sql(COORDINATOR.host, "ALTER ROLE app NOLOGIN")
     with pytest.raises(RebalanceError, match="lured belong to role app, which may not log in"):
         on(cluster, look)

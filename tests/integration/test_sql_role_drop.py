@@ -293,7 +293,7 @@ def test_what_may_do_more_with_another_owner_must_be_named(cluster: Servers, cre
 @pytest.mark.parametrize(
     ("statement", "told"),
     [
-        ("CREATE ROLE owner_of_public", "was not made by citus-cluster"),
+        ("CREATE ROLE owner_of_public", "but citus-cluster did not create it"),
         ("GRANT pg_read_all_data TO owner_of_public", "it is a member of other roles"),
         ("GRANT owner_of_public TO app", "it has members"),
         ("GRANT SELECT ON items TO owner_of_public", "privileges on table public.items"),
@@ -350,7 +350,7 @@ def test_a_role_that_was_dropped_by_sql_is_cleaned_up_or_made_again(
 ) -> None:
     create(cluster, credentials)
     cluster.sql(COORDINATOR.host, "DROP OWNED BY app", "DROP ROLE app")
-    assert listed(cluster, credentials)["app"].problems == ("it is recorded, but the role is gone",)
+    assert listed(cluster, credentials)["app"].problems == ("it is recorded, but the role does not exist",)
     password = password_file(credentials).read_text()
     assert create(cluster, credentials).connection.password == password
     works(cluster, credentials)

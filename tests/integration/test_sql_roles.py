@@ -300,11 +300,11 @@ def test_a_silent_worker_is_named_in_bounded_time_and_nothing_is_changed(
         ("postgres", "superuser of this cluster"),
         ("pg_app", "reserved"),
         ("public", "reserved"),
-        ("App", "small letters"),
-        ("a b", "small letters"),
-        ("../x", "small letters"),
-        ("", "small letters"),
-        ("a" * 64, "small letters"),
+        ("App", "lowercase letters"),
+        ("a b", "lowercase letters"),
+        ("../x", "lowercase letters"),
+        ("", "lowercase letters"),
+        ("a" * 64, "lowercase letters"),
     ],
 )
 def test_names_that_cannot_be(servers: Servers, tmp_path: Path, name: str, told: str) -> None:
@@ -519,5 +519,5 @@ def test_a_role_of_an_earlier_version_keeps_what_it_has(cluster: Servers, creden
     made = create(cluster, credentials, limits=["temp_file_limit=2GB"])
     assert made.limits == {"temp_file_limit": "2GB"}
     assert listed(cluster, credentials)["app"].limits["statement_timeout"] == "7s"
-    with pytest.raises(UsageError, match=r"--limit statement_timeout=-1: .*would be no limit"):
+    with pytest.raises(UsageError, match=r"--limit statement_timeout=-1: .*would remove the limit"):
         create(cluster, credentials, limits=["statement_timeout=-1"])

@@ -55,7 +55,7 @@ class ApiFiles:
         return self.folder / "journal"
 
     def journal(self) -> list[dict[str, Any]]:
-        """Give what the API has noted."""
+        """Return what the API has noted."""
         file = self.journal_folder / "journal.jsonl"
         return [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
 

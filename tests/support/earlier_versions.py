@@ -31,7 +31,7 @@ KEPT_AT = Place(name="kept-cluster", image="kept.example.org/citusdata/citus:13"
 
 
 def kept_versions() -> list[Path]:
-    """Give the archives, oldest first as their names sort."""
+    """Return the archives, oldest first as their names sort."""
     return sorted(FOLDER.glob("*.tar.xz"))
 
 

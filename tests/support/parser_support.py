@@ -10,7 +10,7 @@ from citus_cluster.cli.tree import Unloaded
 
 
 def parser_of(main: Callable[[], None]) -> Any:
-    """Give the parser that an entry point such as ``program.main`` would run, with every command loaded."""
+    """Return the parser that an entry point such as ``program.main`` would run, with every command loaded."""
     made: list[Any] = []
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(program, "run", lambda command, name: made.append(command))
@@ -29,7 +29,7 @@ def load(command: Any) -> None:
 
 
 def commands_of(command: Any, path: str = "") -> Iterator[tuple[str, Any]]:
-    """Give a command and all below it, each with its path, such as ``rebalance start``."""
+    """Return a command and all below it, each with its path, such as ``rebalance start``."""
     yield path, command
     for name, below in getattr(command, "commands", {}).items():
         yield from commands_of(below, f"{path} {name}".strip())

@@ -25,7 +25,7 @@ def wish(
     citus_pg_major: int = 17,
     **resources: Any,
 ) -> TuningInput:
-    """Give what the tuning is asked for such a specification; ``resources`` as there."""
+    """Return what the tuning is asked for such a specification; ``resources`` as there."""
     data: dict[str, Any] = {
         "apiVersion": API_VERSION,
         "services": list(services),

@@ -163,7 +163,7 @@ def test_a_setting_of_several_lines_is_refused(tmp_path: Path, value: str) -> No
 @pytest.mark.parametrize(
     ("text", "told"),
     [
-        (f"{BOMB}settings: {{worker: *a11}}", "line 6: the alias *a3 makes more than 100000 values of the file"),
+        (f"{BOMB}settings: {{worker: *a11}}", "line 6: the alias *a3 expands the file to more than 100000 values"),
         ("settings: &all {worker: *all}", "line 2: the alias *all refers to itself"),
     ],
 )

@@ -1,4 +1,4 @@
-"""Who holds up a move of shards: sessions that a node names, put into words."""
+"""Sessions that block a move of shards, as texts for people."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -7,25 +7,25 @@ from datetime import datetime
 from citus_cluster.model.citus.nodes import NodeAddress
 
 _PIDS_PER_NODE = 10_000_000_000
-"""Citus numbers a session of the whole cluster: id of its node, then its process id in ten digits."""
+"""Citus' number of a session in the whole cluster: the id of its node, then its process id in ten digits."""
 
 
 def global_pid(node_id: int, process_id: int) -> int:
-    """Give Citus' number of a session."""
+    """Return Citus' number of a session."""
     return node_id * _PIDS_PER_NODE + process_id
 
 
 def split_global_pid(gpid: int) -> tuple[int, int]:
-    """Give the id of the node, and the process id there."""
+    """Return the id of the node, and the process id there."""
     return divmod(gpid, _PIDS_PER_NODE)
 
 
 @dataclass(frozen=True)
 class Session:
-    """A session in whose transaction something is held; ``process_id`` 0 is a prepared transaction, without one.
+    """A session whose transaction holds a lock; ``process_id`` is 0 for a prepared transaction, which has none.
 
-    ``origin`` is Citus' number of the session that it works for, where it is not a client's own. What it runs is
-    left out: statements hold data.
+    ``origin``: Citus' number of the session that it works for, unless it is a client's own. Its statement is omitted,
+    because statements contain data.
     """
 
     node: NodeAddress
@@ -38,7 +38,7 @@ class Session:
 
     @classmethod
     def from_json(cls, node: NodeAddress, row: Mapping[str, object]) -> "Session":
-        """Read what :mod:`citus_cluster.runtime.citus.blockers` asks a node for."""
+        """Read a row of the query in :mod:`citus_cluster.runtime.citus.blockers`."""
 
         def text(key: str) -> str | None:
             return None if row.get(key) is None else str(row[key])
@@ -56,16 +56,16 @@ class Session:
 
 
 def describe_blocker(session: Session) -> str:
-    """One line for people: which session holds the move up, and how to end it."""
+    """Return one line for people: which session blocks the move, and how to end it."""
     if session.process_id == 0:
         return (
-            f"a move waits for a prepared transaction on {session.node}; Citus ends it within a minute, or now: "
+            f"a move waits for a prepared transaction on {session.node}; Citus ends it within a minute. To end it now: "
             "SELECT recover_prepared_transactions();"
         )
     facts = [session.application or "no application name", f"role {session.role}"]
     facts += [session.state] if session.state else []
     facts += [f"its transaction began at {session.began_at:%H:%M:%S %Z}"] if session.began_at else []
     return (
-        f"a move waits for session {session.process_id} on {session.node} ({', '.join(facts)}): let it end, or end it "
-        f"there: SELECT pg_terminate_backend({session.process_id});"
+        f"a move waits for session {session.process_id} on {session.node} ({', '.join(facts)}). Wait for its end, or "
+        f"end it on that node: SELECT pg_terminate_backend({session.process_id});"
     )

@@ -1,4 +1,4 @@
-"""What a node must have free for shards to move, and what it lacks."""
+"""The free capacity that a node needs for moves of shards, and what it lacks."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ from citus_cluster.model.units import size
 
 @dataclass(frozen=True)
 class NodeCapacity:
-    """Settings and their use on one node, as a move needs them."""
+    """The settings of one node that limit moves, and how much of each is in use."""
 
     node: str
     wal_level: str
@@ -25,27 +25,27 @@ class NodeCapacity:
 
 @dataclass(frozen=True)
 class DiskSpace:
-    """Room on the disk of a node, and how much of it Citus leaves free at a move."""
+    """Free space on the disk of a node, and how much of it Citus leaves free at a move."""
 
     node: NodeAddress
     available_bytes: int
     kept_free_bytes: int
 
     def has_room_for(self, size_bytes: int) -> bool:
-        """Tell it by the rule of Citus (``CheckSpaceConstraints``)."""
+        """Apply the rule of Citus (``CheckSpaceConstraints``)."""
         return self.available_bytes - size_bytes >= self.kept_free_bytes
 
     def lacks(self, wanted: str) -> str:
-        """One line for people. ``wanted`` completes "would get ..."."""
+        """Return one line for people. ``wanted`` completes "would get …"."""
         room = max(0, self.available_bytes - self.kept_free_bytes)
         return (
-            f"{self.node}: would get {wanted}, and has room for {size(room)} "
-            f"({size(self.kept_free_bytes)} stay free: citus.desired_percent_disk_available_after_move)"
+            f"{self.node}: would get {wanted}, but has room for {size(room)} "
+            f"({size(self.kept_free_bytes)} must stay free: citus.desired_percent_disk_available_after_move)"
         )
 
 
 def missing_space(largest_moves: Mapping[NodeAddress, int], disks: Sequence[DiskSpace]) -> tuple[str, ...]:
-    """Say, one line each, which nodes lack the room for a single move: its bytes by node. Citus would refuse it."""
+    """Return a line for each node that lacks the space for a single move (its bytes by node): Citus would refuse it."""
     return tuple(
         disk.lacks(f"{size(size_bytes)} in one move")
         for disk in disks
@@ -54,9 +54,9 @@ def missing_space(largest_moves: Mapping[NodeAddress, int], disks: Sequence[Disk
 
 
 def scarce_space(growth: Mapping[NodeAddress, int], disks: Sequence[DiskSpace]) -> tuple[str, ...]:
-    """Say, one line each, which nodes lack the room for all moves together: ``growth`` in bytes by node.
+    """Return a line for each node that lacks the space for all moves together: ``growth`` in bytes by node.
 
-    No reason to refuse: on one machine nodes share a disk, and what one gets another gives up.
+    This is no reason to refuse: nodes on one machine share a disk, and what one gets another gives up.
     """
     return tuple(
         disk.lacks(f"{size(size_bytes)} in all")
@@ -66,11 +66,11 @@ def scarce_space(growth: Mapping[NodeAddress, int], disks: Sequence[DiskSpace]) 
 
 
 def missing_capacity(nodes: Sequence[NodeCapacity], mode: TransferMode) -> tuple[str, ...]:
-    """Say, one line each, what keeps shards from moving on these nodes: else it is retried for half an hour.
+    """Return a line for each setting that prevents moves on these nodes; Citus would retry for half an hour.
 
     A move needs two background workers on the coordinator (Citus' queue monitor and an executor) and on a
-    target (apply and table synchronisation), and a slot and a sender on a source. Copying with blocked
-    writes needs no logical replication.
+    target (apply and table synchronization), and a slot and a sender on a source. A move with blocked writes
+    needs no logical replication.
     """
     findings = []
     for node in nodes:
@@ -85,15 +85,15 @@ def missing_capacity(nodes: Sequence[NodeCapacity], mode: TransferMode) -> tuple
 
 
 def lost_slots_problem(node: NodeAddress, slots: Sequence[str]) -> str:
-    """Say what to do about a move whose slot is lost.
+    """Describe a move whose slot is lost, and what to do.
 
     Citus 13 and 14 notice nothing for two hours, while source and target retry.
     """
     names = f"slot {slots[0]} of a move is" if len(slots) == 1 else f"slots {', '.join(slots)} of moves are"
     return (
-        f"{node}: the replication {names} lost, because more log than max_slot_wal_keep_size was written meanwhile; "
-        "such a move cannot end. Stop it: citus-cluster rebalance stop. Raise max_slot_wal_keep_size (settings.worker "
-        "in cluster.yaml, then setup_citus_cluster.py --yes --up), and start it again."
+        f"{node}: the replication {names} lost, because more WAL than max_slot_wal_keep_size was written; such a move "
+        "cannot finish. Stop it (citus-cluster rebalance stop), raise max_slot_wal_keep_size (settings.worker in "
+        "cluster.yaml, then setup_citus_cluster.py --yes --up), and start the rebalance again."
     )
 
 

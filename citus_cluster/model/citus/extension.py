@@ -1,13 +1,13 @@
-"""Versions of Citus on a node: the extension in the database, and the one that the image's library belongs to."""
+"""Versions of Citus on a node: of the extension in the database, and of the library in the image."""
 
 import re
 from dataclasses import dataclass
 
 OUTDATED = "loaded Citus library version differs"
-"""What Citus says instead of an answer where its library and its extension do not fit (CheckInstalledVersion)."""
+"""Citus' error if its library and its extension do not match (CheckInstalledVersion)."""
 UPDATE_HINT = (
-    "The image has another version of Citus than the data. citus-cluster up runs ALTER EXTENSION citus UPDATE on every "
-    "node; it cannot be undone, so make a backup first."
+    "The image has another version of Citus than the data. Make a backup, because an update cannot be undone, and run "
+    "citus-cluster up, which runs ALTER EXTENSION citus UPDATE on every node."
 )
 
 
@@ -25,14 +25,14 @@ class ExtensionVersions:
 
     @property
     def is_ahead(self) -> bool:
-        """The image is older than the data, which leads nowhere: Citus' images have no scripts for the way back."""
+        """The image is older than the data. Citus' images have no scripts for a downgrade."""
         return _key(self.installed) > _key(self.available)
 
     def is_served_by(self, release: tuple[int, ...]) -> bool:
         """The library of ``release`` answers queries on these data, by Citus' own rule.
 
-        Since 13.2 library and extension may be one minor version apart (``MinorVersionsCompatibleRelaxed`` in
-        ``metadata_cache.c``); before, they had to be of the same one.
+        Since 13.2 library and extension may differ by one minor version (``MinorVersionsCompatibleRelaxed`` in
+        ``metadata_cache.c``); before, they had to be of the same minor version.
         """
         data, library = _key(self.installed)[:2], release[:2]
         if data == library or library < (13, 2) or len(library) < 2:
@@ -40,7 +40,7 @@ class ExtensionVersions:
         return data[0] == library[0] and abs(data[1] - library[1]) <= 1
 
     def is_newer_than(self, release: tuple[int, ...]) -> bool:
-        """The data are of a later release than ``release``: (13, 0) of ``citusdata/citus:13.0.3``."""
+        """The data belong to a later release than ``release``: (13, 0) of ``citusdata/citus:13.0.3``."""
         return _key(self.installed)[:2] > release[:2]
 
 

@@ -1,8 +1,8 @@
-"""What a dropped role leaves behind: who owns it from then on, and what must be agreed to by name.
+"""The objects of a dropped role: who owns them afterwards, and which of them must be named explicitly.
 
-Each schema has one owner role, which has no privilege but to own and make objects in that schema. What runs or reads
-with the rights of its owner is given away only if somebody has named it, because others may have written it so that it
-serves them once its owner has changed.
+Each schema has one owner role, whose only privileges are to own and create objects in that schema. An object that runs
+or reads with its owner's privileges is reassigned only if somebody has named it, because its author may have written
+it to use the privileges of a new owner.
 """
 
 import hashlib
@@ -15,7 +15,7 @@ _PREFIX = "owner_of_"
 
 
 class Power(StrEnum):
-    """Why an object may do more, or other things, once it has another owner; the texts complete "it …"."""
+    """Why an object may behave differently once it has another owner; the texts complete "it …"."""
 
     VIEW = "reads with the privileges of its owner"
     RULE = "has rules, which act with the privileges of its owner"
@@ -23,9 +23,9 @@ class Power(StrEnum):
     TRIGGER = "may get triggers from other roles, which can run as its owner"
     DEFINER = "runs with the privileges of its owner (SECURITY DEFINER)"
     TRIGGER_FUNCTION = "is called by triggers, which can run as the owner of their table"
-    PROCEDURE = "is a procedure: it does for its caller whatever its author wrote"
-    AGGREGATE = "calls its functions by the right of its owner"
-    OTHER = "takes its powers from its owner, or is not known here"
+    PROCEDURE = "is a procedure, which runs its author's code with the privileges of its caller"
+    AGGREGATE = "calls its functions with the privileges of its owner"
+    OTHER = "depends on the privileges of its owner, or is of an unknown kind"
 
 
 _ALTERED_AS = {
@@ -45,16 +45,16 @@ _ALTERED_AS = {
     "statistics object": "STATISTICS",
     "schema": "SCHEMA",
 }
-"""Words of ``pg_identify_object``, and those of ``ALTER … OWNER TO``."""
+"""Kind of an object as ``pg_identify_object`` names it: the words for it in ``ALTER … OWNER TO``."""
 
 
 @dataclass(frozen=True)
 class OwnedObject:
     """One object that a role owns.
 
-    ``kind``, ``schema`` and ``identity`` are those of ``pg_identify_object``, quoted where SQL needs it. ``follows``: a
-    sequence whose owner is that of its table. ``definition`` and ``routine`` tell two objects of one name on two nodes
-    apart. ``where`` names the worker of one that the coordinator does not have as it is there.
+    ``kind``, ``schema`` and ``identity`` are those of ``pg_identify_object``, quoted as SQL needs it. ``follows``: a
+    sequence whose owner is that of its table. ``definition`` and ``routine`` distinguish two objects of the same name
+    on two nodes. ``where`` is the worker of an object that does not exist, or differs, on the coordinator.
     """
 
     kind: str
@@ -68,30 +68,30 @@ class OwnedObject:
 
     @property
     def name(self) -> str:
-        """What people call it, and ``--reassign-also`` takes."""
+        """Its name in messages and for ``--reassign-also``."""
         return f"{self.kind} {self.identity}" + (f" on {self.where}" if self.where else "")
 
     @property
     def reason(self) -> str:
-        """Why it has to be named; empty for one that has not."""
+        """Why it must be named explicitly; empty if it need not be."""
         if self.power is None:
             return ""
         return f"{self.power}: {self.routine}" if self.routine else str(self.power)
 
     @property
     def home(self) -> str | None:
-        """Schema whose owner role gets it; None where it is in none."""
+        """Schema whose owner role gets it; None if it belongs to no schema."""
         quoted = self.identity if self.kind == "schema" else self.schema
         return quoted[1:-1].replace('""', '"') if quoted and quoted.startswith('"') else quoted
 
     @property
     def altered_as(self) -> str | None:
-        """Words of the statement that changes its owner by itself; None where REASSIGN OWNED alone does."""
+        """Words of the statement that changes only its owner; None if only REASSIGN OWNED does."""
         return None if self.follows or self.where else _ALTERED_AS.get(self.kind)
 
 
 def owner_role(schema: str) -> str:
-    """Name of the role that owns what dropped roles leave in a schema; at most 63 bytes."""
+    """Return the name of the role that gets the objects of dropped roles in a schema; at most 63 bytes."""
     name = _PREFIX + schema
     if len(name.encode()) <= _NAME_BYTES:
         return name
@@ -102,10 +102,10 @@ def owner_role(schema: str) -> str:
 def on_all_nodes(
     coordinator: Sequence[OwnedObject], workers: Mapping[str, Sequence[OwnedObject]]
 ) -> tuple[OwnedObject, ...]:
-    """Put together what each node says: the coordinator's objects, and those of a worker that differ from them.
+    """Merge what each node reports: the coordinator's objects, and those of a worker that differ from them.
 
-    A worker has most of them again. One that would have to be named, and is not the same as on the coordinator, counts
-    by itself: who has read the coordinator's has not read that one.
+    A worker has copies of most of them. A copy that must be named and differs from the coordinator's is listed
+    separately: whoever has read the coordinator's object has not read this one.
     """
     known = {one.name: one for one in coordinator}
     found = list(coordinator)
@@ -123,7 +123,10 @@ def _nature(one: OwnedObject) -> tuple[object, ...]:
 
 @dataclass(frozen=True)
 class Handover:
-    """Who gets what. ``rest`` is the schema whose owner role gets what is in no schema, or on one worker alone."""
+    """The new owner of each object.
+
+    ``rest`` is the schema whose owner role gets objects that belong to no schema, or exist only on one worker.
+    """
 
     new_owners: Mapping[OwnedObject, str]
     rest: str
@@ -134,18 +137,18 @@ class Handover:
         return tuple(sorted({self.rest, *(self._schema(one) for one in self.new_owners)}))
 
     def altered(self) -> Iterable[OwnedObject]:
-        """Objects whose owner is changed one by one; REASSIGN OWNED gives the others to the owner role of ``rest``."""
+        """Return the objects that change owner one by one; REASSIGN OWNED gives the others to ``rest``'s owner role."""
         return (one for one in self.new_owners if one.altered_as and self._schema(one) != self.rest)
 
     def unnamed(self, named: Collection[str]) -> tuple[OwnedObject, ...]:
-        """Objects that must be named, and are not."""
+        """Return the objects that must be named explicitly and are not."""
         return tuple(one for one in self.new_owners if one.power and one.name not in named)
 
     def _schema(self, one: OwnedObject) -> str:
         return _schema_for(one, self.rest)
 
     def as_list(self, named: Collection[str]) -> list[Mapping[str, object]]:
-        """Plain data, in stable order: each object, who gets it, and whether it has to be named still."""
+        """Return plain data in a stable order: each object, its new owner, and whether it must still be named."""
         return [
             {
                 "object": one.name,
@@ -158,7 +161,7 @@ class Handover:
 
 
 def hand_over(objects: Sequence[OwnedObject], default_schema: str) -> Handover:
-    """Decide who gets what; the schema with most of the objects takes those that are in none."""
+    """Decide on the new owners; objects without a schema go with the schema that has most of the objects."""
     counted: dict[str, int] = {}
     for one in objects:
         if one.home and not one.where:
@@ -168,15 +171,15 @@ def hand_over(objects: Sequence[OwnedObject], default_schema: str) -> Handover:
 
 
 def _schema_for(one: OwnedObject, rest: str) -> str:
-    # A sequence goes with its table, which is in the same schema; what cannot be altered by itself goes with the rest.
+    # A sequence follows its table, which is in the same schema; an object without ALTER … OWNER TO goes with the rest.
     return one.home if one.home and not one.where and (one.altered_as or one.follows) else rest
 
 
 @dataclass(frozen=True)
 class OwnerRole:
-    """What the server knows of a role that has the name of an owner role.
+    """What the server knows about a role that has the name of an owner role.
 
-    ``recorded``: it was made here. ``powers``: what such a role must not have, in words.
+    ``recorded``: this tool created it. ``powers``: what such a role must not have, in words.
     """
 
     name: str
@@ -187,9 +190,9 @@ class OwnerRole:
 
     @property
     def problem(self) -> str | None:
-        """Why it cannot be given anything; None where it can, or is not there yet."""
+        """Why it cannot own anything; None if it can, or does not exist yet."""
         if self.exists and not self.recorded:
-            return f"role {self.name!r} exists, and was not made by citus-cluster"
+            return f"role {self.name!r} exists, but citus-cluster did not create it"
         if self.powers:
-            return f"role {self.name!r} has more than it must: {', '.join(self.powers)}"
+            return f"role {self.name!r} has more privileges than an owner role may have: {', '.join(self.powers)}"
         return None

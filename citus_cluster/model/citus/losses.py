@@ -1,4 +1,4 @@
-"""What a node has lost of what the coordinator's catalog places there, and what can be done about it."""
+"""Shards that the coordinator's catalog places on a node and that are missing there, and how to recover."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -12,7 +12,7 @@ _DOCUMENT = 'docs/operations.md, "A worker whose data are gone",'
 
 @dataclass(frozen=True)
 class LossDocument:
-    """How many shards are missing on a node, by table, and the roles that are missing with them."""
+    """The number of shards that are missing on a node, by table, and the roles that are missing there."""
 
     missing_shards: int
     tables: Mapping[str, int]
@@ -24,9 +24,9 @@ class LossDocument:
 class Loss(Documented):
     """Shards that are placed on a node and do not exist there.
 
-    ``shards`` gives the ids of the missing shards by table, ``placed`` how many shards the catalog places there,
-    ``reference`` those of the tables of which other nodes have copies. ``emptied``: the server does not know the
-    cluster, so its data directory was made anew. ``roles`` are missing there too; they are looked for on such a server.
+    ``shards``: the ids of the missing shards by table. ``placed``: the number of shards that the catalog places there.
+    ``reference``: the reference tables among them, which other nodes have too. ``emptied``: the server does not know
+    the cluster, so its data directory is a new one. ``roles``: the roles that are missing on such a server.
     """
 
     address: NodeAddress
@@ -45,7 +45,7 @@ class Loss(Documented):
 
     @property
     def lost(self) -> tuple[str, ...]:
-        """Tables that have lost rows: no node has a copy of one of their shards."""
+        """Tables that have lost rows: no other node has a copy of one of their shards."""
         return tuple(
             table
             for table, ids in self.shards.items()
@@ -66,22 +66,22 @@ class Loss(Documented):
         if self.emptied:
             parts.append("the server no longer knows the cluster")
         if self.roles:
-            parts.append(f"it lacks the role{'s' if len(self.roles) > 1 else ''} {_some(self.roles)}")
-        said = f"{self.address} has lost {'its ' if self.emptied else ''}data: {'; '.join(parts)}."
+            parts.append(f"{'roles are' if len(self.roles) > 1 else 'a role is'} missing: {_some(self.roles)}")
+        text = f"{self.address} has lost {'its ' if self.emptied else ''}data: {'; '.join(parts)}."
         if self.copied:
             holders = {
                 str(holder) for table in self.copied for one in self.shards[table] for holder in self.copies[one]
             }
             have = "has a copy" if len(holders) == 1 else "have copies"
-            said += f" Every row of {_some(self.copied)} is still there: {_some(sorted(holders))} {have}."
-        return said
+            text += f" No row of {_some(self.copied)} is lost: {_some(sorted(holders))} {have}."
+        return text
 
     @property
     def statements(self) -> tuple[str, ...]:
-        """SQL for the coordinator that gives the lost rows up: each was tried on Citus 13.2 and 14.0.
+        """SQL for the coordinator that gives up the lost rows; each statement was tested on Citus 13.2 and 14.0.
 
-        A worker is disabled and activated in one transaction, which gives it the node list, the tables, the roles and
-        the copies of reference tables again; Citus does so once no table needs the shards that it lacks.
+        One transaction disables and activates the worker, which then gets the node list, the tables, the roles and
+        the copies of reference tables again. Citus does this once no table needs the missing shards.
         """
         steps = [f"DROP TABLE {', '.join(self.lost)};"] if self.lost else []
         node = f"'{self.address.host}', {self.address.port}"
@@ -95,7 +95,7 @@ class Loss(Documented):
             "COMMIT;",
             "SELECT replicate_reference_tables();",
         ]
-        # To disable a node also takes it from the catalog as a holder of copies.
+        # Disabling a node also removes its copies from the catalog.
         for table in self.copied:
             factor = 1 + max(len(self.copies[one]) for one in self.shards[table])
             name = table.replace("'", "''")
@@ -103,7 +103,7 @@ class Loss(Documented):
         return tuple(steps)
 
     def _copy(self, shard_id: int) -> tuple[str, ...]:
-        """SQL that copies one shard of a table that has several copies of each: Citus refuses while one is recorded."""
+        """SQL that copies one shard of a replicated table; Citus refuses while the catalog lists a copy there."""
         source = self.copies[shard_id][0]
         address = f"'{self.address.host}', {self.address.port}"
         group = f"(SELECT groupid FROM pg_dist_node WHERE (nodename, nodeport) = ({address}))"  # noqa: S608 # of the catalog
@@ -119,15 +119,16 @@ class Loss(Documented):
         """What to do next."""
         if self.copied and not (self.lost or self.emptied or self.reference):
             return (
-                "No row is lost, so drop no table. To make the missing copies again, run in psql on the coordinator: "
-                f"{' '.join(self.statements)} Then: citus-cluster up."
+                "No row is lost, so drop no table. To restore the missing copies, run in psql on the coordinator: "
+                f"{' '.join(self.statements)} Then run citus-cluster up."
             )
-        expendable = "If the lost rows are expendable, or a dump has them, run" if self.lost else "Otherwise run"
-        roles = "".join(f" citus-cluster roles create {role} (with its --access);" for role in self.roles)
+        expendable = "If you do not need the lost rows, or have a dump of them, run" if self.lost else "Otherwise run"
+        roles = "".join(f"citus-cluster roles create {role} (with its --access), " for role in self.roles)
+        roles += "and " if self.roles else ""
         return (
             f"If a backup of the volume of {self.address} exists, stop the node, restore the volume, and run "
             f"citus-cluster up. {expendable} in psql on the coordinator: "
-            f"{' '.join(self.statements)} Then:{roles} citus-cluster up. {_DOCUMENT} also says how to keep the "
+            f"{' '.join(self.statements)} Then run {roles}citus-cluster up. {_DOCUMENT} also describes how to keep the "
             "rows of the other shards."
         )
 
@@ -137,5 +138,5 @@ class Loss(Documented):
 
 
 def _some(parts: Sequence[str]) -> str:
-    """Name the first few, and count the others."""
+    """List the first few, and count the others."""
     return ", ".join(parts[:_SHOWN]) + (f" and {len(parts) - _SHOWN} more" if len(parts) > _SHOWN else "")

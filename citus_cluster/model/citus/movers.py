@@ -1,4 +1,4 @@
-"""As whom Citus copies shards, and what that lets the roles of a cluster do: put into words."""
+"""The roles that Citus copies shards as, and what other roles could do through that: texts for people."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -36,23 +36,23 @@ class Owner:
 
 
 TRUST_HINT = (
-    "Drop what is listed; or let one ordinary role own all tables that are colocated, so that their shards are copied "
-    "as that role; or read the functions and give them to the superuser. --trust-functions (trust_functions in the "
-    "API) copies the shards anyway: whoever owns the functions can then become superuser on the nodes that get shards."
+    "Drop the listed objects; or let one ordinary role own all colocated tables, so that Citus copies their shards as "
+    "that role; or review the functions and make the superuser their owner. --trust-functions (trust_functions in the "
+    "API) copies the shards anyway: the owners of the functions can then become superuser on the nodes that get shards."
 )
 
 
 def new_node_hint(worker: NodeAddress) -> str:
-    """Say what to do where a worker is not registered, since reference tables carry code of ordinary roles."""
+    """Return what to do if a worker is not registered because reference tables run code of ordinary roles."""
     return (
-        "Drop what is listed, or read the functions and give them to the superuser. citus-cluster nodes add --host "
-        f"{worker.host} --port {worker.port} --trust-functions (trust_functions in the API) registers the worker "
-        "anyway: whoever owns the functions can become superuser there."
+        "Drop the listed objects, or review the functions and make the superuser their owner. citus-cluster nodes add "
+        f"--host {worker.host} --port {worker.port} --trust-functions (trust_functions in the API) registers the "
+        "worker anyway: the owners of the functions can then become superuser there."
     )
 
 
 def missing_logins(owners: Sequence[Owner]) -> tuple[str, ...]:
-    """One line for each owner as whom Citus cannot connect to make the tables on another node."""
+    """Return one line for each owner that Citus cannot connect as to create the tables on another node."""
     return tuple(
         f"{_some(owner.tables)} belong to role {owner.role}, which may not log in"
         for owner in owners
@@ -61,10 +61,10 @@ def missing_logins(owners: Sequence[Owner]) -> tuple[str, ...]:
 
 
 def short_timeouts(owners: Sequence[Owner]) -> tuple[str, ...]:
-    """One line for each owner whose own settings end a copy that takes long."""
+    """Return one line for each owner whose own settings cancel a copy that takes long."""
     return tuple(
         f"{_some(owner.copies)} are copied as role {owner.role}, whose statement_timeout of {owner.statement_timeout} "
-        "ends the copy of a shard that takes longer; ALTER ROLE ... RESET statement_timeout; prevents it"
+        "cancels the copy of a shard that takes longer; ALTER ROLE ... RESET statement_timeout; prevents this"
         for owner in owners
         if owner.copies and owner.statement_timeout not in (None, "0")
     )

@@ -1,4 +1,4 @@
-"""Nodes of the Citus cluster as the coordinator knows them, and what registering one came to."""
+"""Nodes of the Citus cluster as the coordinator knows them, and the outcome of registering one."""
 
 import re
 from dataclasses import dataclass
@@ -7,7 +7,7 @@ from enum import StrEnum
 from citus_cluster.model.documents import Documented
 
 POSTGRES_PORT = 5432
-"""On which every PostgreSQL server listens in the network."""
+"""Port on which every PostgreSQL server listens in the network."""
 _SERVICE = re.compile(r"citus-(coordinator|worker\d+)")
 
 
@@ -29,16 +29,16 @@ class NodeAddress:
 
     @property
     def is_service(self) -> bool:
-        """Whether the host is a Compose service, which only containers of the same server reach by this name."""
+        """Whether the host is a Compose service, which only containers of the same host reach by this name."""
         return _SERVICE.fullmatch(self.host) is not None
 
     def compose_command(self, verb: str) -> str:
-        """Name the Compose command about this node; the node of an advertised server is looked at over there."""
+        """Return the Compose command for this node; for a node of another host, it says where to run it."""
         return f"docker compose {verb} {self.host}" if self.is_service else f"docker compose {verb}, on {self.host}"
 
     @property
     def silence_hint(self) -> str:
-        """What to do where it does not answer."""
+        """What to do if it does not answer."""
         return f"See its log: {self.compose_command('logs')}. If it is paused: {self.compose_command('unpause')}."
 
 
@@ -63,7 +63,7 @@ class Node:
 
 
 class Outcome(StrEnum):
-    """What came of a wish to have a worker in the cluster."""
+    """The outcome of registering a worker."""
 
     ADDED = "added"
     ACTIVATED = "activated"
@@ -76,7 +76,7 @@ class Outcome(StrEnum):
 
 @dataclass(frozen=True)
 class NodeDocument:
-    """What came of a worker."""
+    """The outcome for one worker."""
 
     host: str
     port: int
@@ -86,7 +86,7 @@ class NodeDocument:
 
 @dataclass(frozen=True)
 class NodeResult(Documented):
-    """What came of one worker. ``needs_operator``: it is pending for something that does not change by itself."""
+    """The outcome for one worker. ``needs_operator``: it is pending for a reason that does not pass by itself."""
 
     address: NodeAddress
     outcome: Outcome

@@ -12,7 +12,7 @@ from citus_cluster.model.documents import Documented
 
 @dataclass(frozen=True)
 class NodeOverviewDocument:
-    """A registered node: what it is, what it holds, and how it is."""
+    """A registered node: its role, its shards, and its state."""
 
     host: str
     port: int
@@ -33,10 +33,10 @@ class NodeOverviewDocument:
 
 @dataclass(frozen=True)
 class NodeOverview(Documented):
-    """One node. ``reason`` says why the unknown is unknown; ``shard_bytes`` counts what lies on this node.
+    """One node. ``reason`` says why a value is unknown; ``shard_bytes`` is the size of the shards on this node.
 
-    ``shard_count`` counts every placement; ``reference_count`` those among them that no rebalance or drain moves: of
-    reference tables, of which every node has a copy, and of local ones.
+    ``shard_count`` counts every placement, ``reference_count`` those that no rebalance or drain moves: of reference
+    tables, which every node has, and of local tables.
     """
 
     address: NodeAddress
@@ -52,7 +52,7 @@ class NodeOverview(Documented):
     disk: Disk | None = None
     lost_slots: tuple[str, ...] = ()
     loss: Loss | None = None
-    """Shards that are placed there and do not exist."""
+    """Shards that the catalog places there and that do not exist."""
     extension: ExtensionVersions | None = None
 
     @property
@@ -62,7 +62,7 @@ class NodeOverview(Documented):
 
     @property
     def is_drained(self) -> bool:
-        """It is a worker that gets no shards any more; it may hold some still."""
+        """It is a worker that no longer gets shards; it may still hold some."""
         return self.role == "worker" and self.is_active and not self.should_have_shards
 
     @property

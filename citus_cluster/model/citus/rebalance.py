@@ -1,4 +1,4 @@
-"""How far a rebalance is: progress, time left, problems; all computed from rows."""
+"""The progress of a rebalance, the time left, and its problems, computed from rows of Citus' catalog."""
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
@@ -11,7 +11,7 @@ from citus_cluster.model.documents import Documented
 
 
 class JobState(StrEnum):
-    """State of Citus' background job; NONE if there never was one."""
+    """State of Citus' background job; NONE if there has never been one."""
 
     NONE = "none"
     SCHEDULED = "scheduled"
@@ -50,7 +50,7 @@ class Task:
     not_before: datetime | None = None
     process_id: int | None = None
     target: str | None = None
-    """Where it moves the shard to, such as ``citus-worker3:5432``; None where that is not known."""
+    """The target of the move, such as ``citus-worker3:5432``; None if unknown."""
     source: str | None = None
 
     @property
@@ -61,7 +61,7 @@ class Task:
 
     @property
     def holds_writes(self) -> bool:
-        """Whether writes to the shard wait for it; it is many times as fast as a move online."""
+        """Whether writes to the shard wait for the move, which is then many times as fast as an online one."""
         return "'block_writes'" in self.command
 
     @property
@@ -75,7 +75,7 @@ class Task:
 
 @dataclass(frozen=True)
 class ShardGroup:
-    """A shard with those colocated with it: they move together."""
+    """A shard with its colocated shards, which move together."""
 
     table: str
     shards: int
@@ -95,7 +95,7 @@ class Copying:
 
 @dataclass(frozen=True)
 class RunningMoveDocument:
-    """A move that runs now; its bytes count the shards that are colocated with it, too."""
+    """A move that is running; its bytes include the colocated shards."""
 
     table: str
     shard_id: int
@@ -108,7 +108,7 @@ class RunningMoveDocument:
 
 @dataclass(frozen=True)
 class RunningMove(Documented):
-    """A move that Citus is at; ``size_bytes`` counts the colocated shards too."""
+    """A move that is running; ``size_bytes`` includes the colocated shards."""
 
     table: str
     shard_id: int
@@ -132,11 +132,11 @@ class RunningMove(Documented):
 
 MOVE_BYTES = 100 * 2**20
 SHARD_BYTES = 10 * 2**20
-"""What a move costs beside copying, in bytes that are copied in that time: once, and for each shard that moves along.
+"""The cost of a move besides copying, as the bytes that are copied in that time: once, and for each shard of the group.
 
-Slots, subscriptions, catching up, locks: most shards are so small that their bytes hardly matter. Citus itself takes
-100 MB (``citus.rebalancer_by_disk_size_base_cost``); tried on two cores, one shard took 1.3 s when empty, 1.6 s with
-70 MB, and three with 17 MB together 1.8 s.
+Slots, subscriptions, catching up, locks: most shards are so small that their bytes hardly matter. Citus itself assumes
+100 MB (``citus.rebalancer_by_disk_size_base_cost``). Measured on two cores: an empty shard took 1.3 s, one of 70 MB
+1.6 s, and three of 17 MB together 1.8 s.
 """
 
 HELD_MOVE_BYTES = 6 * 2**20
@@ -146,10 +146,10 @@ HELD_SHARD_BYTES = 6 * 2**20
 
 @dataclass(frozen=True)
 class Sample:
-    """How far a job was at a time (of the server).
+    """The progress of a job at one time (of the server's clock).
 
-    ``bytes_done`` counts also what was copied by moves that are under way; the others only moves that had ended:
-    ``work_ended`` is their bytes, with MOVE_BYTES and SHARD_BYTES.
+    ``bytes_done`` includes what running moves have copied; the other two count only finished moves: ``work_ended`` is
+    their bytes plus MOVE_BYTES and SHARD_BYTES.
     """
 
     at: datetime
@@ -159,39 +159,39 @@ class Sample:
 
 
 _SHORTEST_S = 0.5
-# What happens now counts: so many looks for the rate, so many ends of moves for the time left.
+# Only recent samples count: this many for the rate, and this many ends of moves for the time left.
 _LOOKS = 30
 _ENDS = 20
 
 
 @dataclass(frozen=True)
 class History:
-    """What earlier looks at a job found, in time order: the latest ones, and those at which a move had just ended."""
+    """Earlier samples of a job, in time order: the latest ones, and those taken when a move had just ended."""
 
     recent: tuple[Sample, ...] = ()
     ends: tuple[Sample, ...] = ()
 
     def after(self, sample: Sample) -> "History":
-        """The history with one look more; what is too old to matter is left out."""
+        """Return the history with one more sample, without samples that are too old to matter."""
         ended = not self.ends or sample.work_ended > self.ends[-1].work_ended
         ends = (*self.ends, sample) if ended else self.ends
         return History((*self.recent, sample)[-_LOOKS:], ends[-_ENDS:])
 
     def from_here(self) -> "History":
-        """The history without what is past: for a job that nobody saw until now, or that was held up."""
+        """Return the history without earlier samples: for a job that nobody watched, or that was blocked."""
         return History().after(self.recent[-1]) if self.recent else self
 
     @staticmethod
     def since(started_at: datetime | None) -> "History":
-        """The history of a job that was not looked at yet: nothing was done when it started."""
+        """Return the history of a job without samples: nothing was done when it started."""
         return History().after(Sample(started_at)) if started_at else History()
 
 
 @dataclass(frozen=True)
 class RebalanceDocument:
-    """How far the latest rebalance is; state ``none`` if there never was one.
+    """The progress of the latest rebalance; state ``none`` if there has never been one.
 
-    Shards and bytes count colocated shards, too. Null means that a value is not known.
+    Shards and bytes include colocated shards. Null means that a value is unknown.
     """
 
     state: JobState
@@ -212,7 +212,7 @@ class RebalanceDocument:
 
 @dataclass(frozen=True)
 class RebalanceStatus(Documented):
-    """How far the last rebalance is. Shards and bytes count colocated shards too; None means unknown."""
+    """The progress of the latest rebalance. Shards and bytes include colocated shards; None means unknown."""
 
     state: JobState
     job_id: int | None = None
@@ -229,10 +229,10 @@ class RebalanceStatus(Documented):
     moves: tuple[RunningMove, ...] = ()
     problems: tuple[str, ...] = ()
     history: History = field(default=History(), repr=False)
-    """For the next look."""
+    """For the next sample."""
 
     def from_here(self) -> "RebalanceStatus":
-        """The same, told from now on: rate and time left are unknown yet."""
+        """Return the same status, measured from now on: rate and time left are not yet known."""
         return replace(self, history=self.history.from_here(), rate_bytes_per_s=None, time_left_s=None)
 
     def document(self) -> RebalanceDocument:
@@ -264,7 +264,7 @@ def build_status(
     copying: Sequence[Copying],
     history: History | None = None,
 ) -> RebalanceStatus:
-    """Put the rows together. ``groups`` is keyed by the shard id of a task; ``history``: that of the look before."""
+    """Combine the rows. ``groups`` is keyed by the shard id of a task; ``history`` is that of the previous sample."""
     moving = [task for task in tasks if task.shard_id is not None]
     by_process = {copy.process_id: copy for copy in copying}
     moves = tuple(_running_moves(moving, groups, by_process))
@@ -275,7 +275,7 @@ def build_status(
     if bytes_done is not None:
         bytes_ended = bytes_done
         bytes_done += sum(min(move.copied_bytes, move.size_bytes or 0) for move in moves)
-        # A move is in no row of the progress while it sets itself up and while it ends.
+        # The progress has no row of a move while the move is being set up and while it ends.
         if job.state is JobState.RUNNING and history.recent and not any(task.is_troubled for task in tasks):
             bytes_done = max(bytes_done, history.recent[-1].bytes_done)
         if job.started_at:
@@ -307,7 +307,7 @@ def build_status(
 
 
 def byte_rate(history: History) -> float | None:
-    """Bytes per second over the latest looks; None if unknown yet."""
+    """Return the bytes per second over the latest samples; None if not yet known."""
     if len(history.recent) < 2:
         return None
     first, last = history.recent[0], history.recent[-1]
@@ -315,11 +315,11 @@ def byte_rate(history: History) -> float | None:
 
 
 def time_left_s(history: History, now: datetime, work: int, work_running: int) -> float | None:
-    """Seconds left; None until a move has ended, or as much was copied as a move costs anyway.
+    """Return the seconds left; None until a move has ended, or MOVE_BYTES were copied.
 
-    ``work``: bytes, MOVE_BYTES and SHARD_BYTES of all moves; ``work_running``: those under way, without their bytes.
-    Time is told by the moves that ended, counts down from the last of them, and is corrected by what those under way
-    have copied: a shard is often copied in a moment, and then takes as long as an empty one.
+    ``work``: bytes, MOVE_BYTES and SHARD_BYTES of all moves; ``work_running``: those of running moves, without their
+    bytes. The estimate follows from the finished moves, counts down from the last of them, and is corrected by what
+    running moves have copied: a shard is often copied in a moment, and then takes as long as an empty one.
     """
     if not history.ends:
         return None
@@ -356,7 +356,7 @@ def _running_moves(
 
 
 def _group(groups: Mapping[int, ShardGroup], task: Task) -> ShardGroup:
-    # A table that was dropped since has nothing left to move.
+    # A table that has been dropped has nothing left to move.
     return groups.get(task.shard_id or 0, ShardGroup("a dropped table", 1, 0))
 
 
@@ -401,28 +401,28 @@ _REMEDIES = (
         "raise max_logical_replication_workers",
     ),
     (r"max_worker_processes|background worker slots", "raise max_worker_processes on the nodes"),
-    (r"No space left|enough (disk |empty )?space|disk space", "make room on the target's disk"),
-    (r"password|fe_sendauth", "give every node the role's row in pg_dist_authinfo"),
+    (r"No space left|enough (disk |empty )?space|disk space", "free some space on the target's disk"),
+    (r"password|fe_sendauth", "add the role's row to pg_dist_authinfo on every node"),
     (
         r"could not (connect|translate host name|receive data|send data)|connection to (the remote node|server)"
         r"|connection not open|connection marked as essential|server closed|terminating connection"
         r"|SSL (SYSCALL|error|connection)|Could not fetch disk stats",
-        "see that all nodes run (citus-cluster status) and read their logs",
+        "check that all nodes run (citus-cluster status), and read their logs",
     ),
     (r"lock timeout|deadlock", "end the long transaction that holds the lock"),
 )
 
 
 def remedy(message: str) -> str:
-    """What to do about an error that a move met."""
+    """Return what to do about the error of a move."""
     for pattern, advice in _REMEDIES:
         if re.search(pattern, message):
             return advice
-    return "read the logs of both nodes; citus-cluster rebalance stop ends it"
+    return "read the logs of both nodes; to stop the rebalance: citus-cluster rebalance stop"
 
 
 def describe_problem(task: Task, groups: Mapping[int, ShardGroup]) -> str:
-    """One line for people: what fails, how often, why, and what to do."""
+    """Return one line for people: what fails, how often, why, and what to do."""
     shard = task.shard_id
     what = (
         f"moving shard {shard} of {_group(groups, task).table}" if shard is not None else "copying the reference tables"
@@ -433,12 +433,12 @@ def describe_problem(task: Task, groups: Mapping[int, ShardGroup]) -> str:
     if task.state == "error":
         return f"{what} failed: {reason}; {remedy(task.message or '')}"
     times = "once" if task.retry_count == 1 else f"{task.retry_count} times"
-    again = f", again at {task.not_before:%H:%M:%S %Z}" if task.not_before and task.state != "running" else ""
+    again = f" at {task.not_before:%H:%M:%S %Z}" if task.not_before and task.state != "running" else ""
     return f"{what} failed {times} and is retried{again}: {reason}; {remedy(task.message or '')}"
 
 
 def last_error(message: str | None) -> str:
-    """The last error in what Citus keeps of a task, without its prefix and context."""
+    """Return the last error in the message that Citus keeps of a task, without its prefix and context."""
     lines = [line.strip() for line in (message or "").splitlines() if line.strip()]
     errors = [line for line in lines if re.match(r"(ERROR|FATAL|PANIC):", line)]
     chosen = errors[-1] if errors else (lines[-1] if lines else "no message was kept")

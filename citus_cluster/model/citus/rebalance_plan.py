@@ -1,4 +1,4 @@
-"""What a rebalance would do: its options and its moves, and which of them hold writes; all computed from rows."""
+"""What a rebalance would do: its options, its moves, and which of them hold writes, computed from rows."""
 
 from collections import Counter
 from collections.abc import Mapping
@@ -20,10 +20,10 @@ class TransferMode(StrEnum):
 
 @dataclass(frozen=True)
 class RebalanceOptions:
-    """Arguments of ``citus_rebalance_start``; ``strategy`` None takes the cluster's default.
+    """Arguments of ``citus_rebalance_start``; ``strategy`` None means the cluster's default.
 
-    With ``online``, no group of shards moves with writes held because it is small. ``trust_functions`` copies shards as
-    the superuser although functions of ordinary roles run then.
+    ``online``: small groups of shards move online too. ``trust_functions``: copy shards as the superuser although
+    functions of ordinary roles run then.
     """
 
     strategy: str | None = None
@@ -36,7 +36,7 @@ class RebalanceOptions:
 
     @property
     def holds_small(self) -> bool:
-        """Whether small groups move with writes held, which is many times as fast as online."""
+        """Whether small groups move with writes held, which is many times as fast as online moves."""
         return self.mode is not TransferMode.FORCE_LOGICAL and not self.online
 
     @property
@@ -66,13 +66,13 @@ class Move(Documented):
     source: NodeAddress
     target: NodeAddress
     group: int | None = None
-    """The same for shards that move together, since they are colocated; None for one that moves alone."""
+    """The same number for colocated shards, which move together; None for a shard that moves alone."""
     is_short: bool = False
-    """Whether it moves with writes held because what moves together is small."""
+    """Whether it moves with writes held because its group is small."""
 
     @property
     def together(self) -> tuple[NodeAddress, NodeAddress, int]:
-        """The same for all shards that one move takes along."""
+        """A key that all shards of one move share."""
         return self.source, self.target, self.shard_id if self.group is None else self.group
 
     def document(self) -> MoveDocument:
@@ -92,7 +92,7 @@ class NodeGrowthDocument:
 
 @dataclass(frozen=True)
 class RebalancePlanDocument:
-    """The moves that a rebalance would make now, and what they come to."""
+    """The moves that a rebalance would make now, and their totals."""
 
     moves: tuple[Move, ...]
     size_bytes: int
@@ -109,7 +109,7 @@ class RebalancePlan(Documented):
     moves: tuple[Move, ...]
     bytes_before: Mapping[NodeAddress, int]
     mode: TransferMode = TransferMode.AUTO
-    """How the groups move that are not small."""
+    """How groups that are not small move."""
 
     @property
     def bytes_after(self) -> Mapping[NodeAddress, int]:
@@ -125,7 +125,7 @@ class RebalancePlan(Documented):
 
     @property
     def growth(self) -> Mapping[NodeAddress, int]:
-        """Bytes by which each node grows, less than 0 for one that gives up more than it gets."""
+        """Bytes by which each node grows; negative if it gives up more than it gets."""
         return {node: after - self.bytes_before.get(node, 0) for node, after in self.bytes_after.items()}
 
     @property
@@ -141,16 +141,16 @@ class RebalancePlan(Documented):
 
     @property
     def short_moves(self) -> tuple[Move, ...]:
-        """Shards that move with writes held, since what moves together is small."""
+        """Shards that move with writes held because their group is small."""
         return tuple(move for move in self.moves if move.is_short)
 
     @property
     def groups(self) -> tuple[int, int]:
-        """How many groups of colocated shards move, and of these how many with writes held because they are small."""
+        """How many groups of colocated shards move, and how many of them with writes held because they are small."""
         return len({move.together for move in self.moves}), len({move.together for move in self.short_moves})
 
     def holding_small(self) -> "RebalancePlan":
-        """The same, with writes held to the groups that are small, unless they move twice, in the order of Citus."""
+        """Return the plan with writes held to small groups, unless a group moves twice; in the order of Citus."""
         groups: dict[tuple[NodeAddress, NodeAddress, int], list[Move]] = {}
         for move in self.moves:
             groups.setdefault(move.together, []).append(move)
@@ -170,10 +170,10 @@ class RebalancePlan(Documented):
 
 
 def describe_holding(plan: RebalancePlan) -> str:
-    """One line for people: how many groups move with writes held, for how long, and what the others do."""
+    """Return one line for people: how many groups move with writes held, for how long, and how the others move."""
     total, held = plan.groups
     groups, verb = ("small shard group", "moves") if held == 1 else ("small shard groups", "move")
-    found = f"{held} {groups} {verb} with writes held, each for less than {STALL_S:g} s as a rule"
+    found = f"{held} {groups} {verb} with writes held, each usually for less than {STALL_S:g} s"
     if held < total:
         larger, verb = ("larger one", "moves") if total - held == 1 else ("larger ones", "move")
         how = "with writes held for longer" if plan.mode is TransferMode.BLOCK_WRITES else "online"

@@ -1,4 +1,4 @@
-"""Who is to be registered, and who may join: decisions about workers, made from what the coordinator knows."""
+"""Which workers to register, and which may join: decisions from what the coordinator knows."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -25,16 +25,16 @@ class RegisteredNode:
 
     @property
     def is_drained(self) -> bool:
-        """Whether it is a worker that gets no shards any more; it may hold some still."""
+        """Whether it is a worker that no longer gets shards; it may still hold some."""
         return self.is_active and self.role == "primary" and not (self.is_coordinator or self.should_have_shards)
 
 
 @dataclass(frozen=True)
 class Registry:
-    """What the coordinator knows: its node list, and which workers were ever registered through us.
+    """What the coordinator knows: its node list, and which workers this tool has ever registered.
 
-    ``recorded`` is None while our table does not exist yet. ``released`` are names of workers that left for good,
-    with the system identifier of the server that had them: another server may be registered under such a name.
+    ``recorded`` is None while our table does not exist. ``released``: the names of workers that left for good, each
+    with the system identifier of its server; another server may be registered under such a name.
     """
 
     nodes: tuple[RegisteredNode, ...]
@@ -56,17 +56,17 @@ class Registry:
 
 @dataclass(frozen=True)
 class RegistrationDecision:
-    """What is to be done for one desired worker: nothing (``outcome`` says why), or to add it (None)."""
+    """What to do for one desired worker: nothing (``outcome`` says why), or add it (None)."""
 
     address: NodeAddress
     outcome: Outcome | None
     reason: str | None = None
     another_server: bool = False
-    """It has the name of a worker that left for good, and is not that one."""
+    """It has the name of a worker that left for good, but is another server."""
 
 
 def decide(registry: Registry, desired: Sequence[NodeAddress]) -> tuple[RegistrationDecision, ...]:
-    """Compare the desired workers with the registry, in the order in which they are desired."""
+    """Compare the desired workers with the registry, in the given order."""
     return tuple(_decide_one(registry, address) for address in dict.fromkeys(desired))
 
 
@@ -77,16 +77,16 @@ def _decide_one(registry: Registry, address: NodeAddress) -> RegistrationDecisio
     if node is not None:
         return RegistrationDecision(address, Outcome.WITHDRAWN, "it is in the node list, but disabled")
     if address in (registry.recorded or ()):
-        return RegistrationDecision(address, Outcome.WITHDRAWN, "it was removed from the node list by an operator")
+        return RegistrationDecision(address, Outcome.WITHDRAWN, "an operator removed it from the node list")
     return RegistrationDecision(address, None)
 
 
 def reconsider(
     decision: RegistrationDecision, registry: Registry, system_identifier: str | None
 ) -> RegistrationDecision:
-    """Take a worker after all that only bears the name of one that left for good.
+    """Accept a worker that has the name of one that left for good, but is another server.
 
-    ``system_identifier`` is that of the server there now, None where it does not answer.
+    ``system_identifier`` is that of the server there now; None if it does not answer.
     """
     left = registry.released.get(decision.address)
     if decision.outcome is not Outcome.WITHDRAWN or left is None or system_identifier in {None, left}:
@@ -95,7 +95,7 @@ def reconsider(
 
 
 def decide_again(decision: RegistrationDecision, before: Registry, now: Registry) -> RegistrationDecision:
-    """Decide anew under the lock; a wish for another server holds where nothing has become of its name ``before``."""
+    """Decide again under the lock; another server is still accepted if its name is free as it was ``before``."""
     again = _decide_one(now, decision.address)
     left = now.released.get(decision.address)
     same = left is not None and left == before.released.get(decision.address) and now.find(decision.address) is None
@@ -103,25 +103,25 @@ def decide_again(decision: RegistrationDecision, before: Registry, now: Registry
 
 
 def unrecorded(registry: Registry, desired: Sequence[NodeAddress]) -> tuple[NodeAddress, ...]:
-    """Desired workers that are registered, but not so in our table yet: a later removal must be seen as one."""
+    """Return the desired workers that are registered, but not in our table, which later shows that one was removed."""
     known = (registry.recorded or frozenset()) - registry.released.keys()
     return tuple(address for address in dict.fromkeys(desired) if registry.find(address) and address not in known)
 
 
 @dataclass(frozen=True)
 class NodeIdentity:
-    """What a server says of itself. Versions are texts such as ``17.12`` and ``13.2.2``."""
+    """What a server reports about itself. Versions are texts such as ``17.12`` and ``13.2.2``."""
 
     postgres_version: str
     citus_version: str | None
-    """None where the extension does not exist in this database."""
+    """None if the extension does not exist in this database."""
     extension_version: str | None
     system_identifier: str
     in_recovery: bool
     group_id: int = 0
-    """Group that the server believes to be, 0 where it belongs to no cluster yet."""
+    """The server's group as it knows it; 0 if it does not belong to a cluster yet."""
     coordinator: NodeAddress | None = None
-    """Coordinator of the cluster that the server believes to belong to."""
+    """The coordinator of the server's cluster as it knows it."""
 
     @property
     def postgres_major(self) -> int:
@@ -143,7 +143,7 @@ class NodeIdentity:
 
 
 def mismatch(coordinator: NodeIdentity, worker: NodeIdentity) -> str | None:
-    """Say why a server that answers cannot join by what it runs, or None if it can."""
+    """Return why a server cannot join because of what it runs, or None if it can."""
     if worker.system_identifier == coordinator.system_identifier:
         return "it is the coordinator itself, or a copy of its data directory"
     if worker.in_recovery:
@@ -163,9 +163,9 @@ def mismatch(coordinator: NodeIdentity, worker: NodeIdentity) -> str | None:
 
 
 def possible_twin(worker: NodeIdentity, registry: Registry) -> NodeAddress | None:
-    """Address under which the worker may be registered already: Citus lets one server in under two names.
+    """Return the address under which the worker may already be registered: Citus accepts one server under two names.
 
-    Only possible, because a worker that was removed, or whose coordinator was made anew, keeps its number.
+    It is only a possibility: a worker that was removed, or whose coordinator was created again, keeps its number.
     """
     if worker.group_id == COORDINATOR_GROUP:
         return None
@@ -173,7 +173,7 @@ def possible_twin(worker: NodeIdentity, registry: Registry) -> NodeAddress | Non
 
 
 def foreign_coordinator(worker: NodeIdentity, coordinator: NodeAddress) -> NodeAddress | None:
-    """Coordinator that the worker believes to belong to, if it is not at our address."""
+    """Return the coordinator that the worker belongs to by its own record, if it is not at our address."""
     if worker.group_id == COORDINATOR_GROUP or worker.coordinator in {None, coordinator}:
         return None
     return worker.coordinator

@@ -1,4 +1,4 @@
-"""Whether a worker may leave, and what it holds: decisions made from what the nodes say."""
+"""Whether a worker may leave, and what it holds: decisions from what the nodes report."""
 
 import difflib
 import re
@@ -14,7 +14,7 @@ from citus_cluster.model.units import count, size
 
 @dataclass(frozen=True)
 class HeldTable(Documented):
-    """Shards of one table on a node: how many, how many of them nowhere else, and bytes (None: unknown)."""
+    """Shards of one table on a node: their number, how many of them exist only there, bytes (None: unknown)."""
 
     table: str
     shards: int
@@ -44,12 +44,12 @@ class DepartureDocument:
 class Departure(Documented):
     """Everything about a worker that is to leave.
 
-    ``name`` is what the user calls it. ``node`` is None where it is not in the node list, ``recorded`` says whether
-    it is in our record, ``silence`` says why it does not answer (None: it does). ``held`` are distributed tables
-    only: of a reference table every node has a copy. ``shard_targets`` are the other nodes that may hold shards,
-    ``standbys`` the other nodes of its group, and ``others_unreachable`` has a line for each other node that does not
-    answer. ``drained`` are other workers that could hold shards again. ``twin`` is the address under which the same
-    server is registered, if that is another one.
+    ``name``: as the user named it. ``node``: None if it is not in the node list. ``recorded``: whether our record
+    lists it. ``silence``: why it does not answer (None: it does). ``held``: distributed tables only, because every node
+    has a copy of a reference table. ``shard_targets``: the other nodes that may hold shards. ``standbys``: the other
+    nodes of its group. ``others_unreachable``: a line for each other node that does not answer. ``drained``: other
+    workers that could hold shards again. ``twin``: the address under which the same server is registered, if that is
+    another one.
     """
 
     name: str
@@ -88,45 +88,45 @@ class Departure(Documented):
 
 
 def refuse_drain(departures: Sequence[Departure]) -> None:
-    """Raise UsageError or InUseError if no shard can be moved off one of the workers, which leave together."""
+    """Raise UsageError or InUseError if shards cannot be moved off one of the workers, which leave together."""
     for found in departures:
         node = _registered_worker(found)
         if not node.is_active:
             raise InUseError(
-                f"{found.address} is disabled: no shard can be moved off it.",
-                hint=f"{_activation(found)}. Or, if it holds nothing that is not elsewhere: "
+                f"{found.address} is disabled, so its shards cannot be moved.",
+                hint=f"{_activation(found)}. If other nodes have copies of all its shards, you can remove it now: "
                 f"citus-cluster nodes remove {found.name}",
             )
         if found.silence:
             raise InUseError(
-                f"{_clause(found.silence)}; so no shard can be moved off it.",
+                f"{_clause(found.silence)}, so its shards cannot be moved.",
                 details=[str(table) for table in found.held],
                 hint=_way_back(found)
                 if found.shards
-                else f"It holds no shards: citus-cluster nodes remove {found.name} takes it out as it is.",
+                else f"It holds no shards, so you can remove it now: citus-cluster nodes remove {found.name}",
             )
     _refuse_last(departures)
 
 
 def refuse_undo(found: Departure) -> None:
-    """Raise UsageError or InUseError if Citus cannot let the worker hold shards again: it tells every active node."""
+    """Raise UsageError or InUseError if the worker cannot hold shards again: every active node must answer for that."""
     node = _registered_worker(found)
     if not node.is_active:
         raise InUseError(
-            f"{found.address} is disabled: it can hold no new shards before it is active.",
-            hint=f"{_activation(found)}; then run the command again.",
+            f"{found.address} is disabled, so it cannot hold shards.",
+            hint=f"{_activation(found)}. Then run the command again.",
         )
-    stop = "Then run the command again. Meanwhile citus-cluster rebalance stop ends the moves."
+    stop = "Then run the command again. To end the moves now: citus-cluster rebalance stop"
     if found.silence:
         raise InUseError(
-            f"{_clause(found.silence)}; so Citus cannot let it hold shards again.",
+            f"{_clause(found.silence)}, so it cannot hold shards again.",
             hint=f"{_start(found.address)}. {stop}",
         )
     if found.others_unreachable:
         raise InUseError(
-            f"Citus tells every active node that {found.address} may hold shards again, and not all answer: "
-            + " ".join(found.others_unreachable),
-            hint=f"Start or unpause what is named. {stop}",
+            f"{found.address} cannot hold shards again, because Citus must tell every active node, and not all "
+            "answer: " + " ".join(found.others_unreachable),
+            hint=f"Start or unpause the nodes named above. {stop}",
         )
 
 
@@ -135,9 +135,9 @@ def _activation(found: Departure) -> str:
 
 
 def refuse_removal(found: Departure, *, force: bool) -> None:
-    """Raise UsageError or InUseError if the worker must stay: its shards, or the cluster's need of it.
+    """Raise UsageError or InUseError if the worker must stay, because of its shards or because the cluster needs it.
 
-    ``force`` lets copies go of shards that have another one.
+    ``force`` gives up the copies of shards that other nodes have too.
     """
     if found.node is None:
         _refuse_mistaken(found)
@@ -146,24 +146,24 @@ def refuse_removal(found: Departure, *, force: bool) -> None:
     if found.standbys:
         removals = " ".join(f"SELECT citus_remove_node('{one.host}', {one.port});" for one in found.standbys)
         raise InUseError(
-            f"{found.address} has standbys in the node list, which would be left without it: "
-            f"{', '.join(map(str, found.standbys))}.",
-            hint=f"Remove them first, on the coordinator: {removals}",
+            f"{found.address} has standbys in the node list: {', '.join(map(str, found.standbys))}.",
+            hint=f"Remove them first, in psql on the coordinator: {removals}",
         )
     if found.others_unreachable:
         raise InUseError(
-            "Citus tells every active node that one leaves, and not all answer: " + " ".join(found.others_unreachable),
-            hint="Start or unpause it, or, if it is lost, remove that one first.",
+            f"{found.address} cannot be removed, because Citus must tell every active node, and not all answer: "
+            + " ".join(found.others_unreachable),
+            hint="Start or unpause the nodes named above. If one of them is lost, remove that one first.",
         )
     if found.only_copies:
         raise _still_holds(found)
     if found.shards and not force:
         raise InUseError(
-            f"{found.address} holds {count(found.shards, 'shard')} of which other nodes have copies too; nothing was "
+            f"{found.address} holds copies of {count(found.shards, 'shard')} that other nodes have too; nothing was "
             "changed.",
             details=[str(table) for table in found.held],
-            hint=f"citus-cluster nodes drain {found.name} --wait moves what has room elsewhere. To let these copies "
-            "go, so that their shards have one copy fewer, add --force.",
+            hint=f"citus-cluster nodes drain {found.name} --wait moves those that have room elsewhere. Add --force to "
+            "give up these copies instead.",
         )
     if found.node.is_active:
         _refuse_last([found])
@@ -171,28 +171,29 @@ def refuse_removal(found: Departure, *, force: bool) -> None:
 
 def _registered_worker(found: Departure) -> RegisteredNode:
     if found.node is None:
-        raise UsageError(f"{found.address} is not in the node list.", hint="citus-cluster status shows who is.")
+        raise UsageError(f"{found.address} is not in the node list.", hint="List the nodes: citus-cluster status")
     if found.node.is_coordinator:
-        raise UsageError(f"{found.address} is the coordinator; only workers leave.")
+        raise UsageError(f"{found.address} is the coordinator; only workers can be removed.")
     if found.node.role != "primary":
         raise UsageError(
             f"{found.address} is a {found.node.role} of another node, not a worker.",
-            hint=f"On the coordinator: SELECT citus_remove_node('{found.address.host}', {found.address.port});",
+            hint="Remove it in psql on the coordinator: "
+            f"SELECT citus_remove_node('{found.address.host}', {found.address.port});",
         )
     return found.node
 
 
 def _refuse_mistaken(found: Departure) -> None:
-    """A server that is registered under another name must not be taken for one that is gone."""
+    """Refuse a server that is registered under another name: its record must not be deleted."""
     if found.twin:
         raise InUseError(
-            f"{found.address} is registered after all, as {found.twin}.",
+            f"{found.address} is registered under another name, {found.twin}.",
             hint=f"Remove it by that name: citus-cluster nodes remove {found.twin}",
         )
     if found.silence and found.others_unreachable:
         raise InUseError(
-            f"{found.address} is not in the node list, and does not answer; nor do other nodes, one of which may be "
-            "the same server under another name: " + " ".join(found.others_unreachable),
+            f"{found.address} is not in the node list and does not answer. Other nodes do not answer either, and one "
+            "of them may be the same server under another name: " + " ".join(found.others_unreachable),
             hint="Start or unpause them, then run the command again.",
         )
 
@@ -201,17 +202,17 @@ def _refuse_last(departures: Sequence[Departure]) -> None:
     if any(found.shard_targets for found in departures):
         return
     own, drained = departures[0].coordinator, " ".join(called(address) for address in departures[0].drained)
-    ways = [f"let others hold shards again (citus-cluster nodes drain {drained} --undo)"] if drained else []
+    ways = [f"let drained workers hold shards again (citus-cluster nodes drain {drained} --undo)"] if drained else []
     ways.append("add another worker first (setup_citus_cluster.py --workers=N --yes --up)")
     if own:
         setting = f"SELECT citus_set_node_property('{own.host}', {own.port}, 'shouldhaveshards', true);"
-        ways.append(f"let the coordinator hold them, on the coordinator: {setting}")
+        ways.append(f"let the coordinator hold shards, in psql on the coordinator: {setting}")
     hint = ". Or ".join(ways)
     addresses = [str(found.address) for found in departures]
     names = " and ".join(filter(None, [", ".join(addresses[:-1]), addresses[-1]]))
     raise InUseError(
-        f"Without {names} no node is left that may hold shards: there is nowhere to move them, and no new table could "
-        "be distributed.",
+        f"No node would be left to hold shards without {names}: the shards cannot be moved, and no new table could be "
+        "distributed.",
         hint=hint[0].upper() + hint[1:],
     )
 
@@ -221,13 +222,12 @@ def _still_holds(found: Departure) -> InUseError:
     shards = count(found.only_copies, "shard")
     if found.silence is None:
         return InUseError(
-            f"{found.address} still holds {shards} that {_are(found.only_copies)} nowhere else; nothing was changed.",
+            f"{found.address} still holds the only copy of {shards}; nothing was changed.",
             details=details,
             hint=f"Move them first: citus-cluster nodes drain {found.name} --wait",
         )
     return InUseError(
-        f"{_clause(found.silence)}; with it {shards} that {_are(found.only_copies)} nowhere else would be lost; "
-        "nothing was changed.",
+        f"{_clause(found.silence)}. It holds the only copy of {shards}, which would be lost; nothing was changed.",
         details=details,
         hint=_way_back(found),
     )
@@ -238,24 +238,24 @@ def _clause(sentence: str) -> str:
 
 
 def _start(address: NodeAddress) -> str:
-    return f"If it is paused: {address.compose_command('unpause')}; else: {address.compose_command('start')}"
+    return f"If it is paused: {address.compose_command('unpause')}; otherwise: {address.compose_command('start')}"
 
 
 def _way_back(found: Departure) -> str:
     way = f"{_start(found.address)}. Then: citus-cluster nodes drain {found.name} --wait"
     lost = any(table.only_copies for table in found.held)
-    return f"{way}\nIf its data are lost for good, see A worker that is lost, in docs/operations.md." if lost else way
+    return f'{way}\nIf its data are lost for good, see "A worker that is lost" in docs/operations.md.' if lost else way
 
 
 def called(address: NodeAddress) -> str:
-    """Name a worker as our commands take it: its service, or HOST:PORT."""
+    """Return the name of a worker for our commands: its service, or HOST:PORT."""
     return address.host if address.is_service else str(address)
 
 
 def resolve_name(name: str, own: Mapping[str, NodeAddress], registry: Registry) -> NodeAddress:
-    """Give the address of what a user calls a worker: a service of this directory, HOST, or HOST:PORT.
+    """Return the address of a worker by the name that a user gave: a service of this directory, HOST, or HOST:PORT.
 
-    ``own`` maps the workers' services to addresses. Raises UsageError for a name that fits none, or several.
+    ``own`` maps the workers' services to addresses. Raises UsageError for a name that matches none, or several.
     """
     if name in own:
         return own[name]
@@ -270,7 +270,8 @@ def resolve_name(name: str, own: Mapping[str, NodeAddress], registry: Registry) 
         return fitting[0]
     if fitting:
         raise UsageError(
-            f"{name} may be {_either(fitting)}.", hint="Name the worker with its port: HOST:PORT, as status shows it."
+            f"{name} matches several workers: {', '.join(map(str, fitting))}.",
+            hint="Name the worker with its port: HOST:PORT, as citus-cluster status shows it.",
         )
     services = {address: service for service, address in own.items()}
     workers = [services.get(node.address, str(node.address)) for node in registry.nodes if not node.is_coordinator]
@@ -279,7 +280,7 @@ def resolve_name(name: str, own: Mapping[str, NodeAddress], registry: Registry) 
     raise UsageError(
         f"There is no worker {name!r}: {known_words}.",
         hint=(f"Did you mean {meant}? " if meant else "")
-        + "A worker is named by its service, or as citus-cluster status shows it: HOST or HOST:PORT.",
+        + "Name a worker by its service, or as citus-cluster status shows it: HOST or HOST:PORT.",
     )
 
 
@@ -292,7 +293,7 @@ def _closest(name: str, workers: Sequence[str]) -> str | None:
 
 
 def find_shard_targets(node: RegisteredNode | None, nodes: Iterable[RegisteredNode]) -> tuple[NodeAddress, ...]:
-    """Active nodes, other than ``node``, that may hold shards."""
+    """Return the active nodes, other than ``node``, that may hold shards."""
     return tuple(
         other.address
         for other in nodes
@@ -300,14 +301,6 @@ def find_shard_targets(node: RegisteredNode | None, nodes: Iterable[RegisteredNo
     )
 
 
-def _are(number: int) -> str:
-    return "is" if number == 1 else "are"
-
-
-def _either(addresses: Sequence[NodeAddress]) -> str:
-    return " or ".join(str(address) for address in addresses)
-
-
 def with_hint(error: CitusClusterError, hint: str) -> CitusClusterError:
-    """Give the same error with another thing to do."""
+    """Return the same error with another hint."""
     return type(error)(error.message, hint=hint, details=error.details)

@@ -1,7 +1,7 @@
-"""What one role may use at most: sessions, time and temporary files; which limit holds where, and the defaults.
+"""The limits of one role: sessions, time and temporary files; the nodes where each applies, and the defaults.
 
-On the workers Citus' own connections count as sessions of the role whose query they serve, so that sessions are limited
-on the coordinator alone. Time and temporary files are limited on every node.
+On the workers, Citus' own connections count as sessions of the role whose query they serve, so sessions are limited
+only on the coordinator. Time and temporary files are limited on every node.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -10,6 +10,7 @@ from enum import StrEnum
 
 from citus_cluster.model.citus.roles import Access
 from citus_cluster.model.tuning.parameter_types import same_value, value_problem
+from citus_cluster.model.units import count
 
 NO_LIMIT = "none"
 DEFAULT = "default"
@@ -17,7 +18,7 @@ _AS_FOUND = "as found"
 
 
 class Limit(StrEnum):
-    """One limit, by the name that people give it; but for connections these are PostgreSQL's parameters."""
+    """One limit, by its name in ``--limit``; all except connections are parameters of PostgreSQL."""
 
     CONNECTIONS = "connections"
     STATEMENT_TIMEOUT = "statement_timeout"
@@ -28,13 +29,13 @@ SETTINGS = (Limit.STATEMENT_TIMEOUT, Limit.TEMP_FILE_LIMIT)
 """Limits that are parameters of the role, the same on every node."""
 
 _DEFAULTS = {Limit.STATEMENT_TIMEOUT: "15min", Limit.TEMP_FILE_LIMIT: "10GB"}
-"""For roles that own no tables. Judgement: above what an application's query takes, below what fills a disk or holds a
-lock for a day. Citus builds indexes of a table's shards as its owner, which may take longer and spill more."""
+"""For roles that own no tables. Judgement: more than an application's query takes, less than what fills a disk or holds
+a lock for a day. Citus builds indexes of a table's shards as its owner, which may take longer and spill more."""
 
 
 @dataclass(frozen=True)
 class FoundLimits:
-    """What one node has of a role; -1 sessions stand for no limit. ``config`` holds ``name=value``."""
+    """The limits of a role on one node; -1 sessions mean no limit. ``config`` holds ``name=value``."""
 
     connections: int
     config: Mapping[str, str]
@@ -51,7 +52,7 @@ class FoundLimits:
 
 
 def parse_limits(given: Sequence[str]) -> tuple[Mapping[Limit, str], tuple[str, ...]]:
-    """Read ``NAME=VALUE``; the limits, and what is wrong with others, one line each."""
+    """Read ``NAME=VALUE``; return the limits, and one line for each problem."""
     found: dict[Limit, str] = {}
     problems = []
     for one in given:
@@ -70,19 +71,19 @@ def _problem(limit: Limit, value: str) -> str | None:
         return None
     if limit is Limit.CONNECTIONS:
         fits = value.isascii() and value.isdigit() and 1 <= int(value) < 2**31
-        return None if fits else f"{value!r} is no number of sessions: take 1 or more, {NO_LIMIT}, or {DEFAULT}"
+        return None if fits else f"{value!r} is not a number of sessions: use 1 or more, {NO_LIMIT}, or {DEFAULT}"
     if value.strip().startswith(("-", "0")) and not value.strip().startswith(("0.", "0x")):
-        return f"{value!r} would be no limit: write {limit}={NO_LIMIT}"
+        return f"{value!r} would remove the limit: write {limit}={NO_LIMIT}"
     return value_problem(limit, value, None)
 
 
 def merged_limits(
     recorded: Mapping[str, str] | None, given: Mapping[Limit, str], *, is_new: bool
 ) -> Mapping[str, str] | None:
-    """Put together what is recorded and what is asked for; None for a role whose limits are not ours to set.
+    """Merge the record and the request; None for a role whose limits this tool does not set.
 
-    Those are roles of earlier versions, and roles made by SQL: only what somebody asks for is set. What has its default
-    is not recorded.
+    These are roles of earlier versions, and roles created with SQL: only the requested limits are set. A limit that has
+    its default is not recorded.
     """
     if recorded is None and not is_new:
         if not given:
@@ -93,10 +94,10 @@ def merged_limits(
 
 
 def wanted_limits(access: Access, recorded: Mapping[str, str] | None) -> Mapping[Limit, str | None] | None:
-    """What holds for a role; None for a limit that it has not, and no entry for one that is not ours to set.
+    """Return the limits of a role: None if there is none, and no entry for one that this tool does not set.
 
-    Sessions have no default: Citus copies a role's CONNECTION LIMIT to all workers whenever it distributes what depends
-    on the role, and on workers its own connections count.
+    Sessions have no default: Citus copies a role's CONNECTION LIMIT to all workers whenever it distributes an object
+    that depends on the role, and on workers its own connections count.
     """
     if recorded is None:
         return None
@@ -106,18 +107,18 @@ def wanted_limits(access: Access, recorded: Mapping[str, str] | None) -> Mapping
 
 
 def differing(wanted: Mapping[Limit, str | None], found: FoundLimits, *, on_coordinator: bool) -> tuple[Limit, ...]:
-    """Limits that a node has otherwise; on a worker there must be none of sessions.
+    """Return the limits that differ on a node; a worker must have none for sessions.
 
-    Citus gives a new worker what others have as ``15min`` as ``900000``.
+    On a new worker Citus writes ``15min`` as ``900000``.
     """
     here = {**wanted, **({} if on_coordinator or Limit.CONNECTIONS not in wanted else {Limit.CONNECTIONS: None})}
     return tuple(limit for limit, value in here.items() if not same_value(limit, found.value(limit), value))
 
 
 def in_words(wanted: Mapping[Limit, str | None]) -> str:
-    """Limits as people read them."""
+    """Describe the limits for people."""
     words = [
-        f"{value} sessions on the coordinator" if limit is Limit.CONNECTIONS else f"{limit} {value}"
+        f"{count(int(value), 'session')} on the coordinator" if limit is Limit.CONNECTIONS else f"{limit} {value}"
         for limit, value in wanted.items()
         if value is not None
     ]
@@ -125,12 +126,12 @@ def in_words(wanted: Mapping[Limit, str | None]) -> str:
 
 
 def risks(access: Access, wanted: Mapping[Limit, str | None]) -> str | None:
-    """Say what the limits of a role that owns tables can break."""
+    """Warn about what the limits of a role that owns tables can break."""
     limits = [limit for limit in SETTINGS if wanted.get(limit) is not None]
     if access is not Access.CREATE or not limits:
         return None
     return (
-        f"{' and '.join(limits)} also hold while Citus moves shards of tables that this role owns, since it builds "
-        "their indexes as the owner: a rebalance or drain of large tables may fail; lift them for that time "
-        "(--limit NAME=none)"
+        f"{' and '.join(limits)} also {'apply' if len(limits) > 1 else 'applies'} while Citus moves shards of this "
+        "role's tables, because it builds their indexes as the owner: a rebalance or drain of large tables may fail. "
+        "Remove the limit for that time: --limit NAME=none"
     )

@@ -1,6 +1,6 @@
-"""Ordinary roles: what one may do, which grants that takes, and what a node keeps to connect as it.
+"""Ordinary roles: their access, the grants that it needs, and what a node stores to connect as them.
 
-A role that was made here is recorded on the coordinator: with what it may do, and in which schemas.
+A role that this tool created is recorded on the coordinator, with its access and its schemas.
 """
 
 import re
@@ -18,12 +18,12 @@ _SCHEMAS_THAT_CANNOT_BE = frozenset({"pg_catalog", "information_schema", "pg_toa
 
 
 class Access(StrEnum):
-    """What a role may do in its schemas; each holds what the ones before it hold."""
+    """What a role may do in its schemas; each value includes the ones before it."""
 
     READ = "read"
     WRITE = "write"
     CREATE = "create"
-    """Make tables (and functions, types, …) of its own, too."""
+    """Also create tables, functions, types and so on of its own."""
 
     @property
     def on_tables(self) -> frozenset[str]:
@@ -38,12 +38,12 @@ class Access(StrEnum):
         return frozenset({"USAGE", "CREATE"} if self is Access.CREATE else {"USAGE"})
 
     def covers(self, other: "Access") -> bool:
-        """Tell whether this holds everything that ``other`` holds."""
+        """Return whether this includes everything that ``other`` includes."""
         return list(Access).index(self) >= list(Access).index(other)
 
 
 class Kind(StrEnum):
-    """Objects that privileges are granted on; the values are SQL's words for several of them."""
+    """Kinds of objects that privileges are granted on; the values are SQL's plurals."""
 
     TABLES = "TABLES"
     SEQUENCES = "SEQUENCES"
@@ -63,7 +63,7 @@ class RoleRecord:
     access: Access
     schemas: tuple[str, ...]
     limits: Mapping[str, str] | None = None
-    """Those that are not the default, by name; None for a role whose limits are not ours to set."""
+    """Limits that differ from the default, by name; None for a role whose limits this tool does not set."""
 
 
 @dataclass(frozen=True)
@@ -77,7 +77,7 @@ class FoundRole:
 
 @dataclass(frozen=True)
 class Holding:
-    """Privileges that a role was granted on one object; ``owned`` where it is the owner and needs none."""
+    """Privileges that a role was granted on one object; ``owned`` if it is the owner and needs none."""
 
     kind: Kind
     schema: str
@@ -88,7 +88,7 @@ class Holding:
 
 @dataclass(frozen=True)
 class Defaults:
-    """Privileges on what ``creator`` will make in a schema; ``role`` gets them."""
+    """Privileges that ``role`` gets on what ``creator`` will create in a schema."""
 
     creator: str
     schema: str
@@ -97,26 +97,26 @@ class Defaults:
 
 
 def role_problem(name: str, superuser: str) -> str | None:
-    """Check a role's name, also as a file's: no capitals, which SQL folds, and a disk may take for small letters."""
+    """Check a role's name, which is also a file name: no capitals, which SQL and some file systems fold."""
     if name == superuser:
-        return f"{name!r} is the superuser of this cluster, not one of its ordinary roles"
+        return f"{name!r} is the superuser of this cluster, not an ordinary role"
     if not _ROLE.fullmatch(name):
         return (
-            f"{name!r} is no name for a role here: take small letters, digits, '_' and '-', beginning with a letter or "
-            "'_', at most 63 characters"
+            f"{name!r} is not a valid role name: use at most 63 lowercase letters, digits, '_' and '-', and begin with "
+            "a letter or '_'"
         )
     return user_problem(name)
 
 
 def schema_problem(name: str) -> str | None:
-    """Refuse schemas that belong to PostgreSQL or Citus, or to this program."""
+    """Refuse schemas that belong to PostgreSQL, Citus or this tool."""
     if name in _SCHEMAS_THAT_CANNOT_BE or name.startswith("pg_") or name == "citus_cluster" or not name:
-        return f"{name!r} is no schema for tables of users"
+        return f"{name!r} is a system schema"
     return None
 
 
 def merged(name: str, recorded: RoleRecord | None, access: Access | None, schemas: Sequence[str] | None) -> RoleRecord:
-    """Put together what is recorded and what is asked for; schemas are only ever added, limits stay."""
+    """Merge the record and the request; schemas are only added, and limits stay."""
     known = recorded.schemas if recorded else ()
     asked = tuple(schemas) if schemas else () if recorded else (DEFAULT_SCHEMA,)
     return RoleRecord(
@@ -128,18 +128,18 @@ def merged(name: str, recorded: RoleRecord | None, access: Access | None, schema
 
 
 def narrowed(recorded: RoleRecord, wanted: RoleRecord) -> RoleRecord:
-    """The record after what goes beyond the wish is taken back, and before anything is given."""
+    """Return the record once privileges beyond the wanted ones are revoked, and before any are granted."""
     return recorded if wanted.access.covers(recorded.access) else replace(recorded, access=wanted.access)
 
 
 def missing_on_objects(record: RoleRecord, holdings: Iterable[Holding]) -> Mapping[Holding, frozenset[str]]:
-    """Privileges that the role lacks, by object."""
+    """Return the privileges that the role lacks, by object."""
     lacking = {one: one.kind.wanted(record.access) - one.privileges for one in holdings if not one.owned}
     return {one: privileges for one, privileges in lacking.items() if privileges}
 
 
 def excess_on_objects(record: RoleRecord, holdings: Iterable[Holding]) -> Mapping[Holding, frozenset[str]]:
-    """Privileges of a wider access than the role's, by object; others, which somebody granted by hand, stay."""
+    """Return the privileges of a wider access than the role's, by object; others were granted by hand and stay."""
     surplus = {
         one: (one.kind.wanted(Access.CREATE) & one.privileges) - one.kind.wanted(record.access)
         for one in holdings
@@ -149,7 +149,7 @@ def excess_on_objects(record: RoleRecord, holdings: Iterable[Holding]) -> Mappin
 
 
 def wanted_defaults(records: Sequence[RoleRecord], superuser: str) -> Mapping[Defaults, frozenset[str]]:
-    """Privileges on future objects: of the superuser's, and of every role that may make tables, for all others."""
+    """Return the privileges on future objects of the superuser and of every role that may create tables."""
     wanted = {}
     for record in records:
         for schema in record.schemas:
@@ -162,14 +162,14 @@ def wanted_defaults(records: Sequence[RoleRecord], superuser: str) -> Mapping[De
 
 
 def authinfo(password: str) -> str:
-    """What ``pg_dist_authinfo`` keeps: a connection string of libpq, in which \\ and ' are escaped."""
+    """Return the text for ``pg_dist_authinfo``: a libpq connection string, in which \\ and ' are escaped."""
     escaped = password.replace("\\", "\\\\").replace("'", "\\'")
     return f"password='{escaped}'"
 
 
 @dataclass(frozen=True)
 class NodeRoles:
-    """What one node knows: the digest of each role's row in ``pg_dist_authinfo``, its roles, and their limits.
+    """What one node has: the digest of each role's row in ``pg_dist_authinfo``, its roles, and their limits.
 
     A role's limits are its CONNECTION LIMIT and its settings (``name=value``).
     """
@@ -181,7 +181,7 @@ class NodeRoles:
 
 @dataclass(frozen=True)
 class RoleDocument:
-    """One role: what is wanted of it, and what it lacks."""
+    """One role: its settings, and what it lacks."""
 
     role: str
     managed: bool
@@ -201,11 +201,11 @@ class RoleDocument:
 class RoleStatus(Documented):
     """One role as ``roles list`` shows it.
 
-    ``record`` is None for a role that was made by SQL, ``password_file`` None where this directory has none.
-    ``missing_on``: nodes where it is not there, or that cannot connect as it. ``ungranted``: tables and so on
-    that lack what its access takes. ``exists`` is False where only its record is left, ``forgotten`` True where its
-    password should be in this directory, and is not. ``owner_of`` is the schema whose owner role it is.
-    ``limits`` are those on the coordinator, ``unlimited_on`` the nodes that have others than are wanted.
+    ``record``: None for a role that was created with SQL. ``password_file``: None if this directory has none.
+    ``missing_on``: nodes where it does not exist, or that cannot connect as it. ``ungranted``: objects on which it
+    lacks privileges of its access. ``exists``: False if only its record is left. ``forgotten``: True if its password
+    should be in this directory, but is not. ``owner_of``: the schema whose owner role it is. ``limits``: those on the
+    coordinator. ``unlimited_on``: the nodes with other limits than the wanted ones.
     """
 
     name: str
@@ -223,18 +223,18 @@ class RoleStatus(Documented):
     @property
     def problems(self) -> tuple[str, ...]:
         if not self.exists:
-            return ("it is recorded, but the role is gone",)
+            return ("it is recorded, but the role does not exist",)
         found = [] if self.can_login else ["it may not log in (NOLOGIN)"]
         if self.missing_on:
             found.append("its credentials are missing on " + ", ".join(map(str, self.missing_on)))
         if self.unlimited_on:
             where = ", ".join(map(str, self.unlimited_on))
-            found.append(f"its limits differ on {where}: citus-cluster roles create {self.name} sets them again")
+            found.append(f"its limits differ on {where}; to set them again: citus-cluster roles create {self.name}")
         if self.ungranted:
             more = f" and {len(self.ungranted) - 3} more" if len(self.ungranted) > 3 else ""
             found.append(f"it lacks privileges on {', '.join(self.ungranted[:3])}{more}")
         if self.forgotten:
-            found.append(f"its password file is missing: citus-cluster roles create {self.name} writes it again")
+            found.append(f"its password file is missing; to write it again: citus-cluster roles create {self.name}")
         return tuple(found)
 
     def document(self) -> RoleDocument:

@@ -1,7 +1,7 @@
-"""How the moves of a rebalance are scheduled: small groups first, with writes held, the others online; pure.
+"""The schedule of a rebalance: small groups move first, with writes held, and the others online; pure.
 
-Citus plans a rebalance as one background task for each group of colocated shards. A move online sets up logical
-replication, which takes seconds even for an empty shard; one that holds writes takes tenths of a second.
+Citus plans a rebalance as one background task for each group of colocated shards. An online move sets up logical
+replication, which takes seconds even for an empty shard; a move that holds writes takes tenths of a second.
 """
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -9,27 +9,27 @@ from dataclasses import dataclass
 
 LIMIT_BYTES = 8 * 2**20
 SHARD_BYTES = 2 * 2**20
-"""Up to which size a group moves with writes held: its bytes, and so much for each of its shards.
+"""The largest size at which a group moves with writes held: its bytes, plus this much for each of its shards.
 
-Each shard that moves along costs connections, a table and constraints, for about as long as 2 MB are copied; see
+Each shard of a group costs connections, a table and constraints, for about the time that copying 2 MB takes; see
 docs/performance.md. Partitions count as shards.
 """
 STALL_S = 0.5
-"""What a writer waits at most, as a rule, in seconds, when a move holds writes to a group."""
+"""The longest time in seconds that a writer usually waits for a move that holds writes to a group."""
 LANES = 2
 """How many moves may hold writes at a time: each takes 0.4 s of a processor, and a laptop has few to spare."""
 
 
 def is_small(shards: int, size_bytes: int) -> bool:
-    """Say whether a group of colocated shards moves fast enough for its writes to be held meanwhile."""
+    """Return whether a group of colocated shards moves fast enough for its writes to be held."""
     return shards * SHARD_BYTES + size_bytes <= LIMIT_BYTES
 
 
 @dataclass(frozen=True)
 class Scheduled:
-    """One task as Citus has scheduled it; ``shard_id`` and nodes are None for one that copies reference tables.
+    """One task as Citus has scheduled it; ``shard_id`` and nodes are None for a copy of reference tables.
 
-    ``locks_shared``: its move also locks reference tables, to which its tables have foreign keys.
+    ``locks_shared``: the move also locks the reference tables to which its tables have foreign keys.
     """
 
     task_id: int
@@ -42,18 +42,18 @@ class Scheduled:
 
 @dataclass(frozen=True)
 class Arrangement:
-    """The lane of each task that holds writes, and what every task depends on; by task id."""
+    """The lane of each task that holds writes, and the dependencies of every task, by task id."""
 
     lanes: Mapping[int, int]
     depends_on: Mapping[int, frozenset[int]]
 
 
 def arrange(tasks: Sequence[Scheduled], held: Collection[int], lanes: int) -> Arrangement:
-    """Let the moves of the shards ``held`` run first, in lanes side by side, and the other moves after them.
+    """Schedule the moves of the shards ``held`` first, in parallel lanes, and the other moves after them.
 
-    A lane takes the moves between some pairs of nodes, so that two moves at a time have another source or target.
-    Moves that lock reference tables share the first lane: two at a time could deadlock. A move that fails keeps no
-    other one of its lane waiting. The other moves keep the order that Citus gave them.
+    A lane gets the moves between some pairs of nodes, so that two simultaneous moves differ in source or target.
+    Moves that lock reference tables share the first lane: two at a time could deadlock. A move that fails does not
+    block the others of its lane. The other moves keep the order that Citus gave them.
     """
     small = [task for task in tasks if task.shard_id in held]
     lane_of = {task.task_id: lane for lane, members in enumerate(_share(small, lanes)) for task in members}
@@ -72,7 +72,7 @@ def arrange(tasks: Sequence[Scheduled], held: Collection[int], lanes: int) -> Ar
 
 
 def _share(tasks: Sequence[Scheduled], lanes: int) -> Sequence[Sequence[Scheduled]]:
-    """Share the moves out by pairs of nodes, the pair with most moves first, always to the shortest lane."""
+    """Distribute the moves by pairs of nodes, the pair with most moves first, each to the shortest lane."""
     pairs: dict[tuple[int | None, int | None], list[Scheduled]] = {}
     for task in tasks:
         if not task.locks_shared:
@@ -84,7 +84,7 @@ def _share(tasks: Sequence[Scheduled], lanes: int) -> Sequence[Sequence[Schedule
 
 
 def _beyond(wanted: Iterable[int], passed: Collection[int], known: Mapping[int, Collection[int]]) -> frozenset[int]:
-    """Replace each task of ``passed`` by what it depends on itself."""
+    """Replace each task of ``passed`` by its own dependencies."""
     found: set[int] = set()
     seen: set[int] = set()
     left = list(wanted)

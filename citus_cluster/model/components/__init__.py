@@ -21,17 +21,17 @@ COMPANIONS = tuple(name for name, component in COMPONENTS.items() if component.c
 
 
 def wanted(spec: ClusterSpec) -> tuple[Component, ...]:
-    """Give the components that a specification asks for, in their order."""
+    """Return the components that a specification asks for, in their order."""
     return tuple(component for name, component in COMPONENTS.items() if name in spec.wanted)
 
 
 def owner_of(service: str) -> Component | None:
-    """Give the component that has services of this name, whether a specification asks for it or not."""
+    """Return the component that has services of this name, whether a specification asks for it or not."""
     return next((component for component in COMPONENTS.values() if component.owns.fullmatch(service)), None)
 
 
 def is_our_volume(project: str, name: str) -> bool:
-    """Tell whether a volume has the name of one that a component makes in a project."""
+    """Return whether a volume has the name of one that a component makes in a project."""
     return any(component.keeps(project, name) for component in COMPONENTS.values())
 
 

@@ -69,7 +69,7 @@ class _Cassandra(Component):
         return spec.images.cassandra
 
     def services(self, spec: ClusterSpec, tuning: Tuning, others: Sequence[Service]) -> tuple[Service, ...]:
-        """Give the nodes in the order in which they join, one after the other."""
+        """Return the nodes in the order in which they join, one after the other."""
         return tuple(
             Service(
                 name=service,

@@ -46,7 +46,7 @@ class _Citus(Component):
         return spec.images.citus
 
     def nodes(self, spec: ClusterSpec) -> tuple[Node, ...]:
-        """Give the nodes of the cluster that run on this host, the coordinator first."""
+        """Return the nodes of the cluster that run on this host, the coordinator first."""
         coordinator = (_node(spec, Role.COORDINATOR, 0),) if spec.coordinator else ()
         return (*coordinator, *(_node(spec, Role.WORKER, number) for number in spec.worker_numbers))
 

@@ -81,7 +81,7 @@ class _Pg14(Component):
         return spec.images.pg14
 
     def services(self, spec: ClusterSpec, tuning: Tuning, others: Sequence[Service]) -> tuple[Service, ...]:
-        """Give both servers: with the same settings, because either may be the primary, and a standby's limits
+        """Return both servers: with the same settings, because either may be the primary, and a standby's limits
         must be at least the primary's."""
         tuned = tuning.servers[Server.PLAIN]
         settings = with_user_settings((*_logged(tuned.settings, spec), *_waited_for(spec)), spec.settings.pg14)

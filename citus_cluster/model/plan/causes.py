@@ -47,7 +47,7 @@ _OF_THE_MACHINE = (
 _OF_ANY_SERVER = (
     Sign(
         r"password authentication failed",
-        "the data in the volumes keep another password: that of their first start",
+        "the data in the volumes have another password, that of their first start",
         "Restore that password in generated/secrets/ (superuser_password, pg14_password, …). If it is lost, "
         "set another "
         "one on each server with docker exec, psql and ALTER ROLE, and write it there.",
@@ -73,24 +73,24 @@ _OF_ANY_SERVER = (
     ),
     Sign(
         r"/etc/citus-cluster[^\n]*no such file",
-        "it still mounts a generated/ that was replaced by another",
+        "it still mounts a generated/ folder that has been replaced",
         "Restart it, which mounts the new folder: docker compose restart",
     ),
     Sign(
         r"(could not open|can't open|cannot open|could not access).*(/etc/citus-cluster|configuration file|secrets)"
         r"|/etc/citus-cluster.*permission denied|/run/secrets.*permission denied",
-        "it may not read its configuration or its password",
+        "it cannot read its configuration or its password (permission denied)",
         "Restore the modes, which copying loses: chmod -R a+rX generated/config, or run setup_citus_cluster.py again.",
     ),
     Sign(
         r"(FATAL|PANIC|could not|cannot|can't|sh: |error: ).*permission denied",
-        "it may not read or write a file that it needs",
-        "The log names the file; for those below generated/config: chmod -R a+rX generated/config.",
+        "it cannot read or write a file that it needs (permission denied)",
+        "The log names the file. For files below generated/config: chmod -R a+rX generated/config.",
     ),
     Sign(
         r"executable file not found|no such file or directory.*exec|starting container process caused",
         "the image does not contain the program that its command names",
-        "Check that it is an image of PostgreSQL with Citus, or use another with --citus-image.",
+        "Check that it is an image of PostgreSQL with Citus, or choose another with --citus-image.",
     ),
 )
 _IT_NEEDS_TIME = (
@@ -109,7 +109,7 @@ _IT_NEEDS_TIME = (
 
 @cache
 def _signs() -> tuple[tuple[re.Pattern[str], Cause], ...]:
-    """Give all signs in the order in which they are looked for: what names its reason before what is only a symptom."""
+    """Return all signs in the order of the search: messages that name a reason come before symptoms."""
     own = [sign for component in COMPONENTS.values() for sign in component.signs]
     ordered = (
         *_OF_THE_MACHINE,
@@ -132,7 +132,7 @@ def probable_cause(text: str, *, exit_code: int = 0, oom_killed: bool = False) -
 
 
 def last_reason(output: str) -> str | None:
-    """Give the last line of a health check's output that says why; libpq ends its errors with a question."""
+    """Return the last line of a health check's output that says why; libpq ends its errors with a question."""
     lines = [line.strip() for line in output.splitlines()]
     told = [line for line in lines if line and not line.startswith("Is the server running")]
     return re.sub(r"^(psql: error: )?connection to server .*? failed: ", "", told[-1]) if told else None

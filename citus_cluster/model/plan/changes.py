@@ -14,13 +14,13 @@ class Action(StrEnum):
     SET_MODE = "set mode"
     REMOVE = "remove"
     KEEP = "keep"
-    """The user edited it, and nothing that we would write has changed since."""
+    """The user has edited it, and what this tool would write has not changed since."""
     NONE = "none"
 
 
 @dataclass(frozen=True)
 class WantedFile:
-    """A file as it should be. Only ``tracked`` ones can be hand-edited; the others are shared with the user."""
+    """A file as it should be. Only ``tracked`` ones count as hand-edited; the others are shared with the user."""
 
     content: bytes = field(repr=False)
     mode: int = 0o644
@@ -51,7 +51,7 @@ class FileChange:
 
     @property
     def after(self) -> bytes | None:
-        """Content once the change is made; None where there is no file then."""
+        """Content after the change; None if there is no file then."""
         if not self.changes:
             return self.old
         return self.wanted.content if self.wanted else None

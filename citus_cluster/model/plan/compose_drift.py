@@ -1,4 +1,4 @@
-"""What sets a docker-compose.yml on the disk apart from the one that cluster.yaml describes, beyond additions."""
+"""How a docker-compose.yml on the disk differs from the one that cluster.yaml describes, except for additions."""
 
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -10,14 +10,14 @@ _OURS = "io.citus-cluster.cluster"
 def drift(wanted: Any, found: Any) -> tuple[str, ...]:
     """Compare two parsed Compose files: one line for each part of ``wanted`` that ``found`` lacks or changes.
 
-    Additions are no drift: another service, volume or network, one more label, variable, port or option. A service
-    of this tool's own that is not wanted is: an older file names a worker that has left since.
+    Additions do not count: another service, volume or network, one more label, variable, port or option. But an
+    unwanted service of this tool does: an older file may name a worker that has left since.
     """
     return (*_differences(wanted, found, ""), *_unwanted(wanted, found))
 
 
 def service_drift(wanted: Any, found: Any) -> tuple[str, ...]:
-    """As :func:`drift`, for the services alone: those that are missing, and those of ours that are not wanted."""
+    """Like :func:`drift`, for services only: those that are missing, and unwanted ones of this tool."""
     here = _services(found)
     missing = (f"services.{name} is missing" for name in _services(wanted) if name not in here)
     return (*missing, *_unwanted(wanted, found))

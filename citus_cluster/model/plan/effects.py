@@ -23,7 +23,7 @@ class EffectKind(StrEnum):
 
 @dataclass(frozen=True)
 class Effect(Documented):
-    """What happens to one service at the next `up`, with the reasons; of a new one, what it gets."""
+    """What happens to one service at the next `up`, with the reasons; for a new one, its resources."""
 
     service: str
     kind: EffectKind
@@ -31,7 +31,7 @@ class Effect(Documented):
 
 
 def read_settings(conf: str) -> dict[str, str]:
-    """Read the settings of a generated postgresql.conf, quotes and all."""
+    """Read the settings of a generated postgresql.conf, including the quotes."""
     return dict(_SETTING.findall(conf))
 
 
@@ -63,7 +63,7 @@ def effects(
 
 
 def _given(new: Mapping[str, Any], conf: str) -> Iterable[str]:
-    """Say what a new service gets of what is shared."""
+    """Yield the resources of a new service."""
     if "mem_limit" in new:
         yield f"mem_limit {new['mem_limit']}"
     settings = read_settings(conf)

@@ -1,4 +1,4 @@
-"""How one machine's memory is shared among services, and what one server can carry in its share.
+"""How one machine's memory is shared among services, and how many clients one server can serve with its share.
 
 Figures are MB (1,048,576 bytes). "Judgement" marks a margin that has no source.
 """
@@ -14,10 +14,10 @@ USABLE_PART = 0.9
 """Part of the machine's memory that services get, and part of a container's that its server plans with (judgement)."""
 
 WORK_MEM_STOCK_MB = 4
-"""PostgreSQL's own default for work_mem: what a query should have."""
+"""PostgreSQL's own default for work_mem, which a query should have."""
 WORK_MEM_LEAST_MB = 1
 CLIENTS_ENOUGH = 20
-"""With fewer clients than this, work_mem gives way down to WORK_MEM_LEAST_MB (judgement)."""
+"""Below this number of clients, work_mem is reduced first, down to WORK_MEM_LEAST_MB (judgement)."""
 CLIENTS_LEAST = 5
 
 LEAST_SHARED_BUFFERS_MB = 128
@@ -35,11 +35,11 @@ OWN_SESSIONS = 12
 PAIR_SESSIONS = 7
 """The same on a PostgreSQL 14 server: the admin API, 2 health checks, ``status``, ``lag --watch``, ``up``, 1 spare."""
 ROOM = 2
-"""So many more workers get memory and connections planned from the start, where that leaves enough (judgement)."""
+"""Number of further workers for which memory and connections are planned, if that leaves enough (judgement)."""
 WORK_MEM_WITH_ROOM_MB = 2
-"""What a query has at least where room is planned (judgement)."""
+"""The least work_mem of a query if such room is planned (judgement)."""
 CLIENTS_WITH_ROOM = 0.5
-"""Part of the clients that is left at least where room is planned (judgement)."""
+"""The least part of the clients that remains if such room is planned (judgement)."""
 SUPERUSER_RESERVED = 3
 """PostgreSQL's own default of superuser_reserved_connections, which no other role gets."""
 _MB = 1024 * 1024
@@ -61,10 +61,10 @@ BACKEND_MB = {Server.COORDINATOR: 8, Server.WORKER: 4, Server.PLAIN: 4}
 
 @dataclass(frozen=True)
 class Part:
-    """What a component takes of the memory: ``count`` containers of ``fixed_mb`` each, or PostgreSQL servers.
+    """The memory that a component takes: ``count`` containers of ``fixed_mb`` each, or PostgreSQL servers.
 
-    The servers share what the fixed limits of all components leave. ``count_option`` is the option of the set-up that
-    takes a smaller count, ``unit`` what is counted. ``companion``: see :class:`Component`.
+    The servers share what the fixed limits of all components leave. ``count_option``: the option of the set-up that
+    sets the count. ``unit``: what is counted. ``companion``: see :class:`Component`.
     """
 
     component: ComponentName
@@ -81,25 +81,25 @@ class Part:
 
 
 def share(total_mb: int, parts: Sequence[Part]) -> Mapping[Server, float]:
-    """Share ``total_mb`` out: fixed limits first, the rest by weight. Gives the limit of each kind of server in MB.
+    """Share ``total_mb``: fixed limits first, the rest by weight. Return the limit of each kind of server in MB.
 
-    It is 0 where the fixed limits leave nothing.
+    It is 0 if the fixed limits leave nothing.
     """
     counts = {server: sum(part.servers.get(server, 0) for part in parts) for server in Server}
     return by_weight(max(0.0, usable_mb(total_mb, parts)) / max(weight(counts), 1), counts)
 
 
 def by_weight(unit_mb: float, counts: Mapping[Server, int]) -> Mapping[Server, float]:
-    """Give the limit in MB of each kind of server of which there is one, at ``unit_mb`` for a weight of 1."""
+    """Return the limit in MB of each kind of server that exists, at ``unit_mb`` for a weight of 1."""
     return {server: unit_mb * _WEIGHT[server] for server, count in counts.items() if count}
 
 
 @dataclass(frozen=True)
 class Shares:
-    """How memory was shared; kept by later runs, because a server takes another share by a restart only.
+    """How memory was shared; later runs keep it, because a server gets another share only by a restart.
 
-    ``servers`` has the MB of each kind of server, ``nodes`` those of single workers that got less than the others.
-    Connections are planned for so many ``workers``, and so many ``clients`` of the coordinator (0: not decided).
+    ``servers``: the MB of each kind of server. ``nodes``: those of single workers that got less than the others.
+    ``workers`` and ``clients`` of the coordinator: the numbers that connections are planned for (0: not decided).
     ``holds_shards``: the coordinator was planned without workers.
     """
 
@@ -111,27 +111,27 @@ class Shares:
 
 
 def usable_mb(total_mb: int, parts: Sequence[Part]) -> float:
-    """Give what all PostgreSQL servers share: the usable part without the fixed limits. May be negative."""
+    """Return what all PostgreSQL servers share: the usable part without the fixed limits. May be negative."""
     return USABLE_PART * total_mb - sum(part.total_fixed_mb for part in parts)
 
 
 def weight(counts: Mapping[Server, int]) -> int:
-    """Give the weight of so many servers of each kind."""
+    """Return the total weight of these numbers of servers."""
     return sum(_WEIGHT[server] * count for server, count in counts.items())
 
 
 @dataclass(frozen=True)
 class Load:
-    """What one server carries at once.
+    """What one server must serve at the same time.
 
     ``clients`` is the number of clients of the whole cluster (C), ``queries`` how many of this server's
     connections work at the same time (Q), ``processes`` its background processes without spare ones.
     ``workers`` is the number of workers that its connections are planned for (N). ``holds_shards`` is true for a
     coordinator that was planned without workers.
 
-    ``own_slots`` are those among ``max_connections`` that get no memory for work: clients can take the slots of this
-    tool's sessions while those are away, and the sessions must find others then. They are idle or ask for little
-    (2 MB each were measured), so the margin among the other connections pays for them.
+    ``own_slots`` are the connections that get no memory for work: clients can take the slots of this tool's sessions
+    while there are none, and the sessions then need others. They are idle or need little (2 MB each were measured),
+    which the margin of the other connections covers.
     """
 
     server: Server
@@ -158,9 +158,9 @@ class Load:
 
 
 def load_of(server: Server, *, clients: int, workers: int, cpus: int, holds_shards: bool | None = None) -> Load:
-    """Give the load of a server in a cluster of so many clients and workers.
+    """Return the load of a server in a cluster with this number of clients and workers.
 
-    ``holds_shards`` tells whether the coordinator is planned to hold the shards: by default where there is no worker.
+    ``holds_shards``: whether the coordinator is planned to hold the shards; by default if there is no worker.
     """
     backends = clients + 10 + 4 * workers + 10
     processes = max(16, cpus + logical_replication_workers() + 1 + 1 + 1 + TASK_EXECUTORS)
@@ -173,7 +173,7 @@ def load_of(server: Server, *, clients: int, workers: int, cpus: int, holds_shar
         connections = clients + 2 * OWN_SESSIONS + 4 * workers + SUPERUSER_RESERVED
         own_slots = connections - backends
         return Load(server, clients, connections, clients, processes, own_slots=own_slots, workers=workers)
-    # Each shard task is a connection of its own, so on a server with shards all connections may work.
+    # Each shard task uses its own connection, so on a server with shards all connections may work.
     working = _a_fifth_more(backends)
     own = server is Server.COORDINATOR
     connections = _a_fifth_more(backends + OWN_SESSIONS) if own else working
@@ -182,7 +182,7 @@ def load_of(server: Server, *, clients: int, workers: int, cpus: int, holds_shar
 
 
 def logical_replication_workers() -> int:
-    """Processes that apply moved shards: one publication, slot and subscription for each owner of tables."""
+    """Return the number of processes that apply moved shards: one subscription for each owner of tables."""
     return max(8, 4 * MOVES_PER_NODE * TABLE_OWNERS)
 
 
@@ -195,7 +195,7 @@ def autovacuum_work_mem_mb(memory_mb: float) -> float:
 
 
 def committed_mb(load: Load, memory_mb: float, buffers_mb: float) -> float:
-    """Memory that is spoken for before any query gets its work_mem."""
+    """Return the memory that is in use before any query gets its work_mem."""
     locks = LOCKS_PER_TRANSACTION * (1 + PREPARED_PER_CONNECTION) * load.backends
     return (
         buffers_mb
@@ -206,22 +206,22 @@ def committed_mb(load: Load, memory_mb: float, buffers_mb: float) -> float:
 
 
 def work_mem_mb(load: Load, memory_mb: float, buffers_mb: float) -> float:
-    """Memory of one query's sort: pgtune's value, unless the budget leaves less. May be negative."""
+    """Return the memory of one query's sort: pgtune's value, unless the budget leaves less. May be negative."""
     by_pgtune = (memory_mb - buffers_mb) / ((load.queries + load.processes) * 3)
     by_budget = (USABLE_PART * memory_mb - committed_mb(load, memory_mb, buffers_mb)) / load.queries
     return min(by_pgtune, by_budget)
 
 
 def carries(load: Load, memory_mb: float, least_work_mem_mb: float) -> bool:
-    """Tell whether a server with so much memory carries the load."""
+    """Return whether a server with this memory can serve the load."""
     return work_mem_mb(load, memory_mb, shared_buffers_mb(memory_mb)) >= least_work_mem_mb
 
 
 def most_clients(fits: Callable[[int, float], bool], most: int) -> int:
-    """Give the largest number of clients up to ``most`` that fits, 0 where fewer than CLIENTS_LEAST do.
+    """Return the largest number of clients up to ``most`` that fits; 0 if fewer than CLIENTS_LEAST do.
 
-    ``fits(clients, work_mem_mb)`` must not become true again once it is false. Queries get their
-    stock 4 MB, unless that leaves fewer than CLIENTS_ENOUGH clients: then at least 1 MB.
+    ``fits(clients, work_mem_mb)`` must not become true again once it is false. Queries get the default of 4 MB,
+    unless that leaves fewer than CLIENTS_ENOUGH clients: then at least 1 MB.
     """
     clients = largest(most, lambda count: fits(count, WORK_MEM_STOCK_MB))
     if clients < CLIENTS_ENOUGH:
@@ -230,7 +230,7 @@ def most_clients(fits: Callable[[int, float], bool], most: int) -> int:
 
 
 def least_memory_mb(load: Load) -> int:
-    """Give the smallest memory that carries the load with the smallest sound settings."""
+    """Return the smallest memory that is enough for the load with the smallest sound settings."""
 
     def enough(memory_mb: int) -> bool:
         return work_mem_mb(load, memory_mb, LEAST_SHARED_BUFFERS_MB) >= WORK_MEM_LEAST_MB
@@ -239,7 +239,7 @@ def least_memory_mb(load: Load) -> int:
 
 
 def smallest(enough: Callable[[int], bool], start: int) -> int:
-    """Give the smallest number from ``start`` on for which ``enough`` is true; it must stay true from there."""
+    """Return the smallest number from ``start`` on for which ``enough`` is true; it must be true for larger ones."""
     step = max(start, 1)
     while not enough(start + step):
         step *= 2
@@ -247,10 +247,10 @@ def smallest(enough: Callable[[int], bool], start: int) -> int:
 
 
 def largest(most: int, fits: Callable[[int], bool]) -> int:
-    """Give the largest number from 1 to ``most`` that fits, 0 if none does; smaller ones must fit too."""
+    """Return the largest number from 1 to ``most`` that fits; 0 if none does. Smaller ones must fit too."""
     return bisect_left(range(1, most + 1), True, key=lambda count: not fits(count))
 
 
 def _a_fifth_more(connections: int) -> int:
-    """1.2 times as many, up to the next ten, in whole numbers so that no rounding error adds ten."""
+    """Return 1.2 times the number, rounded up to the next ten, in integers so that no rounding error adds ten."""
     return -(-connections * 12 // 100) * 10

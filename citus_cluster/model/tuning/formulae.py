@@ -19,7 +19,7 @@ class Workload(StrEnum):
 
 
 class Storage(StrEnum):
-    """What the data lies on."""
+    """The kind of disk below the data."""
 
     SSD = "ssd"
     NVME = "nvme"
@@ -71,7 +71,7 @@ class Setting:
     """One line of a settings file.
 
     ``value`` is ready for postgresql.conf but unquoted; ``inputs`` holds the numbers that went into
-    ``formula``; ``restart`` tells that a change takes effect at a restart only.
+    ``formula``; ``restart``: a change takes effect only at a restart.
     """
 
     name: str
@@ -85,10 +85,10 @@ class Setting:
 
 @dataclass(frozen=True)
 class Facts:
-    """What the settings of one server follow from. Sizes in MB.
+    """The inputs of one server's settings. Sizes in MB.
 
-    ``load`` is what it is planned for, and decides what changes by a restart only. ``clients`` and ``workers`` are
-    those of now.
+    ``load`` is what it is planned for, and determines what only a restart changes. ``clients`` and ``workers`` are
+    the current numbers.
     """
 
     load: Load

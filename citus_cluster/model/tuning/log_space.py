@@ -1,4 +1,4 @@
-"""The disk space that write-ahead logs may take, by the settings of each server."""
+"""The disk space that write-ahead logs (WAL) may take, by the settings of each server."""
 
 import re
 from collections.abc import Iterable, Sequence
@@ -8,17 +8,17 @@ from citus_cluster.model.tuning.formulae import Setting
 from citus_cluster.model.units import size
 
 _DEFAULTS = {"max_wal_size": "1GB", "wal_keep_size": "0", "max_slot_wal_keep_size": "-1"}
-"""PostgreSQL's own, for what the settings do not say; their unit is the MB."""
+"""PostgreSQL's own values, for parameters that the settings omit; in MB."""
 _UNITS_MB = {"": 1.0, "B": 2**-20, "kB": 2**-10, "MB": 1.0, "GB": 2.0**10, "TB": 2.0**20}
 _MB = 2**20
 
 
 @dataclass(frozen=True)
 class LogSpace:
-    """What the log of one server may take, in MB.
+    """The disk space that the WAL of one server may take, in MB.
 
-    ``usual_mb`` is what it grows to between checkpoints, or keeps for a standby in any case. ``kept_mb`` is what a
-    replication slot may hold beyond, of a standby that is away or of a move that hangs; None where nothing limits it.
+    ``usual_mb``: what it grows to between checkpoints, or always keeps for a standby. ``kept_mb``: what a replication
+    slot may hold in addition, for a standby that is down or a move that hangs; None if nothing limits it.
     """
 
     service: str
@@ -27,7 +27,7 @@ class LogSpace:
 
 
 def log_space(service: str, settings: Sequence[Setting]) -> LogSpace:
-    """Read it from a server's settings, the user's own among them."""
+    """Read it from a server's settings, including the user's own."""
     values = _DEFAULTS | {setting.name.lower(): setting.value for setting in settings}
     kept_mb = _size_mb(values["max_slot_wal_keep_size"])
     usual_mb = max(_size_mb(values["max_wal_size"]), _size_mb(values["wal_keep_size"]))
@@ -35,16 +35,16 @@ def log_space(service: str, settings: Sequence[Setting]) -> LogSpace:
 
 
 def needed_mb(logs: Iterable[LogSpace]) -> float:
-    """What all logs may take together: each its usual space, and one of them what a slot may hold.
+    """Return what all logs may take together: each its usual space, and one of them what a slot may hold.
 
-    One, because a move hangs on one node and one standby is away at a time (judgement).
+    Only one, because a move hangs on one node, and one standby is down, at a time (judgement).
     """
     found = list(logs)
     return sum(log.usual_mb for log in found) + max((log.kept_mb or 0 for log in found), default=0)
 
 
 def describe(logs: Sequence[LogSpace]) -> str:
-    """Say it by server, those with the same figures together."""
+    """Describe it by server; servers with the same figures share a line."""
     groups: dict[tuple[float, float | None], list[str]] = {}
     for log in logs:
         groups.setdefault((log.usual_mb, log.kept_mb), []).append(log.service)

@@ -1,6 +1,6 @@
-"""Whether PostgreSQL would take a value of a parameter, read as its guc.c reads one: number, unit, range, word.
+"""Whether PostgreSQL would accept a value of a parameter, read as its guc.c reads one: number, unit, range, word.
 
-Where no table tells (a major without one, a parameter that pg_settings hides), the server alone knows.
+Without a table (for a major that has none, or a parameter that pg_settings hides), only the server knows.
 """
 
 import math
@@ -33,7 +33,7 @@ class _Type:
 
 
 def value_problem(name: str, text: str, pg_major: int | None) -> str | None:
-    """Say why PostgreSQL would refuse a value; None where it would not, or where that is not known.
+    """Return why PostgreSQL would refuse a value; None if it would not, or where that is not known.
 
     Without ``pg_major``, or with one that has no table, only what every known major would refuse is a problem.
     """
@@ -46,7 +46,7 @@ def value_problem(name: str, text: str, pg_major: int | None) -> str | None:
 
 
 def same_value(name: str, one: str | None, other: str | None) -> bool:
-    """Tell whether two values of a quantity are the same, such as ``15min`` and ``900000``; None is no value."""
+    """Return whether two values of a quantity are the same, such as ``15min`` and ``900000``; None is no value."""
     if one is None or other is None or one == other:
         return one == other
     return _in_base(name, one) is not None and _in_base(name, one) == _in_base(name, other)
@@ -67,7 +67,7 @@ def _problem(wanted: _Type, text: str, known: tuple[_Type, ...]) -> str | None:
         words = list(dict.fromkeys(word for one in known for word in one.words))
         if text.lower() in {word.lower() for word in words}:
             return None
-        return f"{text!r} is none of {', '.join(word for word in words if word)}"
+        return f"{text!r} is not one of {', '.join(word for word in words if word)}"
     number, unit = _quantity(text, whole=wanted.kind == "integer")
     factor = _factor(unit, wanted.unit)
     if number is None or factor is None:
@@ -83,7 +83,7 @@ def _problem(wanted: _Type, text: str, known: tuple[_Type, ...]) -> str | None:
 
 
 def _quantity(text: str, *, whole: bool) -> tuple[float | None, str]:
-    """Split into the number, None where there is none, and the unit."""
+    """Split into the number, None if there is none, and the unit."""
     found = _INTEGER.match(text) if whole else None
     number: float | None = None
     if found and text[found.end() : found.end() + 1] not in {".", "e", "E"}:
@@ -99,7 +99,7 @@ def _quantity(text: str, *, whole: bool) -> tuple[float | None, str]:
 
 
 def _factor(unit: str, base: str) -> float | None:
-    """By what a value in ``unit`` is multiplied to be in ``base``, such as ``8kB``; None where it cannot be."""
+    """Return the factor from ``unit`` to ``base``, such as ``8kB``; None if there is none."""
     if not unit:
         return 1
     for table in (_BYTES, _MICROSECONDS):
@@ -119,7 +119,7 @@ def _expected(wanted: _Type) -> str:
 
 
 def _untabled(name: str) -> tuple[_Type, ...]:
-    """For a parameter that pg_settings hides: what is known from the source."""
+    """Describe a parameter that pg_settings hides, as known from its source."""
     none: frozenset[int] = frozenset()
     for known, found in (
         (names.INTEGER, _Type(none, "integer")),

@@ -24,7 +24,7 @@ _FIXED = {
     "unix_socket_directories": "the image's scripts and psql in the container expect the socket in its usual place",
     "logging_collector": "the log must go to stderr, where docker logs finds it",
     "log_destination": "the log must go to stderr, where docker logs finds it",
-    "password_encryption": "pg_hba.conf asks for scram-sha-256",
+    "password_encryption": "pg_hba.conf requires scram-sha-256",
     "citus.local_hostname": "the Compose file sets it to the node's own name",
 }
 """Parameters that cluster.yaml cannot set, each with the reason."""
@@ -42,20 +42,20 @@ _REBALANCE_LEAST = {
 }
 
 _PAIR_FIXED = {
-    "primary_conninfo": "each server follows the other, whose name and password the container's start knows",
-    "primary_slot_name": "each server has a slot of its own on the other",
-    "synchronous_standby_names": "pg14.replication chooses (--pg14-sync)",
+    "primary_conninfo": "the container's start script sets it to the other server",
+    "primary_slot_name": "each server has its own slot on the other",
+    "synchronous_standby_names": "pg14.replication sets it (--pg14-sync)",
     "hot_standby": "the replica serves reads",
-    "restore_command": "the replica follows the primary by streaming alone",
+    "restore_command": "the replica follows the primary only by streaming",
     "recovery_target_timeline": "after a promotion the replica must follow the new timeline",
 }
 _PAIR_LEAST = {"max_wal_senders": 3, "max_replication_slots": 2}
 
-_CRASH_LOSES = "a crash of the machine can destroy the data; only for clusters that can be thrown away"
+_CRASH_LOSES = "a crash of the machine can destroy the data; use it only for disposable clusters"
 _DANGEROUS_OFF = {
     "fsync": _CRASH_LOSES,
     "full_page_writes": _CRASH_LOSES,
-    "autovacuum": "tables grow, and the server stops when transaction numbers run out",
+    "autovacuum": "tables grow, and the server stops when transaction IDs run out",
 }
 
 _OWN_PREFIXES = ("citus.", "columnar.", "pg_stat_statements.")
@@ -82,8 +82,8 @@ class Checked:
 class UnusedSetting:
     """One line of a settings file that the running server does not use; without ``file`` a line that was removed.
 
-    ``reason`` is the server's own word, ``in_force`` the value that it goes on with. ``needs_restart``: the parameter
-    is read at a start only, so that the value may be a good one.
+    ``reason`` is the server's own text, ``in_force`` the value that it continues to use. ``needs_restart``: the
+    parameter is read only at a start, so the value may be a good one.
     """
 
     file: str | None
@@ -104,12 +104,12 @@ class UnusedSetting:
 
 
 def fixed_parameters() -> Mapping[str, str]:
-    """Give the parameters that cluster.yaml cannot set, each with the reason."""
+    """Return the parameters that cluster.yaml cannot set, each with the reason."""
     return _FIXED
 
 
 def needs_restart(name: str, pg_major: int | None = None) -> bool:
-    """Tell whether a change of the parameter takes effect at a restart only; an unknown one is taken to."""
+    """Return whether a change of the parameter takes effect only at a restart; assumed for an unknown one."""
     name = name.lower()
     if name == "autovacuum_max_workers" and pg_major is not None:
         return pg_major < 18
@@ -124,7 +124,7 @@ def conf_value(value: Scalar) -> str:
 
 
 def check_user_settings(settings: Mapping[str, Scalar], where: str, pg_major: int | None = None) -> Checked:
-    """Check settings of the user's own, found at ``where`` (``settings.worker``).
+    """Check the user's own settings, found at ``where`` (``settings.worker``).
 
     Each problem says what is wrong, why, and what to do. With ``pg_major``, parameters that this version
     does not have are refused too.
@@ -151,9 +151,9 @@ def check_pair_settings(settings: Mapping[str, Scalar], where: str) -> Checked:
             if problem
         ]
         if not found and name in _PAIR_LEAST and _number(conf_value(value)) < _PAIR_LEAST[name]:
-            found = [f"the replica needs {_PAIR_LEAST[name]} or more: leave it out, or raise it"]
+            found = [f"the replica needs {_PAIR_LEAST[name]} or more: raise it, or remove it"]
         if not found and name == "wal_level" and conf_value(value).lower() == "minimal":
-            found = ["minimal has nothing for a replica to read: leave it out, or take replica or logical"]
+            found = ["minimal does not allow a replica: use replica or logical, or remove it"]
         problems += [f"{where}.{given_name}: {problem}" for problem in found[:1]]
     problems += [] if problems else [f"{where}.{problem}" for problem in _reserved_problems(settings)]
     warnings = [f"{where}.{name}: {warning}" for name, value in settings.items() for warning in _warnings(name, value)]
@@ -161,13 +161,13 @@ def check_pair_settings(settings: Mapping[str, Scalar], where: str) -> Checked:
 
 
 def _reserved_problems(settings: Mapping[str, Scalar]) -> Iterator[str]:
-    """Refuse what PostgreSQL 14 refuses at its start: as many slots for superusers as there are, or more."""
+    """Refuse what PostgreSQL 14 refuses at its start: all connections reserved for superusers."""
     values = {name.lower(): _number(conf_value(value)) for name, value in settings.items()}
     reserved = values.get("superuser_reserved_connections", PAIR_SESSIONS)
     if "max_connections" in values and values["max_connections"] <= reserved:
         yield (
-            f"max_connections: with {values['max_connections']:g} nobody but superusers could connect, for whom "
-            f"superuser_reserved_connections keeps {reserved:g}, and the servers would not start: raise it"
+            f"max_connections: {values['max_connections']:g} is too low, because superuser_reserved_connections "
+            f"reserves {reserved:g} for superusers, and the servers would not start: raise it"
         )
 
 
@@ -179,14 +179,14 @@ def _problems(given_name: str, value: Scalar, pg_major: int | None) -> Iterator[
         return
     text = conf_value(value)
     if name == "shared_preload_libraries" and _first_library(text) != "citus":
-        yield "citus must be the first library, because it refuses to start after another: write 'citus,…'"
+        yield "citus must be the first library, or the server does not start: write 'citus,…'"
     if name == "wal_level" and text.lower() != "logical":
-        yield f"{text} stops every rebalance, since shards move by logical replication: leave it out, it is logical"
+        yield f"{text} stops every rebalance, because shards move by logical replication: use logical, or remove it"
     if name == "max_prepared_transactions" and _number(text) < 1:
-        yield "0 forbids the two-phase commit of writes to several nodes: leave it out, or take max_connections or more"
+        yield "0 forbids the two-phase commit of writes to several nodes: use max_connections or more, or remove it"
     if name in _REBALANCE_LEAST and _number(text) < _REBALANCE_LEAST[name]:
         least = _REBALANCE_LEAST[name]
-        yield f"with {text} a rebalance is scheduled but moves no shard: leave it out, or take {least} or more"
+        yield f"with {text} a rebalance is scheduled but moves no shard: use {least} or more, or remove it"
     if name == "citus.node_conninfo":
         yield from _conninfo_problems(text)
 
@@ -195,13 +195,13 @@ def _name_problem(name: str, pg_major: int | None) -> str | None:
     if name in _FIXED:
         return f"cannot be set: {_FIXED[name]}; remove it"
     if name in _DIRECTIVES:
-        return "is no parameter, and other files are not mounted: write their settings here"
+        return "is not a parameter, and other files are not mounted: write their settings here"
     if not _NAME.fullmatch(name):
-        return "is no name of a parameter: letters, digits, underscores and dots only"
+        return "is not a valid parameter name: use only letters, digits, underscores and dots"
     if name in names.INTERNAL:
-        return "is read-only, it tells how the server was built: remove it"
+        return "is read-only (it shows how the server was built): remove it"
     if name in _ABSENT.get(pg_major or 0, ()):
-        return f"PostgreSQL {pg_major} has no such parameter, and would not start: remove it"
+        return f"PostgreSQL {pg_major} has no such parameter and would not start: remove it"
     if name in _ALL or ("." in name and not name.startswith(_OWN_PREFIXES)):
         return None
     close = difflib.get_close_matches(name, sorted(_ALL - names.INTERNAL), n=1, cutoff=0.6)
@@ -217,7 +217,7 @@ def _text_problem(value: Scalar) -> str | None:
     if isinstance(value, str) and any(
         character != "\t" and unicodedata.category(character) == "Cc" for character in value
     ):
-        return "the value holds a line break or another control character, which a settings file cannot: remove it"
+        return "the value has a line break or another control character: remove it"
     return None
 
 
@@ -231,13 +231,13 @@ def _type_problem(name: str, value: Scalar, pg_major: int | None) -> str | None:
 def _conninfo_problems(text: str) -> Iterator[str]:
     """Refuse what Citus refuses: it would not start (shared_library_init.c, NodeConninfoGucCheckHook)."""
     if "://" in text:
-        yield "a URI is not taken: write key=value pairs, such as sslmode=require"
+        yield "a URI is not supported: write key=value pairs, such as sslmode=require"
         return
     for key in re.findall(r"([^\s=]+)\s*=\s*(?:'(?:[^'\\]|\\.)*'|\S*)", text):
         if key in {"user", "password", "passfile"}:
-            yield f"{key} does not belong here: nodes find passwords in pg_dist_authinfo; remove it"
+            yield f"{key} is not allowed here, because nodes read passwords from pg_dist_authinfo: remove it"
         elif key not in names.CONNINFO_KEYS:
-            yield f"Citus does not take the key {key}: known are {', '.join(sorted(names.CONNINFO_KEYS))}"
+            yield f"Citus does not accept the key {key}: use only {', '.join(sorted(names.CONNINFO_KEYS))}"
 
 
 def _warnings(given_name: str, value: Scalar) -> Iterator[str]:
@@ -250,9 +250,9 @@ def _warnings(given_name: str, value: Scalar) -> Iterator[str]:
     if name == "max_connections":
         yield "pools, work_mem and the workers' limits do not follow it: --connections changes all of them together"
     if name == "citus.node_conninfo" and re.search(r"sslmode\s*=\s*'?verify", text):
-        yield "Citus makes certificates for sslmode=require only: install your own on every node"
+        yield "Citus creates certificates only for sslmode=require: install your own on every node"
     if name == "citus.shard_replication_factor" and _number(text) > 1:
-        yield "copies of shards are no high availability, and writes stop when one is away"
+        yield "copies of shards do not give high availability: writes stop while a node with a copy is down"
 
 
 def _first_library(text: str) -> str:
@@ -260,6 +260,6 @@ def _first_library(text: str) -> str:
 
 
 def _number(text: str) -> float:
-    """Give the leading number, without its unit; 0 where there is none."""
+    """Return the leading number, without its unit; 0 if there is none."""
     found = re.match(_NUMBER, text, re.IGNORECASE)
     return float(found[0]) if found else 0

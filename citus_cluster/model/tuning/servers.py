@@ -1,4 +1,4 @@
-"""From a machine and a wish to the settings of every server: what fits, and what to do where it does not."""
+"""From a machine and a specification to the settings of every server: what fits, and what to do if it does not."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -36,11 +36,11 @@ __all__ = [
 
 @dataclass(frozen=True)
 class TuningInput:
-    """The machine and the wish.
+    """The machine, and what must fit on it.
 
-    ``parts`` are what the wanted components take, in their order. ``connections`` is the number of clients if the user
-    gave one. ``memory_given`` tells that ``total_mb`` is the user's, not detected. ``kept`` is how an earlier run
-    shared the memory: the servers keep what changes by a restart only.
+    ``parts``: what the wanted components take, in their order. ``connections``: the number of clients if the user gave
+    one. ``memory_given``: ``total_mb`` was set by the user, not detected. ``kept``: how an earlier run shared the
+    memory; the servers keep what only a restart changes.
     """
 
     total_mb: int
@@ -67,20 +67,20 @@ class TuningInput:
 
     @property
     def unplanned_clients(self) -> int:
-        """Clients that give way to workers beyond those that were planned for: what nodes open between each other."""
+        """Clients whose connections the nodes take instead, because there are more workers than planned."""
         return 4 * max(0, self.workers - self.planned_workers)
 
     @property
     def shares(self) -> Mapping[Server, float]:
-        """Memory of each kind of server in MB, also of kept ones of which there is none now."""
+        """Memory of each kind of server in MB, including kept kinds that have no server now."""
         anew = budget.share(self.total_mb, self.parts)
         kept = self.kept.servers if self.kept else {}
-        # The room for workers counts where there is a coordinator alone.
+        # The room for workers counts if the coordinator is alone.
         among = {*anew, *(CITUS_SERVERS if any(server in CITUS_SERVERS for server in anew) else ())}
         return {**anew, **{server: memory_mb for server, memory_mb in kept.items() if server in among}}
 
     def load_of(self, server: Server, clients: int) -> Load:
-        """Give the load of a server that is planned for so many clients."""
+        """Return the load of a server that is planned for so many clients."""
         holds_shards = self.kept.holds_shards if self.kept else None
         return budget.load_of(
             server, clients=clients, workers=self.planned_workers, cpus=self.cpus, holds_shards=holds_shards
@@ -98,10 +98,10 @@ class NodeTuning:
 
 @dataclass(frozen=True)
 class Tuning:
-    """What every kind of PostgreSQL server gets that is wanted, and the number of its clients.
+    """What every wanted kind of PostgreSQL server gets, and the number of its clients.
 
-    ``nodes`` are single workers that get less than the others, by service.
-    ``fits`` is false where the machine is too small: the settings are sound, but the limits exceed its memory.
+    ``nodes``: single workers that get less than the others, by service.
+    ``fits``: false if the machine is too small: the settings are sound, but the limits exceed its memory.
     """
 
     clients: Mapping[Server, int]
@@ -113,21 +113,21 @@ class Tuning:
 
     @property
     def citus_clients(self) -> int:
-        """Clients of the Citus nodes; 0 where there are none."""
+        """Number of clients of the Citus nodes; 0 if there are no nodes."""
         return next((number for server, number in self.clients.items() if server in CITUS_SERVERS), 0)
 
     @property
     def connections(self) -> int:
-        """Clients on the coordinator, or of the plain servers where there is no Citus; 0 where there is neither."""
+        """Number of clients of the coordinator, or of the plain servers without Citus; 0 if there is neither."""
         return next(iter(self.clients.values()), 0)
 
 
 def tune(given: TuningInput) -> Tuning:
     """Give every service its memory and every server its settings.
 
-    Raises DoesNotFitError where the user gave the memory, or a number of connections, and it does not
-    fit, or where it fits only if the memory is divided again. Where the memory was detected, the smallest sound
-    settings come with ``fits`` false and a warning that says what is missing and what would fit.
+    Raises DoesNotFitError if the user gave the memory, or a number of connections, and it does not fit, or fits
+    only if the memory is divided again. If the memory was detected, the result has the smallest sound settings, with
+    ``fits`` false and a warning that says what is missing and what would fit.
     """
     shares = given.shares
     planned = {servers: clients_of(given, servers) for servers in groups(shares)}
@@ -153,7 +153,7 @@ def tune(given: TuningInput) -> Tuning:
 
 
 def with_user_settings(settings: tuple[Setting, ...], user: Mapping[str, Scalar]) -> tuple[Setting, ...]:
-    """Let the user's settings win: in the place of a computed one, or at the end.
+    """Apply the user's settings: in the place of a computed one, or at the end.
 
     The values must have passed ``parameters.check_user_settings``.
     """
@@ -173,11 +173,11 @@ def _of_user(setting: Setting, value: str) -> Setting:
 
 
 def _tune_anew(given: TuningInput) -> Tuning:
-    """Refuse what would fit only if the memory was divided again; otherwise tune as if nothing was kept."""
+    """Refuse what would fit only if the memory were divided again; otherwise tune as if nothing was kept."""
     anew = replace(given, kept=None)
     if fits_memory(anew):
         raise DoesNotFitError(
-            f"{wish(given)} do not fit into the memory as it is shared now; nothing was written.",
+            f"{requested(given, 'does', 'do')} not fit into the memory as it is divided now; nothing was written.",
             hint=f"What would fit: {RETUNE}.",
         )
     return tune(anew)
@@ -194,7 +194,7 @@ def groups(shares: Mapping[Server, float]) -> list[tuple[Server, ...]]:
 
 
 def clients_of(given: TuningInput, servers: tuple[Server, ...]) -> int:
-    """Give the number of clients that these servers are planned for, 0 where they do not fit."""
+    """Return the number of clients that these servers are planned for; 0 if they do not fit."""
     wanted = wanted_clients(given, servers)
     if wanted:
         return wanted if carry(given, servers, wanted, budget.WORK_MEM_LEAST_MB) else 0
@@ -206,24 +206,24 @@ def clients_of(given: TuningInput, servers: tuple[Server, ...]) -> int:
 
 
 def carry(given: TuningInput, servers: tuple[Server, ...], clients: int, work_mem_mb: float) -> bool:
-    """Tell whether these servers carry so many clients, each query with so much ``work_mem``."""
+    """Return whether these servers can serve this number of clients, each query with this ``work_mem``."""
     shares = given.shares
     return all(budget.carries(given.load_of(server, clients), shares[server], work_mem_mb) for server in servers)
 
 
 def clients_now(given: TuningInput, server: Server, planned: int) -> int:
-    """Give the number of clients that a server serves now, of those that it is planned for."""
+    """Return how many of its planned clients a server serves now."""
     return planned - given.unplanned_clients if server in CITUS_SERVERS else planned
 
 
 def wanted_clients(given: TuningInput, servers: tuple[Server, ...]) -> int | None:
-    """Give the number that the user has chosen for these servers, None where none was."""
-    # The number that the user gives is of the coordinator's clients; beside Citus, plain servers take what they can.
+    """Return the number of clients that the user has chosen for these servers; None if there is none."""
+    # The user's number is that of the coordinator's clients; besides Citus, plain servers serve as many as they can.
     return given.connections if servers == groups(given.shares)[0] else None
 
 
 def _fewer(given: TuningInput, part: Part) -> int:
-    """Give the largest smaller count of a part's containers that fits where its own does not; 0 if there is none."""
+    """Return the largest smaller count of a part's containers that fits; 0 if there is none."""
     if not part.count_option or part.count < 2 or not fits_memory(_with_count(given, part, 1)):
         return 0
     return budget.smallest(lambda n: not fits_memory(_with_count(given, part, n + 1)), 0)
@@ -234,7 +234,7 @@ def _with_count(given: TuningInput, part: Part, count: int) -> TuningInput:
 
 
 def _fixed_limits_fit(given: TuningInput) -> bool:
-    """Tell whether the services with fixed limits fit; where there are servers, those are short first."""
+    """Return whether the services with fixed limits fit; if there are servers, those lack memory first."""
     return sum(part.total_fixed_mb for part in given.parts) <= budget.USABLE_PART * given.total_mb
 
 
@@ -269,32 +269,36 @@ def _node(given: TuningInput, memory_mb: float, server: Server, clients: int) ->
 
 
 def fits_memory(given: TuningInput) -> bool:
-    """Tell whether every wanted service fits."""
+    """Return whether every wanted service fits."""
     return _fixed_limits_fit(given) and all(clients_of(given, servers) for servers in groups(given.shares))
 
 
 def shortage(given: TuningInput) -> tuple[str, str]:
-    """Say what is missing, and, found by trying, what would fit."""
+    """Return what is missing and, found by trying, what would fit."""
     needed_mb = budget.smallest(lambda total_mb: fits_memory(replace(given, total_mb=total_mb)), given.total_mb)
     message = (
-        f"{wish(given)} need {needed_mb:,} MB of memory; "
+        f"{requested(given, 'needs', 'need')} {needed_mb:,} MB of memory; "
         f"{given.total_mb:,} MB were {'given' if given.memory_given else 'found'}."
     )
     more = f"--memory={needed_mb}" if given.memory_given else f"{needed_mb:,} MB for the Docker engine"
     smaller = _smaller_wishes(given)
-    # A wish far beyond any machine is answered by what this one can do.
+    # If the need is far beyond any machine, say what fits on this one.
     ways = smaller if smaller and needed_mb > 16 * given.total_mb else [*smaller, more]
     return message, f"What would fit: {', or '.join(ways)}."
 
 
-def wish(given: TuningInput) -> str:
-    names = ", ".join(_named(part) for part in given.parts)
+def requested(given: TuningInput, singular: str, plural: str) -> str:
+    """Return the requested services as a subject, with the form of the verb that fits."""
+    single = len(given.parts) == 1
+    names = ("The service " if single else "The services ") + ", ".join(_named(part) for part in given.parts)
+    verb = singular if single else plural
     if not any(part.servers for part in given.parts):
-        return f"The services {names}"
+        return f"{names} {verb}"
     nodes = ["a coordinator"] if given.number_of(Server.COORDINATOR) else []
     nodes += [count(given.workers, "worker")] if given.workers else []
     citus = f" ({' and '.join(nodes)})" if nodes else ""
-    return f"The services {names}{citus} with {given.connections or budget.CLIENTS_LEAST} connections"
+    connections = count(given.connections or budget.CLIENTS_LEAST, "connection")
+    return f"{names}{citus} with {connections} {verb}"
 
 
 def _named(part: Part) -> str:
@@ -302,7 +306,7 @@ def _named(part: Part) -> str:
 
 
 def _smaller_wishes(given: TuningInput) -> list[str]:
-    """Give the flags of smaller wishes that fit into the same memory."""
+    """Return the flags of smaller clusters that fit into the same memory."""
     ways = []
     connections = _fewer_connections(given)
     if connections:
@@ -320,7 +324,7 @@ def _smaller_wishes(given: TuningInput) -> list[str]:
 
 
 def _fewer_parts(parts: Sequence[Part]) -> Sequence[tuple[Part, ...]]:
-    """Give smaller wishes, the largest first: without the largest companion, without all of them, Citus alone."""
+    """Return smaller choices, the largest first: without the largest companion, without all of them, Citus alone."""
     companions = [part for part in parts if part.companion and part.fixed_mb]
     largest = max(companions, key=lambda part: part.fixed_mb, default=None)
     citus = tuple(part for part in parts if not part.companion)
@@ -342,7 +346,7 @@ def _with_workers(given: TuningInput, workers: int) -> TuningInput:
 
 
 def _fewer_connections(given: TuningInput) -> int | None:
-    """Give the largest number of connections that fits; None where none was asked for, or none fits."""
+    """Return the largest number of connections that fits; None if none was requested, or none fits."""
     wanted = given.connections
     if not wanted:
         return None

@@ -1,7 +1,7 @@
-"""How memory is shared among servers that run: what they have stays, and what is new gets what is left.
+"""How memory is shared among running servers: they keep what they have, and new ones get what is left.
 
-A server takes another share of the memory, or another number of connections, by a restart only. So a set-up plans both
-for a few more workers than there are, and keeps them; see :class:`Shares`. Figures are MB.
+A server gets another share of the memory, or another number of connections, only by a restart. So a set-up plans both
+for a few more workers than it creates, and keeps them; see :class:`Shares`. Figures are MB.
 """
 
 import math
@@ -28,20 +28,20 @@ _ROUNDING_MB = 1.0
 
 
 def shared_anew(given: TuningInput) -> Shares | None:
-    """Share the memory among all that is wanted, with room for more workers; None where it does not fit."""
+    """Share the memory among all wanted services, with room for more workers; None if they do not fit."""
     counts = {server: number for server in Server if (number := given.number_of(server))}
     return _shared(given, Shares(0, 0, {}), counts, budget.usable_mb(given.total_mb, given.parts))
 
 
 def shared_further(given: TuningInput, kept: Shares, workers: Collection[str], new_workers: Sequence[str]) -> Shares:
-    """Keep what runs as it is, and give what is new the memory that is left.
+    """Keep the shares of what runs, and give the remaining memory to what is new.
 
-    ``workers`` are all that are wanted, by service. Raises DoesNotFitError, with what would fit.
+    ``workers`` are all wanted workers, by service. Raises DoesNotFitError, with what would fit.
     """
     wanted = {server: given.number_of(server) for server in Server}
     kept = replace(
         kept,
-        # Citus nodes run on where Citus is switched off.
+        # Citus nodes continue to run when Citus is switched off.
         servers={server: mb for server, mb in kept.servers.items() if wanted[server] or server in CITUS_SERVERS},
         nodes={name: mb for name, mb in kept.nodes.items() if name in workers and name not in new_workers},
     )
@@ -52,7 +52,7 @@ def shared_further(given: TuningInput, kept: Shares, workers: Collection[str], n
     taken_mb = sum(kept.servers[server] * number for server, number in there.items()) + sum(kept.nodes.values())
     left_mb = budget.usable_mb(given.total_mb, given.parts) - taken_mb
     if left_mb < -_ROUNDING_MB:
-        raise _refusal(given, f"What is wanted takes {math.ceil(-left_mb):,} MB of memory more than there is")
+        raise _refusal(given, f"The cluster would need {math.ceil(-left_mb):,} MB more memory than is available")
     left_mb = max(0.0, left_mb)
     if new:
         kept = _with_workers(given, kept, new, left_mb)
@@ -61,7 +61,7 @@ def shared_further(given: TuningInput, kept: Shares, workers: Collection[str], n
     found = _shared(given, kept, kinds, left_mb) if kinds else kept
     if found is None:
         names = " and ".join(_NAMES[server] for server in kinds)
-        raise _refusal(given, f"{math.floor(left_mb):,} MB of memory are left, too few for {names}")
+        raise _refusal(given, f"{math.floor(left_mb):,} MB of memory are left, which is not enough for {names}")
     _refuse_lack_of_connections(replace(given, kept=found))
     return found
 
@@ -74,9 +74,9 @@ _NAMES = {
 
 
 def _shared(given: TuningInput, kept: Shares, kinds: Mapping[Server, int], left_mb: float) -> Shares | None:
-    """Share what is left among new kinds of servers, beside what is ``kept``; None where it does not fit.
+    """Share what is left among new kinds of servers, besides what is ``kept``; None if they do not fit.
 
-    None gets more for its weight than those that are there. Room for more workers is made where Citus is new here.
+    No new server gets more for its weight than existing ones. If Citus is new here, room for more workers is kept.
     """
     most_mb = min((mb / budget.weight({server: 1}) for server, mb in kept.servers.items()), default=math.inf)
     citus_is_new = not kept.servers.keys() & set(CITUS_SERVERS) and bool(kinds.keys() & set(CITUS_SERVERS))
@@ -104,13 +104,13 @@ def _shared(given: TuningInput, kept: Shares, kinds: Mapping[Server, int], left_
 
 
 def _clients(given: TuningInput, shares: Shares) -> int:
-    """Give the clients of the Citus nodes."""
+    """Return the number of clients of the Citus nodes."""
     shared = replace(given, kept=shares)
     return clients_of(shared, groups(shared.shares)[0])
 
 
 def _clients_with_room(given: TuningInput, most: int) -> int:
-    """Give the number of clients, at most ``most``, that are left where room is planned; 0 where it is too little."""
+    """Return the number of clients, at most ``most``, if room is planned; 0 if too few are left."""
     citus, *others = groups(given.shares)
     work_mem_mb = budget.WORK_MEM_WITH_ROOM_MB
     if not all(carry(given, servers, budget.CLIENTS_ENOUGH, work_mem_mb) for servers in others):
@@ -121,7 +121,7 @@ def _clients_with_room(given: TuningInput, most: int) -> int:
 
 
 def _with_workers(given: TuningInput, kept: Shares, new: Sequence[str], left_mb: float) -> Shares:
-    """Give new workers as much as the others have, or else equal parts of what is left, where that is enough."""
+    """Give new workers as much as the others have, or else equal parts of what is left, if that is enough."""
     usual_mb = kept.servers[Server.WORKER]
     if len(new) * usual_mb <= left_mb + _ROUNDING_MB:
         return kept
@@ -136,19 +136,19 @@ def _with_workers(given: TuningInput, kept: Shares, new: Sequence[str], left_mb:
         ways = [f"--workers={given.workers - len(new) + fewer}"] if fewer else []
         told = f"{count(len(new), 'new worker')} need{'' if len(new) > 1 else 's'} {math.ceil(usual_mb):,} MB of memory"
         told += " each" if len(new) > 1 else ""
-        raise _refusal(given, f"{told}, and {math.floor(left_mb):,} MB are left", ways)
+        raise _refusal(given, f"{told}, but only {math.floor(left_mb):,} MB are left", ways)
     return replace(kept, nodes={**kept.nodes, **dict.fromkeys(new, float(math.floor(left_mb / len(new))))})
 
 
 def _refuse_lack_of_connections(given: TuningInput) -> None:
-    """Workers beyond those that connections are planned for take theirs from the clients."""
+    """Refuse too many workers: beyond the planned number, their connections are taken from the clients."""
     unplanned = given.unplanned_clients
     if not unplanned or not given.number_of(Server.COORDINATOR):
         return
     planned = clients_of(given, groups(given.shares)[0])
     if given.connections or planned - unplanned < budget.CLIENTS_LEAST:
         workers = given.planned_workers
-        raise _refusal(given, f"The connections of the nodes are planned for {count(workers, 'worker')}, not more")
+        raise _refusal(given, f"The connections of the nodes are planned for only {count(workers, 'worker')}")
 
 
 def _refusal(given: TuningInput, reason: str, ways: Sequence[str] = ()) -> DoesNotFitError:

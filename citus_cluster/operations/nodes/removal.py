@@ -107,7 +107,7 @@ async def plan_removal(
 ) -> RemovalPlan:
     """Plan the removal. Changes nothing. The caller holds the lock of the directory.
 
-    ``directory`` is None where there is none here; ``project`` is its own on the engine. Raises UsageError, InUseError,
+    ``directory`` is None if there is none here; ``project`` is its own on the engine. Raises UsageError, InUseError,
     EditedFileError, and what a set-up raises.
     """
     service = next((one for one, address in workers_of(directory).items() if address == worker), None)
@@ -137,7 +137,7 @@ async def plan_removal(
 async def _look_at_engine(
     project: Project,
 ) -> tuple[Engine | None, tuple[Container, ...], EngineUnavailableError | None]:
-    """Give the engine, opened once for all that the removal asks of it, and the containers; or why there is none."""
+    """Return the engine, opened once for all that the removal asks of it, and the containers; or why there is none."""
     try:
         return *await project.look(), None
     except EngineUnavailableError as error:

@@ -13,7 +13,7 @@ from citus_cluster.runtime.postgres import Connection
 
 @dataclass(frozen=True)
 class StartedRebalance:
-    """The job that was started, None where there was nothing to move; ``ended`` is its end, where that was awaited."""
+    """The job that was started, None if there was nothing to move; ``ended`` is its end, where that was awaited."""
 
     job_id: int | None
     ended: RebalanceStatus | None = None

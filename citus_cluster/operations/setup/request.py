@@ -180,7 +180,7 @@ def _refuse_other_major(spec: ClusterSpec, host_resources: HostResources) -> Non
 
 
 def saved_spec(root: Path) -> ClusterSpec | None:
-    """Give the directory's own specification; None where there is none."""
+    """Return the directory's own specification; None if there is none."""
     own = root / SPEC_FILE
     return parse_spec(read_spec(own, SPEC_FILE)) if own.exists() else None
 

@@ -460,7 +460,7 @@ async def _restart_on_changed_passwords(
 
 
 def _knock_at(directory: Directory, service: Service, reloaded: Reloads) -> Knock:
-    """Give the question to which a service answers once it is worth while to run its health check."""
+    """Return the question to which a service answers once it is worth while to run its health check."""
     match service.knock:
         case AsksPostgres():
             return _knock_with_session(directory, service, reloaded)

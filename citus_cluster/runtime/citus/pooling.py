@@ -121,7 +121,7 @@ async def prepare_pooler(conn: Connection, password: str, found: Pooler) -> None
 
 
 async def has_pooler_role(conn: Connection) -> bool:
-    """Tell whether the role that was made here for PgBouncer is there."""
+    """Return whether the role that was made here for PgBouncer is there."""
     async with bounded(conn, QUICK_S):
         cursor = await conn.execute(
             "SELECT FROM pg_roles WHERE rolname = %s AND shobj_description(oid, 'pg_authid') = %s", [POOLER_ROLE, _MARK]
@@ -130,7 +130,7 @@ async def has_pooler_role(conn: Connection) -> bool:
 
 
 def opens(secret: str, password: str) -> bool:
-    """Tell whether a SCRAM secret of ``pg_authid`` was made of this password (RFC 5802).
+    """Return whether a SCRAM secret of ``pg_authid`` was made of this password (RFC 5802).
 
     ASCII is taken for what SASLprep makes of a password: ours have nothing else.
     """

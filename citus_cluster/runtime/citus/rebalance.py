@@ -141,7 +141,7 @@ async def tasks(conn: Connection, job_id: int) -> tuple[Task, ...]:
 
 
 async def queue_is_served(conn: Connection) -> bool:
-    """Say whether Citus' queue monitor, which starts the tasks of a job, is running."""
+    """Return whether Citus' queue monitor, which starts the tasks of a job, is running."""
     async with bounded(conn, QUICK_S):
         cursor = await conn.execute(
             "SELECT EXISTS (SELECT FROM pg_stat_activity "

@@ -45,7 +45,7 @@ async def held_placements(conn: Connection, group_id: int) -> tuple[HeldPlacemen
 
 
 async def moves_off(conn: Connection, job_id: int, node_id: int) -> bool:
-    """Say whether a rebalance has, or had, moves that take shards off a node."""
+    """Return whether a rebalance has, or had, moves that take shards off a node."""
     async with bounded(conn, QUICK_S):
         cursor = await conn.execute(
             "SELECT EXISTS (SELECT FROM pg_dist_background_task WHERE job_id = %s "
@@ -68,7 +68,7 @@ async def unfinished_sources(conn: Connection, job_id: int) -> frozenset[int]:
 
 
 async def is_in_work(conn: Connection, job_id: int, node_id: int) -> bool:
-    """Say whether a rebalance has moves to or from a node that have not ended."""
+    """Return whether a rebalance has moves to or from a node that have not ended."""
     async with bounded(conn, QUICK_S):
         cursor = await conn.execute(
             "SELECT EXISTS (SELECT FROM pg_dist_background_task, LATERAL regexp_match(command, "

@@ -9,7 +9,7 @@ QUICK_S = 5.0
 
 
 async def has_function(conn: Connection, signature: str) -> bool:
-    """Say whether the server has a function, by its signature as ``to_regprocedure`` takes it."""
+    """Return whether the server has a function, by its signature as ``to_regprocedure`` takes it."""
     async with bounded(conn, QUICK_S):
         cursor = await conn.execute("SELECT to_regprocedure(%s) IS NOT NULL", [signature])
         row = await cursor.fetchone()

@@ -70,7 +70,7 @@ def make_folder(root: Path, service: str) -> None:
 
 
 def last(root: Path, operations: Collection[str]) -> Mapping[str, Any] | None:
-    """Give the last line of one of these operations that the command line has noted; None where there is none.
+    """Return the last line of one of these operations that the command line has noted; None if there is none.
 
     Of the containers' files nothing is believed: who takes over a container may write there what he likes.
     """

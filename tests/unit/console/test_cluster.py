@@ -158,7 +158,7 @@ def test_a_plan_says_which_moves_hold_writes_and_for_how_long(capsys: pytest.Cap
     lines = capsys.readouterr().out.splitlines()
     assert next(line for line in lines if line.startswith("small")).split()[-1] == "held"
     assert next(line for line in lines if line.startswith("large")).split()[-1] == "continue"
-    said = "1 small shard group moves with writes held, each for less than 0.5 s as a rule; 1 larger one moves online."
+    said = "1 small shard group moves with writes held, each usually for less than 0.5 s; 1 larger one moves online."
     assert f"{said} --online moves all of them online." in lines
 
     cluster.print_rebalance_plan(RebalancePlan(moves, {}))

@@ -123,13 +123,13 @@ def test_one_worker_more_than_planned_is_refused_with_what_would_fit() -> None:
     before = made.containers
     with pytest.raises(DoesNotFitError) as refused:
         made.grow(6)
-    assert "3 new workers need 1,815 MB of memory each, and 3,636 MB are left" in refused.value.message
+    assert "3 new workers need 1,815 MB of memory each, but only 3,636 MB are left" in refused.value.message
     assert "--workers=5, or --retune" in (refused.value.hint or "")
     assert made.containers == before
     made.grow(5)
     with pytest.raises(DoesNotFitError) as refused:
         made.grow(6)
-    assert "1 new worker needs 1,815 MB of memory, and 6 MB are left" in refused.value.message
+    assert "1 new worker needs 1,815 MB of memory, but only 6 MB are left" in refused.value.message
     assert "--workers" not in (refused.value.hint or "")
 
 
@@ -222,14 +222,14 @@ def test_a_service_switched_on_takes_what_is_left() -> None:
 def test_a_service_that_does_not_fit_is_refused() -> None:
     made = cluster(7_840, services=(*SMALL, "redis"), workers=3)
     made.grow(kept(made).workers)
-    with pytest.raises(DoesNotFitError, match="more than there is") as refused:
+    with pytest.raises(DoesNotFitError, match="more memory than is available") as refused:
         made.change(services=[*SMALL, "redis", "cassandra"])
     assert "--retune" in (refused.value.hint or "")
 
 
 def test_connections_that_are_asked_for_win_where_they_fit() -> None:
     made = cluster(15_900)
-    with pytest.raises(DoesNotFitError, match="as it is shared now") as refused:
+    with pytest.raises(DoesNotFitError, match="as it is divided now") as refused:
         replace(made).change(resources={"connections": 120})
     assert "--retune" in (refused.value.hint or "")
     assert "citus-coordinator" in made.change(resources={"connections": 60})

@@ -216,7 +216,7 @@ def test_a_verbose_pair_logs_what_the_source_documents_ask_for() -> None:
         ("citus.shard_count", 8, "without Citus"),
         ("primary_conninfo", "host=x", "cannot be set"),
         ("max_wal_senders", 0, "the replica needs"),
-        ("wal_level", "minimal", "nothing for a replica"),
+        ("wal_level", "minimal", "does not allow a replica"),
         ("summarize_wal", "on", "PostgreSQL 14 has no such parameter"),
         ("work_memm", "1MB", "did you mean work_mem?"),
     ],

@@ -43,4 +43,6 @@ def test_progress_tables_and_refusals_have_the_same_units() -> None:
     )
     assert progress_line(found) == "running: 3 of 8 shards, 32.0 kB of 96.0 MB, 5.1 MB/s, 19 s left"
     assert str(HeldTable("orders", 1, 1, 32 * 2**10)) == "orders: 1 shard, 32.0 kB"
-    assert "has room for 32.0 kB (1.0 MB stay free" in DiskSpace(NodeAddress("w"), 2**20 + 2**15, 2**20).lacks("more")
+    assert "has room for 32.0 kB (1.0 MB must stay free" in DiskSpace(NodeAddress("w"), 2**20 + 2**15, 2**20).lacks(
+        "more"
+    )

@@ -72,6 +72,6 @@ def test_an_owner_role_of_somebody_else_is_refused() -> None:
     assert OwnerRole("owner_of_public", "public", exists=False, recorded=False, powers=()).problem is None
     assert OwnerRole("owner_of_public", "public", exists=True, recorded=True, powers=()).problem is None
     foreign = OwnerRole("owner_of_public", "public", exists=True, recorded=False, powers=())
-    assert "not made by citus-cluster" in str(foreign.problem)
+    assert "citus-cluster did not create it" in str(foreign.problem)
     strong = OwnerRole("owner_of_public", "public", exists=True, recorded=True, powers=("it has members",))
     assert "it has members" in str(strong.problem)

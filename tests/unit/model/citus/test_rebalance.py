@@ -191,19 +191,19 @@ def test_a_finished_job_has_no_time_left() -> None:
     [
         ('ERROR: logical decoding requires "wal_level" >= "logical"', "set wal_level = logical"),
         ("ERROR: all replication slots are in use", "raise max_replication_slots"),
-        ("ERROR: connection to the remote node postgres@w3:5432 failed", "see that all nodes run"),
-        ("ERROR: SSL SYSCALL error: EOF detected", "see that all nodes run"),
-        ("ERROR: SSL error: unexpected eof while reading", "see that all nodes run"),
-        ("ERROR: Could not fetch disk stats for node: w3-5432", "see that all nodes run"),
-        ('ERROR: could not extend file "base/5/1": No space left on device', "make room on the target's disk"),
-        ("ERROR: not enough empty space on node if the shard is moved", "make room on the target's disk"),
+        ("ERROR: connection to the remote node postgres@w3:5432 failed", "check that all nodes run"),
+        ("ERROR: SSL SYSCALL error: EOF detected", "check that all nodes run"),
+        ("ERROR: SSL error: unexpected eof while reading", "check that all nodes run"),
+        ("ERROR: Could not fetch disk stats for node: w3-5432", "check that all nodes run"),
+        ('ERROR: could not extend file "base/5/1": No space left on device', "free some space on the target's disk"),
+        ("ERROR: not enough empty space on node if the shard is moved", "free some space on the target's disk"),
         ("ERROR: something new", "citus-cluster rebalance stop"),
     ],
 )
 def test_a_retried_task_says_why_how_often_and_what_to_do(message: str, advice: str) -> None:
     task = move_task(1, "runnable", retry_count=3, message=f"{message}\nCONTEXT: while moving", not_before=START)
     (problem,) = build_status(job(), [task], GROUPS, []).problems
-    assert problem.startswith("moving shard 1 of orders failed 3 times and is retried, again at 00:00:00 UTC: ")
+    assert problem.startswith("moving shard 1 of orders failed 3 times and is retried at 00:00:00 UTC: ")
     assert message.removeprefix("ERROR: ") in problem
     assert advice in problem
 

@@ -65,9 +65,7 @@ def test_a_name_is_a_service_or_a_host_with_or_without_its_port(name: str, addre
     assert resolve_name(name, {"citus-worker7": NodeAddress("10.0.0.10", 5441)}, REGISTRY) == address
 
 
-@pytest.mark.parametrize(
-    ("name", "told"), [("10.0.0.12", "10.0.0.12:5435 or 10.0.0.12:5436"), ("nobody", "workers are")]
-)
+@pytest.mark.parametrize(("name", "told"), [("10.0.0.12", "10.0.0.12:5435, 10.0.0.12:5436"), ("nobody", "workers are")])
 def test_a_name_of_nobody_or_of_several_is_refused(name: str, told: str) -> None:
     with pytest.raises(UsageError, match=told):
         resolve_name(name, {}, REGISTRY)
@@ -114,15 +112,15 @@ def test_heirs_are_the_other_nodes_that_may_hold_shards() -> None:
 
 
 REFUSED_REMOVALS = [
-    (HOLDING, InUseError, "still holds 3 shards that are nowhere else", "nodes drain citus-worker1 --wait"),
+    (HOLDING, InUseError, "still holds the only copy of 3 shards", "nodes drain citus-worker1 --wait"),
     (
         replace(HOLDING, silence="it is away."),
         InUseError,
-        "it is away; with it 3 shards that are nowhere else would be lost",
-        "see A worker that is lost, in docs/operations.md",
+        "it is away. It holds the only copy of 3 shards, which would be lost",
+        'see "A worker that is lost" in docs/operations.md',
     ),
-    (replace(HOLDING, held=HOLDING.held[1:]), InUseError, "2 shards of which other nodes have copies", "--force"),
-    (replace(EMPTY, shard_targets=()), InUseError, "no node is left that may hold shards", "'citus-coordinator', 5432"),
+    (replace(HOLDING, held=HOLDING.held[1:]), InUseError, "copies of 2 shards that other nodes have too", "--force"),
+    (replace(EMPTY, shard_targets=()), InUseError, "No node would be left to hold shards", "'citus-coordinator', 5432"),
     (replace(EMPTY, standbys=(FAR,)), InUseError, "standbys", "citus_remove_node('10.0.0.12', 5435)"),
     (replace(EMPTY, others_unreachable=("W2 is away.",)), InUseError, "not all answer: W2 is away", "unpause"),
     (replace(EMPTY, node=NODES[0], address=HOME), UsageError, "is the coordinator", None),
@@ -130,7 +128,7 @@ REFUSED_REMOVALS = [
     (
         replace(EMPTY, node=None, twin=FAR),
         InUseError,
-        "registered after all, as 10.0.0.12:5435",
+        "is registered under another name, 10.0.0.12:5435",
         "remove 10.0.0.12:5435",
     ),
     (
@@ -175,16 +173,16 @@ def test_copies_may_be_let_go_and_nothing_else() -> None:
     [
         (replace(EMPTY, node=None), "not in the node list", "status"),
         (replace(EMPTY, node=node(1, W1, is_active=False)), "is disabled", "add_worker.py --host citus-worker1"),
-        (replace(EMPTY, silence="It is away."), "^It is away; so no shard", "nodes remove citus-worker1"),
+        (replace(EMPTY, silence="It is away."), "^It is away, so its shards", "nodes remove citus-worker1"),
         (
             replace(HOLDING, silence="It is away."),
-            "^It is away; so no",
+            "^It is away, so its",
             "paused: docker compose unpause citus-worker1;",
         ),
-        (replace(HOLDING, shard_targets=()), "no node is left", "--workers=N"),
+        (replace(HOLDING, shard_targets=()), "No node would be left", "--workers=N"),
         (
             replace(HOLDING, shard_targets=(), drained=(W2, FAR)),
-            "no node",
+            "No node",
             "nodes drain citus-worker2 10.0.0.12:5435 --undo",
         ),
     ],
@@ -197,7 +195,9 @@ def test_what_cannot_be_drained(found: Departure, told: str, way: str) -> None:
 
 def test_all_that_leave_together_are_named() -> None:
     both = [replace(HOLDING, shard_targets=()), replace(EMPTY, address=W2, node=NODES[2], shard_targets=())]
-    with pytest.raises(InUseError, match=r"^Without citus-worker1:5432 and citus-worker2:5432 no node is left"):
+    with pytest.raises(
+        InUseError, match=r"^No node would be left to hold shards without citus-worker1:5432 and citus-worker2:5432"
+    ):
         refuse_drain(both)
 
 
@@ -205,7 +205,7 @@ def test_nothing_is_dropped_for_a_worker_that_may_only_be_paused() -> None:
     with pytest.raises(InUseError) as caught:
         refuse_drain([replace(HOLDING, silence="It is away.")])
     paused, lost = str(caught.value.hint).splitlines()
-    assert paused.startswith("If it is paused: docker compose unpause citus-worker1; else: ")
+    assert paused.startswith("If it is paused: docker compose unpause citus-worker1; otherwise: ")
     assert lost.startswith("If its data are lost for good, see")
 
 
@@ -213,14 +213,22 @@ def test_nothing_is_dropped_for_a_worker_that_may_only_be_paused() -> None:
     ("found", "told", "way"),
     [
         (replace(EMPTY, node=None), "not in the node list", "status"),
-        (replace(EMPTY, node=node(1, W1, is_active=False)), "is disabled: it can hold no new", "add_worker.py"),
+        (replace(EMPTY, node=node(1, W1, is_active=False)), "is disabled, so it cannot hold shards", "add_worker.py"),
         (
             replace(HOLDING, silence="It is away."),
-            "^It is away; so Citus cannot let it hold",
+            "^It is away, so it cannot hold shards",
             "docker compose unpause citus-wor",
         ),
-        (replace(HOLDING, silence="It is away."), "hold shards again", "rebalance stop ends the moves"),
-        (replace(HOLDING, others_unreachable=("W2 is away.",)), "hold shards again.*: W2 is away", "what is named"),
+        (
+            replace(HOLDING, silence="It is away."),
+            "hold shards again",
+            "end the moves now: citus-cluster rebalance stop",
+        ),
+        (
+            replace(HOLDING, others_unreachable=("W2 is away.",)),
+            "hold shards again.*: W2 is away",
+            "the nodes named above",
+        ),
     ],
 )
 def test_what_cannot_be_undone_yet(found: Departure, told: str, way: str) -> None:
@@ -257,8 +265,8 @@ def test_room_is_counted_without_what_stays_free() -> None:
     disks = [DiskSpace(W1, 100 * 2**20, 40 * 2**20), DiskSpace(W2, 10, 40)]
     assert missing_space({W1: 60 * 2**20}, disks) == ()
     assert missing_space({W1: 61 * 2**20}, disks) == (
-        "citus-worker1:5432: would get 61.0 MB in one move, and has room for 60.0 MB "
-        "(40.0 MB stay free: citus.desired_percent_disk_available_after_move)",
+        "citus-worker1:5432: would get 61.0 MB in one move, but has room for 60.0 MB "
+        "(40.0 MB must stay free: citus.desired_percent_disk_available_after_move)",
     )
     assert "has room for 0 B" in missing_space({W2: 0}, disks)[0], "Citus moves nothing to a full disk"
 
@@ -272,7 +280,7 @@ def test_nodes_on_one_disk_are_warned_and_not_refused() -> None:
     plan = RebalancePlan(moves, {W1: 34 * gib, W2: 33 * gib, W3: 33 * gib})
     disks = [DiskSpace(W4, 120 * gib, 100 * gib)]
     assert missing_space(plan.largest_moves, disks) == ()
-    assert "would get 25.0 GB in all, and has room for 20.0 GB" in scarce_space(plan.growth, disks)[0]
+    assert "would get 25.0 GB in all, but has room for 20.0 GB" in scarce_space(plan.growth, disks)[0]
     assert scarce_space({W4: 20 * gib}, disks) == scarce_space({W4: -1}, [DiskSpace(W4, 0, 1)]) == ()
 
 

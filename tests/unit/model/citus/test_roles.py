@@ -103,7 +103,7 @@ def test_names_that_are_not(name: str) -> None:
 
 @pytest.mark.parametrize("name", ["App", "2app", "a/b", "a" * 64])
 def test_what_a_name_may_hold_is_said_at_once(name: str) -> None:
-    assert "small letters, digits" in str(role_problem(name, "postgres"))
+    assert "lowercase letters, digits" in str(role_problem(name, "postgres"))
 
 
 @pytest.mark.parametrize("name", ["pg_catalog", "information_schema", "citus_cluster", "citus", "pg_toast_1", ""])
@@ -122,10 +122,12 @@ def test_problems_in_words() -> None:
         return RoleStatus("app", APP, **{**values, **more}).problems  # type: ignore[arg-type]
 
     assert problems() == ()
-    assert problems(exists=False, can_login=False) == ("it is recorded, but the role is gone",)
+    assert problems(exists=False, can_login=False) == ("it is recorded, but the role does not exist",)
     assert problems(can_login=False, missing_on=(NodeAddress("w1"), NodeAddress("w2"))) == (
         "it may not log in (NOLOGIN)",
         "its credentials are missing on w1:5432, w2:5432",
     )
     assert problems(ungranted=tuple("abcde")) == ("it lacks privileges on a, b, c and 2 more",)
-    assert problems(forgotten=True) == ("its password file is missing: citus-cluster roles create app writes it again",)
+    assert problems(forgotten=True) == (
+        "its password file is missing; to write it again: citus-cluster roles create app",
+    )

@@ -64,7 +64,7 @@ def test_which_options_let_small_groups_hold_writes(options: RebalanceOptions, h
 def test_the_plan_says_what_holds_writes_and_for_how_long() -> None:
     small, large = Move("a", 1, 0, ONE, TWO), Move("b", 2, 100 * MIB, ONE, TWO)
     plan = RebalancePlan((small,), {}).holding_small()
-    assert describe_holding(plan) == "1 small shard group moves with writes held, each for less than 0.5 s as a rule"
+    assert describe_holding(plan) == "1 small shard group moves with writes held, each usually for less than 0.5 s"
     plan = RebalancePlan((small, Move("a", 3, 0, ONE, TWO), large), {}).holding_small()
     assert describe_holding(plan).startswith("2 small shard groups move with writes held")
     assert describe_holding(plan).endswith("; 1 larger one moves online")

@@ -169,7 +169,7 @@ def test_a_worker_that_was_registered_by_other_means_is_recorded(make: Callable[
     ("break_off", "reason"),
     [
         (lambda cluster: cluster.change(ONE, is_active=False), "it is in the node list, but disabled"),
-        (lambda cluster: cluster.nodes.pop(), "it was removed from the node list by an operator"),
+        (lambda cluster: cluster.nodes.pop(), "an operator removed it from the node list"),
     ],
 )
 def test_what_an_operator_took_out_is_not_brought_back(

@@ -289,7 +289,7 @@ def test_a_table_whose_owner_may_not_log_in_cannot_move(run: Run) -> None:
 
 def test_an_owner_whose_time_limit_ends_a_copy_is_warned_of(run: Run) -> None:
     run.cluster.owners = (Owner("app", True, "5s", ("orders",), ("orders",)),)
-    assert "whose statement_timeout of 5s ends the copy" in run.warning().message
+    assert "whose statement_timeout of 5s cancels the copy" in run.warning().message
 
 
 def test_code_of_ordinary_roles_runs_as_the_superuser_only_where_it_is_trusted(run: Run) -> None:

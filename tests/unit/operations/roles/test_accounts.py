@@ -324,7 +324,7 @@ def test_the_list_leaves_out_who_is_nobodys_role(run: Run) -> None:
     assert {role.name for role in run.list().roles} == {"gone", "theirs", POOLER_ROLE}, "a role of that name by SQL"
     run.roles.has_pooler = True
     gone, theirs = run.list().roles
-    assert (gone.exists, gone.problems) == (False, ("it is recorded, but the role is gone",))
+    assert (gone.exists, gone.problems) == (False, ("it is recorded, but the role does not exist",))
     assert (theirs.record, theirs.missing_on) == (None, (COORDINATOR, ONE, TWO))
 
 
