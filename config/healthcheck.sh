@@ -1,12 +1,12 @@
 #!/bin/sh
 # usage: healthcheck.sh USER DATABASE
-# Exit 0 once this node serves what the others need: TCP (while the image still runs its init
-# scripts it listens on the socket only), the password, the extension, and the credentials with
-# which this node reaches the others. What is missing is printed, for `docker inspect`.
+# Exits 0 once this node serves what the others need: TCP (while the image runs its init scripts, the
+# server listens only on the socket), the password, the extension, and the credentials with which this
+# node connects to the others. Otherwise prints what is missing, for `docker inspect`.
 
-# An orphan of this check becomes a child of the server, which takes any exit status but 0 and 1 for the crash of a
-# session, and restarts. So the process that the engine ends, when the machine is too busy, is the timeout itself; what is
-# left below it outlives the signal, waits for psql, and ends with 0 or 1.
+# An orphan of this check becomes a child of the server, which treats any exit status except 0 and 1 as the crash of a
+# session, and restarts. So the process that the engine ends on a busy machine is the timeout itself; the process below
+# it survives the signal, waits for psql, and exits with 0 or 1.
 [ -n "$CHECK_IS_BOUNDED" ] || CHECK_IS_BOUNDED=1 exec timeout 8 sh "$0" "$@"
 trap : TERM
 PGPASSWORD=$(tr -d '\r\n' </run/secrets/superuser_password) || exit 1

@@ -1,18 +1,18 @@
 #!/bin/sh
 # usage: healthcheck.sh SERVICE
-# Exit 0 once this server of the pair answers a query over TCP with the password, be it the primary or
-# the replica; a replica serves reads also while its primary is away. What is missing is printed, for
+# Exits 0 once this server of the pair, primary or replica, answers a query over TCP with the password; a
+# replica also serves reads while its primary is down. Otherwise prints what is missing, for
 # `docker inspect`.
 
-# An orphan of this check becomes a child of the server, which takes any exit status but 0 and 1 for the crash of a
-# session, and restarts. So the process that the engine ends, when the machine is too busy, is the timeout itself; what is
-# left below it outlives the signal, waits for psql, and ends with 0 or 1.
+# An orphan of this check becomes a child of the server, which treats any exit status except 0 and 1 as the crash of a
+# session, and restarts. So the process that the engine ends on a busy machine is the timeout itself; the process below
+# it survives the signal, waits for psql, and exits with 0 or 1.
 [ -n "$CHECK_IS_BOUNDED" ] || CHECK_IS_BOUNDED=1 exec timeout 8 sh "$0" "$@"
 trap : TERM
 state=/run/citus-cluster.state
 roles=/var/lib/citus-cluster
 if [ -s $state ]; then
-    # Its first line is a word, its second a sentence. "fenced" means: nothing helps but a decision.
+    # Its first line is a word, its second a sentence. "fenced" means that a person must decide.
     said="$1 $(sed -n 2p $state)"
     case $(sed -n 1p $state) in
     fenced | lost | confused) echo "fenced: $said" ;;
@@ -37,8 +37,8 @@ SELECT pg_is_in_recovery(),
              AND lower(setting) !~ '=(on|remote_write|remote_apply)$');
 SQL
 ) || exit 1
-# For a promotion after a crash: were commits of all roles, in all databases, waiting for the standby when this server
-# was last seen?
+# For a promotion after a crash: records whether the commits of all roles, in all databases, waited for the standby when
+# this check last ran.
 if [ "$answer" = 'f|t' ]; then touch "$roles/synchronous-$1"; else rm -f "$roles/synchronous-$1"; fi
 [ "${answer%|*}" = t ] && exit 0
 primary=$(cat $roles/primary)

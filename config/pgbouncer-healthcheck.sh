@@ -1,9 +1,9 @@
 #!/bin/sh
-# Exit 0 once PgBouncer answers on its admin console. Whether it reaches the coordinator, `citus-cluster status` tells:
-# PgBouncer is well while the coordinator restarts. What is wrong is printed, for `docker inspect`.
+# Exits 0 once PgBouncer answers on its admin console. PgBouncer is healthy while the coordinator restarts;
+# `citus-cluster status` shows whether it reaches the coordinator. Otherwise prints the problem, for `docker inspect`.
 
-# The engine ends the process that it started and nothing below it. So that process is the timeout itself, which ends psql
-# too, and this script outlives the signal and says what was wrong.
+# The engine ends only the process that it started. So that process is the timeout itself, which ends psql too, and this
+# script survives the signal and prints the problem.
 [ -n "$CHECK_IS_BOUNDED" ] || CHECK_IS_BOUNDED=1 exec timeout 4 sh "$0"
 trap : TERM
 PGPASSWORD=$(tr -d '\r\n' </run/secrets/pgbouncer_password) || exit 1

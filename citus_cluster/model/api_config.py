@@ -1,7 +1,7 @@
-"""What the admin API's container is told: the cluster it drives, and the hashes of its tokens.
+"""The configuration of the admin API's container: its cluster, and the hashes of its tokens.
 
-The renderer writes these two files, the API reads them. Both sides share the shape, and only the
-shape, from here. No secret belongs here: the password travels as a Compose secret, a token as its hash.
+The renderer writes these two files, and the API reads them; both use the format that is declared here. They contain no
+secret: the password is a Compose secret, and a token is stored as its hash.
 """
 
 import hashlib
@@ -30,10 +30,9 @@ TokenHash = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
 class ApiConfig:
     """``cluster.json``: where the API connects, and which workers the user wants.
 
-    ``coordinator`` is where the API connects, ``coordinator_address`` what is registered in
-    ``pg_dist_node``; they differ when other servers reach the coordinator under another name. ``components`` are the
-    wanted ones beside Citus, and where they are reached in the network.
-    Keys that are not known are ignored, so that an API of the version before still starts.
+    ``coordinator`` is where the API connects, ``coordinator_address`` the address in ``pg_dist_node``; they differ if
+    other servers reach the coordinator under another name. ``components`` are the wanted ones beside Citus, with their
+    addresses in the network. Unknown keys are ignored, so that an API of an earlier version still starts.
     """
 
     cluster: Name
@@ -75,7 +74,7 @@ class ApiTokens:
 def hash_token(token: str) -> str:
     """Return the SHA-256 of a token in hexadecimal.
 
-    A plain hash is enough, since tokens are random and long; a password would need a slow one.
+    A plain hash is sufficient, because tokens are random and long; a password would need a slow hash.
     """
     return hashlib.sha256(token.encode()).hexdigest()
 
@@ -88,10 +87,10 @@ def _parse(shape: type[T], text: str | bytes, name: str) -> T:
     try:
         return TypeAdapter(shape).validate_json(text)
     except ValidationError as error:
-        # pydantic's own text repeats the input, which may hold what does not belong in a log.
+        # pydantic's own text repeats the input, which may contain secrets that must not be logged.
         problems = [f"{'.'.join(map(str, found['loc'])) or 'file'}: {found['msg']}" for found in error.errors()]
         raise SpecError(
             f"{name} of the admin API is not valid.",
-            hint="Run setup_citus_cluster.py again, which writes it.",
+            hint="Write it again: run setup_citus_cluster.py.",
             details=problems,
         ) from None

@@ -1,4 +1,4 @@
-"""How a service beside Citus is, in the one shape that ``status`` prints and the admin API answers."""
+"""The status of a companion, in the form that ``status`` prints and the admin API answers."""
 
 import re
 from collections.abc import Iterable, Mapping
@@ -26,7 +26,7 @@ _TIMED_OUT = re.compile(r"(no answer|did not answer|did not end) within|does not
 
 
 def timed_out(reason: str | None) -> bool:
-    """Return whether a reason is that of a question that got no answer in time, which may be asked once more."""
+    """Return whether a reason means that there was no answer in time, so that the query may be repeated once."""
     return bool(reason and _TIMED_OUT.search(reason))
 
 

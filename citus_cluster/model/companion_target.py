@@ -1,4 +1,4 @@
-"""What is asked how it is: a component beside Citus, and where its services are reached from here."""
+"""The target of a probe: a component beside Citus, and the addresses of its services from here."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ from citus_cluster.model.component_name import ComponentName
 
 @dataclass(frozen=True)
 class Target:
-    """A component to ask: where its services are reached, by service, and the facts that judging them needs."""
+    """A component to probe: the addresses of its services, by service, and the facts needed to judge them."""
 
     component: ComponentName
     addresses: Mapping[str, NodeAddress]
@@ -22,7 +22,7 @@ class Target:
     def of(
         cls, component: ComponentName, services: Sequence[Service], address: Callable[[Service], NodeAddress]
     ) -> Self:
-        """Make the target from the component's services; ``address`` says where each is reached."""
+        """Create the target from the component's services; ``address`` returns the address of each."""
         return cls(
             component,
             {service.name: address(service) for service in services},

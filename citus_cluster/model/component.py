@@ -1,4 +1,4 @@
-"""What a component declares about itself, as data; whoever loops over components knows none of them by name.
+"""What a component declares about itself, as data; code that loops over components knows none of them by name.
 
 A component is what the user switches on with ``--services``. It has one or more services, which are one container
 each. Nothing here, and nothing that a component declares, reads a file, a clock or a socket.
@@ -19,18 +19,18 @@ from citus_cluster.model.tuning.servers import Setting, Tuning
 SECRETS_FOLDER = "generated/secrets"
 JOURNAL_FOLDER = "generated/journal"
 FENCED = "fenced"
-"""So begins what the health check of a server says that must not serve until someone decides."""
+"""The health check of a server that must not serve until a person decides begins with this text."""
 
 
 class Reread(StrEnum):
     """When a server reads a file again."""
 
     START = "start"
-    """At its start only: ``up`` makes the container anew once the file has changed."""
+    """Only at its start: ``up`` recreates the container if the file has changed."""
     RELOAD = "reload"
-    """When it is told to; ``up`` tells it."""
+    """At a reload, which ``up`` requests."""
     ALWAYS = "always"
-    """By itself, or whenever a script runs. Also what holds the hash of a secret (see ``Service.restart_files``)."""
+    """By itself, or whenever a script runs; also files with the hash of a secret (see ``Service.restart_files``)."""
 
 
 @dataclass(frozen=True)
@@ -50,8 +50,9 @@ class ConfigFile:
 class Secret:
     """A password or token in generated/secrets/.
 
-    ``opens_data``: the data in a volume were made with it, so another one locks the user out. ``read_without_root``:
-    a process without root reads it in a container. ``for_admin_api``: the admin API asks the service with it.
+    ``opens_data``: the data in a volume were created with it, so another one locks the user out.
+    ``read_without_root``: a process without root reads it in a container. ``for_admin_api``: the admin API uses it to
+    query the service.
     """
 
     name: str
@@ -94,7 +95,7 @@ class AsksHttp:
 
 
 Knock = AsksPostgres | AsksTcp | AsksHttp
-"""A cheap question whether a server answers at all."""
+"""A cheap check whether a server answers at all."""
 
 
 @dataclass(frozen=True)
@@ -104,12 +105,12 @@ class Service:
     ``config`` is the folder below generated/config that it mounts at /etc/citus-cluster, if it has ``files``;
     ``template`` the one of compose_templates/.
     ``data`` is where its own volume (``<name>-data``) is mounted, None if it keeps nothing; ``volumes`` names others.
-    ``port`` is the one in the network. ``image`` is None where one is built (see ``Component.context``). ``initdb``: it
+    ``port`` is the one in the network. ``image`` is None if one is built (see ``Component.context``). ``initdb``: it
     runs the scripts of initdb/ at its first start. ``synchronous``: a commit on it waits for another server.
-    ``keeps_journal``: it changes the cluster, and notes so in a folder of JOURNAL_FOLDER, which it may write.
-    ``restart_files`` (in ``config``) and ``restart_secrets`` are
-    read at its start only and are in no label: ``up`` restarts a container that is older than they are, because
-    ``restart_reason`` was changed. ``patience_s`` is what it may take longer than others to become ready.
+    ``keeps_journal``: it changes the cluster, and records this in a folder of JOURNAL_FOLDER, which it may write.
+    ``restart_files`` (in ``config``) and ``restart_secrets`` are read only at its start and are in no label: ``up``
+    restarts a container that is older than they are, because ``restart_reason`` was changed. ``patience_s`` is the
+    additional time that it may take to become ready.
     """
 
     name: str
@@ -156,7 +157,7 @@ class Sign:
 
 @dataclass(frozen=True)
 class Place:
-    """Where a person stands: the address of published ports, and the path to the directory, empty or with a ``/``."""
+    """The user's place: the address of published ports, and the path to the directory, empty or ending in ``/``."""
 
     host: str
     folder: str
@@ -183,13 +184,13 @@ class Component:
     """Folder that its image is built from, where the user names no image: below generated/, a copy of the one that the
     program has under this name."""
     pg_major: ClassVar[int | None] = None
-    """The PostgreSQL major that its image must have, where its data were written by that one."""
+    """The PostgreSQL major that its image must have, because its data were written by it."""
     settle_together: ClassVar[bool] = False
-    """Its services are waited for together, and then asked how they are with each other."""
+    """Its services are awaited together, and their common status is checked afterwards."""
     several: ClassVar[bool] = False
-    """It has several servers, or may have: while some do not answer, it serves, but not all of it."""
+    """It has, or may have, several servers: if some do not answer, it is degraded, not down."""
     start_factor: ClassVar[float] = 1.0
-    """So many times as long as others it may take at its first start."""
+    """The factor for the time that its first start may take."""
 
     @property
     def port_option(self) -> str:
@@ -212,7 +213,7 @@ class Component:
         return self.secrets[0] if self.secrets else None
 
     def keeps(self, project: str, volume: str) -> bool:
-        """Return whether a volume has the name of one that this component makes in a project."""
+        """Return whether a volume has a name that this component uses in a project."""
         own = volume.removeprefix(f"{project}_")
         if own == volume:
             return False
@@ -220,7 +221,7 @@ class Component:
         return own in self.more_volumes or (service != own and self.owns.fullmatch(service) is not None)
 
     def part(self, spec: ClusterSpec) -> Part:
-        """Say what it takes of the memory."""
+        """Return the part of the memory that it takes."""
         raise NotImplementedError
 
     def ports(self, spec: ClusterSpec) -> Sequence[tuple[str, int]]:
@@ -232,7 +233,7 @@ class Component:
         raise NotImplementedError
 
     def completed(self, spec: ClusterSpec) -> ClusterSpec:
-        """Fill in what is decided once, and saved."""
+        """Fill in values that are decided once, and saved."""
         return spec
 
     def image(self, spec: ClusterSpec) -> str | None:
@@ -252,25 +253,25 @@ class Component:
         yield from ()
 
     def problems(self, spec: ClusterSpec) -> Iterator[str]:
-        """Say what contradicts itself in a specification that is valid value by value."""
+        """Yield contradictions in a specification whose single values are valid."""
         yield from ()
 
     def warnings(self, spec: ClusterSpec) -> Iterator[str]:
-        """Say what may not be as the user thinks; asked of every component, wanted or not."""
+        """Yield warnings about values that may surprise; called for every component, wanted or not."""
         yield from ()
 
     def notes(self, asked: ClusterSpec, spec: ClusterSpec) -> Iterator[str]:
-        """Say what was decided for the user: ``asked`` is the specification before that."""
+        """Yield what was decided for the user; ``asked`` is the specification before that."""
         yield from ()
 
     def loss_of(self, gone: Sequence[str], project: str) -> tuple[str, str] | None:
-        """Say what is lost with services that a specification no longer has, and the way; None if nothing is."""
+        """Return what removed services would lose, and what to do; None if nothing is lost."""
         return None
 
     def access(self, services: Sequence[Service], place: Place) -> Iterable[tuple[str, str]]:
-        """Give, by service, the command that opens a session on it from the user's machine."""
+        """Yield each service with the command that opens a session on it from the user's machine."""
         return ()
 
     def text(self, file: ConfigFile, topology: Any, digests: Mapping[str, str]) -> str:
-        """Return the text of a file that has no template, since it follows from the whole ``topology``."""
+        """Return the text of a file that has no template, because it depends on the whole ``topology``."""
         raise NotImplementedError

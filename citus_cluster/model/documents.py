@@ -1,8 +1,8 @@
 """Results as JSON documents: the command line prints them, the admin API answers with them.
 
-A document is declared once, as a frozen data class whose fields are its keys, in their order. Where a result has other
-fields than its document, it makes the document; where both are the same, the result is its own document. There is one
-serializer, so the same result has the same bytes wherever it is shown.
+A document is declared once, as a frozen data class whose fields are its keys, in their order. A result with other
+fields than its document creates the document; otherwise the result is its own document. There is one serializer, so
+the same result has the same bytes wherever it is shown.
 """
 
 from collections.abc import Mapping

@@ -1,14 +1,14 @@
-"""What an option of the set-up is: declared at the field of the specification that it sets."""
+"""The declaration of an option of the set-up, at the field of the specification that it sets."""
 
 from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
 class Flag:
-    """The option that sets a field; the command line makes its environment variable, its help and its default of it.
+    """The option that sets a field; the command line derives its environment variable, its help and its default.
 
-    ``name`` is the flag, or a pair such as ``--pg14-sync/--pg14-async``. ``default`` is shown where the field's own
-    says too little; ``help`` where the option takes less, or something else, than the field's description says.
+    ``name`` is the flag, or a pair such as ``--pg14-sync/--pg14-async``. ``default`` is shown if the field's own is
+    not clear; ``help`` if the option accepts other values than the field's description says.
     """
 
     name: str

@@ -7,5 +7,5 @@ OVERRIDE_FILES = (
     "docker-compose.override.yml",
     "docker-compose.override.yaml",
 )
-"""Of these Compose itself takes the first that exists, so we do."""
+"""Compose itself uses the first of these that exists, so this tool does too."""
 SPEC_FILE = "cluster.yaml"

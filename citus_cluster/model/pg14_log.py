@@ -1,4 +1,4 @@
-"""The write-ahead log of a PostgreSQL 14 server that no longer runs, as its files tell it: what a standby lacks of it.
+"""The write-ahead log of a stopped PostgreSQL 14 server, read from its files: what a standby lacks of it.
 
 Pure: the content of files goes in. The formats are those of PostgreSQL 14: src/include/catalog/pg_control.h (version
 1300), src/include/access/xlog_internal.h, xlogrecord.h and xact.h. Positions are bytes since the log's beginning.
@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 FILE_BYTES = 16 * 1024 * 1024
-"""Size of one file of the log; the pair's servers are made with PostgreSQL's default."""
+"""Size of one file of the log; the pair's servers are created with PostgreSQL's default."""
 _PAGE_BYTES = 8192
 _PAGE_HEADER_BYTES, _FILE_HEADER_BYTES, _RECORD_HEADER_BYTES = 24, 40, 24
 _PAGE_MAGIC, _CONTINUES_RECORD = 0xD10D, 0x0001
@@ -17,17 +17,17 @@ _CONTROL_VERSION, _SHUT_DOWN = 1300, 1
 _LARGEST_RECORD_BYTES = 1 << 30
 _XLOG_MANAGER, _XLOG_SWITCH = 0, 0x40
 _TRANSACTION_MANAGER, _TRANSACTION_MASK, _LAST_MANAGER = 1, 0x70, 21
-# Ends that a client is told of: commit, prepare, commit prepared, rollback prepared.
+# Ends of transactions that a client gets confirmed: commit, prepare, commit prepared, rollback prepared.
 _ENDS_OF_TRANSACTIONS = frozenset({0x00, 0x10, 0x30, 0x40})
 
 
 @dataclass(frozen=True)
 class ControlFile:
-    """What the control file of a server says, whether or not it was shut down.
+    """The content of a server's control file, whether or not the server was shut down.
 
-    ``checkpoint`` is where the last checkpoint's record begins, which is where the log of a server ends that was shut
-    down in good order (``clean``). ``reached`` is a position that the log has in any case. ``most_sessions`` bounds how
-    many transactions can have been waiting for a synchronous standby.
+    ``checkpoint`` is where the last checkpoint's record begins, which is the end of the log of a server that was shut
+    down cleanly (``clean``). ``reached`` is a position that the log certainly has. ``most_sessions`` limits how many
+    transactions can have been waiting for a synchronous standby.
     """
 
     system_identifier: str
@@ -42,7 +42,7 @@ class ControlFile:
 class LogTail:
     """The log from a position on: where it ends, and the transactions that ended in it, as far as it was read.
 
-    ``whole`` is False where more of it may exist than could be read.
+    ``whole`` is False if more of it may exist than could be read.
     """
 
     end: int
@@ -52,7 +52,7 @@ class LogTail:
 
 @dataclass(frozen=True)
 class Remainder:
-    """What the log of a server that does not run holds beyond what another has.
+    """What the log of a stopped server has beyond the position of another server.
 
     ``transactions`` counts those that were committed or prepared, and ``whole`` says whether the log was read to its
     end: otherwise both figures are lower bounds.
@@ -65,12 +65,12 @@ class Remainder:
 
     @property
     def nothing(self) -> bool:
-        """Whether it is proved that the other has everything."""
+        """Whether the other server provably has everything."""
         return self.whole and not self.transactions and not (self.clean and self.bytes)
 
     @property
     def something(self) -> bool:
-        """Whether it is proved, or must be assumed from what is missing, that the other lacks committed rows."""
+        """Whether the other server provably lacks committed rows, or this must be assumed."""
         return bool(self.transactions) or (bool(self.bytes) and (self.clean or not self.whole))
 
 
@@ -81,9 +81,9 @@ def parse_lsn(lsn: str) -> int:
 
 
 def missing_bytes(replayed: int, end: int) -> int:
-    """Bytes of the log between what a standby has replayed and a record that begins at ``end``.
+    """Return the bytes of the log between what a standby has replayed and a record that begins at ``end``.
 
-    Where a page or a file of the log begins, its header comes before the record.
+    At the beginning of a page or a file of the log, its header comes before the record.
     """
     if replayed % _PAGE_BYTES == 0:
         replayed += _header_bytes(replayed)
@@ -108,18 +108,18 @@ def parse_control_file(content: bytes) -> ControlFile | None:
 
 
 def file_name(timeline: int, at: int) -> str:
-    """Name of the file of the log that holds a position."""
+    """Return the name of the log file that contains a position."""
     number, files = at // FILE_BYTES, (1 << 32) // FILE_BYTES
     return f"{timeline:08X}{number // files:08X}{number % files:08X}"
 
 
 def history_name(timeline: int) -> str:
-    """Name of the file that says where a timeline, other than the first, left the ones before it."""
+    """Return the name of the history file of a timeline, which says where it branched off the earlier ones."""
     return f"{timeline:08X}.history"
 
 
 def fork_lsn(history: str, timeline: int) -> int | None:
-    """Where a server left ``timeline``, by the history file of the timeline that it is on now; None if it never did."""
+    """Return where a server left ``timeline``, by the history file of its current timeline; None if it never did."""
     for line in history.splitlines():
         words = line.split()
         if len(words) >= 2 and words[0] == str(timeline):
@@ -128,11 +128,11 @@ def fork_lsn(history: str, timeline: int) -> int | None:
 
 
 def read_tail(read: Callable[[int], bytes | None], start: int, had: int, most_files: int) -> LogTail:
-    """Read the log from ``start``, where a record begins or would, to its end.
+    """Read the log from ``start``, where a record begins or would begin, to its end.
 
     ``read`` gives the file of the log that holds a position, None if there is none. Transactions that end at or
     before ``had`` do not count. At most ``most_files`` are read. The checksums of records are not verified: a record
-    that a crash cut in half counts, though nobody was told of it.
+    that a crash cut off counts, although no client got a confirmation.
     """
     if start % FILE_BYTES == 0 and read(start) is None and read(start - FILE_BYTES) is not None:
         # The log ended with a file, as at the end of a base backup, and the next one was not begun.
@@ -159,7 +159,7 @@ def remainder(control: ControlFile, had: int, tail: LogTail | None) -> Remainder
     missing = missing_bytes(had, control.reached)
     if tail is None:
         return Remainder(False, False, missing, 0)
-    # A log that ends before what the control file knows of it was not read well.
+    # A log that ends before a position in the control file was not read completely.
     whole = tail.whole and tail.end >= control.reached
     return Remainder(False, whole, max(missing, tail.end - had, 0), tail.transactions)
 
@@ -173,7 +173,7 @@ class _Record:
 
 
 class _Log:
-    """Files of a log, in one piece, read as they are needed."""
+    """The files of a log as one sequence of bytes, read as needed."""
 
     def __init__(self, read: Callable[[int], bytes | None], base: int, most_files: int) -> None:
         self._read = read
@@ -181,7 +181,7 @@ class _Log:
         self._content = bytearray()
         self._most = most_files * FILE_BYTES
         self.incomplete = False
-        """Whether there may be more than was read."""
+        """Whether the log may have more than was read."""
 
     def record(self, at: int, previous: int | None) -> _Record | None:
         """The record at a position; None if the log ends. ``previous`` is where the one before it begins."""
@@ -209,7 +209,7 @@ class _Log:
         )
 
     def _take(self, at: int, count: int) -> bytes | None:
-        """Bytes of a record, which may go on in the next page."""
+        """Return the bytes of a record, which may continue in the next page."""
         found = b""
         while True:
             part = min(count - len(found), _PAGE_BYTES - at % _PAGE_BYTES)
@@ -222,7 +222,7 @@ class _Log:
             at += _header_bytes(at)
 
     def _skip(self, at: int, count: int) -> int | None:
-        """Where a record ends that begins at a position."""
+        """Return the end of the record that begins at a position."""
         while count > (room := _PAGE_BYTES - at % _PAGE_BYTES):
             count -= room
             at += room
@@ -246,7 +246,7 @@ class _Log:
             return False
         content = self._read(at)
         if content is None:
-            # The file that the log would begin in must be there; a later one that is not there was never begun.
+            # The first file of the log must exist; a later one that does not exist was never begun.
             self.incomplete = self.incomplete or not self._content
             return False
         if len(content) != FILE_BYTES:

@@ -14,7 +14,7 @@ from citus_cluster.model.pg14_log import parse_lsn
 
 
 class ServerRole(StrEnum):
-    """What a server is now. ``starting`` makes or copies its data; ``fenced`` must not serve until someone decides."""
+    """The phase of a server. ``starting`` creates or copies data; ``fenced`` must not serve until a person decides."""
 
     PRIMARY = "primary"
     REPLICA = "replica"
@@ -24,7 +24,7 @@ class ServerRole(StrEnum):
 
 
 class Phase(StrEnum):
-    """The word that a container's start writes while there is no server in it."""
+    """The word that a container's start script writes while no server runs in it."""
 
     STARTING = "starting"
     LOCKED = "locked"
@@ -48,7 +48,7 @@ _AWAY = frozenset({ServerRole.FENCED, ServerRole.STARTING, ServerRole.DOWN})
 
 @dataclass(frozen=True)
 class StartReport:
-    """What a container's start knows: the chosen primary, and, while there is no server, its phase and why."""
+    """The report of a container's start script: the chosen primary and, while no server runs, its phase and why."""
 
     chosen: str | None
     phase: Phase | None
@@ -57,7 +57,7 @@ class StartReport:
 
 @dataclass(frozen=True)
 class StandbyConnection:
-    """What the primary knows of the standby that reads from it; ``replay_lag_s`` is None when there is nothing new.
+    """What the primary knows about its standby; ``replay_lag_s`` is None if there is nothing to replay.
 
     ``reply_age_s`` is the age of its last answer. The primary notices a cut network by it, but only after a minute
     (wal_sender_timeout).
@@ -77,7 +77,7 @@ class StandbyConnection:
 
 @dataclass(frozen=True)
 class Slot(Documented):
-    """The standby's slot on the primary. ``kept_bytes`` is the log that is kept for it, None if it was never used.
+    """The standby's slot on the primary. ``kept_bytes``: the WAL that is kept for it, None if it was never used.
 
     ``wal_status`` is PostgreSQL's word: reserved, extended, unreserved (about to be lost), lost.
     """
@@ -90,11 +90,11 @@ class Slot(Documented):
 
 @dataclass(frozen=True)
 class ServerFacts:
-    """What a server says of itself, and a primary of its standby.
+    """What a server reports about itself, and a primary about its standby.
 
     ``lsn`` is what a primary has written, or a standby replayed; ``received_lsn`` what a standby has on its disk.
-    ``since_replay_s`` is the age of the last transaction that a standby replayed. ``waiting_sessions`` wait for a
-    synchronous standby, of which one began what it is doing ``longest_wait_s`` ago.
+    ``since_replay_s`` is the age of the last transaction that a standby replayed. ``waiting_sessions``: the number of
+    sessions that wait for a synchronous standby, the longest for ``longest_wait_s``.
     """
 
     in_recovery: bool
@@ -128,9 +128,9 @@ class ServerDocument:
 class SeenServer(Documented):
     """One server as it was found.
 
-    ``container_state`` is Docker's word, ``missing``, or None if no engine was asked. ``phase`` and ``sentence``
-    are what the container's start says while there is no server, ``facts`` what the server says, ``reason`` why it
-    says nothing.
+    ``container_state`` is Docker's word, ``missing``, or None if no engine was asked. ``phase`` and ``sentence`` come
+    from the container's start script while no server runs, ``facts`` from the server; ``reason`` says why it does not
+    answer.
     """
 
     service: str
@@ -163,7 +163,7 @@ class SeenServer(Documented):
 
 @dataclass(frozen=True)
 class Room:
-    """How full a server's volume is: what is free, and what its own data take, in bytes."""
+    """The free space of a server's volume, and the size of the server's own data, in bytes."""
 
     free_bytes: int
     own_bytes: int
@@ -171,11 +171,11 @@ class Room:
 
 @dataclass(frozen=True)
 class Lag(Documented):
-    """How far the replica is behind; None if it cannot be told.
+    """How far the replica is behind; None if unknown.
 
-    ``seconds`` is 0 only when there is nothing to replay, however long ago the last write was. While the replica does
-    not answer the primary it is the age of its last answer, or, once the primary has given it up, of the last
-    transaction that it replayed: so an upper bound.
+    ``seconds`` is 0 only if there is nothing to replay, however long ago the last write was. While the replica does
+    not answer the primary, it is the age of its last answer or, once the primary has closed the connection, of the last
+    transaction that it replayed: an upper bound.
     """
 
     bytes: int | None
@@ -214,7 +214,7 @@ class PairStatus(Documented):
 
     @property
     def primary(self) -> SeenServer | None:
-        """The server that takes writes, as it should."""
+        """The chosen server, if it accepts writes."""
         return next(
             (s for s in self.servers if s.role is ServerRole.PRIMARY and self.chosen in {s.service, None}), None
         )
@@ -254,7 +254,7 @@ class PairStatus(Documented):
 
     @property
     def summary(self) -> str:
-        """One line for people."""
+        """Return one line for people."""
         words = [f"{self.primary.service} is the primary" if self.primary else "no primary is available"]
         if self.replica:
             follows = (
@@ -268,7 +268,7 @@ class PairStatus(Documented):
         return "; ".join(words)
 
     def companion_status(self) -> CompanionStatus:
-        """Return the shape that every companion has."""
+        """Return the form that every companion has."""
         reason = "; ".join(self.problems) or None
         return CompanionStatus(ComponentName.PG14, self.condition, reason, self.as_dict(), self.summary)
 
@@ -292,7 +292,7 @@ class PairStatus(Documented):
 
 
 def parse_report(text: str) -> StartReport:
-    """Read ``primary: pg14-primary``, and below it, while there is no server, a word and a sentence."""
+    """Read ``primary: pg14-primary`` and, while no server runs, a word and a sentence below it."""
     chosen, word, sentence = (*(line.strip() for line in text.splitlines()), "", "", "")[:3]
     known = word in set(Phase)
     return StartReport(
@@ -316,17 +316,17 @@ def lag(primary: SeenServer | None, replica: SeenServer | None) -> Lag:
         return Lag(missing, behind.since_replay_s if behind else None)
     if standby_connection.late:
         return Lag(missing, max(standby_connection.reply_age_s, standby_connection.replay_lag_s or 0.0))
-    # What was written since the last answer is not timed yet.
+    # Writes since the last answer have no time yet.
     return Lag(missing, standby_connection.replay_lag_s or standby_connection.reply_age_s)
 
 
 def slot_name(service: str) -> str:
-    """Slot of a standby on its primary; a name of a slot has no hyphens."""
+    """Return the name of a standby's slot on its primary; slot names have no hyphens."""
     return service.replace("-", "_")
 
 
 def judge(seen: Sequence[SeenServer], *, synchronous: bool, chosen: str | None) -> PairStatus:
-    """Put what was found together, with every problem in words."""
+    """Combine the findings, and describe every problem."""
     found = PairStatus(synchronous, chosen, tuple(seen), ())
     return PairStatus(synchronous, chosen, tuple(seen), tuple(_problems(found)))
 
@@ -388,9 +388,8 @@ def _problems_of_roles(found: PairStatus) -> Iterator[str]:
     identifiers = {server.facts.system_identifier for server in found.servers if server.facts}
     if len(identifiers) > 1:
         yield (
-            "the two servers have unrelated databases, which never were one: a volume was removed or replaced. "
-            "To copy the "
-            "primary's data to the other: citus-cluster pg14 rebuild-replica"
+            "the two servers have unrelated databases: a volume was removed or replaced. To copy the primary's data to "
+            "the other: citus-cluster pg14 rebuild-replica"
         )
 
 
@@ -445,7 +444,7 @@ def _make_slot(service: str) -> str:
 
 
 def default_target(found: PairStatus) -> str | None:
-    """The server that ``promote`` means when none is named: the replica; else one that was chosen and waits for it."""
+    """Return the default server of ``promote``: the replica, or the chosen server whose promotion was interrupted."""
     if found.replica:
         return found.replica.service
     away = [server for server in found.servers if server.role is not ServerRole.PRIMARY]

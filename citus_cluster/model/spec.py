@@ -145,22 +145,22 @@ Megabytes = Annotated[StrictInt | float, Field(gt=0, allow_inf_nan=False)]
 
 
 class Shared(_Model):
-    """How the memory was shared, in MB. Kept, because a server takes another share by a restart only."""
+    """How the memory was shared, in MB. This is kept, because a server gets another share only by a restart."""
 
     memory_mb: StrictInt = Field(description="The memory that was divided; another memory_mb is divided again.")
     workers: Annotated[StrictInt, Field(ge=0)] = Field(description="Workers that connections are planned for.")
     clients: Annotated[StrictInt, Field(ge=0)] = Field(
-        description="Clients of the coordinator, where none were asked for."
+        description="Clients of the coordinator, unless resources.connections sets them."
     )
     servers: dict[Server, Megabytes] = Field(
-        description="What the coordinator, each worker, and each server without Citus (plain) gets."
+        description="MB of the coordinator, of each worker, and of each server without Citus (plain)."
     )
     nodes: dict[StrictStr, Megabytes] | None = Field(None, description="Workers that get less, by service name.")
-    holds_shards: StrictBool | None = Field(None, description="True where the coordinator began without workers.")
+    holds_shards: StrictBool | None = Field(None, description="True if the coordinator was planned without workers.")
 
 
 class Resources(_Model):
-    """Input of the tuning. What is not given is detected once, and kept."""
+    """Input of the tuning. Omitted values are detected once, and kept."""
 
     memory_mb: Annotated[
         Annotated[StrictInt, Field(ge=256, le=64 * 1024 * 1024)] | None,
@@ -194,8 +194,8 @@ class Resources(_Model):
     )
     shared: Shared | None = Field(
         None,
-        description="How the memory was shared: kept, so that growth restarts nothing; `citus-cluster retune` makes "
-        "it anew.",
+        description="How the memory is divided, kept so that growth restarts nothing; `citus-cluster retune` divides "
+        "it again.",
     )
 
 
@@ -237,7 +237,7 @@ class PgBouncer(_Model):
 
 
 class LogDriver(StrEnum):
-    """Docker's logging driver for every container; ``engine`` leaves it to what the engine is set to."""
+    """Docker's logging driver for every container; ``engine`` uses the engine's own configuration."""
 
     JSON_FILE = "json-file"
     LOCAL = "local"
@@ -245,7 +245,7 @@ class LogDriver(StrEnum):
 
 
 class Logging(_Model):
-    """What containers print, as ``docker compose logs`` shows it."""
+    """The logs of the containers, as ``docker compose logs`` shows them."""
 
     driver: LogDriver = Field(
         LogDriver.JSON_FILE,
@@ -260,7 +260,7 @@ class Logging(_Model):
 
 
 class NodeSettings(_Model):
-    """PostgreSQL settings of the user's own; they win over the computed ones."""
+    """The user's own PostgreSQL settings; they override the computed ones."""
 
     coordinator: Settings = Field(default_factory=dict, description="Settings of the coordinator.")
     worker: Settings = Field(default_factory=dict, description="Settings of every worker.")
@@ -337,9 +337,9 @@ class ClusterSpec(_Model):
         return tuple(service for service in ComponentName if service in chosen)
 
     def as_data(self) -> dict[str, Any]:
-        """Plain data for ``cluster.yaml``: every value that is set, in the order of the models.
+        """Return plain data for ``cluster.yaml``: every value that is set, in the order of the models.
 
-        Of companions that are not wanted, only what differs from the defaults.
+        For companions that are not wanted, only the values that differ from the defaults.
         """
         data = self.model_dump(mode="json", exclude_none=True)
         data["services"] = [service.value for service in self.wanted]
@@ -356,7 +356,7 @@ class ClusterSpec(_Model):
 
 
 def fields(model: type[BaseModel] = ClusterSpec, prefix: str = "") -> Iterator[tuple[str, FieldInfo]]:
-    """Return every key of ``cluster.yaml``, dotted (``ports.citus``), with what is declared of it."""
+    """Return every key of ``cluster.yaml``, dotted (``ports.citus``), with its declaration."""
     for name, field in model.model_fields.items():
         if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
             yield from fields(field.annotation, f"{prefix}{name}.")
@@ -378,18 +378,17 @@ def option_of(group: type[BaseModel], key: str) -> str:
 
 
 def written_default(field: FieldInfo) -> str:
-    """Write a field's default as ``cluster.yaml`` has it; empty where it has none."""
+    """Write a field's default as in ``cluster.yaml``; empty if it has none."""
     default = None if field.is_required() else field.get_default(call_default_factory=True)
     written = str(default).lower() if isinstance(default, bool) else str(default)
     return "" if default in (None, {}, []) else written
 
 
 def grown_workers(current: int | Sequence[int], count: int, taken: Collection[int] = ()) -> int | list[int]:
-    """Give ``workers`` for ``count`` workers, where ``current`` is what the specification says now.
+    """Return ``workers`` for ``count`` workers; ``current`` is the value of the specification now.
 
-    New workers get numbers above all others, and above those that are ``taken``: of workers that were removed,
-    and whose volumes exist still. A smaller count is returned as it is; refusing it is the caller's task, who knows
-    the past.
+    New workers get numbers above all others, and above the ``taken`` ones: those of removed workers whose volumes
+    still exist. A smaller count is returned unchanged; the caller must refuse it if the workers exist.
     """
     numbers = range(1, current + 1) if isinstance(current, int) else current
     if count < len(numbers):
@@ -400,7 +399,7 @@ def grown_workers(current: int | Sequence[int], count: int, taken: Collection[in
 
 
 def with_workers(current: int | Sequence[int], numbers: Collection[int]) -> int | list[int]:
-    """Give ``workers`` with these among them: a count, where it was one and says it still."""
+    """Return ``workers`` including these: a count, if it was one and still describes them."""
     own = range(1, current + 1) if isinstance(current, int) else current
     more = set(numbers) - set(own)
     grown = sorted({*own, *more}) if more else [*own]
@@ -408,7 +407,7 @@ def with_workers(current: int | Sequence[int], numbers: Collection[int]) -> int 
 
 
 def without_worker(current: int | Sequence[int], number: int) -> int | list[int]:
-    """Give ``workers`` without one of them: a count, as long as that says it."""
+    """Return ``workers`` without one of them: a count, as long as it describes them."""
     if isinstance(current, int):
         if number >= current:
             return min(current, number - 1)
@@ -417,7 +416,7 @@ def without_worker(current: int | Sequence[int], number: int) -> int | list[int]
 
 
 def parse_spec(data: Any, *, origins: Mapping[str, str] | None = None, source: str = SPEC_FILE) -> ClusterSpec:
-    """Check plain data and give the specification.
+    """Check plain data and return the specification.
 
     ``origins`` maps a dotted path to where its value came from (``workers`` -> ``--workers``), for
     the messages; what is not in it came from ``source``, the name of a file, or empty where there is
@@ -439,21 +438,21 @@ def parse_spec(data: Any, *, origins: Mapping[str, str] | None = None, source: s
 
 def _headline(problems: Sequence[str], source: str) -> str:
     count = "a problem" if len(problems) == 1 else f"{len(problems)} problems"
-    what = f"The specification ({source} and the options given)" if source else "What was given"
+    what = f"The specification ({source} and the given options)" if source else "The given specification"
     return f"{what} has {count}; nothing was written."
 
 
 def _origin(path: str, origins: Mapping[str, str], source: str) -> str:
-    """Where a value came from; for an item of a list (``services.0``), where the list did."""
+    """Return where a value came from; for an item of a list (``services.0``), where the list came from."""
     return origins.get(path) or origins.get(path.rpartition(".")[0]) or (f"{source}: {path}" if source else path)
 
 
 def _contradictions(spec: ClusterSpec, given: Container[str]) -> Iterable[tuple[str, str]]:
-    """Problems between values that are valid each by itself; ``given`` are the paths that were asked for just now."""
+    """Yield contradictions between values that are valid separately; ``given``: the paths set by this run."""
     numbers = spec.worker_numbers
     if len(set(numbers)) != len(numbers):
         yield "workers", "a worker's number is in the list twice: list each worker once"
-    # What the file says of a service that is switched off holds again once it is switched on.
+    # Values for a service that is switched off apply again once it is switched on.
     synchronous = spec.pg14.replication is Replication.SYNC and "pg14.replication" in given
     if synchronous and ComponentName.PG14 not in spec.wanted:
         yield "pg14.replication", "there is no replica to wait for: add pg14 to the services, or use async replication"
@@ -477,7 +476,7 @@ def _contradictions(spec: ClusterSpec, given: Container[str]) -> Iterable[tuple[
 
 
 def _is_meant(error: Any, data: Mapping[str, Any]) -> bool:
-    """Where a value may be of several types, pydantic tells for each why it is not that one; tell one."""
+    """If a value may be of several types, pydantic reports an error for each; keep one."""
     location = error["loc"]
     if location[0] == "workers":
         return str(location[1]).startswith("list[") == isinstance(data["workers"], list)

@@ -18,9 +18,9 @@ from citus_cluster.model.tuning.servers import Tuning, TuningInput, tune
 
 @dataclass(frozen=True)
 class Topology:
-    """Everything that the files of one host are rendered from.
+    """All values from which the files of one host are rendered.
 
-    ``components`` are those that are wanted, ``services`` their containers, in the order of the Compose file.
+    ``components`` are the wanted ones, ``services`` their containers, in the order of the Compose file.
     """
 
     name: str
@@ -29,7 +29,7 @@ class Topology:
     components: tuple[ComponentName, ...]
     services: tuple[Service, ...]
     citus_image: Image
-    """Kept where Citus is switched off, too: it is what the data of its nodes were made with."""
+    """Kept even if Citus is switched off, because the data of its nodes were created with it."""
     connect_host: str
     """Address at which this machine itself reaches the published ports."""
     tuning: Tuning
@@ -73,10 +73,10 @@ class Topology:
 
 
 def resolve(spec: ClusterSpec, *, memory_mb: int, cpus: int, pg_major: int) -> tuple[Topology, tuple[str, ...]]:
-    """Return the topology of ``spec`` on a host with so much memory and so many processors, and warnings.
+    """Return the topology of ``spec`` on a host with this memory and these processors, and warnings.
 
-    ``pg_major`` is that of the Citus image. Raises SpecError with all problems at once, DoesNotFitError where given
-    memory is too small.
+    ``pg_major`` is that of the Citus image. Raises SpecError with all problems at once, DoesNotFitError if the memory
+    that the user gave is too small.
     """
     warnings = refuse_contradictions(spec, pg_major=pg_major)
     tuning = tune(tuning_input(spec, memory_mb=memory_mb, cpus=cpus, pg_major=pg_major))
@@ -98,7 +98,7 @@ def resolve(spec: ClusterSpec, *, memory_mb: int, cpus: int, pg_major: int) -> t
 
 
 def refuse_contradictions(spec: ClusterSpec, *, pg_major: int) -> tuple[str, ...]:
-    """Check ports and the user's settings; give warnings. Raises SpecError with all problems at once."""
+    """Check ports and the user's settings. Returns warnings. Raises SpecError with all problems at once."""
     checked = [check for component in COMPONENTS.values() for check in component.check_settings(spec, pg_major)]
     problems = [*_port_problems(spec), *(problem for check in checked for problem in check.problems)]
     for component in components.wanted(spec):
@@ -122,7 +122,7 @@ def unmet_needs(component: Component, spec: ClusterSpec) -> Iterator[str]:
 
 
 def tuning_input(spec: ClusterSpec, *, memory_mb: int, cpus: int, pg_major: int) -> TuningInput:
-    """Return what the tuning is asked: the machine, and what the wanted components take of it."""
+    """Return the input of the tuning: the machine, and what the wanted components need."""
     return TuningInput(
         total_mb=memory_mb,
         cpus=cpus,
@@ -137,7 +137,7 @@ def tuning_input(spec: ClusterSpec, *, memory_mb: int, cpus: int, pg_major: int)
 
 
 def _kept(shared: Shared | None, memory_mb: int) -> Shares | None:
-    """Return how the memory was shared; None if it was another memory."""
+    """Return how the memory was shared; None if the memory has changed."""
     if shared is None or shared.memory_mb != memory_mb:
         return None
     return Shares(shared.workers, shared.clients, shared.servers, shared.nodes or {}, bool(shared.holds_shards))

@@ -1,4 +1,4 @@
-"""How an operation comes by a connection to the coordinator: each edge has its own way, and its own limits of time."""
+"""How an operation gets a connection to the coordinator: each edge has its own way, and its own time limits."""
 
 from collections.abc import Awaitable, Callable
 from typing import Protocol, TypeVar
@@ -14,7 +14,7 @@ class OnCoordinator(Protocol):
     """Runs work on a connection to the coordinator."""
 
     async def __call__(self, work: Callable[[Connection], Awaitable[T]], /) -> T:
-        """Run it; raises what it raises, and UnreachableError where no connection opens."""
+        """Run the work. Raises what it raises, and UnreachableError if no connection opens."""
 
 
 def connecting(info: ConnectionInfo) -> OnCoordinator:

@@ -1,4 +1,4 @@
-"""Operations as the journal tells of them: one line for each, whoever asks, when it has ended, whatever came of it."""
+"""Operations in the journal: one line for each when it has ended, whoever requested it, and whatever its result."""
 
 import os
 import time
@@ -18,10 +18,10 @@ ADMIN_API = "admin-api"
 
 @dataclass(frozen=True)
 class Asker(Documented):
-    """Who asks for operations, and by what: ``arguments`` of a command (redacted), or a ``request``.
+    """Who requests operations, and how: with the ``arguments`` of a command (redacted), or a ``request``.
 
-    ``user`` is who runs the command, ``role`` the one of the request's token. Work that the program begins by itself
-    has neither.
+    ``user`` runs the command, ``role`` is that of the request's token. Work that the program starts by itself has
+    neither.
     """
 
     program: str
@@ -31,15 +31,15 @@ class Asker(Documented):
     role: str | None = None
 
     def document(self) -> Mapping[str, object]:
-        """Return the keys that have a value."""
+        """Return the keys that have values."""
         return {one.name: value for one in fields(self) if (value := getattr(self, one.name)) is not None}
 
 
 @dataclass(frozen=True)
 class Journal:
-    """Where one asker's operations are noted; nowhere where ``file`` is None, for a cluster that has no directory here.
+    """The journal for one asker's operations; no ``file``: the cluster has no directory here, and nothing is written.
 
-    ``needs_folder``: without the file's folder, the line goes to the log; otherwise there is nothing to note yet.
+    ``needs_folder``: if the file's folder does not exist, the line goes to the log; otherwise no line is written.
     """
 
     asker: Asker
@@ -49,9 +49,9 @@ class Journal:
 
     @contextmanager
     def entry(self, operation: str, **parameters: object) -> Iterator["Entry"]:
-        """Note the operation that the block is: what was asked for (no secrets), and, from the entry, what came of it.
+        """Record the operation that the block runs: its parameters (no secrets), and its result from the entry.
 
-        Cancelled or interrupted, it is noted too.
+        An operation that is cancelled or interrupted is recorded too.
         """
         entry = Entry()
         started = time.monotonic()
@@ -83,7 +83,7 @@ class Journal:
 
 @dataclass
 class Entry:
-    """What comes of an operation; with ``is_noted`` False it leaves no line, as where nothing was to be done."""
+    """The result of an operation; with ``is_noted`` False no line is written, as if nothing was to be done."""
 
     outcome: dict[str, object] = field(default_factory=dict)
     is_noted: bool = True

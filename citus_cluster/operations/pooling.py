@@ -1,4 +1,4 @@
-"""Having the coordinator let PgBouncer ask for its clients: made where it is not as it should be."""
+"""PgBouncer's role and function on the coordinator, which are created or corrected as needed."""
 
 from citus_cluster.errors import RoleError
 from citus_cluster.model.plan.events import Emit, Event, EventKind
@@ -13,14 +13,14 @@ _STEP = "pgbouncer-role"
 async def let_pooler_ask(
     conn: Connection, password: str, emit: Emit, *, wait_for_lock_s: float = WAIT_FOR_LOCK_S
 ) -> bool:
-    """Give PgBouncer its role and function on the coordinator; tells whether anything had to be changed.
+    """Create or correct PgBouncer's role and function on the coordinator. Returns whether anything had to change.
 
-    ``conn`` is a superuser's. Raises RoleError for a role of this name that was not made here, LockedError.
+    ``conn`` is a superuser's. Raises RoleError for a role of this name that this tool did not create, LockedError.
     """
-    async with translated("looking at PgBouncer's role"):
+    async with translated("checking PgBouncer's role"):
         if (await look_at_pooler(conn, password)).ready:
             return False
-    async with translated("making PgBouncer's role"), writer_lock(conn, wait_s=wait_for_lock_s):
+    async with translated("creating PgBouncer's role"), writer_lock(conn, wait_s=wait_for_lock_s):
         found = await look_at_pooler(conn, password)
         if found.ready:
             return False

@@ -1,6 +1,6 @@
 """The bundle of one host: every generated file, from the topology, as path -> content and mode.
 
-Secrets are not among them: those are made once and kept by runtime/store/secrets.py.
+Secrets are not among them: runtime/store/secrets.py generates them once and keeps them.
 """
 
 import hashlib
@@ -35,7 +35,7 @@ _IGNORED = (
 
 @dataclass(frozen=True)
 class Sources:
-    """Texts that are rendered or copied, read by runtime/store/resources.py.
+    """Texts to render or copy, read by runtime/store/resources.py.
 
     ``compose`` and ``config`` are templates by file name, ``initdb`` scripts by file name,
     ``contexts`` the files of each image's build context, by ``Component.context`` and path.
@@ -52,8 +52,8 @@ def render_bundle(
 ) -> dict[str, WantedFile]:
     """Render every file that the manifest tracks, and .gitignore, which is shared with the user.
 
-    ``digests`` are the SHA-256 of the secrets, by name; of no secret more than that is written.
-    ``gitignore`` is the text that is there already.
+    ``digests`` are the SHA-256 of the secrets, by name; nothing else of a secret is written.
+    ``gitignore`` is the existing text.
     """
     config: dict[str, WantedFile] = {}
     start_hashes: dict[str, str] = {}
@@ -109,7 +109,7 @@ def _built_image(service: str, context: Mapping[str, bytes]) -> str:
 
 
 def texts_hash(texts: Mapping[str, str]) -> str:
-    """Hash texts and their names, so it is the same on every host."""
+    """Hash texts and their names; the result is the same on every host."""
     found = hashlib.sha256()
     for name, text in sorted(texts.items()):
         found.update(f"{name}\0{len(text)}\0{text}".encode())

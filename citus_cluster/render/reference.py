@@ -167,8 +167,8 @@ def table(headings: Iterable[str], rows: Iterable[tuple[str, ...]]) -> str:
 
 
 _EXAMPLE_HEADER = """\
-# Every key that cluster.yaml knows, with values as an example. The comments are what the program declares of each key;
-# docs/configuration.md and --help say the same.
+# Every key of cluster.yaml, with example values. The comments come from the program's own declarations, like those
+# in docs/configuration.md and --help.
 """
 
 

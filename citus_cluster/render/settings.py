@@ -1,4 +1,4 @@
-"""Settings of a PostgreSQL server as its settings file has them."""
+"""Settings of a PostgreSQL server in the form of its settings file."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -9,7 +9,7 @@ _PLAIN = re.compile(r"-?[0-9]+(\.[0-9]+)?[A-Za-z]*|[A-Za-z][A-Za-z_]*")
 
 
 def conf_quoted(value: str) -> str:
-    """Quote a value for postgresql.conf where it needs quotes.
+    """Quote a value for postgresql.conf if it needs quotes.
 
     Inside quotes a backslash starts an escape and a quote ends the value, so both are doubled
     (guc-file.l, DeescapeQuotedString).
@@ -20,7 +20,7 @@ def conf_quoted(value: str) -> str:
 
 
 def grouped(settings: Sequence[Setting]) -> list[tuple[str, list[Mapping[str, str]]]]:
-    """Return the settings as a template takes them: by heading, each with its quoted value and its reason."""
+    """Return the settings for a template: by heading, each with its quoted value and its reason."""
     groups = [(group.value, [_line(s) for s in settings if s.group is group]) for group in Group]
     return [group for group in groups if group[1]]
 

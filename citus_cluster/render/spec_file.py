@@ -13,8 +13,8 @@ from citus_cluster.model.spec import ClusterSpec
 from citus_cluster.model.yaml_text import load_yaml
 
 _HEADER = """\
-# The cluster as it should be. It is yours: change it, then run setup_citus_cluster.py again.
-# Every key is described in docs/configuration.md, and checked by config/cluster.schema.json.
+# The desired state of the cluster. Edit this file, then run setup_citus_cluster.py again.
+# docs/configuration.md describes every key; config/cluster.schema.json is the schema.
 """
 _COMMENTS = {
     "name": "Compose project; it names containers and volumes, so it cannot change later",
@@ -23,21 +23,21 @@ _COMMENTS = {
     "workers": "a count, or the numbers of the workers",
     "bind": "address on which ports are published",
     "ports": "the coordinator is on this port, worker i on this port + i",
-    "resources": "input of the tuning; what is listed under 'detected' was measured, once",
+    "resources": "input of the tuning; values listed under 'detected' were detected once",
     "pg14": "replication: async, or sync (a commit waits for the replica); log: standard, or verbose",
     "redis": "what happens to a write when its memory is full",
     "cassandra": "nodes of its ring",
     "pgbouncer": "clients that can be connected at the same time",
     "logging": "logs of the containers; driver: json-file, local, or engine (what the Docker engine is set to)",
-    "settings": "PostgreSQL settings of your own; they win over the computed ones",
+    "settings": "your own PostgreSQL settings; they override the computed ones",
 }
 
 
 def render_spec(spec: ClusterSpec, existing: str | None) -> str:
     """Return the text of cluster.yaml for ``spec``.
 
-    Where ``existing`` text means the same, it is returned as it is; otherwise only the values that
-    differ are changed in it, and its comments stay.
+    If the ``existing`` text means the same, it is returned unchanged; otherwise only the values that
+    differ are changed, and the comments stay.
     """
     data = spec.as_data()
     if existing is None or not existing.strip():
@@ -55,7 +55,7 @@ def _fresh(data: dict[str, Any]) -> str:
 
 
 def _changed(existing: str, data: dict[str, Any]) -> str:
-    # Imported here: a run that changes nothing need not wait for it.
+    # Imported here, because a run that changes nothing does not need it.
     from ruamel.yaml import YAML
 
     editor = YAML()
@@ -71,9 +71,9 @@ def _changed(existing: str, data: dict[str, Any]) -> str:
 
 
 def _without_removed(text: str, document: Any, data: dict[str, Any]) -> str:
-    """Take out the lines of keys that are not in ``data``, each with the comment right above it.
+    """Remove the lines of keys that are not in ``data``, each with the comment right above it.
 
-    ruamel.yaml hangs a comment on the key before it, and would leave that of the removed key to the next one.
+    ruamel.yaml attaches a comment to the key before it, and would leave that of the removed key to the next one.
     """
     lines = text.split("\n")
     gone: set[int] = set()
@@ -81,18 +81,18 @@ def _without_removed(text: str, document: Any, data: dict[str, Any]) -> str:
         above = first
         while above and lines[above - 1].startswith(f"{' ' * indent}#"):
             above -= 1
-        # One at the very top is about the whole file.
+        # A comment at the very top is about the whole file.
         gone.update(range(above or first, _end_of_value(lines, first, indent)))
     shorter = "\n".join(line for number, line in enumerate(lines) if number not in gone)
     try:
         same = _common(load_yaml(shorter, ""), data) == _common(load_yaml(text, ""), data)
-    except SpecError:  # such as an alias of what is gone
+    except SpecError:  # for example an alias of a removed value
         same = False
     return shorter if same else text
 
 
 def _removed(document: Any, data: dict[str, Any]) -> Iterator[tuple[int, int]]:
-    """Line and indentation of every key that is not in ``data``, where keys have lines of their own."""
+    """Return line and indentation of every key that is not in ``data``, if each key has its own line."""
     if document.fa.flow_style():
         return
     for key, value in document.items():
@@ -104,7 +104,7 @@ def _removed(document: Any, data: dict[str, Any]) -> Iterator[tuple[int, int]]:
 
 
 def _end_of_value(lines: list[str], first: int, indent: int) -> int:
-    """Number of the line after a key's value: the next that is indented no deeper, comments before it included."""
+    """Return the number of the line after a key's value: the next that is not indented deeper, or its comments."""
     end = first + 1
     for number, line in enumerate(lines[end:], end):
         depth = len(line) - len(line.lstrip(" "))
@@ -117,7 +117,7 @@ def _end_of_value(lines: list[str], first: int, indent: int) -> int:
 
 
 def _common(old: Any, data: Any) -> Any:
-    """The old values of the keys that stay; None for a mapping that has none."""
+    """Return the old values of the keys that stay; None for a mapping that has none."""
     if not isinstance(old, dict) or not isinstance(data, dict):
         return old
     return {key: _common(value, data[key]) for key, value in old.items() if key in data} or None
@@ -131,13 +131,13 @@ def _update(document: Any, data: dict[str, Any]) -> None:
         if isinstance(value, dict) and isinstance(old, dict):
             _update(old, value)
         elif isinstance(value, list) and isinstance(old, list) and old != value:
-            old[:] = value  # in place, so that it stays on one line, or on several
+            old[:] = value  # in place, to keep the style: on one line or on several
         elif key not in document or old != value:
             document[key] = _on_one_line(value) if isinstance(value, list) else value
 
 
 def _on_one_line(items: list[Any]) -> Any:
-    """A list in the place of something else: below its key it would tear the comments that follow from theirs."""
+    """Return a list for the place of another value; below its key it would separate comments from their keys."""
     from ruamel.yaml.comments import CommentedSeq
 
     made = CommentedSeq(items)

@@ -13,7 +13,7 @@ def quoted(value: object) -> str:
 
 
 def host_address(address: str) -> str:
-    """Write an IPv6 address in brackets, as a published port wants it."""
+    """Write an IPv6 address in brackets, as a published port requires."""
     return f"[{address}]" if ":" in address else address
 
 

@@ -1,7 +1,7 @@
 """A Python package as a wheel, the same bytes on every host for the same sources.
 
-Written here, and not by a build backend: those read a source tree with its pyproject.toml, and an installed package has
-neither the tree nor the backend. The format is a zip archive with three small files of metadata:
+This module writes it, not a build backend: a backend reads a source tree with its pyproject.toml, and an installed
+package has neither. The format is a zip archive with three small files of metadata:
 https://packaging.python.org/en/latest/specifications/binary-distribution-format/
 """
 
@@ -33,7 +33,7 @@ def make_wheel(name: str, version: str, *, requires: Sequence[str], files: Mappi
     record = [f"{path},{_digest(content)},{len(content)}" for path, content in packed.items()]
     packed[f"{folder}/RECORD"] = _lines([*record, f"{folder}/RECORD,,"])
     buffer = io.BytesIO()
-    # Stored: what zlib compresses to depends on its version.
+    # Stored, because the output of zlib depends on its version.
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_STORED) as archive:
         for path, content in packed.items():
             entry = zipfile.ZipInfo(path, _MODIFIED)

@@ -175,7 +175,7 @@ def test_the_second_run_changes_nothing_and_what_was_changed_is_named_and_put_ri
 
 def test_a_role_of_the_users_own_is_left_alone(cluster: Servers, credentials: CredentialStore) -> None:
     create(cluster, credentials, "pgbouncer")
-    with pytest.raises(RoleError, match="was not made here"):
+    with pytest.raises(RoleError, match="did not create it"):
         let_ask(cluster)
     assert "Rename it" in str(on(cluster, lambda conn: why_pooler_cannot_ask(conn, PASSWORD)))
     assert listed(cluster, credentials)["pgbouncer"].problems == ()

@@ -1,4 +1,4 @@
-"""The components, each in a module of its own; nothing outside that module knows one by name."""
+"""The components, each in its own module; no code outside that module knows one by name."""
 
 from collections.abc import Mapping
 
@@ -15,23 +15,23 @@ from citus_cluster.model.spec import ClusterSpec
 COMPONENTS: Mapping[ComponentName, Component] = {
     component.name: component for component in (CITUS, PG14, REDIS, CASSANDRA, PGBOUNCER, ADMIN_API)
 }
-"""In the order of the Compose file: those that other components ask come before them."""
+"""In the order of the Compose file: a component comes after those that it depends on."""
 COMPANIONS = tuple(name for name, component in COMPONENTS.items() if component.companion)
 """The components beside Citus."""
 
 
 def wanted(spec: ClusterSpec) -> tuple[Component, ...]:
-    """Return the components that a specification asks for, in their order."""
+    """Return the components of a specification, in their order."""
     return tuple(component for name, component in COMPONENTS.items() if name in spec.wanted)
 
 
 def owner_of(service: str) -> Component | None:
-    """Return the component that has services of this name, whether a specification asks for it or not."""
+    """Return the component that has services of this name, even if the specification does not include it."""
     return next((component for component in COMPONENTS.values() if component.owns.fullmatch(service)), None)
 
 
 def is_our_volume(project: str, name: str) -> bool:
-    """Return whether a volume has the name of one that a component makes in a project."""
+    """Return whether a volume has a name that a component uses in a project."""
     return any(component.keeps(project, name) for component in COMPONENTS.values())
 
 

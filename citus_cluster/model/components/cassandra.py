@@ -12,22 +12,22 @@ from citus_cluster.model.tuning.budget import Part
 from citus_cluster.model.tuning.servers import Tuning
 
 USER = "admin"
-"""The superuser that takes the place of Cassandra's own, whose password everybody knows."""
+"""The superuser that replaces Cassandra's own, whose password is public."""
 DATACENTER = "dc1"
 MEMORY_MB = 1280
-"""For each node: its heap, and what the JVM takes beside it."""
+"""For each node: its heap, and the memory of the JVM besides it."""
 HEAP_MB = 512
 PASSWORD = Secret("cassandra_password", read_without_root=True)
 OPTIONS = bytes.fromhex("040000000500000000")
 """A request of the native protocol, version 4, which is answered without a login."""
 _RACKS = 3
 _JOIN_S = 150.0
-"""What a node may take to join the ring, beside copying; 80 s on an idle machine."""
+"""The time that a node may take to join the ring, besides copying; 80 s on an idle machine."""
 
 
 @dataclass(frozen=True)
 class CassandraFacts:
-    """What the settings and the Compose file need of one node."""
+    """The values of one node for the settings and the Compose file."""
 
     number: int
     heap_mb: int
@@ -84,7 +84,7 @@ class _Cassandra(Component):
                 config="cassandra",
                 files=(
                     ConfigFile("cassandra.yaml", "cassandra.yaml"),
-                    # A node that a grown ring restarts would be away while the new one joins.
+                    # A restart because the ring has grown would make nodes unavailable while the new one joins.
                     ConfigFile("ring.txt", "cassandra-ring.txt", Reread.ALWAYS),
                     ConfigFile("start.sh", "cassandra-start.sh"),
                     ConfigFile("healthcheck.sh", "cassandra-healthcheck.sh", Reread.ALWAYS),
@@ -99,7 +99,7 @@ class _Cassandra(Component):
         )
 
     def loss_of(self, gone: Sequence[str], project: str) -> tuple[str, str]:
-        """Say that a node which is left out takes its part of the data with it, unless it was decommissioned."""
+        """Refuse to omit a node: its part of the data is lost unless it was decommissioned."""
         last = gone[-1]
         return (
             f"This would remove {', '.join(gone)} from Cassandra's ring, with the data there; nothing was written.",
@@ -110,7 +110,7 @@ class _Cassandra(Component):
         )
 
     def access(self, services: Sequence[Service], place: Place) -> Iterator[tuple[str, str]]:
-        # There cqlsh finds its credentials, in a file that start.sh writes.
+        # In the container, cqlsh finds its credentials in a file that start.sh writes.
         for service in services[:1]:
             yield service.name, f"docker exec -it {service.container_name} cqlsh"
 

@@ -15,7 +15,7 @@ from citus_cluster.model.tuning.parameters import Checked, Scalar, check_user_se
 from citus_cluster.model.tuning.servers import Tuning, with_user_settings
 
 SUPERUSER_PASSWORD = Secret("superuser_password")
-"""Every directory has it, whatever is wanted: the user may give it before Citus is."""
+"""Every directory has it, even without Citus, because Citus may be added later."""
 _WORKER = "citus-worker"
 
 
@@ -117,8 +117,8 @@ def _node(spec: ClusterSpec, role: Role, number: int) -> Node:
 def _addresses(spec: ClusterSpec) -> tuple[str, ...]:
     """Addresses on which Citus' ports are published.
 
-    Docker publishes on addresses only. Where other servers know this one by a name, and none but this
-    machine was to be bound, that is every interface, since the address behind a name may change.
+    Docker publishes only on addresses. If other servers know this one by a name, and only this machine was to be
+    bound, that is every interface, because the address behind a name may change.
     """
     bind = ipaddress.ip_address(spec.bind)
     if spec.advertise is None:

@@ -25,7 +25,7 @@ from citus_cluster.model.tuning.parameters import Checked, check_pair_settings
 from citus_cluster.model.tuning.servers import Tuning, with_user_settings
 
 PRIMARY = "pg14-primary"
-"""The server that is the primary at the first start; who is it now, the data say."""
+"""The server that is the primary at the first start; later, the data decide."""
 REPLICA = "pg14-replica"
 REPLICATION_USER = "replicator"
 PASSWORD = Secret("pg14_password")
@@ -134,7 +134,7 @@ class _Pg14(Component):
             yield "pg14.replication is sync, but has no effect until pg14 is enabled."
 
     def notes(self, asked: ClusterSpec, spec: ClusterSpec) -> Iterator[str]:
-        """Say where the pair is, when nobody chose its ports and they are not the usual ones."""
+        """Report the ports of the pair if the user did not choose them and they are not the usual ones."""
         first = spec.ports.pg14
         if asked.ports.pg14 is None and first not in {None, DEFAULT_PG14_PORT}:
             usual = f"{DEFAULT_PG14_PORT} and {DEFAULT_PG14_PORT + 1}"
@@ -165,7 +165,7 @@ def _first_port(base: int, given: int | None) -> int:
 
 
 def _waited_for(spec: ClusterSpec) -> tuple[Setting, ...]:
-    """What makes replication synchronous; both names, because either server may be the standby."""
+    """Return the setting for synchronous replication; it has both names, because either server may be the standby."""
     if spec.pg14.replication is not Replication.SYNC:
         return ()
     value = f'FIRST 1 ("{REPLICA}", "{PRIMARY}")'

@@ -17,12 +17,12 @@ from citus_cluster.model.tuning.servers import Tuning
 _SERVICE = "pgbouncer"
 PASSWORD = Secret("pgbouncer_password", opens_data=False, read_without_root=True)
 _SSL_REQUEST = bytes.fromhex("0000000804d2162f")
-"""What a client of PostgreSQL asks before it says who it is; any server answers with one letter."""
+"""A PostgreSQL client's first request, before it names its role; any server answers with one letter."""
 
 
 @dataclass(frozen=True)
 class PgBouncerFacts:
-    """What the settings and the Compose file need; ``coordinator`` is the name of its service."""
+    """The values for the settings and the Compose file; ``coordinator`` is the name of its service."""
 
     pool: Pool
     coordinator: str
@@ -36,13 +36,13 @@ class _PgBouncer(Component):
     signs = (
         Sign(
             r"the image has no openssl",
-            "the start script makes a certificate and finds no openssl",
+            "the start script needs openssl to create a certificate, but the image does not contain it",
             "Use the default image: remove images.pgbouncer from cluster.yaml.",
         ),
         Sign(
             r"PgBouncer refuses the password",
             "PgBouncer and generated/secrets/pgbouncer_password do not agree",
-            "Restart it, since it reads the password when it starts: docker compose restart pgbouncer.",
+            "Restart it, because it reads the password only at its start: docker compose restart pgbouncer.",
         ),
     )
 
@@ -69,7 +69,7 @@ class _PgBouncer(Component):
                 template="pgbouncer.yml",
                 config="pgbouncer",
                 files=(
-                    # The start script has PgBouncer read these three again once they change.
+                    # The start script makes PgBouncer reload these three when they change.
                     ConfigFile("pgbouncer.ini", "pgbouncer.ini", Reread.ALWAYS),
                     ConfigFile("databases.ini", "pgbouncer-databases.ini", Reread.ALWAYS),
                     ConfigFile("hba.conf", "pgbouncer-hba.conf", Reread.ALWAYS),
@@ -94,7 +94,7 @@ class _PgBouncer(Component):
             )
 
     def access(self, services: Sequence[Service], place: Place) -> Iterator[tuple[str, str]]:
-        # Ordinary roles connect, and their names are known to `roles list` alone; this shows what PgBouncer does.
+        # Ordinary roles connect, whose names only `roles list` knows; so this opens PgBouncer's admin console.
         for service in services:
             yield (
                 service.name,

@@ -13,17 +13,17 @@ from citus_cluster.model.tuning.servers import Tuning
 
 MEMORY_MB = 128
 MAXMEMORY_MB = MEMORY_MB * 3 // 8
-"""For data, of the container's limit: to rewrite its file Redis forks, and every page that is then written is copied;
-buffers of clients come on top. Measured under overwriting, rewrites and slow readers: 56 of 128 MB was killed for
-memory, 48 was not."""
+"""The part of the container's limit for data: Redis forks to rewrite its file, and every page that is then written is
+copied; buffers of clients are added. Measured with overwriting, rewrites and slow readers: with 56 of 128 MB the server
+was killed, with 48 it was not."""
 _SERVICE = "redis"
-# Its append-only file opens with any password, which is in the settings alone.
+# Its append-only file opens with any password, because the password is only in the settings.
 PASSWORD = Secret("redis_password", opens_data=False, read_without_root=True)
 
 
 @dataclass(frozen=True)
 class RedisFacts:
-    """What the settings file needs."""
+    """The values for the settings file."""
 
     maxmemory_mb: int
     maxmemory_policy: str
@@ -74,7 +74,7 @@ class _Redis(Component):
                     ConfigFile("healthcheck.sh", "redis-healthcheck.sh", Reread.ALWAYS),
                     ConfigFile("users.acl", "redis-users.acl", Reread.ALWAYS),
                 ),
-                # Answered before Redis knows who asks, with an error.
+                # Redis answers this without authentication, with an error.
                 knock=AsksTcp(b"PING\r\n"),
                 data="/data",
                 secrets=self.secrets,

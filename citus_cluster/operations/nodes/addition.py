@@ -1,6 +1,6 @@
-"""One more worker, as somebody asks for it by a command or over HTTP: registered, and noted in the journal.
+"""Adding a worker, by a command or over HTTP: the worker is registered, and the journal gets a line.
 
-Apart from the use cases that take workers out: those work on files and containers too, which the admin API has not.
+This is separate from the removal of workers, which also needs files and containers, which the admin API does not have.
 """
 
 from collections.abc import Callable
@@ -20,7 +20,7 @@ from citus_cluster.runtime.postgres import Connection
 
 @dataclass(frozen=True)
 class Addition:
-    """What came of adding a worker; ``rebalance`` is None unless one was asked for."""
+    """The result of adding a worker; ``rebalance`` is None unless one was requested."""
 
     node: NodeResult
     rebalance: StartedRebalance | None = None
@@ -39,9 +39,9 @@ async def add(
     rebalance: RebalanceOptions | None = None,
     wait: bool = False,
 ) -> Addition:
-    """Register one worker, as ``registration.add_worker`` does, and then start a rebalance if one is asked for.
+    """Register one worker, like ``registration.add_worker``, and then start a rebalance if one is requested.
 
-    ``patience_s`` says how long the worker may take to answer, once there is a connection. Raises
+    ``patience_s``: how long the worker may take to answer, once there is a connection. Raises
     WorkerUnreachableError also for a worker that was not registered, and what ``add_worker`` and ``begin`` raise.
     """
 

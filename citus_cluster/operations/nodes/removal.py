@@ -50,7 +50,7 @@ class RemovalPlan(Documented):
     """The plan of a removal; the same value is printed and executed.
 
     ``setup`` is None for a worker of another directory, or for the last worker of a directory without a coordinator.
-    ``container`` is removed, ``volume`` stays; ``knows_engine`` says whether ``engine`` told of them.
+    ``container`` is removed, ``volume`` stays; ``knows_engine``: whether the engine was asked about them.
     """
 
     departure: Departure
@@ -70,7 +70,7 @@ class RemovalPlan(Documented):
 
     @property
     def restarts(self) -> tuple[str, ...]:
-        """Services that the next ``up`` restarts: none, unless cluster.yaml was changed otherwise too."""
+        """Services that the next ``up`` restarts: none, unless cluster.yaml has other changes too."""
         effects = self.setup.effects if self.setup else ()
         return tuple(effect.service for effect in effects if effect.kind is EffectKind.RECREATE)
 
@@ -137,7 +137,7 @@ async def plan_removal(
 async def _look_at_engine(
     project: Project,
 ) -> tuple[Engine | None, tuple[Container, ...], EngineUnavailableError | None]:
-    """Return the engine, opened once for all that the removal asks of it, and the containers; or why there is none."""
+    """Return the engine, opened once for the whole removal, and the containers; or why there is no engine."""
     try:
         return *await project.look(), None
     except EngineUnavailableError as error:
@@ -145,7 +145,7 @@ async def _look_at_engine(
 
 
 def _notes_of_a_stranger(conn: Connection, found: Departure) -> tuple[str, ...]:
-    """Return how to stop it on its own server, where the directory has the coordinator's password."""
+    """Return how to stop it on its own server, whose directory has the coordinator's password."""
     if found.silence:
         return ()
     seen = NodeAddress(conn.info.host, conn.info.port)

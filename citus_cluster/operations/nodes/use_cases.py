@@ -1,6 +1,6 @@
-"""Taking workers out as somebody asks for it: drained, let back, removed; under the directory's lock, and noted.
+"""Requests to drain workers, to undo a drain, and to remove workers: under the directory's lock, with a journal line.
 
-Adding one is in addition.
+The module ``addition`` adds workers.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -71,7 +71,7 @@ async def drain(
     trust_functions: bool = False,
     online: bool = False,
 ) -> Drained:
-    """Move all shards off workers, which are named as a user calls them."""
+    """Move all shards off workers, given by the names that a user uses."""
 
     async def work(conn: Connection) -> Drained:
         workers = await _resolve(conn, directory, names)
@@ -114,10 +114,10 @@ async def remove(
     force: bool,
     agree: Callable[[RemovalPlan], bool],
 ) -> RemovalPlan:
-    """Take a worker out: of the node list, and, where ``root`` is its directory, of the files, and its container.
+    """Remove a worker from the node list and, if ``root`` is its directory, from the files, with its container.
 
-    ``agree`` is shown the plan, and says whether somebody agrees to it. Raises ConsentNeededError where nobody does,
-    and what plan_removal and remove raise.
+    ``agree`` gets the plan and returns whether the user agrees. Raises ConsentNeededError if not, and what
+    plan_removal and remove raise.
     """
     with (
         files.locked(root),
@@ -130,7 +130,7 @@ async def remove(
                 "A worker would be removed, but the removal was not confirmed; nothing was changed.",
                 hint="Check the plan with --dry-run, then confirm it with --yes.",
             )
-        # On a connection of its own: a person may think for long.
+        # On its own connection, because a person may take long to answer.
         await on_coordinator(lambda conn: removal.remove(conn, plan, emit))
         return plan
 

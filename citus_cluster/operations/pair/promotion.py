@@ -145,8 +145,8 @@ async def promote(
 ) -> Promotion:
     """Make ``plan.target`` the primary. Idempotent; running an interrupted promotion again completes it.
 
-    Raises ReplicationError before anything has changed where the other server cannot be stopped, where committed
-    rows would be lost without ``accept_loss``, or where the target has no complete data; UnreachableError.
+    Raises ReplicationError, before anything has changed, if the other server cannot be stopped, if committed rows
+    would be lost without ``accept_loss``, or if the target has no complete data; UnreachableError.
     """
     if plan.already:
         emit(Event("promote", EventKind.SKIPPED, f"{plan.target} is already the primary"))
@@ -230,7 +230,7 @@ async def _fence(
     for loss in lost:
         if loss not in plan.losses:
             emit(Event("promote:loss", EventKind.WARNING, f"--accept-loss allows this loss: {loss}"))
-    # From here on there is no way back: after an interruption it would be unknown whether the choice was written.
+    # From here on nothing is undone: after an interruption it would be unknown whether the choice was written.
     choice = asyncio.ensure_future(in_thread(pg14.choose_primary, engine, target, plan.target))
     try:
         await asyncio.shield(choice)

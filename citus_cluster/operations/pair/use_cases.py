@@ -1,4 +1,4 @@
-"""Changes of the PostgreSQL 14 pair's roles as somebody asks for them: under the lock, agreed to, and noted."""
+"""Requests that change the PostgreSQL 14 pair's roles: under the lock, with consent and a journal line."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -16,7 +16,7 @@ from citus_cluster.runtime.docker.engine import Engine, in_thread
 from citus_cluster.runtime.store import files
 
 Agree = Callable[[str, tuple[str, ...]], bool]
-"""Is asked a question, with what follows from a yes, and says whether somebody agrees."""
+"""Gets a question with the consequences of a yes, and returns whether the user agrees."""
 
 
 async def promote(
@@ -29,15 +29,15 @@ async def promote(
     accept_loss: bool,
     timeout_s: float,
 ) -> Promotion:
-    """Make a server the primary; arguments, and what it raises, as in ``promotion.promote``.
+    """Make a server the primary; arguments and errors as in ``promotion.promote``.
 
-    Raises ConsentNeededError where nobody agrees.
+    Raises ConsentNeededError if the user does not agree.
     """
     with _locked(root) as directory, journal.entry("pg14-promote", server=server, accept_loss=accept_loss) as entry:
         engine = await in_thread(Engine.connect)
         plan = await promotion.plan_promotion(directory, server, engine)
         entry.tell(primary=plan.target)
-        # A loss that was not accepted is refused below, without a question.
+        # A loss that was not accepted is refused below without a question.
         if not plan.already and (accept_loss or not plan.losses):
             _require(agree, f"Make {plan.target} the primary?", (*plan.losses, *plan.notes))
         done = await promotion.promote(directory, plan, engine, emit, accept_loss=accept_loss, timeout_s=timeout_s)
@@ -55,9 +55,9 @@ async def rebuild_replica(
     discard: bool,
     timeout_s: float,
 ) -> tuple[Rebuild, PairStatus]:
-    """Make a server a fresh replica; arguments, and what it raises, as in ``rebuild.rebuild``.
+    """Make a server a fresh replica; arguments and errors as in ``rebuild.rebuild``.
 
-    Raises ConsentNeededError where nobody agrees.
+    Raises ConsentNeededError if the user does not agree.
     """
     with _locked(root) as directory, journal.entry("pg14-rebuild-replica", server=server, discard=discard) as entry:
         engine = await in_thread(Engine.connect)
@@ -70,7 +70,7 @@ async def rebuild_replica(
 
 @contextmanager
 def _locked(root: Path) -> Iterator[Directory]:
-    """Hold the directory's lock; gives the cluster as it is from then on."""
+    """Hold the directory's lock, and yield the cluster as it is from then on."""
     load(root)  # refuses a directory without a cluster before a lock file is created there
     with files.locked(root):
         yield load(root)

@@ -1,4 +1,4 @@
-"""A rebalance as somebody asks for it, by a command or over HTTP: started or stopped, and noted in the journal."""
+"""Requests to start or stop a rebalance, by a command or over HTTP, each with a line in the journal."""
 
 from dataclasses import dataclass
 
@@ -13,7 +13,7 @@ from citus_cluster.runtime.postgres import Connection
 
 @dataclass(frozen=True)
 class StartedRebalance:
-    """The job that was started, None if there was nothing to move; ``ended`` is its end, where that was awaited."""
+    """The job that was started, None if there was nothing to move; ``ended`` is its result, if that was awaited."""
 
     job_id: int | None
     ended: RebalanceStatus | None = None
@@ -22,7 +22,7 @@ class StartedRebalance:
 async def start(
     on_coordinator: OnCoordinator, journal: Journal, options: RebalanceOptions, emit: Emit, *, wait: bool = False
 ) -> StartedRebalance:
-    """Start a rebalance, and with ``wait`` follow it to its end; raises as :func:`begin`."""
+    """Start a rebalance, and with ``wait`` follow it to its end. Raises like :func:`begin`."""
     with journal.entry("rebalance-start", options=options, wait=wait) as entry:
         started = await on_coordinator(lambda conn: begin(conn, options, emit, wait=wait))
         entry.tell(job_id=started.job_id)
@@ -32,8 +32,8 @@ async def start(
 async def begin(conn: Connection, options: RebalanceOptions, emit: Emit, *, wait: bool) -> StartedRebalance:
     """Start a rebalance on a connection, as a part of a larger use case.
 
-    With ``wait``, one that runs already is followed first: running the command again is how it resumes. Raises
-    RebalanceError, UsageError, LockedError.
+    With ``wait``, a rebalance that is already running is followed first, so running the command again resumes it.
+    Raises RebalanceError, UsageError, LockedError.
     """
     if wait:
         await control.wait_for_running(conn, emit)

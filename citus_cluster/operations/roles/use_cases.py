@@ -1,4 +1,4 @@
-"""Changes of ordinary roles as somebody asks for them: under the directory's lock, and noted, without passwords."""
+"""Requests that change ordinary roles: under the directory's lock, with a journal line without passwords."""
 
 from collections.abc import Sequence
 
@@ -25,7 +25,7 @@ async def create(
     limits: Sequence[str] = (),
     given: str | None = None,
 ) -> RoleResult:
-    """Make or repair a role; arguments, and what it raises, as in ``accounts.create``."""
+    """Create or repair a role; arguments and errors as in ``accounts.create``."""
     asked = {"access": access, "schemas": schemas, "limits": tuple(limits)}
     with (
         files.locked(credentials.root),
@@ -49,7 +49,7 @@ async def set_password(
     *,
     given: str | None = None,
 ) -> RoleResult:
-    """Give a role another password; arguments, and what it raises, as in ``accounts.set_password``."""
+    """Change a role's password; arguments and errors as in ``accounts.set_password``."""
     with (
         files.locked(credentials.root),
         journal.entry("roles-password", role=name) as entry,
@@ -70,7 +70,7 @@ async def drop(
     named: Sequence[str] = (),
     disconnect: bool = False,
 ) -> tuple[str, ...]:
-    """Drop a role; arguments, result, and what it raises, as in ``drop.drop``."""
+    """Drop a role; arguments, result and errors as in ``drop.drop``."""
     asked = {"reassign": reassign, "named": tuple(named), "disconnect": disconnect}
     with (
         files.locked(credentials.root),

@@ -271,7 +271,7 @@ def _services(content: bytes | None) -> Mapping[str, Any]:
 
 
 def _limits(root: Path) -> Mapping[str, int]:
-    """Return the memory of the services in MB, as they were generated last; none if that cannot be read."""
+    """Return the memory of the services in MB, as generated last; empty if that cannot be read."""
     found = files.read_file(root, COMPOSE_FILE)
     limits = {
         name: str(definition.get("mem_limit", "")) if isinstance(definition, dict) else ""

@@ -29,7 +29,7 @@ class SetupRequest:
     ``values`` holds what was given, by dotted path of the specification (``ports.citus``), and ``origins`` the name
     under which it was given (``--port``). ``redetect`` requests that memory and processors are detected again.
     ``removed_workers`` are workers, by service or address, that have left the cluster, as the caller has verified.
-    ``retune`` divides the memory again, among all that is wanted.
+    ``retune`` divides the memory again among all wanted services.
     """
 
     root: Path
@@ -157,7 +157,7 @@ def resolved_spec(spec: ClusterSpec, request: SetupRequest, host_resources: Host
 def shared_spec(
     spec: ClusterSpec, request: SetupRequest, previous: Manifest | None, limits: Mapping[str, int], major: int
 ) -> ClusterSpec:
-    """Fill in how the memory is shared; ``limits`` are the memory of the services in MB, as they were generated last.
+    """Fill in how the memory is shared; ``limits``: the memory of the services in MB, as generated last.
 
     Raises DoesNotFitError.
     """

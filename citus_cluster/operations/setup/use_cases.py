@@ -1,4 +1,4 @@
-"""A set-up as somebody asks for it: planned, shown, agreed to, written under the directory's lock, and noted."""
+"""A requested set-up: planned, shown, confirmed, written under the directory's lock, and recorded in the journal."""
 
 from collections.abc import Callable
 
@@ -11,11 +11,11 @@ from citus_cluster.runtime.store import files
 
 
 def write(request: SetupRequest, journal: Journal, agree: Callable[[SetupPlan], bool]) -> SetupPlan:
-    """Plan and write; gives what was written.
+    """Plan and write. Returns what was written.
 
-    ``agree`` is shown the plan, and says whether somebody agrees to change the files of an existing cluster. Usage
-    errors come before the first byte, also of the lock, is written. Raises what plan_setup, locked and apply_setup
-    raise.
+    ``agree`` gets the plan and returns whether the user agrees to change the files of an existing cluster. Usage
+    errors are raised before anything is written, including the lock file. Raises what plan_setup, locked and
+    apply_setup raise.
     """
     plan = plan_setup(request)
     if plan.nothing_to_do and not plan.unfinished:
@@ -24,7 +24,7 @@ def write(request: SetupRequest, journal: Journal, agree: Callable[[SetupPlan], 
     with files.locked(request.root):
         # Plan again under the lock: another run may have ended in between.
         plan = plan_setup(request)
-        # A run that was killed could not note itself.
+        # A run that was killed could not write its line.
         is_noted = plan.unfinished or not plan.nothing_to_do
         consent = agree(plan)
         asked = {"values": request.values, "retune": request.retune, "replace_edited": request.replace_edited}
@@ -34,7 +34,7 @@ def write(request: SetupRequest, journal: Journal, agree: Callable[[SetupPlan], 
             try:
                 apply_setup(plan, consent=consent, replace_edited=request.replace_edited)
             except (ConsentNeededError, EditedFileError):
-                entry.is_noted = False  # "nothing was written", the journal included
+                entry.is_noted = False  # "nothing was written" includes the journal
                 raise
     return plan
 

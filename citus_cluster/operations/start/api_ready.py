@@ -73,7 +73,7 @@ class ApiWait:
 
     async def _knock(self) -> HealthProbe:
         api = self._api
-        assert api is not None  # noqa: S101 - only one that is there is knocked at
+        assert api is not None  # noqa: S101 - only an existing API is probed
         assert isinstance(api.knock, AsksHttp)  # noqa: S101 - as it declares
         host, path = self._topology.connect_host, api.knock.path
         answer = await in_thread(probe_http, host, api.host_port, path, timeout_s=KNOCK_TIMEOUT_S)

@@ -117,13 +117,13 @@ async def up(
 ) -> UpResult:
     """Start what is not running, register the workers, and verify with a real distributed write.
 
-    Where the image has a Citus that is too new for the data, ``agree`` is asked whether to update the extension: before
-    a container is replaced, where the names of the images tell. With ``upgrade_citus`` one that merely is newer is
-    updated too.
+    If the image has a Citus that is too new for the data, ``agree`` is asked whether to update the extension: before
+    a container is replaced, if the names of the images show it. With ``upgrade_citus``, an extension that is merely
+    older is updated too.
 
-    The services beside Citus are waited for too, but hold nothing up: ``on_citus`` is called as soon as Citus is
-    verified, and Cassandra is ready later. The clock of ``timeout_s`` starts when the images are there.
-    Run again it does only what is missing. Without a coordinator in the directory, the workers alone are
+    This also waits for the services beside Citus, but they delay nothing: ``on_citus`` is called as soon as Citus is
+    verified, and Cassandra is ready later. ``timeout_s`` starts when the images are available.
+    A second run does only what is missing. Without a coordinator in the directory, only the workers are
     started. Raises PreflightError (nothing was started), ConsentNeededError, MismatchError, ServiceFailedError,
     NotRegisteredError, VerificationError.
     """
@@ -141,7 +141,7 @@ async def up(
     started = time.monotonic()
     deadline = started + timeout_s
     await stop_unwanted(directory, engine, found.containers, found.services, emit)
-    # Compose fails for all where one is paused; that one's own wait tells.
+    # Compose fails for all services if one is paused; the wait for that one reports it.
     paused = {container.service for container in found.containers if container.state == "paused"}
     at_once = sorted(found.services.keys() - late - paused) if late or paused else ()
     for service in directory.topology.services:
@@ -192,7 +192,7 @@ async def _start_citus(
     started: float,
     timeout_s: float,
 ) -> UpResult:
-    """Wait for the nodes, update Citus' extension where the image is newer, register, verify, and wait for the API."""
+    """Wait for the nodes, update Citus' extension if the image is newer, register, verify, and wait for the API."""
     deadline, engine = started + timeout_s, containers.engine
     topology = directory.topology
     knocks = {node.service: _knock_at(directory, topology.service(node.service), reloaded) for node in topology.nodes}
@@ -241,12 +241,12 @@ async def _wait_for_companions(
     deadline: float,
     timeout_s: float,
 ) -> tuple[str, ...]:
-    """Wait for each companion, whatever becomes of the others. Raises one ServiceFailedError for all that fail.
+    """Wait for each companion, even if others fail. Raises one ServiceFailedError for all failures.
 
-    Those that are ``late`` have no image yet: it is fetched, and they are started, here.
+    Those that are ``late`` have no image yet: this pulls it and starts them.
     """
     topology = directory.topology
-    # Those that settle with each other are waited for together, the others one by one.
+    # Services that must agree with each other are awaited together, the others separately.
     groups: dict[str, list[Service]] = {}
     for service in topology.companions:
         together = COMPONENTS[service.component].settle_together
@@ -292,7 +292,7 @@ async def _complete(
     deadline: float,
     timeout_s: float,
 ) -> tuple[tuple[NodeResult, ...], tuple[str, ...]]:
-    """Register and verify, and meanwhile wait for the admin API's own check; give the drained workers by name too."""
+    """Register and verify while waiting for the admin API's own check. Also returns the names of drained workers."""
     topology = directory.topology
     api = ApiWait(topology, containers, before, emit, deadline=deadline, timeout_s=timeout_s)
     if topology.coordinator is None:
@@ -318,7 +318,7 @@ async def _complete(
 
 
 def _tell_drained(directory: Directory, nodes: Sequence[RegisteredNode], emit: Emit) -> tuple[str, ...]:
-    """Say which workers get no shards, since somebody drained them; give what they are called."""
+    """Report the workers that get no shards because they were drained, and return their names."""
     services = {worker.address: worker.service for worker in directory.topology.workers}
     names = tuple(services.get(node.address, str(node.address)) for node in nodes if node.is_drained)
     for name in names:
@@ -333,7 +333,7 @@ def _tell_drained(directory: Directory, nodes: Sequence[RegisteredNode], emit: E
 async def _register(
     directory: Directory, coordinator: Node, conn: Connection, emit: Emit, deadline: float
 ) -> tuple[NodeResult, ...]:
-    """Register until no worker is pending; the admin API may be doing the same, which is fine."""
+    """Register until no worker is pending; the admin API may do the same at the same time."""
     desired = [worker.address for worker in directory.topology.workers]
     patience = min(deadline, time.monotonic() + _REGISTER_PATIENCE_S)
     results = await register_all(conn, coordinator.address, desired, emit, deadline=patience)
@@ -352,7 +352,7 @@ async def _register(
 async def _start(
     directory: Directory, before: Iterable[Container], services: Sequence[str], emit: Emit, *, timeout_s: float
 ) -> None:
-    """Let Compose make and start what is missing or has changed, of all services where none is named.
+    """Let Compose create and start what is missing or has changed; by default of all services.
 
     Raises ServiceFailedError.
     """
@@ -387,10 +387,10 @@ async def _start(
 async def _give_names_back(
     directory: Directory, engine: Engine, services: Mapping[str, Mapping[str, Any]], emit: Emit
 ) -> None:
-    """Rename containers that a killed start has left under a name in between.
+    """Rename containers that a killed start has left under a temporary name.
 
-    Compose makes a container anew as ID_NAME, and gives it its name once the old one is removed. A later start takes
-    it as it is.
+    Compose recreates a container as ID_NAME, and renames it once the old one is removed. A later start of Compose
+    does not rename it.
     """
     containers = await in_thread(engine.project_containers, directory.topology.name)
     taken = {container.name for container in containers}
@@ -408,9 +408,9 @@ async def _give_names_back(
 async def _restart_on_replaced_folders(
     directory: Directory, engine: Engine, before: Iterable[Container], emit: Emit
 ) -> None:
-    """Restart containers that still mount a folder which was replaced: moved away and copied back, or made anew.
+    """Restart containers that still mount a folder that was replaced: moved away and copied back, or created again.
 
-    Only those that ran ``before`` can: one that was just started must not be disturbed at its first start.
+    This concerns only containers that ran ``before``; one that was just started must not be disturbed.
     """
     topology = directory.topology
     files = {one.name: f"{one.config}/{one.files[0].name}" for one in topology.services if one.files}
@@ -421,12 +421,12 @@ async def _restart_on_replaced_folders(
         try:
             if not await in_thread(engine.has_stale_mount, container, mounted, on_disk):
                 return
-            # Docker Desktop shows a file that was just written a moment late.
+            # Docker Desktop shows a new file with a short delay.
             await asyncio.sleep(_SHARED_FOLDER_LAG_S)
             if not await in_thread(engine.has_stale_mount, container, mounted, on_disk):
                 return
         except CitusClusterError:
-            return  # it ended meanwhile; waiting for it tells why
+            return  # it has ended; the wait for it reports why
         await in_thread(engine.restart, container)
         message = f"restarting {container.service}: the folder that it mounts was replaced"
         emit(Event(f"remount:{container.service}", EventKind.DONE, message))
@@ -440,7 +440,7 @@ async def _restart_on_replaced_folders(
 async def _restart_on_changed_passwords(
     directory: Directory, engine: Engine, before: Iterable[Container], emit: Emit
 ) -> None:
-    """Restart what reads a password, or rights, at its start only, and ran before these were changed."""
+    """Restart containers that read a password or privileges only at their start, and ran before these were changed."""
     root, topology = directory.root, directory.topology
     services = {service.name: service for service in topology.services}
     for container in await in_thread(engine.project_containers, topology.name):
@@ -452,7 +452,7 @@ async def _restart_on_changed_passwords(
         files += [root / secret.path for secret in service.restart_secrets]
         started = datetime.fromisoformat(container.started_at).timestamp()
         changed = [dated(path).st_mtime for path in files if path.exists()]
-        # Started in the future: the clock was put back since, and nothing can be told.
+        # Started in the future: the clock was set back, so the times cannot be compared.
         if changed and (started > time.time() or max(changed) > started):
             await in_thread(engine.restart, container)
             message = f"restarting {service.name}: {service.restart_reason} was changed"
@@ -460,7 +460,7 @@ async def _restart_on_changed_passwords(
 
 
 def _knock_at(directory: Directory, service: Service, reloaded: Reloads) -> Knock:
-    """Return the question to which a service answers once it is worth while to run its health check."""
+    """Return the cheap probe that a service answers before it is worth running its health check."""
     match service.knock:
         case AsksPostgres():
             return _knock_with_session(directory, service, reloaded)
@@ -475,7 +475,7 @@ def _knock_with_session(directory: Directory, server: Service, reloaded: Reloads
     changed_at = last_change(directory.root, server.config)
 
     async def knock() -> HealthProbe:
-        """Connect, and once connected have the server read settings that were changed since it last did."""
+        """Connect, and let the server reload settings that were changed since it last read them."""
         try:
             async with translated("checking its settings"), await connect(info, timeout_s=_KNOCK_TIMEOUT_S) as conn:
                 if await reload_if_stale(conn, changed_at) and server.name not in reloaded.done:
@@ -491,7 +491,7 @@ def _knock_with_session(directory: Directory, server: Service, reloaded: Reloads
 
 
 def last_change(root: Path, config: str) -> datetime:
-    """When the settings that a node mounts were last written, or put into their place by a rename."""
+    """Return when the settings that a node mounts were last written or renamed into place."""
     found = [dated(root / CONFIG_FOLDER / config / name) for name in ("postgresql.conf", "pg_hba.conf")]
     return datetime.fromtimestamp(max(max(stat.st_mtime, stat.st_ctime) for stat in found), UTC)
 

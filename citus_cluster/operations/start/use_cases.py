@@ -1,4 +1,4 @@
-"""Starting a cluster and taking it down as somebody asks for it: under the directory's lock, and noted."""
+"""Requests to start a cluster and to take it down: under the directory's lock, with a journal line."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -24,7 +24,7 @@ async def start(
     agree: Agree,
     upgrade_citus: bool = False,
 ) -> UpResult:
-    """Start, register and verify the cluster in ``root``; arguments, and what it raises, as in ``up``."""
+    """Start, register and verify the cluster in ``root``; arguments and errors as in ``up``."""
     load(root)  # refuses a directory without a cluster before a lock file is created there
     with files.locked(root), journal.entry("up", upgrade_citus=upgrade_citus) as entry:
         directory = load(root)
@@ -45,8 +45,8 @@ async def take_down(
 ) -> None:
     """Stop and remove the containers in ``root``, as ``down`` does.
 
-    ``volumes`` removes all data: only where ``confirm``, which is given the cluster's name, gives it back. Raises
-    UsageError where it does not, and what ``down`` raises.
+    ``volumes`` removes all data, but only if ``confirm``, which gets the cluster's name, returns the same name. Raises
+    UsageError if it does not, and what ``down`` raises.
     """
     directory = load(root)
     name = directory.topology.name

@@ -222,7 +222,7 @@ async def _taken_down(directory: Directory, project: Project) -> Status | None:
             return None
     except CitusClusterError:
         return None
-    # Earlier versions noted the arguments alone, and the user beside them.
+    # Earlier versions recorded only the arguments and the user.
     removed = last.get("parameters", {}).get("volumes") or "--volumes" in last.get("arguments", ())
     data = "its volumes were removed" if removed else "its data stay in their volumes"
     user = last.get("by", {}).get("user") or last.get("user")

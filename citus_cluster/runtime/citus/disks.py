@@ -14,9 +14,9 @@ from citus_cluster.runtime.postgres import Connection
 DISK_QUESTION = psycopg.sql.SQL(
     "SELECT json_build_array(total_disk_size, available_disk_size) FROM citus_local_disk_space_stats()"
 )
-"""Asks a node for its disk, of which ``disk_of`` reads the answer."""
+"""Query for a node's disk; ``disk_of`` reads the answer."""
 _RESERVED = 20
-"""One part of so many may be root's alone."""
+"""The largest share of the disk that is reserved for root, as a fraction 1/n."""
 
 
 def disk_of(node: RegisteredNode, answer: object) -> Disk | None:

@@ -26,7 +26,7 @@ tables AS (
 """
 
 _REFERENCE_TABLES = "SELECT logicalrelid FROM pg_dist_partition WHERE repmodel = 't'"
-# Volatile only since each call gives another result: whoever calls them, they change nothing and read no data. Not
+# Volatile only because each call returns another result: they change nothing and read no data, whoever calls them. Not
 # nextval, which advances any sequence as the superuser, and not pg_sleep.
 _HARMLESS = (
     "clock_timestamp",

@@ -23,13 +23,13 @@ _BATCH = 50
 
 # "reach" follows, from each table, its own parts (indexes, constraints, defaults, policies, triggers, rules), the types
 # of its columns with their constraints, and what all these call. Functions in C, and those of superusers and so of
-# extensions, are not a role's to choose.
+# extensions, are not code that a role could have chosen.
 _OWNED = """
 WITH RECURSIVE
 owned AS (
     SELECT DISTINCT classid, objid FROM pg_shdepend JOIN pg_roles AS owner ON owner.oid = refobjid
     WHERE refclassid = 'pg_authid'::regclass AND deptype = 'o' AND rolname = {role}
-      -- What others may do with tables that it will not make any more, and its passwords elsewhere, end with it.
+      -- Its default privileges, and its passwords for foreign servers, end with the role.
       AND classid NOT IN ('pg_default_acl'::regclass, 'pg_user_mapping'::regclass)
       AND dbid IN (0, (SELECT oid FROM pg_database WHERE datname = current_database()))
       AND NOT (classid = 'pg_class'::regclass AND relation_is_a_known_shard(objid))),
@@ -84,7 +84,7 @@ LEFT JOIN pg_proc ON owned.classid = 'pg_proc'::regclass AND pg_proc.oid = owned
 LEFT JOIN running ON owned.classid = 'pg_class'::regclass AND running.relation = owned.objid
 """
 
-# While Citus moves a shard, a superuser of its own making is a member of the table's owner.
+# While Citus moves a shard, a superuser that Citus creates is a member of the table's owner.
 _POWERS = """
 SELECT array_remove(ARRAY[
     CASE WHEN rolsuper THEN 'it is a superuser' END,
@@ -137,7 +137,7 @@ async def look_at_owner_role(conn: Connection, schema: str) -> OwnerRole:
 
 
 async def create_owner_record(conn: Connection) -> None:
-    """Create, on the coordinator alone, the table of owner roles."""
+    """Create, only on the coordinator, the table of owner roles."""
     async with bounded(conn, QUICK_S):
         row = await (await conn.execute("SELECT to_regclass('citus_cluster.owner_role') IS NULL")).fetchone()
         if row and row[0]:

@@ -84,7 +84,8 @@ async def look_at_pooler(conn: Connection, password: str) -> Pooler:
         return Pooler(exists=False, role=False, password=False, function=bool(function and function[0]))
     if not role[1]:
         raise RoleError(
-            f"Role {POOLER_ROLE!r} exists and was not made here, but PgBouncer needs the name. Nothing was changed.",
+            f"Role {POOLER_ROLE!r} exists, but citus-cluster did not create it, and PgBouncer needs this name. Nothing "
+            "was changed.",
             hint=f'Rename it (ALTER ROLE "{POOLER_ROLE}" RENAME TO ...) and set its password again, or remove '
             "pgbouncer from --services.",
         )

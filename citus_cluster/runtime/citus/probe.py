@@ -140,7 +140,7 @@ async def tell(conn: Connection, node: NodeAddress, statement: str) -> None:
 
 
 async def unreachable_nodes(conn: Connection, nodes: Iterable[RegisteredNode]) -> tuple[str, ...]:
-    """As :func:`silence`, the lines alone."""
+    """Like :func:`silence`, but returns only the lines."""
     return tuple((await silence(conn, nodes)).values())
 
 

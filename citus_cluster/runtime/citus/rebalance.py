@@ -1,4 +1,4 @@
-"""Rebalances: one function for each question about them and each act."""
+"""Rebalances: one function for each query and each change."""
 
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any, cast
@@ -17,13 +17,13 @@ from citus_cluster.runtime.citus.tables import MOVING
 from citus_cluster.runtime.postgres import Connection, bare_name, bounded, set_local
 
 PLAN_TIMEOUT_S = 600.0
-"""Planning is Citus' own foreground work, and slow with many partitions."""
+"""Citus plans in the foreground, which is slow with many partitions."""
 PARALLEL_SIGNATURE = "citus_rebalance_start(name,boolean,citus.shard_transfer_mode,boolean,boolean)"
 _IMPATIENT = {"citus.node_connection_timeout": "3000"}
 
 
 async def running_job_id(conn: Connection) -> int | None:
-    """Job id of the rebalance that is scheduled or at work, or None."""
+    """Return the job id of the rebalance that is scheduled or running, or None."""
     async with bounded(conn, QUICK_S):
         cursor = await conn.execute(
             "SELECT max(job_id) FROM pg_dist_background_job "
@@ -36,10 +36,10 @@ async def running_job_id(conn: Connection) -> int | None:
 async def plan_moves(
     conn: Connection, options: RebalanceOptions, sizes: Mapping[int, int], *, without: Sequence[int] = ()
 ) -> tuple[Move, ...]:
-    """Ask Citus which shards it would move, in its order. ``sizes``: bytes by shard id, since Citus says 0.
+    """Return the shards that Citus would move, in its order. ``sizes``: bytes by shard id, because Citus reports 0.
 
-    ``without`` are ids of nodes that are taken to hold no shards any more: said so on the coordinator alone, in a
-    transaction that is undone.
+    ``without``: ids of nodes to plan without, as if they could hold no shards. This is set only on the coordinator, in
+    a transaction that is rolled back.
     """
     async with bounded(conn, PLAN_TIMEOUT_S, rollback=bool(without)):
         await set_local(conn, _IMPATIENT)
@@ -72,10 +72,10 @@ async def start(
     held: Collection[int] = (),
     unburden: Sequence[NodeAddress] = (),
 ) -> int | None:
-    """Start the background job; its id, or None if Citus found nothing to move.
+    """Start the background job. Return its id, or None if Citus found nothing to move.
 
-    The groups of the shards ``held`` move first, and writes to them are held meanwhile. In the same transaction the
-    nodes of ``unburden`` lose the property that they may hold shards: where Citus refuses the job, they keep it. The
+    The groups of the shards ``held`` move first, with writes to them held. In the same transaction the nodes of
+    ``unburden`` lose the property that they may hold shards; if Citus refuses the job, they keep it. The
     """
     arguments = "%(strategy)s::name, %(drain_only)s, %(mode)s::citus.shard_transfer_mode"
     if options.wants_parallel:
@@ -89,7 +89,7 @@ async def start(
             {
                 "strategy": options.strategy,
                 "drain_only": options.drain_only,
-                # By this mode Citus asks for no replica identity here; an online move still does by itself.
+                # With this mode Citus does not check for a replica identity here; an online move still does.
                 "mode": (TransferMode.BLOCK_WRITES if held else options.mode).value,
                 "parallel_reference": options.parallel_transfer_reference_tables,
                 "parallel_colocated": options.parallel_transfer_colocated_shards,
@@ -105,13 +105,13 @@ async def start(
 
 
 async def stop(conn: Connection) -> None:
-    """Cancel the running rebalance; raises psycopg's error if none runs."""
+    """Cancel the running rebalance. Raises psycopg's error if none runs."""
     async with bounded(conn, QUICK_S):
         await conn.execute("SELECT citus_rebalance_stop()")
 
 
 async def last_job(conn: Connection, job_id: int | None = None) -> Job | None:
-    """The latest rebalance, or the one with this id; None if there never was one."""
+    """Return the latest rebalance, or the one with this id; None if there has never been one."""
     async with bounded(conn, QUICK_S):
         cursor = await conn.execute(
             "SELECT job_id, state::text, started_at, finished_at, clock_timestamp() FROM pg_dist_background_job "
@@ -123,7 +123,7 @@ async def last_job(conn: Connection, job_id: int | None = None) -> Job | None:
 
 
 async def tasks(conn: Connection, job_id: int) -> tuple[Task, ...]:
-    """Tasks of a job, in the order in which they were scheduled."""
+    """Return the tasks of a job, in the order in which they were scheduled."""
     async with bounded(conn, QUICK_S):
         cursor = await conn.execute(
             r"""
@@ -161,10 +161,10 @@ FROM (SELECT sessionid, min(sourcename) AS sourcename, min(sourceport) AS source
 
 
 async def copying(conn: Connection, coordinator: NodeAddress) -> tuple[Copying, ...]:
-    """What is being copied right now; raises WorkerUnreachableError where it does not get to know in time.
+    """Return what is being copied now. Raises WorkerUnreachableError if there is no answer in time.
 
-    Asked in a session of its own, since ``get_rebalance_progress()`` connects to workers, and one that
-    vanishes meanwhile would hold the session for minutes.
+    Uses its own session, because ``get_rebalance_progress()`` connects to workers, and a worker that vanishes would
+    block the session for minutes.
     """
     rows = cast("list[list[Any]]", await citus_probe.ask(conn, coordinator, _COPYING, registered=True))
     return tuple(
@@ -173,7 +173,7 @@ async def copying(conn: Connection, coordinator: NodeAddress) -> tuple[Copying, 
 
 
 async def shard_groups(conn: Connection, shard_ids: Sequence[int]) -> Mapping[int, tuple[str, tuple[int, ...]]]:
-    """For each shard: its table, and the ids of the shards that move with it, itself included."""
+    """Return for each shard its table, and the ids of the shards that move together with it, including itself."""
     async with bounded(conn, QUICK_S):
         cursor = await conn.execute(
             """
@@ -209,7 +209,7 @@ SELECT json_build_object(
 
 
 async def capacity(conn: Connection, node: RegisteredNode) -> NodeCapacity:
-    """Ask a node for what a move needs; errors as in :func:`citus_probe.ask`."""
+    """Return a node's settings and usage that a move depends on; errors as in :func:`citus_probe.ask`."""
     return NodeCapacity(
         node=str(node.address), **cast("dict[str, Any]", await citus_probe.ask_node(conn, node, _CAPACITY))
     )
@@ -225,14 +225,14 @@ FROM citus_local_disk_space_stats()
 
 
 async def disk_space(conn: Connection, node: RegisteredNode) -> DiskSpace:
-    """Ask a node for the room on its disk, by the rule of Citus; errors as in :func:`citus_probe.ask`."""
+    """Return the free space on a node's disk, by the rule of Citus; errors as in :func:`citus_probe.ask`."""
     return DiskSpace(node.address, **cast("dict[str, Any]", await citus_probe.ask_node(conn, node, _DISK)))
 
 
 async def tables_without_identity(conn: Connection, shard_ids: Sequence[int]) -> tuple[tuple[str, str], ...]:
-    """Tables whose updates cannot be replicated, each with the statement that mends it.
+    """Return the tables whose updates cannot be replicated, each with the statement that corrects it.
 
-    Looks at the tables of these shards, those colocated with them, and, where a node still lacks its copy,
+    Checks the tables of these shards, the tables colocated with them, and, if a node still lacks its copy,
     the reference tables; by the rule of Citus (``RelationCanPublishAllModifications``).
     """
     async with bounded(conn, QUICK_S):
@@ -263,6 +263,6 @@ async def tables_without_identity(conn: Connection, shard_ids: Sequence[int]) ->
 def _mending(table: str, index: str | None) -> str:
     if index is None:
         return f"ALTER TABLE {table} REPLICA IDENTITY FULL;"
-    # regclass has quoted the table; the index is a bare name.
+    # regclass has quoted the table's name; the index's name is unquoted.
     quoted = index.replace('"', '""')
     return f'ALTER TABLE {table} REPLICA IDENTITY USING INDEX "{quoted}";'

@@ -1,4 +1,4 @@
-"""Workers that leave: what one still holds, taking it out of the node list, and the record of it."""
+"""Workers that leave: what one still holds, its removal from the node list, and the record of it."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -24,7 +24,7 @@ class HeldPlacement:
 
 
 async def held_placements(conn: Connection, group_id: int) -> tuple[HeldPlacement, ...]:
-    """Every placement of a group but those of reference tables, of which each node has a copy."""
+    """Return every placement of a group, except those of reference tables, which each node has."""
     async with bounded(conn, QUICK_S):
         cursor = await conn.execute(
             f"""
@@ -45,7 +45,7 @@ async def held_placements(conn: Connection, group_id: int) -> tuple[HeldPlacemen
 
 
 async def moves_off(conn: Connection, job_id: int, node_id: int) -> bool:
-    """Return whether a rebalance has, or had, moves that take shards off a node."""
+    """Return whether a rebalance has, or had, moves of shards off a node."""
     async with bounded(conn, QUICK_S):
         cursor = await conn.execute(
             "SELECT EXISTS (SELECT FROM pg_dist_background_task WHERE job_id = %s "
@@ -57,7 +57,7 @@ async def moves_off(conn: Connection, job_id: int, node_id: int) -> bool:
 
 
 async def unfinished_sources(conn: Connection, job_id: int) -> frozenset[int]:
-    """Ids of the nodes that shards were still to be moved off by a rebalance that has ended."""
+    """Return the ids of the nodes that a rebalance was still to move shards off when it ended."""
     async with bounded(conn, QUICK_S):
         cursor = await conn.execute(
             r"SELECT DISTINCT substring(command from 'citus_move_shard_placement\(\d+,\s*(\d+),')::int "
@@ -81,7 +81,7 @@ async def is_in_work(conn: Connection, job_id: int, node_id: int) -> bool:
 
 
 async def set_should_have_shards(conn: Connection, workers: Iterable[NodeAddress], value: bool) -> None:
-    """Say of nodes, in one transaction, whether they may hold shards; moves none."""
+    """Set, in one transaction, whether nodes may hold shards; no shard moves."""
     async with bounded(conn, CHANGE_TIMEOUT_S, lock_timeout_s=LOCK_TIMEOUT_S):
         await set_local(conn, IMPATIENT)
         for worker in workers:
@@ -89,7 +89,7 @@ async def set_should_have_shards(conn: Connection, workers: Iterable[NodeAddress
 
 
 async def clean_up(conn: Connection, group_id: int) -> int:
-    """Have Citus drop now what moves have left behind; how much is left of it on one group of nodes."""
+    """Let Citus drop what moves have left behind. Return how much of it remains on one group of nodes."""
     if not await _waiting_for_cleanup(conn, group_id):
         return 0
     async with bounded_outside(conn, _CLEANUP_TIMEOUT_S):
@@ -105,10 +105,10 @@ async def _waiting_for_cleanup(conn: Connection, group_id: int) -> int:
 
 
 async def remove_worker(conn: Connection, node: RegisteredNode, *, answers: bool, identifier: str | None) -> None:
-    """Take a worker out of the node list and record that it left, in one transaction.
+    """Remove a worker from the node list and record that it left, in one transaction.
 
-    Citus refuses where it holds the only copy of a shard. To one that does not answer Citus would connect
-    nevertheless, unless it is disabled first. ``identifier`` is the system identifier of the server, where known.
+    Citus refuses if the worker holds the only copy of a shard. Citus would also connect to a worker that does not
+    answer, unless it is disabled first. ``identifier`` is the system identifier of the server, if known.
     """
     async with bounded(conn, CHANGE_TIMEOUT_S, lock_timeout_s=LOCK_TIMEOUT_S):
         await set_local(conn, IMPATIENT)
@@ -116,14 +116,14 @@ async def remove_worker(conn: Connection, node: RegisteredNode, *, answers: bool
         if node.is_active and not answers:
             await conn.execute("SELECT citus_disable_node(%s, %s, true)", [host, port])
         await conn.execute("SELECT citus_remove_node(%s, %s)", [host, port])
-        # What was to be dropped there stays in its volume: nobody can drop it any more.
+        # Objects that were still to be dropped there stay in its volume: they can no longer be dropped.
         await conn.execute("DELETE FROM pg_dist_cleanup WHERE node_group_id = %s", [node.group_id])
         await citus_nodes.forget_departure(conn, node.address)
         await _record_departure(conn, node.address, identifier)
 
 
 async def record_departure(conn: Connection, worker: NodeAddress, *, identifier: str | None) -> None:
-    """Record that a worker that is not in the node list shall not be in it; keeps what was recorded before."""
+    """Record that a worker that is not in the node list must stay out of it; an earlier record is kept."""
     async with bounded(conn, QUICK_S):
         await _record_departure(conn, worker, identifier)
 
@@ -156,7 +156,7 @@ async def _record_departure(conn: Connection, worker: NodeAddress, identifier: s
         """,
         [worker.host, worker.port, identifier],
     )
-    # So that the departure is later than the registration, whatever the clock says.
+    # The departure is then later than the registration, even if the clock was set back.
     await conn.execute(
         "INSERT INTO citus_cluster.worker (nodename, nodeport, registered_at) VALUES (%s, %s, '-infinity') "
         "ON CONFLICT (nodename, nodeport) DO UPDATE SET registered_at = EXCLUDED.registered_at",
@@ -165,9 +165,10 @@ async def _record_departure(conn: Connection, worker: NodeAddress, identifier: s
 
 
 async def release_name(conn: Connection, worker: NodeAddress, *, is_gone: bool) -> None:
-    """Let another server than the one that left be registered under its name: cluster.yaml names it no longer.
+    """Allow another server to be registered under the name of one that left: cluster.yaml no longer names it.
 
-    Where that server is not known, because it did not answer any more, any other is, if it ``is_gone`` for sure.
+    If the server that left is unknown, because it did not answer, any server is allowed if that one certainly
+    ``is_gone``.
     """
     async with bounded(conn, QUICK_S):
         await conn.execute(

@@ -1,8 +1,8 @@
-"""Ordinary roles: one function for each question about them and each change of them.
+"""Ordinary roles: one function for each query and each change.
 
-Citus carries roles, grants and hashes of passwords to every node. The passwords with which a node connects to the
-others it does not: ``pg_dist_authinfo`` is each node's own. They are sent with logging off, and an error in a
-transaction that holds one never repeats the server's words.
+Citus propagates roles, grants and password hashes to every node, but not the passwords with which a node connects to
+the others: each node has its own ``pg_dist_authinfo``. They are sent with logging off, and an error in a transaction
+that contains one never repeats the server's message.
 """
 
 from collections.abc import AsyncIterator, Mapping, Sequence
@@ -23,7 +23,7 @@ from citus_cluster.runtime.citus.probe import NO_LOGGING, ask, ask_node
 from citus_cluster.runtime.citus.server import QUICK_S
 from citus_cluster.runtime.postgres import Connection, bounded, set_local
 
-# An operator may have switched these off for work of his own; a role that is on one node alone is of no use.
+# An operator may have switched these off; a role that exists only on one node is useless.
 _EVERYWHERE = {
     "citus.enable_ddl_propagation": "on",
     "citus.enable_create_role_propagation": "on",
@@ -37,8 +37,8 @@ SELECT json_build_object(
     'roles', (SELECT json_object_agg(rolname, json_build_object('connections', rolconnlimit, 'config', rolconfig))
               FROM pg_roles WHERE NOT starts_with(rolname, 'pg_')))
 """
-# Connections between nodes belong to a session elsewhere, and end with it. A client may take any name, so that this is
-# for people; before a role is dropped, all of them are ended.
+# Connections between nodes belong to a session elsewhere, and end with it. A client may use any application name, so
+# this is only information for people; before a role is dropped, all its sessions are ended.
 _SESSIONS = """
 SELECT json_build_object('count', count(*)) FROM pg_stat_activity
 WHERE usename = {role} AND backend_type = 'client backend'
@@ -55,7 +55,7 @@ SELECT json_build_object('count', count(*)) FROM gone
 
 
 async def read_records(conn: Connection) -> tuple[RoleRecord, ...]:
-    """The roles that were made here, by name."""
+    """Return the roles that this tool created, by name."""
     async with bounded(conn, QUICK_S):
         row = await (await conn.execute("SELECT to_regclass('citus_cluster.role') IS NOT NULL")).fetchone()
         if not row or not row[0]:
@@ -68,7 +68,7 @@ async def read_records(conn: Connection) -> tuple[RoleRecord, ...]:
 
 
 async def create_record(conn: Connection) -> None:
-    """Create, on the coordinator alone, the table of roles that were made here."""
+    """Create, only on the coordinator, the table of roles that this tool created."""
     async with bounded(conn, QUICK_S):
         row = await (await conn.execute("SELECT to_regclass('citus_cluster.role') IS NOT NULL")).fetchone()
         if row and row[0]:
@@ -96,7 +96,7 @@ async def create_record(conn: Connection) -> None:
 
 
 async def read_roles(conn: Connection) -> Mapping[str, FoundRole]:
-    """All roles but PostgreSQL's own, by name."""
+    """Return all roles except PostgreSQL's own, by name."""
     async with bounded(conn, QUICK_S):
         cursor = await conn.execute(
             "SELECT rolname, rolcanlogin, rolsuper FROM pg_roles WHERE NOT starts_with(rolname, 'pg_') ORDER BY 1"
@@ -105,7 +105,7 @@ async def read_roles(conn: Connection) -> Mapping[str, FoundRole]:
 
 
 async def missing_schemas(conn: Connection, schemas: Sequence[str]) -> tuple[str, ...]:
-    """Those of the schemas that do not exist in this database."""
+    """Return those of the schemas that do not exist in this database."""
     async with bounded(conn, QUICK_S):
         cursor = await conn.execute(
             "SELECT name FROM unnest(%s::text[]) AS name WHERE to_regnamespace(quote_ident(name)) IS NULL",
@@ -116,7 +116,7 @@ async def missing_schemas(conn: Connection, schemas: Sequence[str]) -> tuple[str
 
 @asynccontextmanager
 async def changing(conn: Connection) -> AsyncIterator[None]:
-    """One transaction whose statements Citus carries to every node, and which ends in bounded time."""
+    """Open a transaction whose statements Citus propagates to every node, and which ends in bounded time."""
     async with bounded(conn, CHANGE_TIMEOUT_S, lock_timeout_s=LOCK_TIMEOUT_S):
         await set_local(conn, {**IMPATIENT, **_EVERYWHERE})
         yield
@@ -126,14 +126,14 @@ async def changing(conn: Connection) -> AsyncIterator[None]:
 
 
 async def create_role(conn: Connection, record: RoleRecord, password: str) -> None:
-    """Make a role on every node, its row in the coordinator's ``pg_dist_authinfo``, and its record; all or nothing."""
+    """Create a role on every node, with its ``pg_dist_authinfo`` row and its record; all or nothing."""
     async with silent(conn, record.name):
         await add_role(conn, record.name, password)
         await _keep_record(conn, record)
 
 
 async def add_role(conn: Connection, role: str, password: str) -> None:
-    """Make a role and its row in the coordinator's ``pg_dist_authinfo``, within :func:`silent`."""
+    """Create a role and its row in the coordinator's ``pg_dist_authinfo``, within :func:`silent`."""
     statement = sql.SQL(
         "CREATE ROLE {} LOGIN NOSUPERUSER NOCREATEDB NOCREATEROLE NOREPLICATION NOBYPASSRLS PASSWORD {}"
     )
@@ -142,7 +142,7 @@ async def add_role(conn: Connection, role: str, password: str) -> None:
 
 
 async def change_password(conn: Connection, role: str, password: str) -> None:
-    """Give a role another password on every node, and in the coordinator's ``pg_dist_authinfo``; all or nothing."""
+    """Change a role's password on every node, and in the coordinator's ``pg_dist_authinfo``; all or nothing."""
     async with silent(conn, role):
         statement = sql.SQL("ALTER ROLE {} PASSWORD {}")
         await conn.execute(statement.format(sql.Identifier(role), hashed(conn, role, password)))
@@ -150,13 +150,13 @@ async def change_password(conn: Connection, role: str, password: str) -> None:
 
 
 async def keep_row(conn: Connection, role: str, password: str) -> None:
-    """Put a role's row into the coordinator's ``pg_dist_authinfo``."""
+    """Write a role's row into the coordinator's ``pg_dist_authinfo``."""
     async with silent(conn, role):
         await _keep_row(conn, role, password)
 
 
 async def kept_password(conn: Connection, role: str) -> str | None:
-    """Password in the coordinator's ``pg_dist_authinfo``; None without a row, or with one that holds none."""
+    """Return the password in the coordinator's ``pg_dist_authinfo``; None without a row, or if it has none."""
     async with bounded(conn, QUICK_S):
         cursor = await conn.execute(
             "SELECT authinfo FROM pg_dist_authinfo WHERE nodeid = 0 AND rolename = %s::name", [role]
@@ -171,13 +171,13 @@ async def kept_password(conn: Connection, role: str) -> str | None:
 
 @asynccontextmanager
 async def silent(conn: Connection, role: str) -> AsyncIterator[None]:
-    """One transaction that logs nothing, neither on the coordinator nor where Citus repeats its statements."""
+    """Open a transaction that logs nothing, on the coordinator and on the nodes to which Citus sends its statements."""
     state = None
     try:
         async with changing(conn):
-            # It keeps the text of utility statements.
+            # This one keeps the text of utility statements.
             await set_local(conn, {"pg_stat_statements.track_utility": "off"})
-            # Citus passes on what SET LOCAL sets after this, and nothing that set_config() does.
+            # Citus propagates what SET LOCAL sets after this, but not what set_config() sets.
             await conn.execute("SET LOCAL citus.propagate_set_commands = 'local'")
             for name, value in NO_LOGGING.items():
                 await conn.execute(sql.SQL("SET LOCAL {} = {}").format(sql.Identifier(name), value))
@@ -188,15 +188,16 @@ async def silent(conn: Connection, role: str) -> AsyncIterator[None]:
         state = f"{type(error).__name__}, SQLSTATE {error.sqlstate}"
     if state:
         raise RoleError(
-            f"PostgreSQL did not take role {role!r} or its password ({state}); nothing was changed.",
-            hint="See whether every node is well and takes writes (citus-cluster status), then run the command again. "
-            "The server's own words are left out, here and in its log: they may hold the password. What the SQLSTATE "
+            f"PostgreSQL refused role {role!r} or its password ({state}); nothing was changed.",
+            hint="Check that every node is healthy and accepts writes (citus-cluster status), then run the command "
+            "again. The server's message is omitted, here and in its log, because it may contain the password. What "
+            "the SQLSTATE "
             "means: https://www.postgresql.org/docs/current/errcodes-appendix.html",
         )
 
 
 def hashed(conn: Connection, role: str, password: str) -> str:
-    """Hash a password as psql's ``\\password`` does, so that no statement holds it."""
+    """Hash a password as psql's ``\\password`` does, so that no statement contains it."""
     return conn.pgconn.encrypt_password(password.encode(), role.encode(), b"scram-sha-256").decode()
 
 
@@ -223,7 +224,7 @@ async def _keep_record(conn: Connection, record: RoleRecord) -> None:
 
 
 async def keep_record(conn: Connection, record: RoleRecord) -> None:
-    """Record what is wanted of a role."""
+    """Record the wanted state of a role."""
     async with bounded(conn, QUICK_S):
         await _keep_record(conn, record)
 
@@ -232,7 +233,7 @@ async def keep_record(conn: Connection, record: RoleRecord) -> None:
 
 
 async def node_roles(conn: Connection, node: RegisteredNode) -> NodeRoles:
-    """Ask one node for its roles and the digests of their rows; errors as in ``citus_probe.ask``."""
+    """Return the roles of one node and the digests of their rows; errors as in ``citus_probe.ask``."""
     found = await ask_node(conn, node, _KNOWN)
     roles = cast("Mapping[str, Mapping[str, Any]]", found["roles"])
     limits = {name: (int(role["connections"]), tuple(role["config"] or ())) for name, role in roles.items()}
@@ -240,29 +241,29 @@ async def node_roles(conn: Connection, node: RegisteredNode) -> NodeRoles:
 
 
 async def session_count(conn: Connection, node: RegisteredNode, role: str) -> int:
-    """Number of sessions that clients have open on one node as this role."""
+    """Return the number of client sessions of this role on one node."""
     return cast("int", (await ask_node(conn, node, about(conn, _SESSIONS, role)))["count"])
 
 
 async def end_sessions(conn: Connection, node: RegisteredNode, role: str) -> int:
-    """End every session of a role on one node, those of other nodes included; the number of those that were open."""
+    """End every session of a role on one node, including those of other nodes. Return how many were open."""
     return cast("int", (await ask_node(conn, node, about(conn, _END_SESSIONS, role)))["count"])
 
 
 async def remove_row(conn: Connection, node: NodeAddress, role: str) -> bool:
-    """Remove a role's row from the ``pg_dist_authinfo`` of one worker; tells whether there was one."""
+    """Remove a role's row from the ``pg_dist_authinfo`` of one worker. Return whether there was one."""
     return bool((await ask(conn, node, about(conn, _REMOVE_ROW, role)))["count"])
 
 
 async def remove_own_row(conn: Connection, role: str) -> bool:
-    """As :func:`remove_row`, for the coordinator."""
+    """Like :func:`remove_row`, for the coordinator."""
     async with bounded(conn, QUICK_S):
         row = await (await conn.execute(about(conn, _REMOVE_ROW, role).encode())).fetchone()
     return bool(row and row[0]["count"])
 
 
 def about(conn: Connection, question: LiteralString, role: str) -> str:
-    """Put a role's name into a question."""
+    """Insert a role's name into a query."""
     return sql.SQL(question).format(role=role).as_string(conn)
 
 
@@ -270,7 +271,7 @@ def about(conn: Connection, question: LiteralString, role: str) -> str:
 
 
 async def databases_with(conn: Connection, role: str) -> tuple[str, ...]:
-    """Other databases of the coordinator in which a role owns something or holds a privilege."""
+    """Return the other databases of the coordinator in which a role owns objects or has privileges."""
     async with bounded(conn, QUICK_S):
         cursor = await conn.execute(
             "SELECT DISTINCT datname FROM pg_shdepend JOIN pg_database ON pg_database.oid = dbid "
@@ -284,7 +285,7 @@ async def databases_with(conn: Connection, role: str) -> tuple[str, ...]:
 async def refuse_tasks(conn: Connection, role: str) -> None:
     """Raise RoleError while a background job has tasks of this role that are not done.
 
-    Nothing in the catalog keeps an owner of tasks, and Citus starts no task of any job once it cannot name one.
+    The catalog does not protect an owner of tasks, and Citus starts no task of any job if one owner does not exist.
     """
     async with bounded(conn, QUICK_S):
         await _refuse_tasks(conn, role)
@@ -302,12 +303,12 @@ async def _refuse_tasks(conn: Connection, role: str) -> None:
             f"Role {role!r} is needed: background job {', '.join(jobs)} has tasks that run as this role and are not "
             "done. The role was not dropped.",
             hint="Wait until the job is done (citus-cluster rebalance wait) or stop it (citus-cluster rebalance stop), "
-            "then run this again.",
+            "then run the command again.",
         )
 
 
 async def forbid_login(conn: Connection, role: str) -> None:
-    """Let nobody open a session as this role any more, on any node."""
+    """Revoke the login of this role on every node."""
     async with changing(conn):
         await conn.execute(sql.SQL("ALTER ROLE {} NOLOGIN").format(sql.Identifier(role)))
 
@@ -315,12 +316,12 @@ async def forbid_login(conn: Connection, role: str) -> None:
 async def drop_role(conn: Connection, role: str, *, new_owner: str | None) -> None:
     """Drop a role on every node, with its privileges, its row on the coordinator, and its record; all or nothing.
 
-    What it owns goes to ``new_owner`` first; without one, the caller has made sure that it owns nothing. Raises
-    RoleError as :func:`refuse_tasks`.
+    Its objects go to ``new_owner`` first; without one, the caller has made sure that it owns nothing. Raises
+    RoleError like :func:`refuse_tasks`.
     """
     name = sql.Identifier(role)
     async with changing(conn):
-        # Whoever schedules tasks just now either has done so before this, or finds the new owner.
+        # A run that schedules tasks now either has done so before this, or finds the new owner.
         await conn.execute("LOCK TABLE pg_dist_background_task IN SHARE MODE")
         await _refuse_tasks(conn, role)
         if new_owner is not None:

@@ -1,6 +1,6 @@
-"""Tables, shards and where they lie, from the coordinator's own catalog; sizes from each node by itself.
+"""Tables, shards and their placements, from the coordinator's own catalog; sizes from each node separately.
 
-Citus' views ask all nodes at once, so that one that hangs hides the rest; here each node is asked alone.
+Citus' views query all nodes at once, so a node that hangs hides the others; here each node is queried separately.
 """
 
 from collections.abc import Mapping, Sequence
@@ -33,7 +33,7 @@ class TableRow:
 
     @property
     def moves(self) -> bool:
-        """Whether its shards can move; of a reference table every node has a copy."""
+        """Whether its shards can move; a reference table has a copy on every node."""
         return self.type in {"distributed", "schema"}
 
 
@@ -49,9 +49,9 @@ class Placement:
 
 @dataclass(frozen=True)
 class Presence:
-    """What a node says of its data: the group of nodes that it believes to be, and which shards it lacks.
+    """What a node reports about its data: its own group, and the shards that it lacks.
 
-    ``prepared`` names the transactions of Citus that the node has prepared and not ended: they may yet make shards.
+    ``prepared`` names the prepared transactions of Citus on the node, which may still create shards.
     """
 
     group_id: int
@@ -61,7 +61,7 @@ class Presence:
 
 @dataclass(frozen=True)
 class NodeAnswer:
-    """What a node says of itself; sizes in bytes by shard id."""
+    """What a node reports about itself; sizes in bytes by shard id."""
 
     postgres_version: str
     citus_version: str | None
@@ -77,7 +77,7 @@ _PREPARED = psycopg.sql.SQL("""
     WHERE database = current_database() AND starts_with(gid, 'citus_')
 """)
 
-# Citus leaves out the schema of a shard's name where it is "public".
+# Citus omits the schema of a shard's name if it is "public".
 SHARD_NAME = """(
     SELECT CASE WHEN relnamespace = to_regnamespace('public') THEN 'public.' ELSE '' END
     FROM pg_class WHERE pg_class.oid = shard.logicalrelid) || shard_name(shard.logicalrelid, shard.shardid)"""
@@ -95,12 +95,12 @@ MOVING = """
         SELECT FROM pg_dist_node AS node
         WHERE node.isactive AND node.noderole = 'primary' AND node.groupid NOT IN (
             SELECT groupid FROM pg_dist_placement WHERE pg_dist_placement.shardid = pg_dist_shard.shardid))"""
-"""SQL of the tables that a rebalance copies from node to node: those of the shards given, those colocated with them,
-and, where a node still lacks its copy, the reference tables."""
+"""SQL of the tables that a rebalance copies from node to node: those of the given shards, those colocated with them,
+and, if a node still lacks its copy, the reference tables."""
 
 
 async def read_tables(conn: Connection) -> tuple[TableRow, ...]:
-    """Tables that are not an extension's own, by name."""
+    """Return the tables that do not belong to an extension, by name."""
     async with bounded(conn, QUICK_S):
         cursor = await conn.execute(
             """
@@ -120,7 +120,7 @@ async def read_tables(conn: Connection) -> tuple[TableRow, ...]:
 
 
 async def read_placements(conn: Connection, shard_ids: Sequence[int] | None = None) -> tuple[Placement, ...]:
-    """Every placement of every shard, or of those given."""
+    """Return every placement of every shard, or of the given shards."""
     async with bounded(conn, QUICK_S):
         cursor = await conn.execute(
             f"SELECT logicalrelid::oid, shardid, {SHARD_NAME}, groupid "  # noqa: S608 # our own constant
@@ -138,7 +138,7 @@ async def ask_node(
     *,
     timeout_s: float = citus_probe.ANSWER_TIMEOUT_S,
 ) -> NodeAnswer:
-    """Versions of one node and the sizes of the shards there; errors as in :func:`citus_probe.ask`."""
+    """Return the versions of one node and the sizes of the shards there; errors as in :func:`citus_probe.ask`."""
     question = psycopg.sql.SQL(
         """
         SELECT json_build_object(
@@ -175,8 +175,8 @@ async def ask_node(
 
 
 async def presence(conn: Connection, node: RegisteredNode, placements: Sequence[Placement]) -> Presence:
-    """Which of the shards that are placed on a node exist there; errors as in :func:`citus_probe.ask`."""
-    # A worker's pg_class hides shards from queries; the look-up of a name does not.
+    """Return which of the shards that are placed on a node exist there; errors as in :func:`citus_probe.ask`."""
+    # A worker's pg_class hides shards from queries, but the lookup of a name finds them.
     question = psycopg.sql.SQL(
         """
         SELECT json_build_object(
@@ -192,7 +192,7 @@ async def presence(conn: Connection, node: RegisteredNode, placements: Sequence[
 
 
 async def shard_sizes(conn: Connection, nodes: Sequence[RegisteredNode]) -> Mapping[NodeAddress, Mapping[int, int]]:
-    """Bytes by shard id of the distributed tables on each node; a node that does not answer is left out."""
+    """Return the bytes by shard id of the distributed tables on each node; nodes that do not answer are omitted."""
     distributed = {row.oid for row in await read_tables(conn) if row.moves}
     placements = [p for p in await read_placements(conn) if p.table_oid in distributed]
     found: dict[NodeAddress, Mapping[int, int]] = {}

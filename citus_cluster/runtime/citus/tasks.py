@@ -1,7 +1,7 @@
 """The order and the mode in which Citus' queue runs the moves of a rebalance.
 
-Moves are arranged in the transaction that schedules them, in Citus' own tables: so whatever is killed, what is left
-goes on from there.
+Moves are arranged in Citus' own tables, in the transaction that schedules them, so the remaining moves continue
+whatever is killed.
 """
 
 from collections.abc import Collection, Mapping
@@ -10,7 +10,7 @@ from citus_cluster.model.citus.rebalance_plan import TransferMode
 from citus_cluster.model.citus.scheduling import LANES, Scheduled, arrange
 from citus_cluster.runtime.postgres import Connection
 
-# A move with writes held also locks the reference tables that its tables refer to, since a write there may cascade.
+# A move with writes held also locks the reference tables that its tables refer to, because a write there may cascade.
 _SCHEDULED = r"""
 SELECT task_id, ids[1]::bigint, ids[2]::int, ids[3]::int,
        ARRAY(SELECT depends_on FROM pg_dist_background_task_depend AS its WHERE its.task_id = task.task_id),
@@ -27,7 +27,7 @@ WHERE job_id = %s ORDER BY task_id
 
 
 async def hold_writes(conn: Connection, job_id: int, shard_ids: Collection[int], otherwise: TransferMode) -> None:
-    """Let a job that the caller's transaction has scheduled move these shards first, with writes held.
+    """Make a job that the caller's transaction has scheduled move these shards first, with writes held.
 
     The job was scheduled to hold writes in every move; the other moves, and the copies of reference tables, get the
     mode ``otherwise``.
@@ -44,7 +44,7 @@ async def hold_writes(conn: Connection, job_id: int, shard_ids: Collection[int],
         [otherwise.value, job_id, list(arrangement.lanes)],
     )
     # Citus runs one task at a time (citus.max_background_task_executors_per_node) for each of these numbers. No node
-    # has a negative one; so each lane moves one group at a time, and a node may take from two others at once.
+    # has a negative one, so each lane moves one group at a time, and a node may receive from two others at once.
     await conn.execute(
         "UPDATE pg_dist_background_task AS task SET nodes_involved = ARRAY[-1 - lane] "
         "FROM unnest(%s::bigint[], %s::int[]) AS its(task_id, lane) WHERE its.task_id = task.task_id",
@@ -54,9 +54,9 @@ async def hold_writes(conn: Connection, job_id: int, shard_ids: Collection[int],
 
 
 async def _lanes(conn: Connection) -> int:
-    """How many tasks can run side by side, if each lane takes as many as Citus allows for a node.
+    """Return how many lanes can run in parallel, if each lane takes as many tasks as Citus allows for a node.
 
-    A task that is ready, and finds no executor, makes Citus count its nodes as busy until the queue is empty.
+    A task that is ready and finds no executor makes Citus count its nodes as busy until the queue is empty.
     """
     cursor = await conn.execute(
         "SELECT current_setting('citus.max_background_task_executors')::int "

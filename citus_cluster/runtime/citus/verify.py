@@ -11,12 +11,12 @@ from citus_cluster.runtime.postgres import Connection, bounded, set_local
 
 PREFIX = "citus_cluster_verify_"
 ROWS_PER_SHARD = 64
-"""So many rows that each shard gets one: a shard of n is left out with a chance of (1 - 1/n) ** 64n < e**-64."""
+"""Enough rows for each shard to get one: a shard of n gets none with a probability of (1 - 1/n) ** 64n < e**-64."""
 
 
 @dataclass(frozen=True)
 class RoundTrip:
-    """What came back. ``shard_nodes``: node of each shard. ``read``: shard ids read by router queries."""
+    """The result of the check. ``shard_nodes``: node of each shard. ``read``: shard ids read by router queries."""
 
     shard_nodes: Mapping[int, NodeAddress]
     read: frozenset[int]
@@ -29,7 +29,7 @@ class RoundTrip:
 async def write_and_read(
     conn: Connection, shard_count: int, *, statement_timeout_s: float, lock_timeout_s: float
 ) -> RoundTrip:
-    """Create a table with one shard for each node, fill and read every shard, and undo it all."""
+    """Create a table with one shard for each node, fill and read every shard, and roll back."""
     table = sql.Identifier("public", f"{PREFIX}{conn.info.backend_pid}")
     whole_s = 2 * statement_timeout_s + 0.1 * shard_count
     async with bounded(conn, statement_timeout_s, lock_timeout_s=lock_timeout_s, whole_s=whole_s, rollback=True):
@@ -85,8 +85,8 @@ async def _one_id_per_shard(conn: Connection, table: sql.Identifier, rows: int) 
 
 
 async def leftovers(conn: Connection, *, timeout_s: float) -> tuple[str, ...]:
-    """What an earlier or this verification left on any node: tables, shards, metadata, planned clean-ups."""
-    # The nodes run it with a search path of their own: where all types are exact, no other function fits better.
+    """Return what this or an earlier check left on any node: tables, shards, metadata, planned clean-ups."""
+    # The nodes run it with their own search path: if all types are exact, no other function is a better match.
     question = sql.SQL(
         "SELECT (SELECT count(*) FROM pg_catalog.pg_class WHERE starts_with(relname::text, {0}::text)) "
         "+ (SELECT count(*) FROM pg_catalog.pg_dist_cleanup WHERE strpos(object_name, {0}::text) > 0)"

@@ -1,8 +1,8 @@
-"""The journal: what was done to a cluster, when and by whom; one JSON object a line, without secrets.
+"""The journal: what was done to a cluster, when and by whom; one JSON object per line, without secrets.
 
-The command line appends to generated/journal.jsonl. A container that changes the cluster too appends to a file of its
-own, in a folder that is the only one of the directory which it may write: so it can neither change nor remove what
-others have noted. Each line begins with its time, so ``sort`` merges the files.
+The command line appends to generated/journal.jsonl. A container that also changes the cluster appends to its own file,
+in the only folder of the directory that it may write, so it can neither change nor remove the lines of others. Each
+line begins with its time, so ``sort`` merges the files.
 """
 
 import contextlib
@@ -28,8 +28,7 @@ logger = logging.getLogger(__name__)
 def append(file: Path, line: Mapping[str, object], *, mode: int = PRIVATE) -> None:
     """Append one line, with one write, so that lines of several writers do not mix; ``mode`` is that of a new file.
 
-    Raises nothing: a journal that cannot be written never fails the operation that it tells of. The line then goes to
-    the log.
+    Raises nothing: an operation never fails because its line cannot be written. The line then goes to the log.
     """
     text = json_text(line)
     try:
@@ -37,7 +36,7 @@ def append(file: Path, line: Mapping[str, object], *, mode: int = PRIVATE) -> No
         try:
             with contextlib.suppress(OSError):  # not every shared folder has locks
                 fcntl.flock(descriptor, fcntl.LOCK_EX)
-            # A disk that was full may have cut the line before off; without the lock, a line being written looks so.
+            # A full disk may have cut off the line before; without the lock, a line that is being written looks so too.
             size = os.fstat(descriptor).st_size
             is_cut = size > 0 and os.pread(descriptor, 1, size - 1) != b"\n"
             content = (("\n" if is_cut else "") + text + "\n").encode()
@@ -50,29 +49,29 @@ def append(file: Path, line: Mapping[str, object], *, mode: int = PRIVATE) -> No
 
 
 def make_folder(root: Path, service: str) -> None:
-    """Have the folder that the container of a service may write. Raises WriteError where it cannot be made.
+    """Create the folder that the container of a service may write. Raises WriteError if it cannot be created.
 
-    The container's user is another one than the directory's owner, and the same everywhere, so everybody may write the
-    folder, behind one that only the owner may enter; the container has its folder by a mount.
+    The container's user differs from the directory's owner, and is the same everywhere. So everybody may write the
+    folder, but only the owner may enter the folder above it; the container mounts its folder.
     """
     folder = root / JOURNAL_FOLDER / service
     try:
         for path, mode in ((folder.parent, 0o700), (folder, 0o777)):
             path.mkdir(parents=True, exist_ok=True)
-            # Of another owner, it stays as it is: the container's log says what it could not note.
+            # A folder of another owner stays as it is; the container's log shows the lines that it could not write.
             with contextlib.suppress(PermissionError):
                 if path.stat().st_mode & 0o777 != mode:
                     path.chmod(mode)
     except OSError as error:
         raise WriteError(
-            f"{folder} cannot be made: {error.strerror}.", hint="Check the owner and the permissions of generated/."
+            f"{folder} cannot be created: {error.strerror}.", hint="Check the owner and the permissions of generated/."
         ) from error
 
 
 def last(root: Path, operations: Collection[str]) -> Mapping[str, Any] | None:
     """Return the last line of one of these operations that the command line has noted; None if there is none.
 
-    Of the containers' files nothing is believed: who takes over a container may write there what he likes.
+    The containers' files are not read, because whoever takes over a container can write anything there.
     """
     try:
         lines = (root / JOURNAL_FILE).read_text(encoding="utf-8", errors="replace").splitlines()

@@ -144,7 +144,7 @@ def test_a_slot_is_named_as_postgresql_allows() -> None:
         (pair(primary(standby_connection=None, slot=replace(SLOT, wal_status="lost")), replica()), ["slot is lost"]),
         (pair(primary(slot=replace(SLOT, wal_status="unreserved")), replica()), ["max_slot_wal_keep_size"]),
         (pair(primary(), replica(replay_paused=True)), ["has paused its replay"]),
-        (pair(primary(standby_connection=None), replica(system_identifier="8")), ["never were one"]),
+        (pair(primary(standby_connection=None), replica(system_identifier="8")), ["have unrelated databases"]),
         (pair(primary(), replica(), chosen=REPLICA), ["pg14-primary takes writes, but pg14-replica was chosen"]),
         (pair(down(PRIMARY), replica(), chosen=REPLICA), ["its promotion was interrupted", "promote pg14-replica"]),
         (

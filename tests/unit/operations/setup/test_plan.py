@@ -421,7 +421,7 @@ def test_a_value_from_the_file_is_told_as_such_and_one_from_a_flag_by_the_flag(t
     error = refused(tmp_path, SpecError, {"user": "pg_x", "services": ["nope"]})
     assert sorted(line.split(":")[0] for line in error.details) == ["--services", "--user", "cluster.yaml"]
     fresh = refused(tmp_path / "fresh", SpecError, {"user": "pg_x"})
-    assert fresh.message == "What was given has a problem; nothing was written."
+    assert fresh.message == "The given specification has a problem; nothing was written."
 
 
 # What is refused
