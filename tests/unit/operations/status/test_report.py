@@ -304,7 +304,7 @@ def test_a_node_whose_library_does_not_fit_is_told_with_the_update(host: Host) -
     host.citus.answers[ONE] = {"extension": ExtensionVersions("13.0-1", "13.2-1")}
     found = look(host)
     assert found.problems[0].startswith("citus-worker2:5432 does not serve queries: ")
-    assert "citus-cluster up runs ALTER EXTENSION" in found.advice[0]
+    assert "citus-cluster up, which runs ALTER EXTENSION" in found.advice[0]
     assert "citus-worker1:5432 has version 13.0-1, but its image has 13.2-1" in found.advice[1]
 
 
