@@ -173,10 +173,10 @@ def test_runs_at_once(tmp_path: Path) -> None:
 
 # Python imports this at its start: the clock was put back by a day, for whatever asks Python.
 CLOCK = """
-import datetime, time
+import datetime, sys, time
 
 BACK = 86400
-real = time.time
+real, real_datetime = time.time, datetime.datetime
 
 def put_back():
     return real() - BACK
@@ -189,6 +189,10 @@ class PutBack(datetime.datetime):
 time.time = put_back
 time.time_ns = lambda: int(put_back() * 10**9)
 datetime.datetime = PutBack
+# Also where it was imported before, in a process that was forked.
+for module in [*sys.modules.values()]:
+    if getattr(module, "datetime", None) is real_datetime:
+        module.datetime = PutBack
 """
 
 

@@ -434,7 +434,7 @@ def test_the_status_tells_clients_and_connections(credentials: CredentialStore, 
         assert (found.condition, found.reason) == (Condition.OK, None)
         assert found.figures["active_server_connections"] == 1
         assert found.figures["max_server_connections"] == POOL.connections
-        assert found.summary.startswith("1.26.1; 2 of 12 clients; 1 of 3 connections to the coordinator")
+        assert found.summary.startswith("1.26.1; 1 of 12 clients; 1 of 3 connections to the coordinator")
 
 
 def test_the_status_says_why_there_is_none_and_finds_a_server_that_came_back(pooled: Bouncer) -> None:

@@ -2,6 +2,7 @@
 
 import asyncio
 import selectors
+import threading
 import time
 from collections.abc import Coroutine
 from concurrent.futures import Executor
@@ -49,9 +50,18 @@ class _Loop(asyncio.SelectorEventLoop):
 
 
 def run(work: Coroutine[Any, Any, T]) -> T:
-    """Run a coroutine as ``asyncio.run`` does; ``time.monotonic`` is the loop's clock meanwhile."""
-    with asyncio.Runner(loop_factory=_Loop) as runner, mock.patch("time.monotonic", runner.get_loop().time):
-        return runner.run(work)
+    """Run a coroutine as ``asyncio.run`` does; ``time.monotonic`` is the loop's clock meanwhile, in this thread.
+
+    A server in another thread would otherwise set its timers by this clock, and wait for ever once it is gone.
+    """
+    with asyncio.Runner(loop_factory=_Loop) as runner:
+        here, real, jumping = threading.get_ident(), time.monotonic, runner.get_loop().time
+
+        def monotonic() -> float:
+            return jumping() if threading.get_ident() == here else real()
+
+        with mock.patch("time.monotonic", monotonic):
+            return runner.run(work)
 
 
 def clock() -> float:
