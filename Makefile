@@ -1,17 +1,17 @@
-# make up      set everything up, then generate, start and verify a cluster (WORKERS=4 for four workers,
-#              ARGS=--yes to agree to changes of an existing one)
-# make test    run every test that this machine can run, in two processes (JOBS=1: in one); what is left out is listed with
-#              the reason
-# make test-lowest  unit and golden tests under the oldest Python here that is supported (LOWEST=/usr/bin/python3.11)
-# make lint    formatting, lint and types
-# make bench   measure, and print ratios
-# make docs    write the generated parts of the documents, the JSON Schema and config/cluster.full.yaml anew
-# make parameters  write the table of parameters anew, from a server of each PostgreSQL major
+# make up           install the packages, then generate, start and verify a cluster (WORKERS=4 for four workers;
+#                   ARGS=--yes confirms changes to an existing cluster)
+# make test         run every test that this machine can run, in two processes (JOBS=1: in one process), and list the
+#                   skipped tests with the reasons
+# make test-lowest  run unit and golden tests under the oldest supported Python (LOWEST=/usr/bin/python3.11)
+# make lint         check formatting, lint and types
+# make bench        run the benchmarks and print ratios
+# make docs         update the generated parts of the documents, the JSON Schema and config/cluster.full.yaml
+# make parameters   update the table of parameters from a server of each PostgreSQL major version
 
 PYTHON ?= python3
 WORKERS ?= 3
 JOBS ?= 2
-# An existing cluster keeps its number unless one is asked for.
+# An existing cluster keeps its number of workers unless WORKERS is set.
 ASKED := $(filter-out file,$(origin WORKERS))$(if $(wildcard cluster.yaml),,new)
 VENV := .venv
 BIN := $(VENV)/bin
@@ -24,7 +24,7 @@ up: venv
 test: venv
 	$(BIN)/python -m pytest --numprocesses $(JOBS) --dist loadfile --durations 40
 
-# Nothing where there is no such Python, or none that can make environments.
+# Empty if there is no such Python, or none that can create virtual environments.
 LOWEST ?= $(shell for one in /usr/bin/python3 /usr/bin/python3.11 python3.11; do $$one -c 'import ensurepip, sys, venv; \
 	sys.version_info[:2] == (3, 11) and print("%d.%d.%d" % sys.version_info[:3], sys.executable)' 2>/dev/null; done \
 	| sort -V | sed -n '1s/.* //p')

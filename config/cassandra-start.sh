@@ -1,7 +1,8 @@
 # usage: bash start.sh SERVICE
-# Starts the node of the Compose service SERVICE, as the user of the image, and becomes Cassandra. Its first start
-# takes more: the first node replaces the default superuser, the others join the ring, one after the other. A mark in
-# the volume says that this is done; without it, it is done again, and every part of it may be repeated.
+# Starts the node of the Compose service SERVICE as the user of the image, and replaces itself with Cassandra. At the
+# first start of a node, the first node replaces the default superuser, and the others join the ring one after another.
+# Then the script writes a marker file into the volume. Without the marker, the script repeats these steps; each of them
+# can be repeated.
 set -euo pipefail
 
 service=$1
@@ -11,7 +12,7 @@ mark=$data/.first-start-done
 state=/tmp/cassandra-state
 user='admin'
 
-# say TEXT: for the health check; in the log when it is new.
+# say TEXT: write the text for the health check, and log it if it has changed.
 say() {
     [ "$(cat "$state" 2>/dev/null)" = "$1" ] || printf 'start.sh: %s\n' "$1"
     printf '%s\n' "$1" >"$state"
@@ -27,9 +28,9 @@ cql_answers() {
     bash "$settings/healthcheck.sh" "$1" >/dev/null
 }
 
-# cql CREDENTIALS HOST STATEMENT: log in with that file of credentials, run the statement at consistency ONE, and print
-# what it gives. The statement may hold a password, and arguments are in lists of processes, so it goes through a pipe.
-# Where the login or the statement fails, so does this, and prints the reason, without the password.
+# cql CREDENTIALS HOST STATEMENT: log in with that credentials file, run the statement at consistency ONE, and print the
+# result. The statement is sent through a pipe, because it may contain a password and lists of processes show arguments.
+# If the login or the statement fails, the function fails too, and prints the reason without the password.
 cql() {
     local said status=0
     said=$(printf '%s;\n' "$3" | timeout 60 cqlsh --no-color --connect-timeout=20 --request-timeout=20 \
@@ -39,20 +40,20 @@ cql() {
     return "$status"
 }
 
-# put_credentials NAME USER PASSWORD: as a file that cqlsh reads.
+# put_credentials NAME USER PASSWORD: write a credentials file for cqlsh.
 put_credentials() (
     umask 077
     mkdir -p "$HOME/.cassandra"
-    # The second is what cqlsh read before 4.1, and some of it after.
+    # cqlsh before 4.1 reads the second section, and later versions read parts of it.
     for section in PlainTextAuthProvider plain_text_auth; do
         printf '[%s]\nusername = %s\npassword = %s\n' "$section" "$2" "$3"
     done >"$HOME/.cassandra/$1"
 )
 
-# configure SEEDS ADDRESS: Cassandra's settings, with CQL on ADDRESS.
+# configure SEEDS ADDRESS: write Cassandra's settings, with CQL on ADDRESS.
 configure() {
     local consistency=LOCAL_QUORUM
-    # Of two nodes one must be enough to log in. Roles are written on both, so that neither is out of date.
+    # In a ring of two nodes, one must be enough to log in. Roles are written on both nodes, so both are up to date.
     [ ${#ring[@]} -gt 2 ] || consistency=LOCAL_ONE
     {
         cat "$settings/cassandra.yaml"
@@ -63,31 +64,31 @@ configure() {
     export CASSANDRA_SEEDS=$1 CASSANDRA_RPC_ADDRESS=$2
 }
 
-# put FILE: what is read becomes the file, which may be read-only in the image.
+# put FILE: replace the file with the standard input. The file may be read-only in the image.
 put() {
     rm -f "$1"
     cat >"$1"
 }
 
-# seeds NUMBER...: addresses of these nodes. A port for each node keeps them apart where Docker gives one's address
-# to another: Cassandra knows nodes by address and port, and refuses a node at the address of another.
+# seeds NUMBER...: print the addresses of these nodes. Each node has its own port, because Docker may assign the address
+# of one node to another: Cassandra identifies nodes by address and port, and refuses a node at the address of another.
 seeds() {
     local list='' each
     for each; do list+=,${ring[each - 1]}:$((6999 + each)); done
     printf '%s' "${list#,}"
 }
 
-# replace_default_superuser: while CQL can be reached from this container alone.
+# replace_default_superuser: runs while only this container can reach CQL.
 replace_default_superuser() {
-    # Refused where an attempt that was killed has disabled the default superuser already.
+    # Fails if an earlier attempt that was killed has already disabled the default superuser.
     cql default_superuser 127.0.0.1 "CREATE ROLE IF NOT EXISTS $user WITH PASSWORD = '$literal' \
 AND SUPERUSER = true AND LOGIN = true" || true
-    # Altered, not dropped: Cassandra makes it anew where it finds no role.
+    # The role is altered, not dropped: Cassandra creates it again if it finds no role.
     cql credentials 127.0.0.1 "ALTER ROLE IF EXISTS cassandra \
 WITH PASSWORD = '$(od -An -N24 -v -tx1 /dev/urandom | tr -d ' \n')' AND SUPERUSER = false AND LOGIN = false"
 }
 
-# run OPTION...: Cassandra beside this script, with these options for Java; its process is $jvm.
+# run OPTION...: start Cassandra in the background with these Java options; $jvm is its process.
 run() {
     JVM_EXTRA_OPTS="$JVM_EXTRA_OPTS $*" docker-entrypoint.sh cassandra -f &
     jvm=$!
@@ -102,7 +103,7 @@ first_start_of_first_node() {
     local reason deadline
     say "starting, to replace the default superuser; CQL is closed to the outside until then"
     configure "$(seeds 1)" 127.0.0.1
-    # Nobody else is in the ring and nobody can connect: there is nothing to wait for.
+    # No waits are necessary: there is no other node in the ring, and no client can connect.
     run -Dcassandra.ring_delay_ms=1000 -Dcassandra.skip_wait_for_gossip_to_settle=0 \
         -Dcassandra.superuser_setup_delay_ms=0 -Dcassandra.shutdown_announce_in_ms=0
     until cql_answers 127.0.0.1; do
@@ -129,8 +130,8 @@ generated/secrets/cassandra_password nor the default superuser may log in: was t
     finish_first_start
 }
 
-# running_elsewhere: a node of the ring that runs without this one, its first. So it is when this one's volume is lost;
-# to begin a second ring would hide the data of the first. In a new ring the others wait for this one.
+# running_elsewhere: print a node of the ring that runs without this one, the first node. This happens if the volume of
+# this node is lost. A second ring would then hide the data of the first. In a new ring, the others wait for this node.
 running_elsewhere() {
     local each
     [ ${#ring[@]} -gt 1 ] || return
@@ -146,7 +147,7 @@ running_elsewhere() {
     return 1
 }
 
-# join NODE NUMBER...: join the ring of that node; the numbers are those of nodes in it.
+# join NODE NUMBER...: join the ring of that node; the numbers are those of the nodes in the ring.
 join() {
     local member=$1 waited
     shift
@@ -158,19 +159,19 @@ join() {
         prepare_ring "$member" || continue
         say "joining the ring, which takes a minute, and as long as it takes to copy this node's part of the data"
         configure "$(seeds "$@")" 0.0.0.0 # a node that is its own seed does not join
-        # What an attempt that was killed has copied is copied again.
+        # Copy again what an earlier attempt that was killed has copied.
         run -Dcassandra.reset_bootstrap_progress=true
         waited=0
         while runs && ! cql_answers "$HOSTNAME"; do
             sleep 1
             waited=$((waited + 1))
-            # Cassandra whose joining failed runs on, and never answers.
+            # If joining fails, Cassandra keeps running, but never answers.
             if [ $((waited % 60)) -eq 0 ] && nodetool netstats 2>/dev/null | grep -q '^Mode: JOINING_FAILED'; then
                 kill -TERM "$jvm"
             fi
         done
         ! runs || break
-        # For half a minute the ring refuses a node that has begun to join before.
+        # After a failed attempt, the ring refuses the node for half a minute.
         say "joining the ring failed, as the lines above say; trying again in 10 s"
         sleep 10
     done
@@ -180,7 +181,7 @@ join() {
     exit
 }
 
-# prepare_ring NODE: what the ring must be asked, by way of one of its nodes, before this one joins it. Exit 1 where it
+# prepare_ring NODE: check and prepare the ring through one of its nodes, before this node joins. Returns 1 if this node
 # must wait.
 prepare_ring() {
     local wanted=$((number < 3 ? number : 3)) found
@@ -193,14 +194,14 @@ prepare_ring() {
             return 1
         fi
     fi
-    # Roles are to be on three nodes. They are replicated before this one joins, so that joining copies them, and no
-    # login ever meets a node without them.
+    # Roles should be on three nodes. Their replication is changed before this node joins, so that joining copies the
+    # roles, and no login ever reaches a node without them.
     found=$(ask "$1" "SELECT replication FROM system_schema.keyspaces WHERE keyspace_name = 'system_auth'") || return
     [[ $found =~ (dc1|replication_factor)[^0-9]+([0-9]+) ]] && [ "${BASH_REMATCH[2]}" -lt "$wanted" ] || return 0
     ask "$1" "ALTER KEYSPACE system_auth WITH replication = {'class': 'NetworkTopologyStrategy', 'dc1': $wanted}"
 }
 
-# ask NODE STATEMENT: as the superuser.
+# ask NODE STATEMENT: run the statement on that node as the superuser, and print the result.
 ask() {
     local found
     if found=$(cql credentials "$1" "$2"); then
@@ -229,17 +230,17 @@ password=$(tr -d '\r\n' </run/secrets/cassandra_password) || fail "the secret ca
 [ -n "$password" ] || fail "the secret cassandra_password is empty"
 literal=${password//\'/\'\'} # in a string constant of CQL
 
-# Also so that cqlsh needs no password from who may run commands in this container.
+# Users who can run commands in this container can then use cqlsh without a password, too.
 put_credentials credentials "$user" "$password"
 
-# Outside the heap: a bound for what the JVM itself does not bound, so that the container's limit is never met.
+# Limits memory outside the heap, which the JVM does not limit itself, so that the container never reaches its limit.
 JVM_EXTRA_OPTS="${JVM_EXTRA_OPTS-} -XX:MaxDirectMemorySize=256m -XX:+ExitOnOutOfMemoryError"
 export JVM_EXTRA_OPTS
 
 if [ ! -e "$mark" ]; then
     command -v cqlsh >/dev/null || fail "the image has no cqlsh, which the first start needs: use an image that has it, \
 such as cassandra:5"
-    # The one is cut off in a file of credentials, the other taken for a comment, also in a string constant.
+    # cqlsh strips spaces at the ends of values in a credentials file, and treats /* as a comment even in a string.
     [[ ! $password =~ ^[[:space:]]|[[:space:]]$|/\*|\*/ ]] || fail "the password in \
 generated/secrets/cassandra_password begins or ends with a space, or holds /* or */, which cqlsh misreads: choose another \
 one, then run citus-cluster up"
@@ -253,8 +254,8 @@ else
     first_start_of_first_node
 fi
 say "starting"
-# Every node is its own seed from now on, so that each may start while the others are away.
+# Every node is its own seed from now on, so that each can start while the others are down.
 configure "$(seeds $(seq ${#ring[@]}))" 0.0.0.0
-# Alone, there is no gossip to wait for.
+# A single node does not need to wait for gossip.
 [ ${#ring[@]} -gt 1 ] || JVM_EXTRA_OPTS+=" -Dcassandra.skip_wait_for_gossip_to_settle=0"
 exec docker-entrypoint.sh cassandra -f

@@ -1,12 +1,12 @@
 #!/bin/sh
 # usage: healthcheck.sh USER DATABASE
-# Exits 0 once this node serves what the others need: TCP (while the image runs its init scripts, the
-# server listens only on the socket), the password, the extension, and the credentials with which this
-# node connects to the others. Otherwise prints what is missing, for `docker inspect`.
+# Exits 0 if this node provides what the other nodes need: TCP (while the image runs its init scripts, the server only
+# listens on the socket), the password, the extension, and the credentials with which this node connects to other nodes.
+# Otherwise prints what is missing, for `docker inspect`.
 
-# An orphan of this check becomes a child of the server, which treats any exit status except 0 and 1 as the crash of a
-# session, and restarts. So the process that the engine ends on a busy machine is the timeout itself; the process below
-# it survives the signal, waits for psql, and exits with 0 or 1.
+# An orphaned process of this check becomes a child of the server. The server treats any exit status except 0 and 1 as
+# the crash of a session, and restarts. Therefore the process that the engine kills on a busy machine is `timeout`. The
+# process below it survives the signal, waits for psql, and exits with 0 or 1.
 [ -n "$CHECK_IS_BOUNDED" ] || CHECK_IS_BOUNDED=1 exec timeout 8 sh "$0" "$@"
 trap : TERM
 PGPASSWORD=$(tr -d '\r\n' </run/secrets/superuser_password) || exit 1
@@ -14,7 +14,7 @@ export PGPASSWORD PGCONNECT_TIMEOUT=4
 missing=$(psql -X -h 127.0.0.1 -U "$1" -d "$2" -v ON_ERROR_STOP=1 -Atq <<'SQL'
 SET statement_timeout = '4s';
 SET search_path = pg_catalog;
--- On its own: without the extension, the next query fails, and nobody hears why.
+-- A separate query: without the extension, the next one fails and does not show the cause.
 SELECT NOT EXISTS (SELECT FROM pg_extension WHERE extname = 'citus') AS without_citus \gset
 \if :without_citus
     \echo the extension citus is missing in this database
@@ -22,7 +22,7 @@ SELECT NOT EXISTS (SELECT FROM pg_extension WHERE extname = 'citus') AS without_
 \endif
 SELECT 'the credentials for other nodes are missing: the init script did not run'
   WHERE NOT EXISTS (SELECT FROM pg_dist_authinfo WHERE nodeid = 0 AND rolename = current_user);
--- As every function of Citus, it refuses where the library is of another version than the extension.
+-- Like every function of Citus, this one fails if the versions of the library and the extension differ.
 DO $$ BEGIN PERFORM FROM citus_get_active_worker_nodes(); END $$;
 SQL
 ) || exit 1

@@ -1,52 +1,52 @@
 #!/bin/bash
 # usage: bash start.sh SERVICE PEER [SERVER OPTION ...]
-# Starts one server of the PostgreSQL 14 pair: finds out what it is, makes its data where there are none,
-# and becomes the server. Runs as root, and gives that up for the server, as the image does.
+# Starts one server of the PostgreSQL 14 pair: determines its role, creates its data if there are none, and replaces
+# itself with the server. The script runs as root; the server does not, as in the image.
 #
-# What a server is lies in the data, not in its name. The file "primary" in a volume that both servers
-# mount names the one that may take writes; `citus-cluster pg14 promote` changes it. Data that are not
-# of a standby (no standby.signal) start on that server only: an old primary that comes back is fenced.
+# The data determine the role of a server, not its name. The file "primary", in a volume that both servers mount, names
+# the server that can accept writes; `citus-cluster pg14 promote` changes it. Data without standby.signal start only on
+# that server: an old primary that returns is fenced.
 #
-#   primary   own data    what happens
-#   -         none        pg14-primary makes new data; pg14-replica waits
-#   -         primary     claims the file
-#   -         standby     writes the peer into the file: whose standby else could it be
+#   primary   own data    action
+#   -         none        pg14-primary creates new data; pg14-replica waits
+#   -         primary     writes its own name into the file
+#   -         standby     writes the peer's name into the file, because only the peer can be its primary
 #   itself    primary     starts
 #   itself    standby     starts as a standby: its promotion was interrupted, and can be run again
-#   itself    none        refuses: new data beside a standby that has the old ones would lose those
+#   itself    none        refuses: with new data here, the old data on the standby would be lost
 #   the peer  none        copies the peer's data, starts as its standby
 #   the peer  standby     starts as its standby
 #   the peer  primary     fenced
 #
-# Data are made beside their place, in *.partial, and moved there once complete: nothing half-made is
-# ever started, and what a killed start left behind is removed.
+# The script creates data in *.partial and renames the folder once the data are complete. A server never starts on
+# incomplete data, and the next start removes what a killed start left.
 set -euo pipefail
 
 service=$1
 peer=$2
 shift 2
 
-# Before Debian's wrappers of the same names, which choose a version first.
+# Precedes Debian's wrappers of the same names, which first choose a version.
 PATH=/usr/lib/postgresql/${PG_MAJOR:-14}/bin:$PATH
 initial_primary=pg14-primary
 data=${PGDATA:?}
 volume=$(dirname "$data")
 partial=$data.partial
 roles=/var/lib/citus-cluster
-fenced=$volume/fenced # these data were an old primary's when somebody last looked
-rebuild=$roles/rebuild-$service # asks for a new copy of the primary's data; holds the name to keep its own under, if any
+fenced=$volume/fenced # exists if the data were those of an old primary at the last check
+rebuild=$roles/rebuild-$service # requests a new copy of the primary's data; may contain a new name for the old data
 state_file=/run/citus-cluster.state # for the health check: a word, then a sentence; absent once the server starts
 output=/run/citus-cluster.output
 passfile=/var/lib/postgresql/.replicator.pgpass
 slot=${service//-/_}
 conninfo="host=$peer port=5432 user=replicator passfile=$passfile connect_timeout=5"
-# Under the standby's own name, a copy that is being made would count as a synchronous standby.
+# With the standby's own name, a copy in progress would count as a synchronous standby.
 copier="application_name=$service-copy"
 options=(-c config_file=/etc/citus-cluster/postgresql.conf -c hba_file=/etc/citus-cluster/pg_hba.conf)
 
 say() { echo "citus-cluster: $service $*"; }
 
-# Tell the health check, and the log once.
+# Write the state for the health check, and log each new state once.
 report() {
     local word=$1 sentence=$2
     [[ $sentence == "${reported:-}" ]] || say "$sentence"
@@ -55,13 +55,14 @@ report() {
     mv "$state_file.new" "$state_file"
 }
 
-# Run a command so that a signal ends this script at once: bash runs no trap while a command is in the foreground.
+# Run a command in the background, so that a signal ends this script at once: bash runs no trap during a foreground
+# command.
 attend() {
     "$@" &
     wait $!
 }
 
-# Write the role file where there is none; the first of two wins.
+# Write the file "primary" if it does not exist. If both servers try, the first one succeeds.
 claim() {
     local own=$roles/primary.$service
     printf '%s\n' "$1" >"$own"
@@ -73,7 +74,7 @@ claim() {
     sync "$roles"
 }
 
-# What this server is now: primary and own data of the table above.
+# Print the state of this server: the columns "primary" and "own data" of the table above.
 situation() {
     local primary=- content=none
     [[ ! -e $roles/primary ]] || primary=$(<"$roles/primary")
@@ -87,7 +88,7 @@ situation() {
     echo "$primary:$content"
 }
 
-# Passwords reach libpq in a file: its fields are divided by colons.
+# libpq reads passwords from a file whose fields are separated by colons.
 write_passfile() {
     local password
     password=$(tr -d '\r\n' </run/secrets/replicator_password)
@@ -97,11 +98,11 @@ write_passfile() {
 }
 
 replication_command() {
-    # Inside gosu: without its capability, root may not signal another user's process.
+    # `timeout` runs inside gosu: without the capability, root cannot signal a process of another user.
     attend gosu postgres timeout 90 psql -X -w -Atq -d "$conninfo $copier replication=true" -c "$1" >"$output" 2>&1
 }
 
-# Why the last command failed: libpq may say after that where it had the password from.
+# Print why the last command failed. libpq may add a line that says where it found the password.
 reason() { grep -m 1 -E 'FATAL|ERROR|error:' "$output" || tail -n 1 "$output"; }
 
 primary_answers() {
@@ -110,19 +111,19 @@ primary_answers() {
     return 1
 }
 
-# Move complete data to their place, so that they survive a power cut from then on.
+# Move complete data to their final location. They survive a power failure from then on.
 install_data() {
     sync "$partial" && mv -T "$partial" "$data" && rm -f "$fenced" && sync "$volume"
 }
 
-# The image's own entry point makes the data; it ends as a server, which listens on the socket only.
-# That one gets the role, and is stopped. Synchronous commits would wait for a standby that cannot be
-# there yet, and the password is in a statement that must not be logged, nor kept by pg_stat_statements.
+# The image's own entry point creates the data and becomes a server that listens only on the socket. This function
+# creates the role on that server and stops it. Synchronous commits are off, because they would wait for a standby that
+# cannot exist yet. Logging and pg_stat_statements are off, because a statement contains the password.
 initialise() {
     report initialising "makes new data: there is no primary yet"
     local password
     password=$(tr -d '\r\n' </run/secrets/pg14_password)
-    # In place of its file, of which the image would keep a CR at the end.
+    # A value instead of the file, because the image would keep a CR at the end of the file.
     POSTGRES_PASSWORD=$password POSTGRES_PASSWORD_FILE='' PGDATA=$partial docker-entrypoint.sh postgres "${options[@]}" -c listen_addresses= \
         -c synchronous_standby_names= -c shared_preload_libraries= -c log_statement=none -c log_min_duration_statement=-1 \
         -c log_min_duration_sample=-1 -c log_transaction_sample_rate=0 -c log_min_error_statement=panic &
@@ -136,15 +137,15 @@ initialise() {
 \set password `tr -d '\r\n' </run/secrets/replicator_password`
 CREATE ROLE replicator REPLICATION LOGIN PASSWORD :'password';
 SQL
-    # Not kill: without its capability, root may not send signals to another user's processes.
+    # Not kill: without the capability, root cannot signal processes of another user.
     attend gosu postgres pg_ctl stop -D "$partial" -m fast -s || return 1
     wait "$server" || return 1
-    # The peer may have told meanwhile that it is the standby of data that were here.
+    # The peer may have reported in the meantime that it is the standby of data that were here.
     [[ ! -e $roles/primary ]] || return 0
     install_data
 }
 
-# pg_basebackup tells its progress each second; a line in ten seconds is enough.
+# pg_basebackup reports its progress each second; one line every ten seconds is enough.
 thin_out() {
     local line next=0
     while IFS= read -r line; do
@@ -157,7 +158,8 @@ thin_out() {
     done
 }
 
-# The slot keeps the primary's log for this standby from here on. An old one may be past saving.
+# The slot makes the primary keep its WAL for this standby from here on. An old slot is dropped and created again,
+# because it may be invalid.
 copy() {
     report copying "copies the data of the primary $peer"
     install -d -o postgres -g postgres -m 700 "$partial"
@@ -176,9 +178,9 @@ copy() {
         say "has copied the data of $peer"
 }
 
-# A standby refuses to start with lower limits than its primary had at the place in the log that it has
-# reached, so these must not be lowered before it has read past that. Its control file knows them, at
-# fixed places in PostgreSQL 14 (src/include/catalog/pg_control.h, version 1300).
+# A standby refuses to start with lower limits than its primary had at the WAL position that the standby has reached.
+# Limits can only be lowered after the standby has replayed the change on the primary. The control file contains them at
+# fixed offsets in PostgreSQL 14 (src/include/catalog/pg_control.h, version 1300).
 keep_limits() {
     local control=$data/global/pg_control names limits wanted i
     names=(max_connections max_worker_processes max_wal_senders max_prepared_transactions max_locks_per_transaction)
@@ -193,7 +195,7 @@ keep_limits() {
     done
 }
 
-# Another major does not start on these data, and makes data that the right one does not start on.
+# Another major version does not start on these data, and would create data on which the right version does not start.
 refuse_other_major() {
     local version
     version=$(postgres -V)
@@ -207,7 +209,7 @@ serve() {
     [[ $1 == primary ]] || keep_limits
     say "starts as a $1"
     rm -f "$state_file" "$output"
-    wait # the server takes a child that it does not know for one of its own, and its failure for a crash
+    wait # the server would treat the failure of any remaining child as a crash
     exec gosu postgres postgres -D "$data" "${options[@]}" -c "primary_conninfo=$conninfo application_name=$service" \
         -c "primary_slot_name=$slot" "${@:2}"
 }
@@ -230,11 +232,12 @@ refuse_fenced() {
  without what only it has: citus-cluster pg14 rebuild-replica. To make it the primary: citus-cluster pg14 promote $service"
 }
 
-trap 'exit 0' INT TERM # with it ends the container, and whatever this script runs
+trap 'exit 0' INT TERM # this also ends the container and every command that the script runs
 report starting "starts"
 install -d "$roles"
 
-# Two containers on one volume would destroy it: the process numbers in postmaster.pid mean nothing across containers.
+# Two containers that use one volume would corrupt the data: postmaster.pid does not protect them, because process IDs
+# have no meaning in another container.
 exec 9>>"$volume/lock"
 until flock -n 9; do
     report locked "waits: another container uses its data"
@@ -260,7 +263,7 @@ while :; do
         fi
         ;;
     -:primary)
-        # Where the choice is lost, data that were fenced by it must not be the first to take it.
+        # If the file "primary" is lost, a server whose data were fenced must not become the primary.
         if [[ -e $fenced ]]; then refuse_unchosen; else claim "$service" && continue; fi
         ;;
     -:standby) claim "$peer" && continue ;;
@@ -282,7 +285,7 @@ while :; do
     peer:standby) serve standby "$@" ;;
     peer:primary) refuse_fenced ;;
     peer:discarded)
-        # Not before there is a primary to copy from.
+        # Old data are removed only when the primary answers, so that there is something to copy.
         if primary_answers; then
             keep_as=$(<"$rebuild")
             if [[ $keep_as == pgdata.kept-* && ! -e $volume/$keep_as ]]; then

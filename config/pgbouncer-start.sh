@@ -1,12 +1,12 @@
 #!/bin/sh
 # usage: sh start.sh COORDINATOR
-# Writes what PgBouncer reads and no folder of the host may hold, and becomes PgBouncer: its own password, and a
-# certificate for clients that ask for encryption. All of it lies in memory and is new at each start.
+# Writes PgBouncer's own password and a certificate for clients that request encryption, then replaces itself with
+# PgBouncer. These files must not be in a folder of the host: they are in memory, and every start creates them again.
 #
-# It also finds the address of the service COORDINATOR, once a second, and has PgBouncer read its settings again when
-# that changes, or when a file in /etc/citus-cluster does. PgBouncer cannot do so by itself: its resolver (c-ares) keeps
-# an answer of Docker's for 10 minutes, whatever dns_max_ttl says, and the address of a container that was made anew may
-# be another node's by then.
+# The script also resolves the service COORDINATOR once a second, and makes PgBouncer reload its settings when the
+# address or a file in /etc/citus-cluster has changed. PgBouncer cannot do this itself: its resolver (c-ares) caches
+# answers of Docker's DNS server for 10 minutes and ignores dns_max_ttl. By then, another node may have the address of a
+# recreated container.
 set -eu
 umask 077
 
@@ -18,13 +18,14 @@ fail() {
 	exit 1
 }
 
-# Print [databases]. Without an address PgBouncer must connect to nothing: the last one may belong to another node now.
+# Print the section [databases]. If the name does not resolve, PgBouncer must not connect anywhere: the last address may
+# belong to another node by now.
 databases() {
 	address=$(RES_OPTIONS='timeout:1 attempts:1' getent hosts "$coordinator" | { read -r first rest && echo "$first"; }) || address=
 	sed "s/=ADDRESS /=${address:-127.0.0.1} /; s/ port=5432 / port=$([ "$address" ] && echo 5432 || echo 1) /" "$settings/databases.ini"
 }
 
-# Print all that PgBouncer reads again on SIGHUP.
+# Print everything that PgBouncer reloads on SIGHUP.
 reread() {
 	databases && cat "$settings/pgbouncer.ini" "$settings/hba.conf"
 }
@@ -49,7 +50,7 @@ command -v openssl >/dev/null ||
 openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 3650 -subj /CN=pgbouncer \
 	-keyout /tmp/server.key -out /tmp/server.crt 2>/tmp/openssl.log || fail "no certificate: $(tail -n 1 /tmp/openssl.log)"
 
-# One file descriptor for each client and each server connection; engines give few at first and allow more.
+# Each client and each server connection needs a file descriptor. Engines set a low soft limit and a higher hard limit.
 ulimit -Sn "$(ulimit -Hn)" || true
 
 at_start=$(reread) || fail "the settings in $settings cannot be read"

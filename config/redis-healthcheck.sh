@@ -1,6 +1,6 @@
 #!/bin/sh
-# Exits 0 once Redis answers an authenticated PING with PONG, which it does not while it loads its data, or if it cannot
-# write them. Otherwise prints the problem, for `docker inspect`.
+# Exits 0 if Redis answers an authenticated PING with PONG, which it does not while it loads its data or if it cannot
+# write them. Otherwise the script prints the problem, for `docker inspect`.
 REDISCLI_AUTH=$(tr -d '\r\n' </run/secrets/redis_password) || exit 1
 export REDISCLI_AUTH
 answer=$(timeout 4 redis-cli -h 127.0.0.1 ping 2>&1)

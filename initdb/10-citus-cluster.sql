@@ -1,5 +1,6 @@
--- Runs once on each node, coordinator and worker, when its data directory is created; safe to run again.
--- The password must reach neither output nor log: it is in no message, and logging is off while it is used.
+-- Runs once on each node, coordinator or worker, when its data directory is created. It is safe to run again.
+-- The password must appear neither in the output nor in the log: no message contains it, and logging is off while the
+-- script uses it.
 \set QUIET on
 \set ECHO none
 \set VERBOSITY terse
@@ -18,11 +19,11 @@ SELECT 'pg_stat_statements' = ANY (regexp_split_to_array(current_setting('shared
 CREATE EXTENSION IF NOT EXISTS pg_stat_statements;
 \endif
 
--- With which password this node connects to the other nodes. The value is a libpq connection string, in which
--- a backslash and a single quote are escaped by a backslash.
+-- The password with which this node connects to the other nodes. The value is a libpq connection string, in which a
+-- backslash escapes a backslash or a single quote.
 \getenv superuser_password POSTGRES_PASSWORD
 \if :{?superuser_password}
--- Of a file that ends in CR LF, the image has kept the CR in the password; every other reader leaves it off.
+-- If the password file ends in CR LF, the image keeps the CR as part of the password. Every other reader removes it.
 SELECT :'superuser_password' LIKE E'%\r' AS has_cr, rtrim(:'superuser_password', E'\r') AS superuser_password \gset
 \if :has_cr
 SET pg_stat_statements.track = 'none';
