@@ -1,6 +1,6 @@
-"""What commands do around an operation: find the cluster, show progress.
+"""Common parts of commands: find the cluster, show progress.
 
-Imports what works on clusters; so commands import this when they run.
+This module imports everything that works on clusters, so commands import it only when they run.
 """
 
 import asyncio
@@ -64,7 +64,7 @@ def run_on(info: ConnectionInfo, work: Callable[[Connection], Awaitable[T]]) -> 
 
 
 async def now_running(on_coordinator: OnCoordinator, started: StartedRebalance | None) -> RebalanceStatus | None:
-    """Tell how far a rebalance is that was started, and how it goes on; None if none was."""
+    """Return the progress of a rebalance that was started; None if none was."""
     if started is None or started.job_id is None:
         return None
     if started.ended:

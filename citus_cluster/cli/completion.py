@@ -26,7 +26,7 @@ _ROLE_FILE = re.compile(r"([a-z_][a-z0-9_-]*)_password")
 _ZSH_HEAD = """\
 #compdef citus-cluster
 (( $+functions[compdef] )) || { autoload -Uz compinit && compinit }"""
-# Such a file is loaded at the first Tab, and must answer that Tab too.
+# zsh loads such a file at the first Tab, and the file must answer that Tab too.
 _ZSH_FOOT = """\
 [[ $zsh_eval_context[-1] == loadautofunc ]] && _citus_cluster_completion "$@"
 true"""
@@ -125,7 +125,7 @@ def _roles(directory: Path) -> Iterable[str]:
 
 
 def _completer(of: Callable[[Path], Iterable[str]], kind: str = r"[a-z0-9_-]+") -> Callable[..., list[str]]:
-    """Make a completer for names of the cluster in ``--dir`` that match a pattern; no other text may reach a shell."""
+    """Return a completer for names of the cluster in ``--dir`` that match a pattern; a shell must get no other text."""
 
     def complete(context: typer.Context, incomplete: str) -> list[str]:
         directory = Path(context.params.get("directory") or ".")

@@ -169,7 +169,7 @@ def rebuild_replica(
 
 
 def _agree(question: str, consequences: Sequence[str], *, yes: bool) -> bool:
-    """Say what follows, and ask, on a terminal. Raises ConsentNeededError for a no."""
+    """Print the consequences, and ask for consent on a terminal. Raises ConsentNeededError without consent."""
     from citus_cluster.console import pg14, screen
 
     if not yes and not screen.interactive():

@@ -40,7 +40,7 @@ def retune(
         from citus_cluster.operations.setup.request import SetupRequest
 
     root = directory.absolute()
-    load(root)  # refuses a directory without a cluster: setup makes one
+    load(root)  # refuses a directory without a cluster, which only setup creates
     request = SetupRequest(root=root, retune=True)
     if dry_run:
         show_dry_run(request, format_)

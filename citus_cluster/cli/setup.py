@@ -44,7 +44,7 @@ def setup(
     format_: FormatOption = Format.TEXT,
     retune: Annotated[
         bool,
-        # No variable of the environment: it would restart servers at each set-up.
+        # No environment variable: it would restart servers at each set-up.
         typer.Option(
             "--retune", help="Divide the memory again among all services; PostgreSQL servers restart at the next up."
         ),

@@ -1,4 +1,4 @@
-"""``status --watch``: repeats the status, in place on a terminal, one block after another elsewhere."""
+"""``status --watch``: repeats the status, in place on a terminal, otherwise one block after another."""
 
 import asyncio
 import io

@@ -1,4 +1,4 @@
-"""How a set-up's plan is shown and agreed to on the command line."""
+"""Showing and confirming the plan of a set-up on the command line."""
 
 from typing import NoReturn
 
@@ -16,7 +16,7 @@ from citus_cluster.operations.setup.request import SetupRequest
 
 
 def write(invocation: Invocation, request: SetupRequest, *, ask: bool, consent: bool, show: bool) -> SetupPlan:
-    """Plan, show, ask where nobody has agreed yet, and write."""
+    """Plan, show, ask for consent if it was not given yet, and write."""
 
     def agree(plan: SetupPlan) -> bool:
         asked = plan.needs_consent and not consent and ask and screen.interactive() and not plan.replaced_edits
@@ -42,7 +42,7 @@ def _show(plan: SetupPlan, *, show: bool, diffs: bool, brief: bool = True) -> No
 
 
 def show_dry_run(request: SetupRequest, format_: Format) -> NoReturn:
-    """Show what would be written, and exit with the status that says whether anything would change."""
+    """Show what would be written, and exit with the status that reports whether anything would change."""
     plan = plan_setup(request)
     if format_ is Format.JSON:
         screen.print_json(plan.as_dict())

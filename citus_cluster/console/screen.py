@@ -139,7 +139,7 @@ def ask(question: str) -> str:
 
 @contextmanager
 def _interruptible() -> Iterator[None]:
-    """Let Ctrl-C end a question at once: asyncio would take note of it, and go on waiting for the answer."""
+    """Let Ctrl-C end a question at once: asyncio would record it, and continue to wait for the answer."""
     before = signal.getsignal(signal.SIGINT)
     if threading.current_thread() is not threading.main_thread() or before in {signal.SIG_IGN, None}:
         yield

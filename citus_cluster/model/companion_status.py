@@ -10,9 +10,9 @@ from citus_cluster.model.documents import Documented
 
 
 class Condition(StrEnum):
-    """``starting`` is on its way and needs no one; ``degraded`` serves, but not all of it.
+    """``starting`` needs only time; ``degraded`` serves, but not completely.
 
-    ``unknown`` gave no answer in time, twice, while its own health check passed: the machine may be overloaded.
+    ``unknown`` did not answer in time, twice, while its own health check passed: the machine may be overloaded.
     """
 
     OK = "ok"
@@ -44,7 +44,7 @@ class CompanionStatus(Documented):
     summary: str = ""
 
     def document(self) -> Mapping[str, object]:
-        """Return the keys that every companion has, and after them its own figures."""
+        """Return the keys that every companion has, followed by its own figures."""
         return {
             "service": self.service,
             "condition": self.condition,
@@ -55,9 +55,9 @@ class CompanionStatus(Documented):
 
 
 def with_lacks(statuses: Iterable[CompanionStatus], lacks: Mapping[ComponentName, str]) -> tuple[CompanionStatus, ...]:
-    """Return the statuses with what each companion lacks on the coordinator, which its own server does not know.
+    """Add to each status what the companion lacks on the coordinator, which its own server does not know.
 
-    One that is down stays as it is.
+    The status of a companion that is down does not change.
     """
     return tuple(
         replace(

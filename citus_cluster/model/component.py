@@ -174,17 +174,17 @@ class Component:
     owns: ClassVar[re.Pattern[str]]
     companion: ClassVar[bool] = True
     needs: ClassVar[tuple[ComponentName, ...]] = ()
-    """Without these it does not run. Citus stands for its coordinator, in this directory."""
+    """The components that it requires. Citus stands for the coordinator in this directory."""
     secrets: ClassVar[tuple[Secret, ...]] = ()
-    """What a set-up generates. With the first one its services are asked for their status, and what it needs of the
-    coordinator is prepared."""
+    """The secrets that a set-up generates. The first one is used to read the status of its services, and to prepare
+    what it needs on the coordinator."""
     more_volumes: ClassVar[tuple[str, ...]] = ()
     signs: ClassVar[tuple[Sign, ...]] = ()
     context: ClassVar[str | None] = None
-    """Folder that its image is built from, where the user names no image: below generated/, a copy of the one that the
-    program has under this name."""
+    """The folder from which its image is built if the user names no image: below generated/, a copy of the program's
+    folder of this name."""
     pg_major: ClassVar[int | None] = None
-    """The PostgreSQL major that its image must have, because its data were written by it."""
+    """The PostgreSQL major version that its image must have, because its data belong to that version."""
     settle_together: ClassVar[bool] = False
     """Its services are awaited together, and their common status is checked afterwards."""
     several: ClassVar[bool] = False
@@ -241,7 +241,7 @@ class Component:
         raise NotImplementedError
 
     def tells_major(self, image: str) -> bool:
-        """Return whether the name of an image says which PostgreSQL major it has."""
+        """Return whether the name of an image shows its PostgreSQL major version."""
         return False
 
     def image_major_problem(self, image: str, major: int) -> str:

@@ -18,7 +18,7 @@ _PGBOUNCER_LEAST = (1, 24)
 
 # Read from citusdata/docker: each Citus release is built on the newest PostgreSQL that it supports.
 _PG_MAJOR_OF_CITUS_MAJOR = {11: 15, 12: 16, 13: 17, 14: 18}
-# As github.com/distribution/reference reads it: host and port, path, tag, digest.
+# The grammar of github.com/distribution/reference: host and port, path, tag, digest.
 _PART = "[a-z0-9]+(?:[._-]+[a-z0-9]+)*"
 _REFERENCE = re.compile(
     rf"(?:[A-Za-z0-9.-]+(?::[0-9]+)?/)?{_PART}(?:/{_PART})*(?::[A-Za-z0-9_][A-Za-z0-9_.-]{{0,127}})?(?:@sha256:[0-9a-f]{{64}})?"
@@ -37,7 +37,7 @@ class Image:
 
     @property
     def platform(self) -> str | None:
-        """Official Citus images exist for x86-64 only, so Docker on Apple Silicon must be told."""
+        """The platform that Docker on Apple Silicon needs, because official Citus images exist only for x86-64."""
         return "linux/amd64" if _OFFICIAL_CITUS.search(self.name) else None
 
     @property
@@ -51,7 +51,7 @@ class Image:
 
 
 def reference_problem(name: str) -> str | None:
-    """An image must be pinned: by a tag, or by a digest."""
+    """Return why the name is not valid: an image must be pinned, by a tag or by a digest."""
     if not _REFERENCE.fullmatch(name):
         return f"{name!r} is not the name of an image"
     if "@" not in name and ":" not in name.rsplit("/", 1)[-1]:
@@ -60,7 +60,7 @@ def reference_problem(name: str) -> str | None:
 
 
 def tag_version(name: str) -> tuple[int, ...]:
-    """Version in an image's tag: (7, 2) of ``redis:7.2-alpine``; empty where the tag begins with none."""
+    """Version in an image's tag: (7, 2) of ``redis:7.2-alpine``; empty if the tag does not begin with a version."""
     found = re.search(r":(\d+(?:\.\d+)*)(?:-[^/:]*)?$", name.partition("@")[0])
     return tuple(map(int, found[1].split("."))) if found else ()
 
@@ -75,7 +75,7 @@ class ReleaseChange(StrEnum):
 
 
 def release_change(before: str, after: str) -> ReleaseChange:
-    """Compare two images of Citus by major and minor version, as far as the tags of one repository tell."""
+    """Compare two images of Citus by major and minor version, as far as their tags in one repository show them."""
     if before == after:
         return ReleaseChange.SAME
     old, new = (tag_version(name)[:2] for name in (before, after))
@@ -106,7 +106,7 @@ _PRODUCTS = {
 
 
 def _other_product(name: str, own: str) -> str | None:
-    """Say that an image is plainly that of something else: ``redis:7`` for Cassandra."""
+    """Return why an image is clearly that of another product, such as ``redis:7`` for Cassandra."""
     repository = _repository(name).rsplit("/", 1)[-1]
     if repository in _PRODUCTS and repository != own:
         return f"{name!r} is an image of {_PRODUCTS[repository]}: use one of {own.capitalize()}"
@@ -118,7 +118,7 @@ def citus_image_problem(name: str) -> str | None:
 
 
 def pg14_image_problem(name: str) -> str | None:
-    """The pair beside Citus is plain PostgreSQL 14, so that nothing of Citus can touch its data."""
+    """Return why an image is unsuitable for the pair: plain PostgreSQL 14, so that Citus cannot affect its data."""
     if re.search(r"citus", name.partition("@")[0].rsplit(":", 1)[0], re.IGNORECASE):
         return (
             f"{name!r} is an image with Citus, but the PostgreSQL 14 pair is plain PostgreSQL: use postgres:14, "
@@ -133,7 +133,7 @@ def pg14_image_problem(name: str) -> str | None:
 
 
 def pg14_major_problem(name: str, major: int) -> str:
-    """Say why the pair cannot take an image of another major, and which way there is."""
+    """Return why the pair cannot use an image of another major version, and how to proceed."""
     return (
         f"{name!r} runs PostgreSQL {major}, which does not start on data of PostgreSQL {PAIR_PG_MAJOR}: "
         f"use postgres:14; to move the data to PostgreSQL {major}, pg_dump here and pg_restore there, or pg_upgrade"

@@ -130,12 +130,12 @@ def fork_lsn(history: str, timeline: int) -> int | None:
 def read_tail(read: Callable[[int], bytes | None], start: int, had: int, most_files: int) -> LogTail:
     """Read the log from ``start``, where a record begins or would begin, to its end.
 
-    ``read`` gives the file of the log that holds a position, None if there is none. Transactions that end at or
+    ``read`` returns the file of the log that holds a position, None if there is none. Transactions that end at or
     before ``had`` do not count. At most ``most_files`` are read. The checksums of records are not verified: a record
     that a crash cut off counts, although no client got a confirmation.
     """
     if start % FILE_BYTES == 0 and read(start) is None and read(start - FILE_BYTES) is not None:
-        # The log ended with a file, as at the end of a base backup, and the next one was not begun.
+        # The log ends with a complete file, as at the end of a base backup, and the next file does not exist yet.
         return LogTail(start, 0, True)
     log = _Log(read, start - start % FILE_BYTES, most_files)
     at: int | None = start

@@ -370,7 +370,7 @@ def flag_of(field: FieldInfo) -> Flag | None:
 
 
 def option_of(group: type[BaseModel], key: str) -> str:
-    """Give the name of the option that sets a key of a group. Raises LookupError where none is declared."""
+    """Return the name of the option that sets a key of a group. Raises LookupError if none is declared."""
     flag = flag_of(group.model_fields[key])
     if flag is None:
         raise LookupError(f"{group.__name__}.{key} declares no option")
@@ -419,8 +419,8 @@ def parse_spec(data: Any, *, origins: Mapping[str, str] | None = None, source: s
     """Check plain data and return the specification.
 
     ``origins`` maps a dotted path to where its value came from (``workers`` -> ``--workers``), for
-    the messages; what is not in it came from ``source``, the name of a file, or empty where there is
-    none. Raises SpecError with every problem.
+    the messages. All other values came from ``source``, the name of a file, or empty without a file.
+    Raises SpecError with every problem.
     """
     if not isinstance(data, Mapping):
         raise SpecError(f"{source} must hold keys and values, such as 'workers: 3'; nothing was written.")

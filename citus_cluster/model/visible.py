@@ -1,7 +1,8 @@
-"""External text, made safe to show: characters that a terminal would obey, or would not show, are escaped.
+"""External text, made safe to show: characters that a terminal would interpret, or would not show, are escaped.
 
-Servers, files and users can name things freely: ``\\x1b]52;…`` writes to a terminal's clipboard, ``\\u202e`` reverses
-the rest of the line, a line break forges a line of output. JSON keeps every character, and escapes these.
+Names from servers, files and users can contain any character: ``\\x1b]52;…`` writes to a terminal's clipboard,
+``\\u202e`` reverses the rest of the line, a line break forges a line of output. JSON keeps every character, and escapes
+these.
 """
 
 import json
@@ -13,7 +14,7 @@ _HIDDEN_CATEGORIES = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
 
 
 def visible(text: str, *, keep: str = "") -> str:
-    """Replace hidden characters by Python's escapes, such as ``\\x1b``; a tab becomes a space.
+    """Replace hidden characters with Python's escapes, such as ``\\x1b``; a tab becomes a space.
 
     Characters in ``keep`` stay. The result is as wide as it looks.
     """

@@ -83,7 +83,7 @@ class Journal:
 
 @dataclass
 class Entry:
-    """The result of an operation; with ``is_noted`` False no line is written, as if nothing was to be done."""
+    """The result of an operation; with ``is_noted`` False no line is written, because nothing had to be done."""
 
     outcome: dict[str, object] = field(default_factory=dict)
     is_noted: bool = True

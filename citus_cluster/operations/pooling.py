@@ -15,7 +15,8 @@ async def let_pooler_ask(
 ) -> bool:
     """Create or correct PgBouncer's role and function on the coordinator. Returns whether anything had to change.
 
-    ``conn`` is a superuser's. Raises RoleError for a role of this name that this tool did not create, LockedError.
+    ``conn`` is a superuser's connection. Raises RoleError for a role of this name that this tool did not create, and
+    LockedError.
     """
     async with translated("checking PgBouncer's role"):
         if (await look_at_pooler(conn, password)).ready:
@@ -30,9 +31,9 @@ async def let_pooler_ask(
 
 
 async def why_pooler_cannot_ask(conn: Connection, password: str) -> str | None:
-    """Return what on the coordinator keeps clients of PgBouncer from logging in, and what repairs it; else None.
+    """Return what prevents logins of PgBouncer's clients on the coordinator, and how to repair it; None otherwise.
 
-    ``conn`` is a superuser's. Changes nothing.
+    ``conn`` is a superuser's connection. Changes nothing.
     """
     try:
         async with translated("looking at PgBouncer's role"):

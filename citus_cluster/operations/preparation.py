@@ -1,8 +1,8 @@
-"""What components need of a coordinator that serves: each ``up`` makes what is missing, and so does the admin API.
+"""What components need on a running coordinator: each ``up`` creates what is missing, and so does the admin API.
 
-``status`` and the admin API say what is missing.
+``status`` and the admin API report what is missing.
 
-The API imports this module, so it knows nothing of a generated directory.
+The API imports this module, so it does not need a generated directory.
 """
 
 from collections.abc import Callable, Iterable, Mapping
@@ -18,27 +18,27 @@ from citus_cluster.runtime.postgres import Connection
 
 
 class _Prepare(Protocol):
-    """Makes what one component needs, with the component's password; tells whether anything was missing."""
+    """Creates what one component needs, with the component's password. Returns whether anything was missing."""
 
     async def __call__(self, conn: Connection, password: str, emit: Emit, *, wait_for_lock_s: float) -> bool: ...
 
 
 class _Look(Protocol):
-    """Says what is wrong with that, and what repairs it; None if nothing is."""
+    """Returns what is wrong with it, and how to repair it; None if it is correct."""
 
     async def __call__(self, conn: Connection, password: str) -> str | None: ...
 
 
 @dataclass(frozen=True)
 class Need:
-    """What one component needs: how to make it, and how to find out what is wrong with it."""
+    """What one component needs: how to create it, and how to check it."""
 
     prepare: _Prepare
     look: _Look
 
 
 NEEDED: Mapping[ComponentName, Need] = {ComponentName.PGBOUNCER: Need(let_pooler_ask, why_pooler_cannot_ask)}
-"""By component, for those that need something."""
+"""The needs of each component that has any."""
 
 
 async def prepare_coordinator(
@@ -49,7 +49,7 @@ async def prepare_coordinator(
     *,
     wait_for_lock_s: float = WAIT_FOR_LOCK_S,
 ) -> Mapping[ComponentName, CitusClusterError]:
-    """Make what these components need of the coordinator. Returns the errors; one keeps no other from being prepared.
+    """Create what these components need on the coordinator. Returns the errors; one error does not stop the others.
 
     ``conn`` is a superuser's connection to the coordinator; ``password_of`` may raise CitusClusterError.
     """
@@ -66,7 +66,7 @@ async def prepare_coordinator(
 async def lacks_on_coordinator(
     conn: Connection, components: Iterable[ComponentName], password_of: Callable[[ComponentName], str]
 ) -> Mapping[ComponentName, str]:
-    """Return what is wrong on the coordinator for these components, and what repairs it; changes nothing.
+    """Return what is wrong on the coordinator for these components, and how to repair it. Changes nothing.
 
     Arguments as in :func:`prepare_coordinator`. Raises CitusClusterError.
     """

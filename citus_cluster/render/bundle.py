@@ -101,9 +101,9 @@ def _render(
 
 
 def _built_image(service: str, context: Mapping[str, bytes]) -> str:
-    """Name an image that is built here by the hash of its build context.
+    """Return the name of an image that is built here, which contains the hash of its build context.
 
-    So a changed context is built anew, and an unchanged one is not, wherever the directory was copied.
+    So a changed context is built again, and an unchanged one is not, even in a copy of the directory.
     """
     return f"citus-cluster-{service}:{texts_hash({path: digest(file) for path, file in context.items()})[:12]}"
 
@@ -117,7 +117,7 @@ def texts_hash(texts: Mapping[str, str]) -> str:
 
 
 def render_env(topology: Topology) -> str:
-    """Render .env: what Compose reads, and what people and scripts look for; never a secret."""
+    """Render .env: values for Compose, people and scripts, but never a secret."""
     values = {
         "COMPOSE_PROJECT_NAME": topology.name,
         "COMPOSE_PROFILES": ",".join(topology.components),
@@ -131,7 +131,7 @@ def render_env(topology: Topology) -> str:
 
 
 def merge_gitignore(existing: str | None) -> str:
-    """Add what git must not keep to the user's own .gitignore, and leave the rest as it is."""
+    """Add the files that git must not keep to the user's .gitignore, and leave the rest unchanged."""
     if existing is None:
         return "# What setup_citus_cluster.py writes holds passwords, or follows from cluster.yaml.\n" + "".join(
             f"{line}\n" for line in _IGNORED

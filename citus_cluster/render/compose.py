@@ -21,7 +21,7 @@ def render_compose(
 
     ``templates`` are those of compose_templates/ (file name -> text), ``init_scripts`` the names of
     the scripts that a node runs at its first start, ``start_hashes`` the hashes of the files that servers
-    read at their start only, by folder. ``built_images`` are the names of images that are built here, by service.
+    read only at their start, by folder. ``built_images`` are the names of images that are built here, by service.
     """
     jinja = environment(templates)
     rendered = [
@@ -45,9 +45,9 @@ def render_compose(
 
 
 def _restart_settings(service: Service, start_hashes: Mapping[str, str]) -> str:
-    """Return the value of a label that changes with what takes effect at a restart only.
+    """Return the value of a label that changes with everything that takes effect only at a restart.
 
-    Compose does not see that a mounted file has changed; through this value it does.
+    Compose does not detect changes of mounted files; with this label it recreates the container.
     """
     parts = [_settings_hash(service)] if service.settings else []
     parts += [start_hashes[service.config]] if service.config in start_hashes else []

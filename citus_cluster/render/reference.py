@@ -59,7 +59,7 @@ def render_tables() -> Mapping[str, str]:
 def with_tables(document: str, tables: Mapping[str, str]) -> str:
     """Replace the text between ``<!-- generated: NAME -->`` and ``<!-- end: NAME -->``.
 
-    Raises ValueError where a table has no such place, or more than one.
+    Raises ValueError if a table has no such place, or more than one.
     """
     for name, table in tables.items():
         begin, end = f"<!-- generated: {name} -->", f"<!-- end: {name} -->"
@@ -175,7 +175,7 @@ _EXAMPLE_HEADER = """\
 def render_example(data: Mapping[str, Any]) -> str:
     """Write a complete ``cluster.yaml`` that has these values, each key below its description.
 
-    A key that the values lack gets its default, so that a new key needs no edit of the example.
+    A missing key gets its default, so that a new key does not require an edit of the example.
     """
     text = _EXAMPLE_HEADER
     defaults = ClusterSpec.model_construct().model_dump(mode="json")

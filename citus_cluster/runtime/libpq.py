@@ -17,7 +17,7 @@ NOT_IN_CLEAR = "!password,!md5"
 """For a server that the user names: every method that does not disclose the password."""
 
 NOWHERE = "/dev/null/none"
-"""A path where no file can exist. libpq replaces an empty path with one in the home directory."""
+"""A path at which no file can exist. libpq replaces an empty path with one in the home directory."""
 
 _OURS = {
     "client_encoding": "UTF8",

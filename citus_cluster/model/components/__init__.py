@@ -36,6 +36,6 @@ def is_our_volume(project: str, name: str) -> bool:
 
 
 def context_of(path: str) -> str | None:
-    """Give the build context that a path of the cluster's directory is in; None for any other."""
+    """Return the build context that contains a path of the cluster's directory; None for other paths."""
     folders = (component.context_folder() for component in COMPONENTS.values())
     return next((folder for folder in folders if folder and path.startswith(f"{folder}/")), None)

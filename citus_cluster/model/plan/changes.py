@@ -71,8 +71,8 @@ def plan_files(
 ) -> tuple[FileChange, ...]:
     """Compare, in the order of ``wanted``; then the files that are no longer needed.
 
-    ``found`` holds what exists of the wanted and recorded paths. ``recorded`` gives for each path
-    that an earlier run wrote the digests that count as ours: the last one written, and the one
+    ``found`` holds the existing files among the wanted and recorded paths. ``recorded`` has, for each
+    path that an earlier run wrote, the digests that count as ours: the last one written, and the one
     that an interrupted run was about to write.
     """
     changes = [
@@ -93,7 +93,7 @@ def _compare(
     if found is None:
         return FileChange(path, Action.CREATE, None, wanted)
     if not wanted.tracked:
-        wanted = replace(wanted, mode=found.mode)  # it is the user's own, and so are its permissions
+        wanted = replace(wanted, mode=found.mode)  # the file belongs to the user, and so do its permissions
     if found.content == wanted.content:
         action = Action.NONE if found.mode == wanted.mode else Action.SET_MODE
         return FileChange(path, action, found.content, wanted)

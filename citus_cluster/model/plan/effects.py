@@ -43,7 +43,7 @@ def effects(
 ) -> tuple[Effect, ...]:
     """Compare two Compose files (their ``services``) and the settings that each service mounts.
 
-    ``old_confs`` and ``new_confs`` give a service's postgresql.conf.
+    ``old_confs`` and ``new_confs`` return a service's postgresql.conf.
     """
     found = []
     for service, new in new_services.items():

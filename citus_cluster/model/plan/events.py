@@ -1,4 +1,4 @@
-"""What an operation reports while it runs; printed by the command line, kept in the journal."""
+"""The events that an operation reports while it runs; the command line prints them."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -6,7 +6,7 @@ from enum import StrEnum
 
 
 class EventKind(StrEnum):
-    """What an event says of its step."""
+    """What an event reports about its step."""
 
     STARTED = "started"
     PROGRESS = "progress"
@@ -34,4 +34,4 @@ Emit = Callable[[Event], None]
 
 
 def ignore(event: Event) -> None:
-    """Drop the event: for callers that want the result alone."""
+    """Drop the event: for callers that need only the result."""

@@ -1,4 +1,4 @@
-"""The formulae: from what a server has and carries to its settings, each with its inputs and its source."""
+"""The formulae: from a server's resources and load to its settings, each with its inputs and its source."""
 
 import math
 from collections.abc import Iterator
@@ -41,7 +41,7 @@ class Group(StrEnum):
     USER = "Further settings of cluster.yaml"
 
 
-# Where a formula comes from; docs/configuration.md has the links.
+# The sources of formulae; docs/configuration.md has the links.
 PGTUNE = "pgtune"
 TIMESCALE = "timescaledb-tune"
 PATRONI = "Patroni, mpp/citus.py"
@@ -70,8 +70,8 @@ _IO_CONCURRENCY = {Storage.SSD: 200, Storage.NVME: 1000, Storage.HDD: 2}
 class Setting:
     """One line of a settings file.
 
-    ``value`` is ready for postgresql.conf but unquoted; ``inputs`` holds the numbers that went into
-    ``formula``; ``restart``: a change takes effect only at a restart.
+    ``value`` is ready for postgresql.conf, but not quoted; ``inputs`` holds the numbers used in ``formula``;
+    ``restart``: a change takes effect only at a restart.
     """
 
     name: str
@@ -147,7 +147,7 @@ def shm_mb(facts: Facts) -> int:
 
 
 def pool_reserve(worker_connections: int) -> int:
-    """Connections of a worker that the pool leaves to repartition joins, moves and people (H, judgement)."""
+    """Connections of a worker that the pool leaves for repartition joins, moves and users (H, judgement)."""
     return 8 + max(10, worker_connections // 10)
 
 
@@ -158,31 +158,31 @@ def _connections(facts: Facts) -> Iterator[Line]:
     yield Line("unix_socket_directories", "/var/run/postgresql", group, "where the image's scripts expect it", DOCKER)
     match load.server:
         case Server.PLAIN:
-            formula = "C + 2 A: A sessions of this tool beside the clients, and A slots that only superusers get"
+            formula = "C + 2 A: the clients, A sessions of this tool, and A slots that only superusers get"
             inputs, source = f"{c}, A={budget.PAIR_SESSIONS}", JUDGEMENT
         case Server.COORDINATOR if not load.holds_shards:
-            formula = "C + 2 A + 4 N + 3: A sessions of this tool, also where clients took A more, and superuser slots"
+            formula = "C + 2 A + 4 N + 3: A sessions of this tool, A more that clients can take, and superuser slots"
             inputs, source = f"{c}, A={budget.OWN_SESSIONS}, {n}", f"{CITUS_GUC}; 4 N: {JUDGEMENT}"
         case Server.COORDINATOR:
             more = " + 4 N" if load.workers else ""
-            formula = f"1.2 (C + A{more} + 20), up to the next 10: it holds the shards too"
+            formula = f"1.2 (C + A{more} + 20), rounded up to the next 10: this server holds shards too"
             inputs = f"{c}, A={budget.OWN_SESSIONS}" + (f", {n}" if load.workers else "")
             source = JUDGEMENT
         case _:
-            formula, inputs, source = "1.2 (C + 10 + 4 N + 10), up to the next 10", f"{c}, {n}", CITUS_GUC
+            formula, inputs, source = "1.2 (C + 10 + 4 N + 10), rounded up to the next 10", f"{c}, {n}", CITUS_GUC
     yield Line("max_connections", load.max_connections, group, formula, source, inputs)
     if load.server is Server.PLAIN:
-        formula = "A: status, health checks and a promotion get in when clients have taken the rest"
+        formula = "A: status, health checks and a promotion can connect when clients use the rest"
         inputs = f"A={budget.PAIR_SESSIONS}"
         yield Line("superuser_reserved_connections", budget.PAIR_SESSIONS, group, formula, JUDGEMENT, inputs)
-    yield Line("password_encryption", "scram-sha-256", group, "pg_hba.conf asks for it", PG_DOCS)
+    yield Line("password_encryption", "scram-sha-256", group, "pg_hba.conf requires it", PG_DOCS)
 
 
 def _memory(facts: Facts) -> Iterator[Line]:
     group, ram, load = Group.MEMORY, facts.memory_mb, facts.load
     inputs = f"RAM={round(ram)}MB"
     smallest = facts.shared_buffers_mb != budget.shared_buffers_mb(ram)
-    buffers = "128MB, the smallest: the memory is short" if smallest else "max(128MB, RAM/4)"
+    buffers = "128MB, the minimum, because there is little memory" if smallest else "max(128MB, RAM/4)"
     yield Line(
         "shared_buffers", size(int(facts.shared_buffers_mb)), group, buffers, f"{PGTUNE}; {CITUS_TUNING}", inputs
     )
@@ -191,7 +191,7 @@ def _memory(facts: Facts) -> Iterator[Line]:
         "work_mem",
         size(facts.work_mem_mb),
         group,
-        "min((RAM - shared_buffers) / (3 (Q + P)), what the budget leaves / Q)",
+        "min((RAM - shared_buffers) / (3 (Q + P)), rest of the budget / Q)",
         f"{PGTUNE}; budget: {JUDGEMENT}",
         f"{inputs}, Q={load.queries}, P={load.processes}",
     )
@@ -227,19 +227,21 @@ def _wal(facts: Facts) -> Iterator[Line]:
     largest, least = _WAL_GB[facts.workload]
     workload = f"workload={facts.workload.value}"
     level = "logical" if facts.citus else "replica"
-    reason = "shards move by logical replication" if facts.citus else "a standby reads it"
+    reason = "shards move by logical replication" if facts.citus else "a standby needs it"
     yield Line("wal_level", level, group, reason, PATRONI if facts.citus else PG_DOCS)
     yield Line(
         "max_wal_size", f"{largest}GB", group, "by workload: web 4, oltp 8, mixed 4, olap 16 GB", PGTUNE, workload
     )
     yield Line("min_wal_size", f"{least}GB", group, "by workload: web 1, oltp 2, mixed 1, olap 4 GB", PGTUNE, workload)
-    yield Line("checkpoint_timeout", "15min", group, "fewer full pages in the log", f"{STACKGRES}; {CITUS_TUNING}")
-    yield Line("checkpoint_completion_target", 0.9, group, "spread the writes", f"{STACKGRES}; {CITUS_TUNING}")
+    yield Line(
+        "checkpoint_timeout", "15min", group, "fewer full-page writes in the WAL", f"{STACKGRES}; {CITUS_TUNING}"
+    )
+    yield Line("checkpoint_completion_target", 0.9, group, "spreads the writes", f"{STACKGRES}; {CITUS_TUNING}")
     buffers = min(0.03 * facts.shared_buffers_mb, 16)
     inputs = f"shared_buffers={size(int(facts.shared_buffers_mb))}"
     yield Line("wal_buffers", size(buffers), group, "min(3% of shared_buffers, 16MB)", PGTUNE, inputs)
     compression = "lz4" if facts.pg_major >= 15 else "on"
-    formula = "lz4 from PostgreSQL 15 on, before it on"
+    formula = "lz4 from PostgreSQL 15 on, otherwise on"
     yield Line("wal_compression", compression, group, formula, PGTUNE, f"PostgreSQL {facts.pg_major}")
 
 
@@ -260,18 +262,18 @@ def _replication(facts: Facts) -> Iterator[Line]:
         if facts.pg_major >= 18:
             formula = "S: PostgreSQL 18 no longer counts the origins of subscriptions as slots"
             yield Line("max_active_replication_origins", slots, group, formula, PG_DOCS, f"S={slots}")
-        formula = "2 max_wal_size: a move that hangs cannot fill the disk; a slower one must be begun anew"
+        formula = "2 max_wal_size: a move that hangs cannot fill the disk; a slower one must be started again"
         yield Line("max_slot_wal_keep_size", f"{2 * largest}GB", group, formula, JUDGEMENT, f"max_wal_size={largest}GB")
     else:
-        yield Line("max_replication_slots", 10, group, "one standby, and room", PG_DOCS)
-        yield Line("max_wal_senders", 10, group, "one standby, a base backup, and room", PG_DOCS)
-        yield Line("wal_keep_size", "64MB", group, "the standby's slot keeps what it needs beyond", PG_DOCS)
-        formula = "2 max_wal_size: a dead standby cannot fill the disk"
+        yield Line("max_replication_slots", 10, group, "one standby, and spare slots", PG_DOCS)
+        yield Line("max_wal_senders", 10, group, "one standby, a base backup, and spare processes", PG_DOCS)
+        yield Line("wal_keep_size", "64MB", group, "the standby's slot keeps any more that it needs", PG_DOCS)
+        formula = "2 max_wal_size: a standby that is down cannot fill the disk"
         inputs = f"max_wal_size={largest}GB"
         yield Line("max_slot_wal_keep_size", f"{2 * largest}GB", group, formula, JUDGEMENT, inputs)
         yield Line("wal_log_hints", "on", group, "pg_rewind needs it", PG_DOCS)
         yield Line("hot_standby", "on", group, "the replica serves reads", PG_DOCS)
-        formula = "the replica comes back to a restarted primary after 1 s, not 5"
+        formula = "the replica reconnects to a restarted primary after 1 s, not 5 s"
         yield Line("wal_retrieve_retry_interval", "1s", group, formula, JUDGEMENT)
     inputs = f"max_connections={load.max_connections}"
     source = f"{CITUS_CODE}, transaction_management.c" if facts.citus else JUDGEMENT
@@ -296,11 +298,11 @@ def _planner(facts: Facts) -> Iterator[Line]:
 def _citus(facts: Facts) -> Iterator[Line]:
     group = Group.CITUS
     yield Line("shared_preload_libraries", "citus,pg_stat_statements", group, "citus first", PATRONI)
-    # With 8 clients that read single rows by prepared statements, counting on coordinator and workers took 6 % more of
-    # the processors for each, with single-row updates 3 %. The library stays loaded, so that a reload is enough.
-    formula = "off until wanted, by a reload: counting takes 3 to 6 % of the processors from single-row statements"
+    # With 8 clients, counting on the coordinator and the workers took 6 % more processor time for each single-row read
+    # by a prepared statement, and 3 % more for each single-row update. The library stays loaded, so a reload is enough.
+    formula = "off until you turn it on; counting takes 3 to 6 % of the processor time of single-row statements"
     yield Line("pg_stat_statements.track", "none", group, formula, _COUNTED)
-    yield Line("compute_query_id", "off", group, "nothing counts by it", _COUNTED)
+    yield Line("compute_query_id", "off", group, "only pg_stat_statements needs it", _COUNTED)
     yield from _pools(facts)
     if facts.takes_clients:
         oltp = facts.workload is Workload.OLTP
@@ -319,29 +321,33 @@ def _citus(facts: Facts) -> Iterator[Line]:
         yield Line(
             "citus.executor_slow_start_interval", interval, group, "oltp 100ms, otherwise 10ms", CITUS_TUNING, workload
         )
-        # What one worker must carry when each of a query's shard tasks gets a connection (cluster_management).
+        # The load of one worker if each of a query's shard tasks gets a connection (cluster_management).
         most = max(facts.workers, 1) * _worker_connections(facts) // SHARD_COUNT
-        formula = "below 100 GB of data; W worker_connections / shard_count queries may each use all shards at once"
+        formula = "for less than 100 GB of data; W worker_connections / shard_count queries can use all shards at once"
         yield Line("citus.shard_count", SHARD_COUNT, group, formula, CITUS_MANAGEMENT, f"{most} here")
-        formula = "a rebalance begins within so long; with Citus' 5s the wait is felt each time"
+        formula = "a rebalance starts within this time; with Citus' 5s, every start is noticeably slow"
         yield Line("citus.background_task_queue_interval", "1s", group, formula, f"{CITUS_GUC}; {TRIED}")
-    yield Line("citus.max_cached_conns_per_worker", 1, group, "for each session, after its transaction", CITUS_TUNING)
+    yield Line("citus.max_cached_conns_per_worker", 1, group, "kept for each session after a transaction", CITUS_TUNING)
     per_node, executors = budget.MOVES_PER_NODE, budget.TASK_EXECUTORS
     yield Line(
-        "citus.max_background_task_executors_per_node", per_node, group, "M, moves at a time for a node", CITUS_GUC
+        "citus.max_background_task_executors_per_node",
+        per_node,
+        group,
+        "M, simultaneous moves for each node",
+        CITUS_GUC,
     )
     yield Line("citus.max_background_task_executors", executors, group, "E; part of max_worker_processes", CITUS_GUC)
-    formula = "encrypted; the servers have certificates of their own, made by CREATE EXTENSION"
+    formula = "encrypted; CREATE EXTENSION creates a certificate on each server"
     yield Line("citus.node_conninfo", "sslmode=require", group, formula, f"{CITUS_CODE}, enable_ssl.c; {TRIED}")
 
 
 def _executor_pool(facts: Facts) -> tuple[int, str]:
     """Connections that one query opens to each worker.
 
-    The workers share this machine's processors, so more than that gains nothing, and costs memory: 43
-    clients that group 2 million rows (32 shards on 3 workers, 2 processors) took 1,842 MB of the coordinator
-    with Citus' default of 16, 1,035 MB with 4 and 515 MB with 2, all at the same 2.4 queries a second. In the
-    container of 1,716 MB that these clients get, 16 had the server killed.
+    The workers share this machine's processors, so more connections than processors only need more memory: 43
+    clients that group 2 million rows (32 shards on 3 workers, 2 processors) used 1,842 MB of the coordinator's
+    memory with Citus' default of 16, 1,035 MB with 4 and 515 MB with 2, all at 2.4 queries per second. For these
+    clients, the container has 1,716 MB, so with 16 the kernel killed the server.
     """
     formula = "oltp 2, otherwise CPU / W, at least 2, at most 16: connections of one query to each worker"
     if facts.workload is Workload.OLTP:
@@ -359,16 +365,16 @@ def _pools(facts: Facts) -> Iterator[Line]:
     worker_connections = _worker_connections(facts)
     reserve = pool_reserve(worker_connections)
     clients = facts.clients + budget.OWN_SESSIONS if facts.takes_clients else DIRECT_CLIENTS
-    formula, inputs = "at most so many past the coordinator, this tool's sessions among them; none is reserved", ""
+    formula, inputs = "for clients that bypass the coordinator, including this tool's sessions; none is reserved", ""
     if facts.takes_clients:
-        formula = "C + A: Citus counts superusers' sessions too, those of this tool among them"
+        formula = "C + A: Citus counts sessions of superusers too, including this tool's"
         inputs = f"C={facts.clients}, A={budget.OWN_SESSIONS}"
     source = f"{CITUS_CODE}, shared_connection_stats.c" if facts.takes_clients else JUDGEMENT
     yield Line("citus.max_client_connections", clients, group, formula, source, inputs)
     own = facts.holds_shards
     pool = worker_connections - reserve
     if own:
-        # One that was planned with workers has few connections to spare once they have left: its own sessions' slots.
+        # A coordinator that was planned with workers has few spare connections once they have left: the slots of A.
         pool = max(budget.OWN_SESSIONS, pool - clients)
     formula = "max_connections - C - A - H" if own else "worker_connections - H"
     inputs = f"worker_connections={worker_connections}, H={reserve}"
@@ -378,7 +384,7 @@ def _pools(facts: Facts) -> Iterator[Line]:
     source = f"{CITUS_TUNING}; H: {JUDGEMENT}"
     yield Line("citus.max_shared_pool_size", pool, group, formula, source, inputs)
     if own:
-        formula = "as max_shared_pool_size: shards here are reached over connections too"
+        formula = "same as max_shared_pool_size: local shards are accessed over connections too"
         yield Line("citus.local_shared_pool_size", pool, group, formula, JUDGEMENT)
 
 
@@ -392,7 +398,7 @@ def _worker_connections(facts: Facts) -> int:
 
 def _locale() -> Iterator[Line]:
     group = Group.LOCALE
-    reason = "what the image's own file has"
+    reason = "same as in the image's own file"
     yield Line("timezone", "Etc/UTC", group, reason, DOCKER)
     yield Line("default_text_search_config", "pg_catalog.english", group, reason, DOCKER)
 
@@ -400,20 +406,22 @@ def _locale() -> Iterator[Line]:
 def _logging(facts: Facts) -> Iterator[Line]:
     group = Group.LOGGING
     if not facts.citus:
-        yield Line("shared_preload_libraries", "pg_stat_statements", group, "figures of every statement", PG_DOCS)
+        yield Line("shared_preload_libraries", "pg_stat_statements", group, "statistics of every statement", PG_DOCS)
     yield Line("log_destination", "stderr", group, "docker logs shows it", PG_DOCS)
     yield Line("logging_collector", "off", group, "docker logs shows it", PG_DOCS)
-    yield Line("log_timezone", "Etc/UTC", group, "what the image's own file has", DOCKER)
+    yield Line("log_timezone", "Etc/UTC", group, "same as in the image's own file", DOCKER)
     yield Line("log_line_prefix", "%m [%p] %q%u@%d ", group, "time, process; user and database of a session", PG_DOCS)
-    yield Line("log_checkpoints", "on", group, "shows checkpoints that come too often", PG_DOCS)
-    yield Line("log_lock_waits", "on", group, "shows who waits for whom, after deadlock_timeout", PG_DOCS)
+    yield Line("log_checkpoints", "on", group, "shows checkpoints that occur too often", PG_DOCS)
+    yield Line(
+        "log_lock_waits", "on", group, "shows sessions that wait for a lock longer than deadlock_timeout", PG_DOCS
+    )
     value = size(max(10, facts.work_mem_mb))
     yield Line("log_temp_files", value, group, "max(10MB, work_mem): shows sorts that spill", JUDGEMENT)
     yield Line("log_autovacuum_min_duration", "1min", group, "shows slow vacuums", JUDGEMENT)
 
 
 def size(size_mb: float) -> str:
-    """Write a size in MB for postgresql.conf, in the largest unit that keeps it whole kilobytes."""
+    """Write a size in MB for postgresql.conf, in the largest unit in which it is a whole number."""
     kilobytes = int(size_mb * 1024)
     for unit, factor in (("GB", 1024 * 1024), ("MB", 1024)):
         if kilobytes and kilobytes % factor == 0:

@@ -59,7 +59,7 @@ BOOLEAN = _names("""
     transaction_deferrable transaction_read_only transform_null_equals update_process_title vacuum_truncate
     wal_init_zero wal_log_hints wal_receiver_create_temp_slot wal_recycle zero_damaged_pages
 """)
-"""on or off"""
+"""Booleans: on or off."""
 
 INTEGER = _names("""
     autovacuum_analyze_threshold autovacuum_freeze_max_age autovacuum_max_workers
@@ -172,7 +172,7 @@ INTERNAL = _names("""
     segment_size server_encoding server_version server_version_num shared_memory_size
     shared_memory_size_in_huge_pages ssl_library wal_block_size wal_segment_size
 """)
-"""Read-only: fixed when the server was built or its data directory made."""
+"""Read-only: fixed when the server was built or its data directory was created."""
 
 POSTMASTER = _names("""
     archive_mode autovacuum_freeze_max_age autovacuum_max_workers autovacuum_multixact_freeze_max_age
@@ -191,13 +191,13 @@ POSTMASTER = _names("""
     unix_socket_directories unix_socket_group unix_socket_permissions wal_buffers wal_decode_buffer_size wal_level
     wal_log_hints
 """)
-"""Take effect at a restart only; all others on a reload."""
+"""Parameters that take effect only at a restart; all others at a reload."""
 
 ONLY_14 = _names("""
     db_user_namespace force_parallel_mode lc_collate lc_ctype old_snapshot_threshold promote_trigger_file
     stats_temp_directory trace_recovery_messages vacuum_defer_cleanup_age
 """)
-"""Known to PostgreSQL 14, gone by 17."""
+"""Known to PostgreSQL 14, removed by 17."""
 
 NOT_IN_14 = _names("""
     allow_alter_system archive_library commit_timestamp_buffers createrole_self_grant debug_io_direct
@@ -221,7 +221,7 @@ ONLY_17 = _names("""
 NOT_IN_18 = _names("""
     ssl_ecdh_curve
 """)
-"""Known to 14 and 17, gone in 18."""
+"""Known to PostgreSQL 14 and 17, removed in 18."""
 
 ONLY_18 = _names("""
     autovacuum_vacuum_max_threshold autovacuum_worker_slots enable_distinct_reordering enable_self_join_elimination

@@ -1,6 +1,6 @@
-"""Whether PostgreSQL would accept a value of a parameter, read as its guc.c reads one: number, unit, range, word.
+"""Whether PostgreSQL would accept a value of a parameter, by the rules of guc.c: number, unit, range, word.
 
-Without a table (for a major that has none, or a parameter that pg_settings hides), only the server knows.
+Without a table (for a major version that has none, or a parameter that pg_settings hides), only the server knows.
 """
 
 import math
@@ -21,7 +21,7 @@ _MICROSECONDS = {"us": 1, "ms": 1000, "s": 10**6, "min": 6 * 10**7, "h": 36 * 10
 
 @dataclass(frozen=True)
 class _Type:
-    """One line of the table: ``unit`` is that in which ``least`` and ``greatest`` are, empty without one."""
+    """One line of the table: ``unit`` is the unit of ``least`` and ``greatest``, empty if there is none."""
 
     majors: frozenset[int]
     kind: str
@@ -33,9 +33,9 @@ class _Type:
 
 
 def value_problem(name: str, text: str, pg_major: int | None) -> str | None:
-    """Return why PostgreSQL would refuse a value; None if it would not, or where that is not known.
+    """Return why PostgreSQL would refuse a value; None if it would not, or if that is not known.
 
-    Without ``pg_major``, or with one that has no table, only what every known major would refuse is a problem.
+    Without ``pg_major``, or if it has no table, only a value that every known major version would refuse is a problem.
     """
     known = _types(name)
     here = [one for one in known if pg_major in one.majors] or known or _untabled(name)
@@ -46,7 +46,7 @@ def value_problem(name: str, text: str, pg_major: int | None) -> str | None:
 
 
 def same_value(name: str, one: str | None, other: str | None) -> bool:
-    """Return whether two values of a quantity are the same, such as ``15min`` and ``900000``; None is no value."""
+    """Return whether two values of a quantity are equal, such as ``15min`` and ``900000``; None is no value."""
     if one is None or other is None or one == other:
         return one == other
     return _in_base(name, one) is not None and _in_base(name, one) == _in_base(name, other)
@@ -63,7 +63,7 @@ def _in_base(name: str, text: str) -> float | None:
 
 def _problem(wanted: _Type, text: str, known: tuple[_Type, ...]) -> str | None:
     if wanted.kind == "enum":
-        # Some words depend on how the server was built, so that one image cannot tell for all of its major.
+        # Some words depend on how the server was built, so one image does not represent all of its major version.
         words = list(dict.fromkeys(word for one in known for word in one.words))
         if text.lower() in {word.lower() for word in words}:
             return None
@@ -83,7 +83,7 @@ def _problem(wanted: _Type, text: str, known: tuple[_Type, ...]) -> str | None:
 
 
 def _quantity(text: str, *, whole: bool) -> tuple[float | None, str]:
-    """Split into the number, None if there is none, and the unit."""
+    """Split a value into the number, None if there is none, and the unit."""
     found = _INTEGER.match(text) if whole else None
     number: float | None = None
     if found and text[found.end() : found.end() + 1] not in {".", "e", "E"}:

@@ -31,8 +31,8 @@ _FIXED = {
 
 _DIRECTIVES = frozenset({"include", "include_if_exists", "include_dir"})
 
-# One shard move takes up to four slots (and so senders and apply workers) for each owner of tables; beside the apply
-# workers run their launcher, the maintenance daemon, the task monitor and a task.
+# One shard move needs up to four slots, and as many senders and apply workers, for each owner of tables. In addition to
+# the apply workers, their launcher, the maintenance daemon, the task monitor and a task run.
 _REBALANCE_LEAST = {
     "max_logical_replication_workers": 4,
     "max_replication_slots": 4,

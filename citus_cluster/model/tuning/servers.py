@@ -1,4 +1,4 @@
-"""From a machine and a specification to the settings of every server: what fits, and what to do if it does not."""
+"""The settings of every server, from a machine and a specification: what fits, and what to do if it does not."""
 
 import math
 from collections.abc import Mapping, Sequence

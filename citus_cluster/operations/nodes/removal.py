@@ -27,8 +27,8 @@ from citus_cluster.runtime.docker.engine import Container, Engine, in_thread
 from citus_cluster.runtime.docker.project import Project
 from citus_cluster.runtime.postgres import Connection, ConnectionInfo
 
-# All its data exist elsewhere, so a kill is safe. A server that does not know yet that others have left tries to
-# connect to them, and would take a minute to stop.
+# All data of the worker exist elsewhere, so a kill is safe. A server that does not know yet that other nodes have left
+# tries to connect to them, and would take a minute to stop.
 _STOP_TIMEOUT_S = 10
 
 

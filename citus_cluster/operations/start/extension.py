@@ -25,12 +25,12 @@ Agree = Callable[[str], bool]
 
 
 def never(question: str) -> bool:
-    """Agree to nothing."""
+    """Never agree."""
     return False
 
 
 def agree_once(agree: Agree) -> Agree:
-    """Do not ask again after consent was given."""
+    """Return an ``agree`` that does not ask again after consent was given."""
     agreed = False
 
     def ask(question: str) -> bool:

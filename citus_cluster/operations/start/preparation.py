@@ -1,4 +1,4 @@
-"""What the components of a directory need of the coordinator: ``up`` makes it, and ``status`` says what is missing."""
+"""What the components of a directory need on the coordinator: ``up`` creates it, ``status`` reports what is missing."""
 
 from collections.abc import Mapping
 
@@ -13,7 +13,7 @@ _CONNECT_TIMEOUT_S = 10.0
 
 
 async def prepare_coordinator_of(directory: Directory, emit: Emit) -> CitusClusterError | None:
-    """Make what the components of a directory need, with its passwords. Returns the first error."""
+    """Create what the components of a directory need, with its passwords. Returns the first error."""
     wanted = _wanted(directory)
     if not wanted:
         return None
@@ -26,7 +26,7 @@ async def prepare_coordinator_of(directory: Directory, emit: Emit) -> CitusClust
 
 
 async def lacks_of(directory: Directory) -> Mapping[ComponentName, str]:
-    """Say what is wrong on the coordinator for the components of a directory. Nothing if it does not answer."""
+    """Return what is wrong on the coordinator for the components of a directory; empty if it does not answer."""
     wanted = _wanted(directory)
     if not wanted:
         return {}

@@ -14,8 +14,8 @@ from citus_cluster.runtime.postgres import Connection
 WAITING_S = 3
 """The shortest wait for a lock that is reported."""
 
-# A move's sessions bear its number, on the nodes too; the apply workers of a target have none. The process of the task,
-# which itself waits where writes are held, has no query_start.
+# The sessions of a move carry its number, on the nodes too; the apply workers of a target have none. The process of the
+# task, which waits itself if writes are held, has no query_start.
 _BLOCKERS = """
 SELECT json_build_object('sessions', coalesce(json_agg(DISTINCT jsonb_build_object(
     'pid', holder.pid, 'role', blocker.usename, 'application', nullif(blocker.application_name, ''),

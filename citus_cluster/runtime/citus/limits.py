@@ -37,7 +37,7 @@ async def limit_sessions(conn: Connection, role: str, limit: int | None) -> None
 
 
 async def lift_sessions(conn: Connection, worker: NodeAddress, roles: Collection[str]) -> tuple[str, ...]:
-    """Remove the session limit of these roles on a worker; return those that had one. Raises as ``citus_probe.ask``."""
+    """Remove the session limit of these roles on a worker; return those that had one. Errors of ``citus_probe.ask``."""
     found = cast("list[str]", (await ask(conn, worker, _LIMITED))["roles"])
     limited = tuple(role for role in found if role in roles)
     for role in limited:
@@ -48,7 +48,7 @@ async def lift_sessions(conn: Connection, worker: NodeAddress, roles: Collection
 async def lift_on_new_worker(conn: Connection, worker: NodeAddress) -> None:
     """Remove the session limits that Citus has copied to a worker, for roles that are limited here.
 
-    Raises as ``citus_probe.ask``.
+    Errors of ``citus_probe.ask``.
     """
     records = await read_records(conn)
     await lift_sessions(conn, worker, {one.name for one in records if one.limits is not None})

@@ -1,11 +1,11 @@
-"""What PgBouncer needs of the coordinator: a role, and a function that gives this role the secret of one other role.
+"""What PgBouncer needs on the coordinator: a role, and a function that returns the secret of one other role to it.
 
-The function is on the coordinator alone. The role is on every node: Citus copies each role to a worker that is added,
-wherever it was made. On a worker this one owns nothing and may do nothing.
+The function exists only on the coordinator. The role exists on every node, because Citus copies each role to a worker
+that is added. On a worker, this role owns nothing and has no privileges.
 
-The function gives SCRAM secrets only. Whoever has one can check a password, but cannot log in with it; with an md5 hash
-one can. It gives none of superusers and of roles that replicate or bypass row security: they connect to the
-coordinator itself. Nor of the roles that this program keeps for itself.
+The function returns only SCRAM secrets, with which a reader can check a password but not log in, unlike with an md5
+hash. It returns no secrets of superusers and of roles that replicate or bypass row security, which connect to the
+coordinator itself, and none of this program's own roles.
 """
 
 import hashlib
@@ -26,7 +26,7 @@ from citus_cluster.runtime.postgres import Connection, bounded
 FUNCTION = "citus_cluster.pgbouncer_secret(text)"
 _MARK = "Made by citus-cluster: PgBouncer asks as this role for the secrets of the clients that log in."
 _SESSIONS = 5
-"""PgBouncer opens one, and a second for a moment when it replaces the first; clients must not lose theirs to it."""
+"""PgBouncer opens one, and briefly a second when it replaces the first; the limit must not affect logins of clients."""
 _ATTRIBUTES = (
     f"LOGIN NOSUPERUSER NOCREATEDB NOCREATEROLE NOREPLICATION NOBYPASSRLS CONNECTION LIMIT {_SESSIONS} "
     "VALID UNTIL 'infinity'"
@@ -61,7 +61,7 @@ FROM pg_proc WHERE oid = to_regprocedure(%(function)s)
 
 @dataclass(frozen=True)
 class Pooler:
-    """What the coordinator has of PgBouncer's: the role exists, and each is as it should be, or not."""
+    """The state of PgBouncer's role and function: whether the role exists, and whether each is correct."""
 
     exists: bool
     role: bool
@@ -74,7 +74,7 @@ class Pooler:
 
 
 async def look_at_pooler(conn: Connection, password: str) -> Pooler:
-    """Find out what of PgBouncer's the coordinator has. Raises RoleError for a role that was not made here."""
+    """Read the state of PgBouncer's role and function. Raises RoleError for a role that this tool did not create."""
     async with bounded(conn, QUICK_S):
         cursor = await conn.execute(_LOOK_AT_ROLE, {"mark": _MARK, "sessions": _SESSIONS, "role": POOLER_ROLE})
         role = await cursor.fetchone()
@@ -93,7 +93,7 @@ async def look_at_pooler(conn: Connection, password: str) -> Pooler:
 
 
 async def prepare_pooler(conn: Connection, password: str, found: Pooler) -> None:
-    """Make, or correct, the role and the function, in one transaction."""
+    """Create or correct the role and the function, in one transaction."""
     await create_owner_record(conn)
     role = sql.Identifier(POOLER_ROLE)
     async with silent(conn, POOLER_ROLE):
@@ -104,7 +104,7 @@ async def prepare_pooler(conn: Connection, password: str, found: Pooler) -> None
         await conn.execute(sql.SQL("ALTER ROLE {} " + _ATTRIBUTES).format(role))
         if not found.password:
             await conn.execute(sql.SQL("ALTER ROLE {} PASSWORD {}").format(role, hashed(conn, POOLER_ROLE, password)))
-        # Everything before this is changed on every node, everything after it on the coordinator alone.
+        # Changes before this apply to every node, changes after it only to the coordinator.
         await prepare_schema(conn)
         if is_new:
             await conn.execute(sql.SQL("COMMENT ON ROLE {} IS {}").format(role, _MARK))
@@ -122,7 +122,7 @@ async def prepare_pooler(conn: Connection, password: str, found: Pooler) -> None
 
 
 async def has_pooler_role(conn: Connection) -> bool:
-    """Return whether the role that was made here for PgBouncer is there."""
+    """Return whether the role that this tool creates for PgBouncer exists."""
     async with bounded(conn, QUICK_S):
         cursor = await conn.execute(
             "SELECT FROM pg_roles WHERE rolname = %s AND shobj_description(oid, 'pg_authid') = %s", [POOLER_ROLE, _MARK]
@@ -131,9 +131,9 @@ async def has_pooler_role(conn: Connection) -> bool:
 
 
 def opens(secret: str, password: str) -> bool:
-    """Return whether a SCRAM secret of ``pg_authid`` was made of this password (RFC 5802).
+    """Return whether a SCRAM secret of ``pg_authid`` belongs to this password (RFC 5802).
 
-    ASCII is taken for what SASLprep makes of a password: ours have nothing else.
+    SASLprep is omitted, because it does not change ASCII characters, and our passwords have no others.
     """
     try:
         method, iterations_salt, keys = secret.split("$")

@@ -28,7 +28,7 @@ from citus_cluster.runtime.postgres import Connection, bounded, describe, gives_
 CONNECT_TIMEOUT_S = 3
 """For libpq; from PostgreSQL 16 on, dblink ignores it, and the time limit of the answer applies."""
 REQUIRE_AUTH_SINCE = 160000
-"""PostgreSQL whose libpq can be told how a server must log us in."""
+"""The first PostgreSQL version whose libpq has ``require_auth``."""
 T = TypeVar("T")
 ANSWER_TIMEOUT_S = 4.0
 AGAIN_TIMEOUT_S = 1.5 * ANSWER_TIMEOUT_S
@@ -134,7 +134,7 @@ async def ask_node(
 
 
 async def tell(conn: Connection, node: NodeAddress, statement: str) -> None:
-    """Let the coordinator run one statement only on ``node``, which commits separately. Raises as :func:`ask`."""
+    """Let the coordinator run one statement only on ``node``, which commits separately. Errors as in :func:`ask`."""
     target = _target(conn, node, ANSWER_TIMEOUT_S, **{"citus.enable_ddl_propagation": "off"})
     await _run(conn, node, _ASK, {"target": target, "question": statement}, ANSWER_TIMEOUT_S)
 
@@ -199,7 +199,7 @@ async def identity(conn: Connection, node: NodeAddress, *, registered: bool = Fa
 
 
 async def reaches(conn: Connection, node: NodeAddress, other: NodeAddress) -> bool:
-    """Return whether ``node`` can connect to ``other`` with its own credentials. Raises as :func:`ask`."""
+    """Return whether ``node`` can connect to ``other`` with its own credentials. Errors as in :func:`ask`."""
     statement = psycopg.sql.SQL("SELECT to_json(citus_check_connection_to_node({}, {}))").format(other.host, other.port)
     target = _target(conn, node, REACH_TIMEOUT_S, **{"citus.node_connection_timeout": "3000"})
     parameters = {"target": target, "question": statement.as_string(conn)}

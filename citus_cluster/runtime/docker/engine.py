@@ -97,7 +97,7 @@ class Container:
     image: str = ""
     """The image's name when the container was created."""
     stop_timeout_s: int = _DEFAULT_STOP_TIMEOUT_S
-    """How long the engine waits for its end before it kills it: ``stop_grace_period`` in a Compose file."""
+    """How long the engine waits for the container to stop before a kill: ``stop_grace_period`` in a Compose file."""
 
 
 @dataclass(frozen=True)
@@ -197,7 +197,7 @@ class Engine:
         return self._image(name) is not None
 
     def image_pg_major(self, name: str) -> int | None:
-        """Return PG_MAJOR of an image's environment, which the official images set; None if the image is not here."""
+        """Return PG_MAJOR of an image's environment, which the official images set; None if the image is missing."""
         image = self._image(name)
         for entry in ((image or {}).get("Config") or {}).get("Env") or []:
             if entry.startswith("PG_MAJOR="):
@@ -314,7 +314,7 @@ class Engine:
         return path in probe.output and "No such file" in probe.output
 
     def restart(self, container: Container, timeout_s: int | None = None) -> None:
-        """Restart a container, which resolves its mounts again; it has its own time to stop unless one is given."""
+        """Restart a container, which resolves its mounts again. By default, the time limit is the container's own."""
         with _translated(f"restarting {container.name}"):
             self._api.restart(container.id, timeout=container.stop_timeout_s if timeout_s is None else timeout_s)
 
@@ -327,9 +327,9 @@ class Engine:
             self._api.start(container.id)
 
     def stop(self, container: Container, timeout_s: int | None = None) -> None:
-        """Stop a container; it has its own time to end unless one is given."""
+        """Stop a container. The default time limit is the container's own."""
         with _translated(f"stopping {container.name}"):
-            # The SDK's own default waits for an answer for less than a container may take.
+            # By default, the SDK waits for the answer for less time than a container may take to stop.
             self._api.stop(container.id, timeout=container.stop_timeout_s if timeout_s is None else timeout_s)
 
     def remove(self, container: Container) -> None:

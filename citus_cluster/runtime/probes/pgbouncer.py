@@ -1,4 +1,4 @@
-"""PgBouncer, asked how it is: its admin console speaks PostgreSQL's protocol, and knows SHOW alone."""
+"""The status of PgBouncer, from its admin console, which uses PostgreSQL's protocol and accepts only SHOW here."""
 
 import asyncio
 from collections.abc import Mapping, Sequence
@@ -15,13 +15,13 @@ from citus_cluster.runtime.postgres import Connection, ConnectionInfo, connect, 
 from citus_cluster.runtime.probes import Doubt
 
 _SLOW_S = 5.0
-"""PgBouncer itself tells a client after so long that it still waits."""
+"""After this time, PgBouncer itself tells a client that it is still waiting."""
 
 Rows = Sequence[Mapping[str, Any]]
 
 
 class PgBouncerProbe:
-    """The server. It proves that it knows the password, so nobody need doubt who it is."""
+    """The server. It proves that it knows the password, so the listener is not checked."""
 
     def __init__(self, target: Target, password: str, doubt: Doubt) -> None:
         (self._address,) = target.addresses.values()
@@ -29,13 +29,13 @@ class PgBouncerProbe:
         self._conn: Connection | None = None
 
     async def ask(self, timeout_s: float) -> CompanionStatus:
-        """Ask, and judge the answer. Never raises because the server is down, and always ends in time."""
+        """Read and judge the status. Never raises because the server is down, and always ends in time."""
         try:
             async with asyncio.timeout(timeout_s):
                 try:
                     return await self._ask(timeout_s)
                 except psycopg.OperationalError:
-                    # The connection that was kept may be to a PgBouncer that has been restarted since.
+                    # The kept connection may be to a PgBouncer that has been restarted since.
                     await self.close()
                     return await self._ask(timeout_s)
         except AuthenticationError as error:
@@ -66,14 +66,14 @@ class PgBouncerProbe:
 
     async def _show(self, command: LiteralString) -> Rows:
         assert self._conn is not None, "it is opened before it is asked"  # noqa: S101
-        # The console knows neither parameters nor prepared statements nor transactions.
+        # The console supports neither parameters nor prepared statements nor transactions.
         cursor = await self._conn.execute(command, prepare=False)
         names = [column.name for column in cursor.description or ()]
         return [dict(zip(names, row, strict=True)) for row in await cursor.fetchall()]
 
 
 def judge(*, version: Mapping[str, Any], pools: Rows, databases: Rows, stats: Rows) -> CompanionStatus:
-    """Judge what the console shows. A pool is what one role has in one database."""
+    """Judge the output of the console. A pool belongs to one role in one database."""
     of_clients = [row for row in pools if row["database"] not in {AUTH_DATABASE, CONSOLE_DATABASE}]
     waits = [_wait_s(row) for row in pools if row["database"] != CONSOLE_DATABASE]
     served = [row for row in databases if row["name"] not in {AUTH_DATABASE, CONSOLE_DATABASE}]
@@ -100,7 +100,7 @@ def judge(*, version: Mapping[str, Any], pools: Rows, databases: Rows, stats: Ro
                 "idle_server_connections": int(row["sv_idle"]) + int(row["sv_used"]) + int(row["sv_tested"]),
             }
             for row in of_clients
-            # PgBouncer keeps the pool of a role for good, also of one that could not log in.
+            # PgBouncer keeps the pool of a role forever, even if the role could not log in.
             if row["user"] != POOLER_ROLE
         ],
     }

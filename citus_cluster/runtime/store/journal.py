@@ -1,4 +1,4 @@
-"""The journal: what was done to a cluster, when and by whom; one JSON object per line, without secrets.
+"""The journal: the operations on a cluster, when and by whom; one JSON object per line, without secrets.
 
 The command line appends to generated/journal.jsonl. A container that also changes the cluster appends to its own file,
 in the only folder of the directory that it may write, so it can neither change nor remove the lines of others. Each
@@ -36,7 +36,7 @@ def append(file: Path, line: Mapping[str, object], *, mode: int = PRIVATE) -> No
         try:
             with contextlib.suppress(OSError):  # not every shared folder has locks
                 fcntl.flock(descriptor, fcntl.LOCK_EX)
-            # A full disk may have cut off the line before; without the lock, a line that is being written looks so too.
+            # A full disk may have cut off the previous line; without the lock, an unfinished line looks the same.
             size = os.fstat(descriptor).st_size
             is_cut = size > 0 and os.pread(descriptor, 1, size - 1) != b"\n"
             content = (("\n" if is_cut else "") + text + "\n").encode()
@@ -69,9 +69,9 @@ def make_folder(root: Path, service: str) -> None:
 
 
 def last(root: Path, operations: Collection[str]) -> Mapping[str, Any] | None:
-    """Return the last line of one of these operations that the command line has noted; None if there is none.
+    """Return the last line of one of these operations that the command line has written; None if there is none.
 
-    The containers' files are not read, because whoever takes over a container can write anything there.
+    The containers' files are not read, because an attacker in a container could write anything there.
     """
     try:
         lines = (root / JOURNAL_FILE).read_text(encoding="utf-8", errors="replace").splitlines()

@@ -42,7 +42,7 @@ def load_sources() -> Sources:
 
 
 def _context(folder: Path) -> dict[str, bytes]:
-    """Read the build context of an image, by path; what Python has compiled there is not part of it."""
+    """Read the build context of an image, by path, without the files that Python has compiled there."""
     files = (path for path in sorted(folder.rglob("*")) if path.is_file() and "__pycache__" not in path.parts)
     return {path.relative_to(folder).as_posix(): path.read_bytes() for path in files}
 
