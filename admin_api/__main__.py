@@ -12,7 +12,7 @@ from citus_cluster.runtime.log_lines import VisibleFormatter
 LOGGING = {
     "version": 1,
     "disable_existing_loggers": False,
-    # What a server said is in some lines, and the log is read on terminals.
+    # Some lines contain text from servers, and people read the log on terminals.
     "formatters": {"line": {"()": VisibleFormatter, "fmt": "%(asctime)s %(levelname)s %(name)s: %(message)s"}},
     "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "line"}},
     "root": {"handlers": ["stderr"], "level": "INFO"},
@@ -20,7 +20,7 @@ LOGGING = {
 
 
 def main() -> None:
-    """Serve until SIGTERM; requests then have a few seconds to end."""
+    """Serve until SIGTERM; running requests then have a few seconds to end."""
     logging.config.dictConfig(LOGGING)
     drop_libpq_variables()
     uvicorn.run(

@@ -1,4 +1,4 @@
-"""The factory of the admin API: routes, middleware, and what lives as long as the app does."""
+"""The factory of the admin API: routes, middleware, and the objects that live as long as the app."""
 
 import asyncio
 import os
@@ -26,7 +26,7 @@ from citus_cluster.operations.rebalance.watch import status as rebalance_status
 
 
 def create_app(settings: Settings | None = None) -> FastAPI:
-    """Make the app; without settings, they come from the environment. Nothing is opened before its lifespan."""
+    """Create the app. By default, its settings come from the environment. It opens nothing before its lifespan."""
     settings = settings or Settings.from_environ(os.environ)
     configuration = Configuration(settings)
     app = _App(
@@ -34,7 +34,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         version=__version__,
         default_response_class=VisibleJSONResponse,
         lifespan=_lifespan,
-        # Their pages load scripts from a CDN, and could not send the token.
+        # FastAPI's documentation pages load scripts from a CDN, and could not send the token.
         docs_url=None,
         redoc_url=None,
         redirect_slashes=False,
@@ -47,7 +47,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     api.include_router(services.router)
     app.include_router(api)
     app.include_router(health.router)
-    # The one that was added last is the first to see a request.
+    # The middleware that is added last gets a request first.
     app.add_middleware(LimitBody, timeout_s=settings.body_timeout_s)
     app.add_middleware(RequireToken, configuration=configuration)
     app.add_middleware(AnswerHead)
@@ -56,7 +56,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
 
 
 class _App(FastAPI):
-    """Adds to the OpenAPI document the shape of problems, which no route returns by itself."""
+    """Adds the schema of problems to the OpenAPI document, because no route returns it directly."""
 
     def openapi(self) -> dict[str, Any]:
         if self.openapi_schema is None:
@@ -90,7 +90,7 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
         if loop:
             loop.cancel()
             with suppress(asyncio.CancelledError, TimeoutError):
-                # A look at a paused coordinator does not end by itself; the process ends it.
+                # A check of a paused coordinator does not end on its own; the end of the process ends it.
                 await asyncio.wait_for(asyncio.shield(loop), 1)
         await companions.close()
         await coordinator.close()

@@ -1,4 +1,4 @@
-"""Authentication: bearer tokens and two roles, checked before any other code reads a request."""
+"""Authentication with bearer tokens for two roles, which are checked before any other code reads a request."""
 
 import hmac
 from enum import StrEnum
@@ -15,7 +15,7 @@ from citus_cluster.errors import CitusClusterError
 from citus_cluster.model.api_config import ApiTokens, hash_token
 
 ROLE_KEY = "citus_cluster.role"
-"""Where an ASGI scope has the role of the request's token."""
+"""The key of an ASGI scope that holds the role of the request's token."""
 SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 
 bearer = HTTPBearer(
@@ -23,18 +23,18 @@ bearer = HTTPBearer(
     scheme_name="bearer",
     description="The token in generated/secrets/admin_api_token, or that in admin_api_read_token for only GET.",
 )
-"""Declares the scheme in the OpenAPI document; the middleware is what enforces it."""
+"""Declares the scheme in the OpenAPI document; the middleware enforces it."""
 
 
 class Role(StrEnum):
-    """What a token allows."""
+    """The role of a token: what it allows."""
 
     ADMIN = "admin"
     READ = "read"
 
 
 def role_of(token: str, tokens: ApiTokens) -> Role | None:
-    """Tell the role of a token in constant time: both hashes are always compared."""
+    """Return the role of a token in constant time: both hashes are always compared."""
     presented = hash_token(token)
     is_admin = hmac.compare_digest(presented, tokens.admin)
     is_read = hmac.compare_digest(presented, tokens.read)
@@ -44,7 +44,7 @@ def role_of(token: str, tokens: ApiTokens) -> Role | None:
 
 
 class RequireToken:
-    """Lets a request pass only with a token; a middleware, so that no route can be forgotten."""
+    """Requires a token for each request. This is a middleware, so that no route can be forgotten."""
 
     def __init__(self, app: ASGIApp, configuration: Configuration) -> None:
         self._app = app
@@ -65,7 +65,7 @@ class RequireToken:
         await self._app(scope, receive, send)
 
     def _role(self, scope: Scope) -> Role | JSONResponse:
-        """Tell what the request's token allows, or answer why it does not pass."""
+        """Return the role of the request's token, or the response that refuses the request."""
         token = _token(Headers(scope=scope))
         if token is None:
             return _unauthorized('Bearer realm="citus-cluster"', "This request requires a bearer token.")

@@ -1,4 +1,4 @@
-"""The bodies of requests: small, and sent in time, or refused before they are read."""
+"""Limits for the bodies of requests: those that are too large or too slow are refused."""
 
 import asyncio
 
@@ -8,13 +8,13 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from admin_api.problems import problem
 
 MAX_BODY_BYTES = 64 * 1024
-"""The largest that is of use has some hundred bytes."""
+"""The largest useful body has a few hundred bytes."""
 
 
 class LimitBody:
-    """Hands on a request once its whole body is here; refuses one that is too large or too slow.
+    """Passes a request on once its whole body has arrived; refuses a body that is too large or too slow.
 
-    A length that is announced is judged before anything is read, one that is not (chunked) as it comes.
+    An announced length is checked before anything is read; without one (chunked), the length is checked while reading.
     """
 
     def __init__(self, app: ASGIApp, timeout_s: float) -> None:

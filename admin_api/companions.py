@@ -1,4 +1,4 @@
-"""The last status of the companions: it is read again when it is old, and delays no request."""
+"""The latest status of the companions: it is read again when it is too old, and does not delay requests."""
 
 import asyncio
 import time
@@ -16,7 +16,7 @@ from citus_cluster.operations.companions import Companions
 from citus_cluster.runtime.own_network import is_own
 
 _STALE_INTERVALS = 6
-"""An answer so many intervals old is no longer shown in place of the one that does not come."""
+"""After this number of intervals, an old answer is no longer used if no new one arrives."""
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,7 @@ class _Answer:
 
 
 class CompanionWatch:
-    """Asks as the files say now; everybody who wants to know at the same time shares one question."""
+    """Reads the status of the companions in the current configuration; simultaneous requests share one query."""
 
     def __init__(self, settings: Settings, configuration: Configuration) -> None:
         self._settings = settings
@@ -39,7 +39,7 @@ class CompanionWatch:
         self._were_well: set[ComponentName] = set()
 
     async def known(self, *, within_s: float) -> tuple[CompanionStatus, ...]:
-        """Return the state of each wanted companion, at most a few seconds old, after ``within_s`` at the latest.
+        """Return the status of each wanted companion, at most a few seconds old, within ``within_s``.
 
         Raises ConfigurationError.
         """
@@ -49,7 +49,7 @@ class CompanionWatch:
         if self._answer is None or self._age_s(self._answer) >= self._settings.companion_interval_s:
             if self._asking is None or self._asking.done():
                 self._asking = asyncio.create_task(self._ask(), name="companions")
-            # A request that ends must not end the question of the others.
+            # A request that ends must not cancel the query for the others.
             await asyncio.wait({self._asking}, timeout=within_s)
         answer = self._answer
         if answer is None or self._age_s(answer) >= _STALE_INTERVALS * self._settings.companion_interval_s:
@@ -57,14 +57,14 @@ class CompanionWatch:
         return self._judged(answer.statuses)
 
     async def close(self) -> None:
-        """End the question that is under way, and close all connections."""
+        """Cancel the running query, and close all connections."""
         await _close(self._companions, self._asking)
 
     async def _follow(self, targets: tuple[Target, ...]) -> None:
         if targets == self._targets:
             return
         before, asking = self._companions, self._asking
-        # All of it before the first await: another request may come in between.
+        # All of this comes before the first await, because another request may run in between.
         self._companions = self._made(targets)
         self._targets, self._since, self._answer, self._asking = targets, time.monotonic(), None, None
         await _close(before, asking)
@@ -80,7 +80,7 @@ class CompanionWatch:
             self._were_well |= {status.service for status in statuses if status.condition is Condition.OK}
 
     def _judged(self, statuses: Sequence[CompanionStatus]) -> tuple[CompanionStatus, ...]:
-        """Who has not been well yet is starting, for as long as that may take."""
+        """Report a companion as starting until it has been healthy once, for as long as a start may take."""
         age_s = time.monotonic() - self._since
         return tuple(
             replace(status, condition=Condition.STARTING)
@@ -96,7 +96,7 @@ class CompanionWatch:
 
 
 def _is_silent(status: CompanionStatus) -> bool:
-    """Whether one does not answer, or, of several servers, some: a replica that is still copying, a joining node."""
+    """Whether the server, or one of several servers, does not answer: a replica that is copying, a joining node."""
     several = COMPONENTS[status.service].several
     return status.condition is Condition.DOWN or (several and status.condition is Condition.DEGRADED)
 
@@ -109,7 +109,9 @@ async def _close(companions: Companions, asking: asyncio.Task[None] | None) -> N
 
 
 async def _doubt(address: NodeAddress) -> str | None:
-    """A service whose container runs is in the API's own network; its name may mean something elsewhere too."""
+    """Return why an address may not be ours: a running container is in the API's network, but its name may resolve
+    elsewhere too.
+    """
     if await asyncio.to_thread(is_own, address.host):
         return None
     return f"not asked: {address.host} is not in the cluster's network, so its container does not run"

@@ -1,4 +1,4 @@
-"""The container's configuration files, read again whenever they change on the host."""
+"""The container's configuration files, which are read again whenever they change on the host."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -23,9 +23,9 @@ class ConfigurationError(CitusClusterError):
 
 
 class _WatchedFile(Generic[T]):
-    """One file, parsed once for each version of it.
+    """One file, parsed once for each of its versions.
 
-    The host replaces it by rename, so inode, size and time of change together tell versions apart.
+    The host replaces the file by rename, so inode, size and modification time together distinguish versions.
     """
 
     def __init__(self, path: Path, parse: Callable[[bytes], T]) -> None:
@@ -54,7 +54,7 @@ class _WatchedFile(Generic[T]):
 
 
 class Configuration:
-    """The desired cluster, the tokens and the passwords, as the files say now."""
+    """The desired cluster, the tokens and the passwords in the current files."""
 
     def __init__(self, settings: Settings) -> None:
         self._cluster = _WatchedFile(settings.config_dir / CLUSTER_FILE, ApiConfig.from_json)
@@ -64,24 +64,24 @@ class Configuration:
         self._companions = {service: _WatchedFile(path, _password) for service, path in files.items() if path}
 
     def cluster(self) -> ApiConfig:
-        """Return the desired cluster; raise ConfigurationError."""
+        """Return the desired cluster. Raises ConfigurationError."""
         return self._cluster.value()
 
     def tokens(self) -> ApiTokens:
-        """Return the hashes of the tokens; raise ConfigurationError."""
+        """Return the hashes of the tokens. Raises ConfigurationError."""
         return self._tokens.value()
 
     def password(self) -> str:
-        """Return the superuser's password; raise ConfigurationError."""
+        """Return the superuser's password. Raises ConfigurationError."""
         return self._password.value()
 
     def password_of(self, companion: ComponentName) -> str:
-        """Return the password of a service beside Citus, empty if it has none; raise ConfigurationError."""
+        """Return the password of a service beside Citus, empty if it has none. Raises ConfigurationError."""
         return self._companions[companion].value() if companion in self._companions else ""
 
 
 def _password(content: bytes) -> str:
-    """Take the content as it is, but for one line break that an editor may have added."""
+    """Return the content without the line break at its end that an editor may have added."""
     try:
         return without_line_end(content.decode())
     except UnicodeDecodeError:

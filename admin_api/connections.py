@@ -1,7 +1,7 @@
 """The open connections to the coordinator: each serves one request at a time, and a new one opens when none is idle.
 
-Nothing connects in the background and nobody queues here. So no state outlives an outage of the coordinator: the first
-request after its return opens a connection and succeeds. How many may ask at the same time, the caller bounds.
+Nothing connects in the background, and there is no queue. So no state outlives an outage of the coordinator: the first
+request after its return opens a connection and succeeds. The caller limits the number of simultaneous requests.
 """
 
 import select
@@ -16,7 +16,7 @@ from psycopg.pq import TransactionStatus
 from citus_cluster.runtime.postgres import Connection
 
 MAX_AGE_S = 3600.0
-"""A backend's caches grow with what it has seen; PostgreSQL gives their memory back at its end only."""
+"""The caches of a backend grow with its work; PostgreSQL frees their memory only when the backend ends."""
 MAX_IDLE_S = 600.0
 
 
@@ -28,7 +28,7 @@ class _Open:
 
 
 class Connections:
-    """Lends connections that ``dial`` opens, the one that was returned last first."""
+    """Lends connections that ``dial`` opens, beginning with the one that was returned last."""
 
     def __init__(self, dial: Callable[[], Awaitable[Connection]]) -> None:
         self._dial = dial
@@ -37,10 +37,10 @@ class Connections:
 
     @asynccontextmanager
     async def lent(self) -> AsyncIterator[Connection]:
-        """Lend a connection for the block; raises what ``dial`` raises.
+        """Lend a connection for the block. Raises what ``dial`` raises.
 
-        It is kept for the next request only when it is well and the block was not interrupted: an interrupted one may
-        still hold a lock of its session.
+        The connection is kept for the next request only if it works and the block was not interrupted: an interrupted
+        session may still hold a lock.
         """
         one = await self._idle_one()
         if one is None:
@@ -57,7 +57,7 @@ class Connections:
             await self._take_back(one, is_reusable=is_reusable)
 
     async def close(self) -> None:
-        """Close the idle connections now, and those that are lent when they come back."""
+        """Close the idle connections now, and lent ones when they are returned."""
         self._is_closed = True
         await self._close_idle()
 
@@ -73,7 +73,7 @@ class Connections:
         now = time.monotonic()
         status = one.connection.pgconn.transaction_status
         if status == TransactionStatus.UNKNOWN:
-            # The others lead to the same server. Without this, each of them would fail a request after an outage.
+            # The other connections lead to the same server. Otherwise each would fail a request after an outage.
             await self._close_idle()
         if is_reusable and status == TransactionStatus.IDLE and not self._is_closed and now - one.opened_at < MAX_AGE_S:
             one.idle_since = now
@@ -89,9 +89,9 @@ class Connections:
 
 
 def _was_told_something(connection: Connection) -> bool:
-    """Whether the server has sent something unasked: the end of the connection, or a setting that changed.
+    """Whether the server has sent a message on its own: the end of the connection, or a setting that changed.
 
-    A server that has fallen silent shows only by asking, which the request does itself.
+    Only a query shows that a server no longer answers, and the request sends one anyway.
     """
     if connection.closed:
         return True

@@ -1,4 +1,4 @@
-"""What the API asks the coordinator: so many questions at once, each ended in time, and health asked once for all."""
+"""The API's queries to the coordinator: limited in number and time, with one health check for all requests."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Coroutine
@@ -22,7 +22,7 @@ Work = Callable[[Connection], Awaitable[T]]
 
 
 def connection_info(cluster: ApiConfig, configuration: Configuration) -> ConnectionInfo:
-    """Say where the coordinator is and who we are there."""
+    """Return the address of the coordinator, and the user and password of the API."""
     return ConnectionInfo(
         host=cluster.coordinator.host,
         port=cluster.coordinator.port,
@@ -46,7 +46,7 @@ class Coordinator:
         self._settings = settings
         self._configuration = configuration
         self._connections = Connections(self._dial)
-        # One connection is always left for /health, and one more for requests that only read.
+        # One connection is always reserved for /health, and one more for requests that only read.
         self._turns = asyncio.Semaphore(MAX_CONNECTIONS - 1)
         self._changes = asyncio.Semaphore(MAX_CHANGES)
         self._health = asyncio.Semaphore(1)
@@ -57,27 +57,27 @@ class Coordinator:
         )
 
     async def close(self) -> None:
-        """End what still runs, and close all connections."""
+        """Cancel running work, and close all connections."""
         for task in self._tasks:
             task.cancel()
         await self._connections.close()
 
     async def run(self, work: Work[T], *, timeout_s: float) -> T:
-        """Run the work of a request that only reads; raise TimeoutError after ``timeout_s``, with all its waiting.
+        """Run the work of a request that only reads. Raises TimeoutError after ``timeout_s``, including all waiting.
 
-        Raises UnreachableError, or what the coordinator's refusal means, if no connection opens in time, and
-        BusyError if too many requests wait already.
+        Raises UnreachableError, or the error for the coordinator's refusal, if no connection opens in time, and
+        BusyError if too many requests are waiting already.
         """
         self._refuse_crowd()
         return await self._bounded(self._in_turn(work), timeout_s)
 
     async def change(self, work: Work[T], *, timeout_s: float) -> T:
-        """Run the work of a request that changes the cluster, and may take long, as :meth:`run` does."""
+        """Like :meth:`run`, for a request that changes the cluster and may take long."""
         self._refuse_crowd()
         return await self._bounded(self._change_in_turn(work), timeout_s)
 
     def changing(self, *, timeout_s: float) -> OnCoordinator:
-        """Give an operation its way to a connection, by :meth:`change`."""
+        """Return the function with which an operation gets a connection, by :meth:`change`."""
 
         async def run(work: Callable[[Connection], Awaitable[T]], /) -> T:
             return await self.change(work, timeout_s=timeout_s)
@@ -85,7 +85,7 @@ class Coordinator:
         return run
 
     async def check(self) -> CitusClusterError | None:
-        """Return why the coordinator gives no sign of life, if it does not; it is asked about once a second at most."""
+        """Return why the coordinator does not answer, None if it does; it is queried about once a second at most."""
         return await self._sign_of_life.answer()
 
     async def _ask_for_life(self) -> CitusClusterError | None:
@@ -102,7 +102,7 @@ class Coordinator:
         return None
 
     async def _ask_nothing(self) -> None:
-        # One that was given up may still be ending.
+        # An earlier check that timed out may still be ending.
         async with self._health, self._connections.lent() as connection:
             await connection.execute("")
 
@@ -123,10 +123,10 @@ class Coordinator:
             return await work(connection)
 
     async def _bounded(self, work: Coroutine[Any, Any, T], timeout_s: float) -> T:
-        """Wait for work no longer than this, even where it cannot be cancelled.
+        """Wait for work no longer than this, even if it cannot be cancelled.
 
-        The driver ends a cancelled query with the server's help, which a paused server does not give; what is
-        cancelled a second time ends with its connection.
+        The driver needs the server to cancel a query, and a paused server does not respond. A second cancellation ends
+        the work together with its connection.
         """
         task = asyncio.create_task(work)
         self._tasks.add(task)
@@ -148,7 +148,7 @@ class Coordinator:
     def _forget(self, task: asyncio.Task[Any]) -> None:
         self._tasks.discard(task)
         if not task.cancelled():
-            # Marks the error as seen; whoever still waits for the task gets it as well.
+            # Marks the error as retrieved; other waiters still get it.
             task.exception()
 
     async def _dial(self) -> Connection:
@@ -157,10 +157,10 @@ class Coordinator:
 
 
 class Shared(Generic[T]):
-    """A question about the cluster that those who ask at the same time share.
+    """A query about the cluster that simultaneous requests share.
 
-    It begins only after each of them has asked, so nobody gets an answer that is older than the request. While a
-    connection is free, everybody has a question of their own; when none is, all who wait are answered by the next one.
+    It begins only after each of these requests, so no request gets an answer that is older than itself. While a
+    connection is free, each request has its own query; otherwise, the next query answers all that wait.
     """
 
     def __init__(self, coordinator: Coordinator, work: Work[T], *, timeout_s: float) -> None:
@@ -170,11 +170,11 @@ class Shared(Generic[T]):
         self._waiting: asyncio.Task[T] | None = None
 
     async def answer(self) -> T:
-        """Ask, or wait with those who do; raises as Coordinator.run, after ``timeout_s`` at the latest."""
+        """Run the query, or wait for a shared one, for ``timeout_s`` at most. Raises like ``Coordinator.run``."""
         if self._waiting is None:
             self._waiting = asyncio.create_task(self._coordinator.run(self._begin, timeout_s=self._timeout_s))
             self._waiting.add_done_callback(self._end)
-        # A request that ends must not end the question of the others.
+        # A request that ends must not cancel the query for the others.
         return await asyncio.shield(self._waiting)
 
     async def _begin(self, connection: Connection) -> T:
@@ -185,5 +185,5 @@ class Shared(Generic[T]):
         if self._waiting is task:
             self._waiting = None
         if not task.cancelled():
-            # Marks the error as seen, if nobody waits any more.
+            # Marks the error as retrieved, in case no request waits any more.
             task.exception()

@@ -1,4 +1,4 @@
-"""What a route may ask for: the parts of the running app."""
+"""The dependencies of routes: the parts of the running app."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,7 +19,7 @@ from citus_cluster.operations.journaled import ADMIN_API, Asker, Journal, of_con
 
 @dataclass
 class Parts:
-    """The parts of one app, made by its factory, opened and closed by its lifespan."""
+    """The parts of one app, which its factory creates, and its lifespan opens and closes."""
 
     settings: Settings
     configuration: Configuration
@@ -29,16 +29,16 @@ class Parts:
     active_workers: Shared[Sequence[tuple[str, int]]]
     rebalance_status: Shared[RebalanceStatus]
     was_well: bool = False
-    """Whether Citus was well once: it tells a start from a failure."""
+    """Whether Citus was healthy once, which distinguishes a start from a failure."""
 
     async def known_companions(self, *, within_s: float) -> tuple[CompanionStatus, ...]:
-        """As ``CompanionWatch.known``, with what each companion lacks on the coordinator."""
+        """Like ``CompanionWatch.known``, with what each companion lacks on the coordinator."""
         return with_lacks(await self.companions.known(within_s=within_s), self.reconciler.unprepared)
 
 
 async def parts_of(request: Request) -> Parts:
     """Return the parts of the app that serves the request."""
-    # It waits for nothing, but FastAPI runs what is not async in a thread, at a third of a short request's cost.
+    # Async although it awaits nothing: FastAPI runs other functions in a thread, at a third of a short request's cost.
     parts = request.app.state.parts
     assert isinstance(parts, Parts)  # noqa: S101 - Starlette's state has no types
     return parts
@@ -48,7 +48,7 @@ PartsOf = Annotated[Parts, Depends(parts_of)]
 
 
 async def journal_of(request: Request, parts: PartsOf) -> Journal:
-    """Return the journal of whoever sends the request: what its operations do is noted with the role of its token."""
+    """Return the journal of the sender of the request: it records the operations with the role of the token."""
     asker = Asker(ADMIN_API, request=f"{request.method} {request.url.path}", role=request.scope[ROLE_KEY])
     return of_container(parts.settings.journal_folder, asker)
 

@@ -1,7 +1,7 @@
-"""The container's health check: exit 0 if GET /health says 200, else print why and exit 1.
+"""The container's health check: exit 0 if GET /health returns 200, else print the reason and exit 1.
 
-Run as ``python -I -S /app/admin_api/healthcheck.py [PORT]``. It runs every few seconds for as long as the
-cluster lives, so it imports next to nothing: neither this package nor http.client.
+Run as ``python -I -S /app/admin_api/healthcheck.py [PORT]``. It runs every few seconds as long as the cluster
+runs, so it imports very little: neither this package nor http.client.
 """
 
 import socket
@@ -13,7 +13,7 @@ TIMEOUT_S = 4
 
 
 def main() -> int:
-    """Ask once; the output is what ``docker inspect`` shows as the health log."""
+    """Send one request; ``docker inspect`` shows the output in the health log."""
     try:
         answer = _ask(int(sys.argv[1]) if len(sys.argv) > 1 else PORT)
     except OSError as error:
@@ -37,7 +37,7 @@ def _ask(port: int) -> bytes:
 
 
 def _reason(body: bytes) -> str:
-    import json  # costs more than the rest together, and is needed on failure alone
+    import json  # takes longer than everything else together, and is needed only after a failure
 
     try:
         answer = json.loads(body)

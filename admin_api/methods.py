@@ -1,4 +1,4 @@
-"""HEAD and OPTIONS, which every path answers, and the methods that a path has."""
+"""HEAD and OPTIONS, which every path supports, and the methods of a path."""
 
 from fastapi import Request
 from starlette.routing import Match
@@ -8,20 +8,20 @@ _ROUTED = ("DELETE", "GET", "PATCH", "POST", "PUT")
 
 
 class AnswerHead:
-    """Has HEAD answered as GET; the server leaves the body out."""
+    """Answers HEAD like GET; the server omits the body."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http" and scope["method"] == "HEAD":
-            # A copy, since the server looks into its own.
+            # A copy, because the server reads its own scope.
             scope = {**scope, "method": "GET"}
         await self._app(scope, receive, send)
 
 
 def allowed(request: Request) -> str:
-    """List every method that the path of a request has, as the header Allow does."""
+    """List all methods of the path of a request, in the form of the header Allow."""
     base = {key: request.scope[key] for key in ("type", "path", "root_path", "headers")}
     routed = {
         method

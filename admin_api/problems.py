@@ -1,7 +1,7 @@
 """The format of every error: problem details for HTTP, RFC 9457.
 
-``type`` is ``about:blank`` where the status says it all, and a URN of ours where ``code`` says more.
-Nothing of a request is repeated in an answer, and nothing of a defect leaves the log.
+``type`` is ``about:blank`` if the status is sufficient, and one of our URNs if ``code`` adds information.
+An answer repeats no part of a request, and details of a bug are only in the log.
 """
 
 import logging
@@ -37,7 +37,7 @@ def problem(
     errors: Sequence[Mapping[str, object]] = (),
     headers: Mapping[str, str] | None = None,
 ) -> JSONResponse:
-    """Answer with a problem; members without a value are left out."""
+    """Return the response for a problem; members without a value are omitted."""
     phrase = HTTPStatus(status).phrase
     body = {
         "type": f"{TYPE_PREFIX}{code}" if code else "about:blank",
@@ -54,7 +54,7 @@ def problem(
 
 
 def from_error(error: CitusClusterError) -> JSONResponse:
-    """Answer with an error of ours; its class is the kind of problem, its message this occurrence."""
+    """Return the response for one of our errors: its class is the type of problem, its message the occurrence."""
     title = (type(error).__doc__ or error.code).strip().splitlines()[0].rstrip(".")
     return problem(
         error.http_status,
@@ -68,7 +68,7 @@ def from_error(error: CitusClusterError) -> JSONResponse:
 
 
 def install(app: FastAPI) -> None:
-    """Make every error of the app a problem."""
+    """Turn every error of the app into a problem."""
     app.add_middleware(_UnexpectedErrors)
     app.add_exception_handler(CitusClusterError, _on_citus_cluster_error)
     app.add_exception_handler(RequestValidationError, _on_invalid_request)
@@ -79,7 +79,7 @@ def install(app: FastAPI) -> None:
 
 
 class _UnexpectedErrors:
-    """Answers what nothing else has caught; Starlette's own handler would answer and let it be logged twice."""
+    """Handles errors that nothing else has caught; with Starlette's own handler they would be logged twice."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -116,7 +116,7 @@ async def _on_citus_cluster_error(request: Request, error: Exception) -> JSONRes
 async def _on_http_exception(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)  # noqa: S101
     if error.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
-        # The router's own answer names the methods of one of the path's routes.
+        # The router's own response names the methods of only one of the path's routes.
         headers = {"Allow": allowed(request)}
         return (
             Response(status_code=204, headers=headers) if request.method == "OPTIONS" else problem(405, headers=headers)
@@ -134,13 +134,13 @@ async def _on_http_exception(request: Request, error: Exception) -> Response:
 async def _on_invalid_request(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, RequestValidationError)  # noqa: S101
     if isinstance(error.body, bytes):
-        # Only what does not call itself JSON is left as it came.
+        # Only a body that is not declared as JSON arrives here unparsed.
         return problem(
             415,
             detail="The body must be JSON, and the header Content-Type must be application/json.",
             hint="Send the header 'Content-Type: application/json'; by default, curl -d sends another one.",
         )
-    # The input itself stays out: it may be a secret in the wrong place.
+    # The input itself is omitted, because it may be a secret in the wrong place.
     errors = [{"location": list(found["loc"]), "message": found["msg"]} for found in error.errors()]
     return problem(
         422,

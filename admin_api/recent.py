@@ -1,4 +1,4 @@
-"""One answer for everybody who asks at the same time, or shortly afterwards."""
+"""One answer for all requests at the same time, or shortly afterwards."""
 
 import asyncio
 import time
@@ -9,10 +9,10 @@ T = TypeVar("T")
 
 
 class Recent(Generic[T]):
-    """Asks a question at most once at a time, and again only when the last answer is older than its life.
+    """Runs a query at most once at a time, and again only after the last answer has expired.
 
-    So the cost for whoever is asked does not grow with the number of requests. ``life_s`` tells how many seconds an
-    answer is good for.
+    So the cost for the server does not grow with the number of requests. ``life_s`` returns how many seconds an answer
+    is valid.
     """
 
     def __init__(self, ask: Callable[[], Awaitable[T]], life_s: Callable[[T], float]) -> None:
@@ -22,15 +22,15 @@ class Recent(Generic[T]):
         self._good_until = float("-inf")
 
     async def answer(self) -> T:
-        """Return the answer that is still good, or wait for the next one; raises what the question raises."""
+        """Return the answer that is still valid, or wait for the next one. Raises what the query raises."""
         task = self._asking
         if task is None or (task.done() and not self._is_good(task)):
             task = self._asking = asyncio.create_task(self._asked())
-        # A request that ends must not end the question of the others.
+        # A request that ends must not cancel the query for the others.
         return await asyncio.shield(task)
 
     def _is_good(self, task: asyncio.Task[T]) -> bool:
-        # Asking for the exception also marks it as seen, in case nobody waits any more.
+        # This also marks the exception as retrieved, in case no request waits any more.
         return not task.cancelled() and task.exception() is None and time.monotonic() < self._good_until
 
     async def _asked(self) -> T:

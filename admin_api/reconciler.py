@@ -1,7 +1,7 @@
-"""The loop that keeps desired workers registered: late ones, new ones, and those that come back.
+"""The loop that keeps desired workers registered: late ones, new ones, and those that return.
 
-It decides nothing about nodes; ``operations.nodes.reconcile`` does. Here is only when it runs, and
-what became of it.
+``operations.nodes.registration`` makes the decisions about nodes. This module determines only when it runs, and keeps
+the results.
 """
 
 import asyncio
@@ -39,13 +39,13 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Registration:
-    """What the last look that got an answer found, and why the last look failed, if it did."""
+    """The result of the last check that got an answer, and why the last check failed, if it did."""
 
     results: Mapping[NodeAddress, NodeResult]
     error: str | None = None
 
     def sort(self, desired: Sequence[NodeAddress]) -> tuple[list[NodeResult], list[NodeResult], list[NodeResult]]:
-        """Split the desired workers into registered, pending and withdrawn ones."""
+        """Divide the desired workers into registered, pending and withdrawn ones."""
         unseen = self.error or "not checked yet"
         found = [self.results.get(worker) or NodeResult(worker, Outcome.PENDING, unseen) for worker in desired]
         return (
@@ -56,7 +56,7 @@ class Registration:
 
 
 class Reconciler:
-    """Runs until it is cancelled, and survives every error."""
+    """Runs until it is cancelled, and continues after every error."""
 
     def __init__(self, settings: Settings, configuration: Configuration) -> None:
         self._settings = settings
@@ -70,19 +70,19 @@ class Reconciler:
         self._losses: tuple[str, ...] = ()
         self.registration = Registration({})
         self.disks: tuple[Disk, ...] = ()
-        """Those below the nodes that answered at the last look; not the disk below this container."""
+        """The disks of the nodes that answered at the last check, without the disk of this container."""
         self._measure_at = 0.0
         self.unprepared: Mapping[ComponentName, str] = {}
-        """Components for which the coordinator lacks what they need, and why it could not be made at the last look."""
+        """Components that lack something on the coordinator, and why the last check could not create it."""
         self.troubles: tuple[str, ...] = ()
-        """Registered nodes that do not serve queries, or have lost data, as the last look found them; a line each."""
+        """One line for each registered node that did not serve queries, or had lost data, at the last check."""
 
     def wake(self) -> None:
-        """Look again now, since something was changed through the API."""
+        """Check again now, because a request has changed something."""
         self._woken.set()
 
     async def run(self) -> None:
-        """Look every second while a worker is missing, and every ten when all are there."""
+        """Check every second while a worker is missing, and every ten seconds otherwise."""
         while True:
             error = await self._look()
             if error and error != self.registration.error:
@@ -93,7 +93,7 @@ class Reconciler:
             await self._rest()
 
     async def _look(self) -> str | None:
-        """Register what can be registered; return why nothing could be."""
+        """Register the workers that can be registered; return the reason if this failed."""
         try:
             self._desired = self._configuration.cluster()
             info = connection_info(self._desired, self._configuration)
@@ -111,7 +111,7 @@ class Reconciler:
                     )
                     changed = {str(one.address): one.outcome for one in results if one.outcome in CHANGED}
                     entry.tell(workers=changed)
-                    # Most looks find all as it should be.
+                    # Most checks change nothing.
                     entry.is_noted = bool(changed)
                 self._keep(results)
                 await self._prepare(connection, self._desired)
@@ -122,7 +122,7 @@ class Reconciler:
         except (psycopg.Error, OSError, TimeoutError) as error:
             return f"{type(error).__name__}: {error}".strip()
         except Exception as error:
-            # A defect of ours; the loop is the last to know it, and must still try again.
+            # A bug of ours; the loop must still try again.
             reason = f"the reconciler failed ({type(error).__name__})"
             if reason != self.registration.error:
                 logger.exception("the reconciler failed")
@@ -130,7 +130,7 @@ class Reconciler:
         return None
 
     async def _prepare(self, connection: Connection, desired: ApiConfig) -> None:
-        """Make what other services need of the coordinator; why it fails is said once, and delays nothing else."""
+        """Create what other services need on the coordinator; a failure is logged once, and delays nothing else."""
         failures = await prepare_coordinator(
             connection,
             [target.component for target in desired.components],
@@ -148,18 +148,18 @@ class Reconciler:
         if time.monotonic() < self._measure_at:
             return
         self._measure_at = time.monotonic() + self._settings.disk_interval_s
-        # Registration does not depend on it; a connection that is lost shows at the next look.
+        # Registration does not depend on it; the next check detects a lost connection.
         with suppress(CitusClusterError, psycopg.Error, OSError, TimeoutError):
             self.disks = await read_disks(connection, measured_bytes=disk_usage("/").total)
 
     async def _inspect(self, connection: Connection) -> None:
-        """Look whether the registered nodes serve queries, and now and then whether their shards exist."""
+        """Check whether the registered nodes serve queries and, less often, whether their shards exist."""
         async with translated("looking at the nodes"):
             nodes = (await read_registry(connection)).nodes
             found = await troubles(connection, nodes)
             now = asyncio.get_running_loop().time()
             if found:
-                # Once they are back, it shows at once whether they have what they had.
+                # Once the nodes are back, the next check compares their shards at once.
                 self._losses, self._data_again_at = (), now
             elif now >= self._data_again_at:
                 self._losses = tuple(str(loss) for loss in await find_losses(connection, nodes))
@@ -173,7 +173,7 @@ class Reconciler:
         self.troubles = (*found, *self._losses)
 
     def _in_turn(self, workers: Sequence[NodeAddress]) -> Sequence[NodeAddress]:
-        """Begin with another worker at each look: one that never answers must not use up the others' time."""
+        """Begin with another worker at each check: one that never answers must not use up the others' time."""
         first = self._looks % max(1, len(workers))
         self._looks += 1
         return [*workers[first:], *workers[:first]]
@@ -190,7 +190,7 @@ class Reconciler:
         self.registration = Registration({result.address: result for result in results}, self.registration.error)
 
     async def _rest(self) -> None:
-        """Wait for the next look; sooner when woken, or when the files say something new."""
+        """Wait for the next check, or until :meth:`wake` is called or the files change."""
         pause_s = self._settings.busy_interval_s if self._is_busy() else self._settings.idle_interval_s
         due = time.monotonic() + pause_s
         while (left_s := due - time.monotonic()) > 0 and not self._woken.is_set() and not self._has_news():
@@ -208,5 +208,5 @@ class Reconciler:
         try:
             return self._configuration.cluster() != self._desired
         except CitusClusterError:
-            # The next look reports it.
+            # The next check reports it.
             return self.registration.error is None

@@ -1,4 +1,4 @@
-"""How the API writes JSON."""
+"""The API's JSON responses."""
 
 from typing import Any
 

@@ -18,7 +18,7 @@ Responses = dict[int | str, dict[str, Any]]
 
 def _host(value: str) -> str:
     if host_problem(value):
-        # The model's own message repeats the value; an answer must not.
+        # The model's own message repeats the value, which a response must not do.
         raise ValueError("This is not a host name or IP address.")
     return value
 
@@ -57,11 +57,11 @@ class Problem(BaseModel):
 
 
 _NEW_PHRASES = {413: "Content Too Large", 422: "Unprocessable Content"}
-"""Names of RFC 9110, which Python has since 3.13: the document is the same under every version."""
+"""Names from RFC 9110, which Python has since 3.13, so that the document is the same under every version."""
 
 
 def problems(*statuses: int) -> Responses:
-    """Declare the problems of a route, besides those that every route has."""
+    """Declare the problems of a route, in addition to those of every route."""
     content = {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}}
     return {
         status: {"description": _NEW_PHRASES.get(status, HTTPStatus(status).phrase), "content": content}
@@ -70,7 +70,7 @@ def problems(*statuses: int) -> Responses:
 
 
 BODY_PROBLEMS = (400, 408, 413, 415, 422)
-"""What may be wrong with a body: not readable, too slow, too large, not JSON, not valid."""
+"""Statuses for a body that is not readable, too slow, too large, not JSON, or not valid."""
 
 COMMON_PROBLEMS = problems(401, 403, 500, 503, 504)
 

@@ -1,4 +1,4 @@
-"""How the API listens: what uvicorn is told, and how long a client may take."""
+"""The API's server: the options of uvicorn, and the time limits for clients."""
 
 import asyncio
 from typing import Any
@@ -8,24 +8,26 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 from admin_api.settings import SHUTDOWN_TIMEOUT_S
 
 MAX_CLIENTS = 2000
-"""Connections at once; one more is closed at once."""
+"""The number of simultaneous connections; any more are closed at once."""
 READ_BYTES = 16 * 1024
-"""Read from a connection in one go. asyncio's own 256 kB fill the container's memory with what many send too early."""
+"""Bytes read from a connection at once. With asyncio's 256 kB, many clients could fill the container's memory."""
 
 
 class PatientProtocol(H11Protocol):
-    """HTTP/1.1 with an end to patience: uvicorn waits for a request's head for ever.
+    """HTTP/1.1 with a time limit, because uvicorn waits for the head of a request forever.
 
-    It also ends the connection of a client that still sends a body long after it got its answer.
+    It also closes the connection of a client that still sends a body long after it received the response.
     """
 
     patience_s = 10.0
-    """From here to twice as long, a client may be without a whole request or the answer to one."""
+    """A client that has neither completed a request nor received a response is disconnected after this time, or twice
+    this time at most.
+    """
     _timer: asyncio.TimerHandle | None = None
     _answered: object = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn's
-        # asyncio has no public way to say so; a transport without this attribute takes it for nothing.
+        # asyncio has no public option for this; a transport that does not use this attribute ignores it.
         transport.max_size = READ_BYTES  # type: ignore[attr-defined]
         super().connection_made(transport)
         if len(self.connections) > MAX_CLIENTS:
@@ -56,4 +58,4 @@ OPTIONS: dict[str, Any] = {
     "server_header": False,
     "timeout_graceful_shutdown": SHUTDOWN_TIMEOUT_S,
 }
-"""Arguments of uvicorn.run() and uvicorn.Config(), beside the app and where it listens."""
+"""Arguments of uvicorn.run() and uvicorn.Config(), besides the app and its address."""

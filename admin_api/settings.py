@@ -1,4 +1,4 @@
-"""Names, paths and times of the admin API, each declared once."""
+"""Names, paths and time limits of the admin API, each declared once."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -18,63 +18,63 @@ SHUTDOWN_TIMEOUT_S = 3
 
 APPLICATION_NAME = "citus-cluster admin-api"
 OPEN_PATHS = frozenset({"/health"})
-"""Paths that need no token; every other one does, also those that do not exist."""
+"""Paths that need no token; all others do, even those that do not exist."""
 API_PREFIX = "/api/v1"
 
 MAX_CONNECTIONS = 4
-"""To the coordinator, beside the reconciler's own."""
+"""The number of connections to the coordinator, in addition to the reconciler's own."""
 MAX_CHANGES = 2
-"""So many connections at most serve requests that change the cluster, which may take minutes."""
+"""The number of these connections that requests which change the cluster can use, possibly for minutes."""
 MAX_REQUESTS = 100
-"""So many requests at most wait for the coordinator or its answer; the next one is told to come back later."""
+"""The number of requests that can wait for the coordinator; others get an error that asks them to try again later."""
 
 
 @dataclass(frozen=True)
 class Settings:
-    """What a deployment or a test may set; times in seconds."""
+    """Settings that a deployment or a test may change; times in seconds."""
 
     config_dir: Path = Path("/etc/citus-cluster")
     password_file: Path = Path("/run/secrets/superuser_password")
     journal_folder: Path = Path("/var/lib/citus-cluster/journal")
-    """The only folder of the host that the container may write."""
+    """The only folder of the host to which the container may write."""
     reconciler: bool = True
 
     connect_timeout_s: float = 3
-    """How long a request waits for the coordinator before it is told that there is none."""
+    """How long a request waits for a connection to the coordinator before it gets an error."""
     health_timeout_s: float = 2
     health_life_s: float = 1
-    """For so long everybody gets the same answer to whether the coordinator gives a sign of life."""
+    """How long the result of a successful check of the coordinator is valid for all requests."""
     refusal_life_s: float = 0.2
-    """The same while it gives none: shorter, so that its return is seen at once."""
+    """The same for a failed check: shorter, so that the return of the coordinator is detected at once."""
     body_timeout_s: float = 10
     """How long a client may take to send the body of a request."""
     request_timeout_s: float = 15
-    """The longest that a request which only reads may take; the server gives up a little earlier."""
+    """The maximum time of a request that only reads; queries on the server time out a little earlier."""
     plan_timeout_s: float = 120
-    """Starting a rebalance plans in the foreground: long with many shards."""
+    """The start of a rebalance plans in the foreground, which takes long with many shards."""
     register_timeout_s: float = 10
     """How long POST /nodes waits for a worker that does not answer yet."""
     change_timeout_s: float = 60
-    """The longest that a request which changes nodes may take, with all its waiting."""
+    """The maximum time of a request that changes nodes, which includes all waiting."""
     reconcile_timeout_s: float = 15
     lock_timeout_s: float = 5
     busy_interval_s: float = 1
-    """Between two looks while a desired worker is missing, or a node does not serve queries."""
+    """The time between two checks while a desired worker is missing, or a node does not serve queries."""
     idle_interval_s: float = 5
     disk_interval_s: float = 60
-    """Between two looks at how full the disks of the nodes are."""
+    """The time between two checks of the disk usage of the nodes."""
     data_interval_s: float = 60
-    """Between two comparisons of the shards that exist with those that the catalog places."""
+    """The time between two comparisons of the existing shards with the placements in the catalog."""
 
     companion_timeout_s: float = 3
-    """How long a service beside Citus may take to say how it is."""
+    """How long a service beside Citus may take to return its status."""
     companion_interval_s: float = 5
-    """An answer of theirs is good for so long; nobody makes them be asked more often."""
+    """How long such a status is valid; no request causes more frequent queries."""
     companion_start_s: float = 120
-    """Until then, one that has not been well yet is starting; from then on it is down, or degraded."""
+    """How long a service that has never been healthy counts as starting; after that, it is down or degraded."""
 
     def password_file_of(self, companion: ComponentName) -> Path | None:
-        """Secrets lie side by side, under the names that the Compose file gives them; None without a password."""
+        """Return the path of a component's password, next to the other secrets; None if it has no password."""
         secret = COMPONENTS[companion].password
         return self.password_file.with_name(secret.name) if secret else None
 
@@ -83,7 +83,7 @@ class Settings:
 
     @classmethod
     def from_environ(cls, environ: Mapping[str, str]) -> "Settings":
-        """Read the settings; raise UsageError for a value that is not understood."""
+        """Read the settings. Raises UsageError for a value that is not valid."""
         switch = environ.get(RECONCILER_VARIABLE, "on").strip().lower()
         if switch not in {"on", "off"}:
             raise UsageError(f"{RECONCILER_VARIABLE} is {switch!r}.", hint=f"Set {RECONCILER_VARIABLE} to on or off.")

@@ -1,1 +1,1 @@
-"""Measurements, as ratios within one run, because machines are noisy. ``make bench`` prints them."""
+"""Benchmarks. Results are ratios within one run, because absolute times vary. ``make bench`` prints them."""

@@ -1,6 +1,6 @@
-"""``python -m bench``: every measurement of ``_BENCHES``, or those named.
+"""``python -m bench``: every benchmark of ``_BENCHES``, or those that are named.
 
-The soak of an hour runs only when named; ``small-moves`` is a part of ``rebalance``.
+The soak takes an hour, so it runs only if it is named; ``small-moves`` is a part of ``rebalance``.
 """
 
 import sys

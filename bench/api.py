@@ -1,9 +1,9 @@
 """``GET /api/v1/nodes/active`` against the same query by psycopg, and against a route that does nothing, in turns.
 
-At a constant rate, latencies count from the moment in which a request was due. The floor is the query by psycopg over
-as many connections. Then every connection sends its next request at once, and the empty route is the measure: the same
-process serves it, behind the same middleware, but it asks nobody. Clients run in a process of their own on the same
-processors.
+At a constant rate, a latency begins when the request is due. The lower bound is the query by psycopg over the same
+number of connections. In the second part, every connection sends its next request at once, and the lower bound is the
+empty route: the same process serves it, behind the same middleware, but it queries no server. Clients run in their own
+process on the same processors.
 """
 
 import contextlib
@@ -29,7 +29,7 @@ _PATH = "/api/v1/nodes/active"
 _EMPTY_PATH = "/api/v1/empty"
 _QUERY = b"SELECT node_name, node_port FROM citus_get_active_worker_nodes() ORDER BY 1, 2"
 
-# What the container's own command does, with one route more.
+# The container's own command, with an additional route.
 _EMPTY_ROUTE = f"""services:
   admin-api:
     command:
@@ -51,7 +51,7 @@ _EMPTY_ROUTE = f"""services:
 
 @dataclass(frozen=True)
 class RunningApi:
-    """The admin API of a cluster that runs."""
+    """The admin API of a running cluster."""
 
     container: str
     port: int
@@ -75,7 +75,7 @@ def bench_api() -> None:
 
 @contextlib.contextmanager
 def running_api(name: str, *, services: str, override: str = "") -> Iterator[RunningApi]:
-    """Make a cluster with this name, start it, and remove it at the end; ``override`` is a Compose file's text."""
+    """Create and start a cluster with this name, and remove it at the end; ``override`` is a Compose file's text."""
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
         port = free_base_port()

@@ -1,4 +1,4 @@
-"""Generation of 3, 100 and 1,000 workers, with start-up; the floor is importing the libraries alone."""
+"""Generation of 3, 100 and 1,000 workers, with start-up; the lower bound is the import of the libraries."""
 
 import sys
 import tempfile
@@ -12,7 +12,7 @@ _FLOOR = [sys.executable, "-c", "import typer, pydantic, jinja2, yaml, psycopg"]
 
 
 def bench_generation() -> None:
-    """Measure in turns, so that a machine that slows down slows all of them."""
+    """Measure in turns, so that a machine that becomes slower affects all of them."""
     floors: list[Run] = []
     runs: dict[int, list[Run]] = {count: [] for count in _COUNTS}
     for turn in range(_RUNS):

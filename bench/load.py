@@ -1,8 +1,7 @@
-"""Requests at a constant rate, or one after another, over many connections, in a process of its own.
+"""Requests at a constant rate, or one after another, over many connections, in a separate process.
 
-At a constant rate, a latency counts from the moment in which the request was due, so one that waits for a free
-connection, or for a client that is late, is not made to look fast. The HTTP client is a bare one, so that it takes
-little from a server on the same cores.
+At a constant rate, a latency begins when the request is due, so it includes the wait for a free connection or a late
+client. The HTTP client is minimal, so that it takes little processor time from a server on the same cores.
 """
 
 import asyncio
@@ -25,7 +24,7 @@ _HEAD_END = b"\r\n\r\n"
 
 @dataclass(frozen=True)
 class HttpTarget:
-    """A path of a server on the loopback; every answer but 200 is an error."""
+    """A path of a server on the loopback interface; every response except 200 is an error."""
 
     port: int
     path: str
@@ -39,7 +38,7 @@ class HttpTarget:
 
 @dataclass(frozen=True)
 class SqlTarget:
-    """A query of a server, fetched whole, by psycopg in autocommit mode."""
+    """A query to a server by psycopg in autocommit mode; all rows are fetched."""
 
     server: ConnectionInfo
     query: bytes
@@ -64,9 +63,9 @@ class SqlTarget:
 
 @dataclass(frozen=True)
 class Job:
-    """What to do: without a rate, every connection sends its next request at once.
+    """The load. Without a rate, every connection sends its next request at once.
 
-    ``rate`` is requests a second over all connections. What happens in the first ``warmup_s`` does not count.
+    ``rate`` is the number of requests per second over all connections. The first ``warmup_s`` do not count.
     """
 
     target: HttpTarget | SqlTarget
@@ -78,7 +77,7 @@ class Job:
 
 @dataclass(frozen=True)
 class Outcome:
-    """Latencies in ms, in ascending order, seconds that they took together, and this process' processor time."""
+    """Latencies in ms, in ascending order, the seconds of the whole run, and the processor time of this process."""
 
     latencies_ms: Sequence[float]
     wall_s: float
@@ -90,7 +89,7 @@ class Outcome:
 
 
 class HttpConnection(asyncio.Protocol):
-    """One keep-alive connection of HTTP/1.1; it reads answers with a Content-Length, one at a time."""
+    """One keep-alive connection of HTTP/1.1; it reads responses with a Content-Length, one at a time."""
 
     def __init__(self, token: str) -> None:
         self._headers = f"HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {token}\r\n\r\n"
@@ -105,13 +104,13 @@ class HttpConnection(asyncio.Protocol):
         return connection
 
     async def get(self, path: str) -> None:
-        """Get a path; raise ConnectionError for an answer that is not 200, or none."""
+        """Get a path. Raises ConnectionError without a response, or if it is not 200."""
         status, body = await self.ask(path)
         if status != 200:
             raise ConnectionError(f"GET {path} answered {status}: {body[:500].decode(errors='replace')}")
 
     async def ask(self, path: str) -> tuple[int, bytes]:
-        """Get a path, whatever the status is."""
+        """Get a path; every status is accepted."""
         assert self._transport is not None
         if self._transport.is_closing():
             raise ConnectionError("the server has closed the connection")
@@ -147,13 +146,13 @@ class HttpConnection(asyncio.Protocol):
 
 
 def measure(job: Job) -> Outcome:
-    """Run a job in a new process; the first request that fails ends it with that error."""
+    """Run a job in a new process; the first failed request ends it with its error."""
     with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as processes:
         return processes.submit(_run, job).result()
 
 
 def _run(job: Job) -> Outcome:
-    # epoll waits for whole milliseconds, select to the microsecond: requests leave when they are due.
+    # epoll waits for whole milliseconds, select for microseconds, so requests are sent when they are due.
     def loop() -> asyncio.AbstractEventLoop:
         return asyncio.SelectorEventLoop(selectors.SelectSelector())
 

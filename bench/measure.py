@@ -1,4 +1,4 @@
-"""Running a command and taking its wall time and peak memory; medians and tables."""
+"""Runs commands and measures their wall time and peak memory; computes medians, and prints tables."""
 
 import os
 import secrets
@@ -29,16 +29,16 @@ class Run:
 
 
 def project_environment() -> dict[str, str]:
-    """Environment in which ``CLUSTER`` runs from any directory."""
+    """The environment in which ``CLUSTER`` runs from any directory."""
     return {**os.environ, "PYTHONPATH": str(ROOT)}
 
 
 def run(
     command: Sequence[str], *, cwd: Path | None = None, on_line: Callable[[str, float], None] = lambda line, at_s: None
 ) -> Run:
-    """Run a command to its end; a failing one ends the benchmark with its output.
+    """Run a command to its end; if it fails, the benchmark ends with its output.
 
-    ``on_line`` gets each line as it is printed, and the seconds since the start.
+    ``on_line`` gets each line as it is printed, with the seconds since the start.
     """
     started = time.perf_counter()
     process = subprocess.Popen(
@@ -88,19 +88,19 @@ def median(values: Sequence[float]) -> float:
 
 
 def percentile(ordered: Sequence[float], part: float) -> float:
-    """Take the value below which this part (0 to 1) of the ascending values lies."""
+    """Return the value below which this part (0 to 1) of the ascending values lies."""
     return ordered[min(len(ordered) - 1, int(part * len(ordered)))]
 
 
 _BLOCK = 50
 _claims: list[socket.socket] = []
-"""One for each block of ports that was given away, bound to its last port: another process leaves the block alone,
-though the servers on it may not have started yet, or may be down."""
+"""One socket for each block of ports that is in use, bound to its last port, so that no other process takes the block
+while servers on it have not started yet, or are down."""
 
 
 def free_base_port(count: int = 20) -> int:
-    """Find the first of ``count`` free ports in a row on the loopback, at most 49; admin API and nodes take them."""
-    # Below the ports that Linux gives to outgoing connections, of which one may be taken while a container restarts.
+    """Return the first of ``count`` consecutive free ports on the loopback, at most 49, for the admin API and nodes."""
+    # Below the ports of outgoing connections on Linux, which could take one of these while a container restarts.
     start = 20000 + secrets.randbelow(250) * _BLOCK
     first: int
     for first in (*range(start, 32500, _BLOCK), *range(20000, start, _BLOCK)):

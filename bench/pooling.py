@@ -1,5 +1,5 @@
-"""500 clients that stay connected and each run one router query a second: on the coordinator itself, and through
-PgBouncer. How many get in, how long a query takes, and what both servers need for it."""
+"""500 clients that stay connected and run one router query per second each, directly on the coordinator and through
+PgBouncer: how many can connect, how long a query takes, and the processor time and memory of both servers."""
 
 import asyncio
 import subprocess
@@ -29,14 +29,14 @@ _CLIENTS = 500
 _SECONDS = 20
 _WARMUP_S = 5
 _CONNECTING = 20
-"""Clients that log in at the same time."""
+"""The number of clients that log in at the same time."""
 _ROWS = 10_000
 _NAME = "citus-bench"
 
 
 @dataclass
 class Seen:
-    """What the clients saw: why some did not get in, latencies in ms from when a query was due, and failures."""
+    """The results of the clients: why some could not connect, latencies in ms since a query was due, and failures."""
 
     refused: Counter[str] = field(default_factory=Counter)
     failed: Counter[str] = field(default_factory=Counter)
@@ -133,7 +133,7 @@ async def _open(
 
 
 async def _client(conn: psycopg.AsyncConnection[tuple[object, ...]], number: int, begin: float, seen: Seen) -> None:
-    """Ask once a second, each client at its own part of the second; a late answer makes no later question late."""
+    """Send a query each second, every client at its own offset; a late answer does not delay the next query."""
     for second in range(_WARMUP_S + _SECONDS):
         due = begin + second + number / _CLIENTS
         await asyncio.sleep(max(0.0, due - time.perf_counter()))

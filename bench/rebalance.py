@@ -1,7 +1,7 @@
-"""A rebalance from 3 to 4 workers by our command against the same in bare SQL, in turns, and the time left it showed.
+"""A rebalance from 3 to 4 workers by our command against the same in plain SQL, in turns, and its predicted time left.
 
-1.5 GB in seven tables of three colocation groups; afterwards each time the fourth worker is drained. Citus starts the
-moves when its maintenance daemon next looks, up to 5 s later: both wait for that alike, and it is taken off.
+1.5 GB in seven tables of three colocation groups; after each run, the fourth worker is drained. Citus starts the moves
+at the next check of its maintenance daemon, up to 5 s later; this wait is the same for both, and is subtracted.
 """
 
 import re
@@ -39,7 +39,7 @@ _GROUPS = {"tenants": ("orders", "lines"), "users": ("events",), "sensors": ("me
 
 @dataclass(frozen=True)
 class _Display:
-    """What one line of progress said, and when (seconds since the epoch)."""
+    """The content of one line of progress, and its time (seconds since the epoch)."""
 
     at: float
     part_done: float
@@ -48,7 +48,7 @@ class _Display:
 
 @dataclass(frozen=True)
 class _Rebalance:
-    """One rebalance: ``wall_s`` whole, of which ``waited_s`` for Citus' daemon and ``moving_s`` at the moves."""
+    """One rebalance: ``wall_s`` in total, including ``waited_s`` for Citus' daemon and ``moving_s`` for the moves."""
 
     wall_s: float
     waited_s: float
@@ -61,7 +61,7 @@ class _Rebalance:
         return self.wall_s - self.waited_s
 
     def errors(self, with_to_go_s: float = 0.1) -> list[float]:
-        """Relative error of each time left that was shown after the first tenth of the bytes."""
+        """The relative error of each time left that was shown after the first tenth of the bytes."""
         late = [(one.left_s, self.ended_at - one.at) for one in self.displays if one.part_done >= 0.1]
         return [abs(shown_s - true_s) / true_s for shown_s, true_s in late if true_s >= with_to_go_s]
 
@@ -91,7 +91,7 @@ def bench_rebalance() -> None:
 
 
 def _load(connection: psycopg.Connection[Any]) -> int:
-    """Fill three workers; the bytes of all shards."""
+    """Fill three workers. Returns the bytes of all shards."""
     connection.execute("SELECT citus_set_node_property(%s, 5432, 'shouldhaveshards', false)", [_FOURTH])
     for statement in _statements():
         connection.execute(statement.encode())
@@ -108,14 +108,14 @@ def _statements() -> Iterator[str]:
             yield f"CREATE TABLE {table} (tenant bigint, id bigint, note text, PRIMARY KEY (tenant, id))"
             yield f"SELECT create_distributed_table('{table}', 'tenant', colocate_with => '{seed}')"
             rows = f"generate_series(1, {_ROWS // len(tables)}) AS id"
-            # Colocated, so each worker makes its own rows.
+            # The tables are colocated, so each worker generates its own rows.
             yield f"INSERT INTO {table} SELECT tenant, id, repeat(md5(id::text), 6) FROM {seed}, {rows}"
 
 
 def _measure(
     connection: psycopg.Connection[Any], rebalance: Callable[[], tuple[float, Sequence[_Display]]]
 ) -> _Rebalance:
-    """One rebalance, after which the fourth worker is empty again."""
+    """Measure one rebalance, and empty the fourth worker again."""
     connection.execute("SELECT citus_set_node_property(%s, 5432, 'shouldhaveshards', true)", [_FOURTH])
     connection.execute("CHECKPOINT")
     connection.execute("SELECT run_command_on_workers('CHECKPOINT')")
@@ -132,7 +132,7 @@ def _measure(
 
 
 def _by_sql(root: Path, port: int) -> tuple[float, Sequence[_Display]]:
-    """When it was submitted, and what was displayed: nothing."""
+    """Return the time of the request, and the displayed lines, which are none."""
     with connect_coordinator(root, port) as connection:
         connection.execute("SELECT citus_rebalance_start()")
         submitted = time.time()
@@ -141,7 +141,7 @@ def _by_sql(root: Path, port: int) -> tuple[float, Sequence[_Display]]:
 
 
 def _by_command(root: Path) -> tuple[float, Sequence[_Display]]:
-    """When it was submitted, and what was displayed."""
+    """Return the time of the request, and the displayed lines."""
     submitted = 0.0
     displays: list[_Display] = []
 

@@ -1,7 +1,7 @@
 """Replication lag of the PostgreSQL 14 pair under pgbench, asynchronous and synchronous.
 
-The lag in ms is what a reader of the replica sees: from the moment in which a commit returned on the primary to
-the one in which its row shows on the replica. The lag in bytes is the log that the replica has not replayed then.
+The lag in ms is what a reader of the replica observes: the time from the return of a commit on the primary until its
+row is visible on the replica. The lag in bytes is the WAL that the replica has not replayed when the commit returns.
 pgbench comes from the image postgres:17, and runs in the cluster's network.
 """
 
@@ -30,7 +30,7 @@ _PAUSE_S = 0.02
 
 @dataclass(frozen=True)
 class _Lag:
-    """One look: milliseconds until a row showed, and bytes that were not replayed when its commit returned."""
+    """One sample: milliseconds until a row was visible, and bytes that were not replayed when its commit returned."""
 
     ms: float
     size_bytes: int
@@ -77,7 +77,7 @@ def _measure(root: Path, port: int, mode: str) -> list[Sequence[object]]:
         load = ("-c", str(_CLIENTS), "-j", "2", "-T", str(_SECONDS), "-n")
         thread = threading.Thread(target=lambda: output.append(_pgbench(password, *load)))
         thread.start()
-        time.sleep(2)  # its connections
+        time.sleep(2)  # until its connections are open
         busy = _looks(primary, replica, _SECONDS - 4, len(idle))
         thread.join()
     finally:
@@ -101,7 +101,7 @@ def _row(mode: str, load: str, rate: str, looks: Sequence[_Lag]) -> Sequence[obj
 
 
 def _looks(primary: psycopg.Connection[Any], replica: psycopg.Connection[Any], seconds: float, done: int) -> list[_Lag]:
-    """Commit a row again and again, and see when it shows on the replica."""
+    """Commit rows repeatedly, and measure when each is visible on the replica."""
     looks: list[_Lag] = []
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:

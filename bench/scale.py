@@ -1,4 +1,4 @@
-"""What a worker costs: ``up`` of 2, 4, 8 and 16 workers in the same memory; and ``status`` of many shards."""
+"""The cost of a worker: ``up`` of 2, 4, 8 and 16 workers in the same memory; and ``status`` with many shards."""
 
 import subprocess
 import sys
@@ -31,7 +31,7 @@ _STEPS = {
     "registered": ":5432 registered",
     "verified": "the cluster is verified",
 }
-"""What the command says when a part of its work is done."""
+"""The messages of the command at the end of each part of its work."""
 _TABLES = 10
 _SHARDS = 1000
 _STATUS_RUNS = 5
@@ -39,7 +39,7 @@ _STATUS_RUNS = 5
 
 @dataclass(frozen=True)
 class _Up:
-    """One start: seconds until each of ``_STEPS``, whole seconds, peak memory of the command, the API's memory."""
+    """One start: seconds until each of ``_STEPS``, seconds in total, peak memory of the command, memory of the API."""
 
     steps_s: Mapping[str, float]
     wall_s: float
@@ -60,7 +60,7 @@ def bench_scale() -> None:
 def _bench_up(folder: Path) -> None:
     found: dict[int, list[_Up]] = {count: [] for count in _WORKERS}
     for number in range(_RUNS + 1):
-        # The first round builds the image and warms the caches.
+        # The first round builds the image and fills the caches.
         for count in _WORKERS if number else _WORKERS[:1]:
             up = _up(folder / f"{number}-{count}", count)
             if number:
@@ -93,7 +93,7 @@ def _wall(found: Sequence[_Up]) -> float:
 
 
 def _setup(root: Path, workers: int, *options: str) -> int:
-    """Make a directory; its base port."""
+    """Create a directory. Returns its base port."""
     first = free_base_port(workers + 3)
     ports = [f"--port={first}", f"--admin-port={first + workers + 1}"]
     services = "--services=citus,admin-api"

@@ -1,5 +1,5 @@
-"""From ``up`` to each service of the whole stack ready, all at once; the floor is each image bare, alone, until it
-answers on its published port."""
+"""The time from ``up`` until each service of the whole stack is ready; the lower bound is the plain image of each
+service alone, until it answers on its published port."""
 
 import asyncio
 import contextlib
@@ -38,7 +38,7 @@ def bench_services() -> None:
         "cassandra": _bare(
             DEFAULT_CASSANDRA_IMAGE, 9042, port, lambda p: answers("127.0.0.1", p, OPTIONS, timeout_s=2),
             "-e", "MAX_HEAP_SIZE=512M", "-e", "HEAP_NEWSIZE=128M", "--entrypoint", "bash",
-            # Its entry point edits settings that are read-only in some builds of the image.
+            # The entry point of the image edits settings that are read-only in some builds.
             command=("-c", "chmod u+w /etc/cassandra/*; exec docker-entrypoint.sh cassandra -f"),
         ),
     }  # fmt: skip
@@ -50,7 +50,7 @@ def bench_services() -> None:
         size = ["--memory=7840", "--cpus=2"]
         run([*SETUP, f"--workers={_WORKERS}", f"--name={_NAME}", *ports, *size, f"--output-dir={root}"])
         try:
-            for _ in range(_RUNS + 1):  # the first builds the image, and warms the caches
+            for _ in range(_RUNS + 1):  # the first run builds the image, and fills the caches
                 remove_cluster(root)
                 runs.append(asyncio.run(_start(root)))
         finally:
@@ -70,7 +70,7 @@ def bench_services() -> None:
 
 
 async def _start(root: Path) -> dict[str, float]:
-    """Start the cluster; seconds from the first container on until each service was ready."""
+    """Start the cluster. Returns the seconds from the first container until each service was ready."""
     started = time.perf_counter()
     seconds: dict[str, float] = {}
 
@@ -86,7 +86,7 @@ async def _start(root: Path) -> dict[str, float]:
 def _bare(
     image: str, inside: int, port: int, ready: Callable[[int], bool], *options: str, command: Sequence[str] = ()
 ) -> float:
-    """Run an image by itself; seconds until it is ready."""
+    """Run a single image. Returns the seconds until it is ready."""
     with _container("docker", "run", "-d", "-p", f"127.0.0.1:{port}:{inside}", *options, image, *command) as made:
         started = time.perf_counter()
         while not ready(port):

@@ -1,6 +1,6 @@
-"""100 small shard groups to a new worker by our command against the same in bare SQL, while rows are written.
+"""100 small shard groups move to a new worker by our command against the same in plain SQL, while rows are written.
 
-Writers update a row of each shard in turn. What a move makes them wait is the longest wait for each group that moved.
+Writers update a row of each shard in turn. The stall of a move is the longest wait of a writer for its group.
 """
 
 import itertools
@@ -32,14 +32,14 @@ _NEW = "citus-worker4"
 _TABLES = 4
 _SHARDS = 100
 _SHARD_ROWS = 850
-"""With 1 kB each, and the primary key, 1 MB."""
+"""Rows of 1 kB, which with the primary key are 1 MB."""
 _WRITERS = 4
 _PAUSE_S = 0.01
 
 
 @dataclass(frozen=True)
 class _Moved:
-    """One rebalance: how long its moves took, and how long each write waited, longest first."""
+    """One rebalance: the duration of its moves, and the wait of each write, longest first."""
 
     moves: int
     moving_s: float
@@ -76,7 +76,7 @@ def bench_small_moves() -> None:
 
 
 def _load(connection: psycopg.Connection[Any]) -> int:
-    """Fill three workers; the bytes of an average shard."""
+    """Fill three workers. Returns the bytes of an average shard."""
     connection.execute("SELECT citus_set_node_property(%s, 5432, 'shouldhaveshards', false)", [_NEW])
     for number in range(_TABLES):
         for statement in (
@@ -102,7 +102,7 @@ def _measure(
     connect: Callable[[], psycopg.Connection[Any]],
     rebalance: Callable[[], object],
 ) -> _Moved:
-    """One rebalance while rows are written, after which the new worker is empty again."""
+    """Measure one rebalance while rows are written, and empty the new worker again."""
     connection.execute("SELECT citus_set_node_property(%s, 5432, 'shouldhaveshards', true)", [_NEW])
     rows: list[tuple[int, int]] = [
         (number, int(row[0]))

@@ -1,9 +1,9 @@
 """Memory of the admin API's container while ten clients poll it, for an hour.
 
-It must be asked for by name: ``python -m bench soak``. BENCH_SOAK_MINUTES sets another length. All services run, so
-that the API keeps its connections to each. Every second, each client polls what a dashboard shows. Resident memory is
-the server process' own; charged is what Docker counts against the container's limit, without the page cache that it can
-give back.
+It runs only if it is named: ``python -m bench soak``. BENCH_SOAK_MINUTES sets another duration. All services run, so
+that the API keeps its connections to each. Every second, each client polls the data of a dashboard. Resident memory is
+that of the server process; charged memory is what Docker counts against the container's limit, without page cache that
+can be freed.
 """
 
 import asyncio
@@ -34,7 +34,7 @@ _UNITS = {"B": 1 / 2**20, "KiB": 1 / 2**10, "MiB": 1, "GiB": 2**10}
 
 @dataclass(frozen=True)
 class _Sample:
-    """Memory in MiB at some seconds after the start."""
+    """Memory in MiB at a time in seconds after the start."""
 
     at_s: float
     resident_mb: float
@@ -72,7 +72,7 @@ def _row(name: str, series: Sequence[tuple[float, float]]) -> Sequence[object]:
     first = [value for at_s, value in series if at_s <= _EDGE_S]
     last = [value for at_s, value in series if at_s >= length_s - _EDGE_S]
     later = [(at_s / 3600, value) for at_s, value in series if at_s >= _EDGE_S]
-    # The slope of a straight line through them by least squares.
+    # The slope of a line through the samples by least squares.
     slope = f"{statistics.linear_regression(*zip(*later, strict=True)).slope:+.2f}" if len(later) > 2 else "-"
     means = (f"{statistics.mean(values):.1f}" for values in (first, last))
     return (name, *means, f"{max(value for _, value in series):.1f}", slope)
@@ -123,7 +123,7 @@ async def _poll(api: RunningApi, count: _Count, *, after_s: float) -> None:
 
 
 def _memory(container: str) -> tuple[float, float]:
-    """Resident memory of the container's largest process, and what the container is charged, in MiB."""
+    """Return the resident memory of the container's largest process, and the container's charged memory, in MiB."""
     top = ["docker", "top", container, "-eo", "pid,rss"]
     processes = subprocess.run(top, capture_output=True, text=True, check=True).stdout.splitlines()[1:]
     stats = ["docker", "stats", "--no-stream", "--format", "{{.MemUsage}}", container]

@@ -1,6 +1,6 @@
 """``citus-cluster up`` against ``docker compose up -d --wait`` of the same files, fresh volumes, in turns.
 
-Ours registers every worker and verifies with a distributed write; the other waits for the health
+Our command registers every worker and verifies with a distributed write; the other one waits for the health
 checks, with the reconciler off.
 """
 
@@ -31,7 +31,7 @@ def bench_startup() -> None:
         compose = ["docker", "compose", "-f", "docker-compose.yml", "-f", "reconciler-off.yml"]
         ours, theirs = [*CLUSTER, "up", f"--dir={root}"], [*compose, "up", "-d", "--wait"]
         try:
-            _measure(root, ours)  # builds the image, and warms the caches
+            _measure(root, ours)  # builds the image, and fills the caches
             pairs = [(_measure(root, ours), _measure(root, theirs)) for _ in range(_RUNS)]
         finally:
             remove_cluster(root)

@@ -1,8 +1,8 @@
 """The generated settings against the stock image: same containers, memory, processors and registration, in turns.
 
-Two clusters of one generator; the stock one has the image's own defaults but for ``wal_level``. Only one of the two
-runs at a time. pgbench runs in the coordinator's container, over its socket. To try settings one by one, two
-configurations of one generated cluster take turns instead (see ``_Setup``).
+Both clusters are generated; the stock one has the image's own defaults except for ``wal_level``. Only one of them runs
+at a time. pgbench runs in the coordinator's container, over its socket. To test single settings, two configurations of
+one generated cluster take turns instead (see ``_Setup``).
 """
 
 import contextlib
@@ -40,7 +40,7 @@ _WRITE = rf"""\set bid random(1, {_BRANCHES})
 \set delta random(-5000, 5000)
 UPDATE accounts SET abalance = abalance + :delta WHERE bid = :bid AND aid = :aid;
 """
-# What TPC-B does, each transaction on the shards of one branch.
+# The transactions of TPC-B, each on the shards of one branch.
 _MIXED = rf"""\set bid random(1, {_BRANCHES})
 \set aid random(1, :per_branch)
 \set tid random(1, 10)
@@ -87,12 +87,12 @@ def _number(name: str, default: int) -> int:
 
 @dataclass(frozen=True)
 class _Setup:
-    """How to measure; each field can be set in the environment, for short runs and for single settings.
+    """The parameters of the measurement; each field can be set in the environment, for short runs and single settings.
 
     ``settings`` ("name=value name=value", BENCH_SETTINGS) compares the generated cluster with itself plus these
-    settings on every node. ``lock`` (BENCH_LOCK) is a file that is locked for the length of each single run, where
-    other measurements use the machine too. ``keep`` (BENCH_DIR) keeps the clusters in that folder for a next time.
-    ``disk`` ("/dev/sda 30mb 750", BENCH_DISK) limits what each node writes there, in bytes and writes a second.
+    settings on every node. ``lock`` (BENCH_LOCK) is a file that is locked during each single run, if other
+    measurements use the machine too. ``keep`` (BENCH_DIR) keeps the clusters in that folder for the next run.
+    ``disk`` ("/dev/sda 30mb 750", BENCH_DISK) limits the writes of each node there, in bytes and writes per second.
     """
 
     rounds: int = field(default_factory=lambda: _number("BENCH_ROUNDS", 3))
@@ -110,7 +110,7 @@ class _Setup:
 
 @dataclass(frozen=True)
 class _Side:
-    """One of the two that take turns: a cluster on ports from ``port`` on, with ``changes`` by ALTER SYSTEM."""
+    """One of the two sides that take turns: a cluster on ports from ``port`` on, with ``changes`` by ALTER SYSTEM."""
 
     label: str
     root: Path
@@ -135,7 +135,7 @@ class _Side:
         run(["docker", "compose", *arguments], cwd=self.root)
 
     def start(self) -> None:
-        """Start the cluster, with its changes, and with warm caches."""
+        """Start the cluster with its changes, and fill the caches."""
         self.compose("start")
         self._wait()
         if self.changes:
@@ -147,12 +147,12 @@ class _Side:
                 conn.execute(query)
 
     def stop(self) -> None:
-        """Stop the cluster, and take its changes back."""
+        """Stop the cluster, and revert its changes."""
         self.everywhere(*(f"ALTER SYSTEM RESET {name}" for name in self.changes))
         self.compose("stop")
 
     def pgbench(self, script: str, per_branch: int, seconds: int, *options: str) -> float:
-        """Run a script; transactions a second."""
+        """Run a script. Returns the transactions per second."""
         command = ["docker", "exec", "-i", f"{self.name}-coordinator", "pgbench", "-n", "-f", "-", "-U", "postgres"]
         load = ["-c", str(_CLIENTS), "-j", "2", "-T", str(seconds), "-D", f"per_branch={per_branch}"]
         done = subprocess.run([*command, *load, *options, "postgres"], input=script, capture_output=True, text=True)
@@ -161,7 +161,7 @@ class _Side:
         return next(float(line.split()[2]) for line in done.stdout.splitlines() if line.startswith("tps"))
 
     def checkpoints(self) -> int:
-        """Checkpoints that the workers have begun since their statistics were reset."""
+        """The number of checkpoints that the workers have begun since their statistics were reset."""
         total = 0
         for node in range(1, _WORKERS + 1):
             with self.connect(node) as conn:
@@ -170,7 +170,7 @@ class _Side:
         return total
 
     def wal_mb(self) -> float:
-        """Write-ahead log that the workers have written, in MB."""
+        """The WAL that the workers have written, in MB."""
         total = 0.0
         for node in range(1, _WORKERS + 1):
             with self.connect(node) as conn:
@@ -179,7 +179,7 @@ class _Side:
         return total
 
     def cpu_s(self) -> float:
-        """Processor seconds that the containers have used, pgbench included."""
+        """The processor seconds that the containers have used, including pgbench."""
         total = 0.0
         for node in ("coordinator", *(f"worker{number}" for number in range(1, _WORKERS + 1))):
             read = "cat /sys/fs/cgroup/cpuacct/cpuacct.usage 2>/dev/null || cat /sys/fs/cgroup/cpu.stat"
@@ -201,7 +201,7 @@ class _Side:
 
 @dataclass(frozen=True)
 class _Workload:
-    """``measure`` gives transactions a second, or seconds where ``seconds``."""
+    """A workload. ``measure`` returns transactions per second, or seconds if ``seconds`` is true."""
 
     name: str
     measure: Callable[[_Side, _Setup], float]
@@ -248,7 +248,7 @@ def _side(folder: Path, label: str, changes: Mapping[str, str]) -> _Side:
 
 
 def _create(side: _Side, setup: _Setup) -> None:
-    """Make a cluster with its data, and leave it stopped; one that is there is only stopped."""
+    """Create a cluster with its data, and stop it; an existing one is only stopped."""
     if (side.root / "docker-compose.yml").exists():
         side.compose("stop")
         return
@@ -275,9 +275,9 @@ def _create(side: _Side, setup: _Setup) -> None:
 
 
 def _override(side: _Side, setup: _Setup) -> dict[str, Any]:
-    """What both sides do not share: the image's own settings; and the limits of the disk, which they do share.
+    """Return the override file: the image's own settings for the stock side, and the limits of the disk for both.
 
-    Shards move by logical replication, so that level stays.
+    The stock side needs ``wal_level``, because shards move by logical replication.
     """
     service: dict[str, Any] = {}
     if side.label == "stock":
@@ -312,7 +312,7 @@ def _chosen(setup: _Setup) -> list[_Workload]:
 
 
 def _measure(sides: Sequence[_Side], workload: _Workload, setup: _Setup) -> Sequence[object]:
-    """Measure one workload on both sides in turns; who begins changes with each round."""
+    """Measure one workload on both sides in turns; the side that begins changes with each round."""
     found: dict[str, list[float]] = {side.label: [] for side in sides}
     used: dict[str, list[float]] = {side.label: [] for side in sides}
     for number in range(setup.mixed_rounds if workload.mixed else setup.rounds):
@@ -344,7 +344,7 @@ def _measure(sides: Sequence[_Side], workload: _Workload, setup: _Setup) -> Sequ
 
 
 def _ratio(workload: _Workload, mine: float, theirs: float) -> float:
-    """How many times as fast the first is."""
+    """Return how many times as fast the first one is."""
     return theirs / mine if workload.seconds else mine / theirs
 
 
@@ -365,10 +365,10 @@ def _aggregates(side: _Side, setup: _Setup) -> float:
 
 
 def _mixed(side: _Side, setup: _Setup) -> float:
-    """Run whole transactions for minutes.
+    """Run complete transactions for minutes.
 
-    Half way every node makes a checkpoint, so that settings which merely put it off past the end gain nothing; those
-    that a side makes by itself come on top.
+    In the middle, every node makes a checkpoint, so that settings that only delay it past the end gain nothing.
+    Checkpoints that a side makes on its own are additional.
     """
     begun, wal = side.checkpoints(), side.wal_mb()
     half = threading.Timer(setup.mixed_s / 2, lambda: side.everywhere("CHECKPOINT"))
@@ -382,13 +382,13 @@ def _mixed(side: _Side, setup: _Setup) -> float:
 
 
 def _quoted(value: str) -> str:
-    """Quote a value; one with commas is a list (shared_preload_libraries)."""
+    """Quote a value; a value with commas is a list (shared_preload_libraries)."""
     return ", ".join("'" + part.replace("'", "''") + "'" for part in value.split(","))
 
 
 @contextlib.contextmanager
 def _locked(path: str) -> Iterator[None]:
-    """Hold a lock that other measurements on this machine take too."""
+    """Hold a lock that other measurements on this machine use too."""
     if not path:
         yield
         return

@@ -1,4 +1,4 @@
-"""Keep a cluster as this version generates it, for later ones to take over.
+"""Archive a cluster as this version generates it, for tests that later versions take it over.
 
 ``PYTHONPATH=tests/support .venv/bin/python -m tools.keep_version 0.2.0 [OPTION OF setup_citus_cluster.py …]``
 """
@@ -13,7 +13,7 @@ from pathlib import Path
 from earlier_versions import FOLDER, KEPT_AT, Place, pack, unpack
 from generated_cluster import GeneratedCluster
 
-# Not Cassandra: the label of its container follows from the cluster's name, by a rule of that version.
+# Without Cassandra, because the label of its container depends on the cluster's name by a rule of that version.
 SERVICES = "--services=citus,pg14,redis,admin-api"
 ELSEWHERE = Place(name="another", image="citusdata/citus:13.2.2", base_port=30500)
 SPEC = """\
@@ -43,7 +43,7 @@ def main() -> None:
         password = Path(folder) / "password"
         password.write_text('it\'s "a" $test %s \\n #' + secrets.token_hex(8))
         generate(kept, KEPT_AT, password, options)
-        # What is not the same everywhere must be what unpacking changes.
+        # Everything that differs between places must be changed by unpacking.
         shutil.copytree(kept / "generated/secrets", elsewhere / "generated/secrets")
         generate(elsewhere, ELSEWHERE, password, options)
         pack(kept, archive)

@@ -1,4 +1,4 @@
-"""Write what is generated from the code into the documents, and config/: `make docs`."""
+"""Update the generated parts of the documents and of config/: `make docs`."""
 
 import json
 from collections.abc import Mapping
@@ -20,7 +20,7 @@ EXAMPLE = ROOT / "config" / "cluster.full.yaml"
 
 
 def generated() -> Mapping[Path, str]:
-    """Return the text of each file that follows from the code, wholly or in part."""
+    """Return the text of each file that is generated from the code, completely or in part."""
     return {
         README: with_tables(README.read_text(encoding="utf-8"), {"flags": flags_table()}),
         DOCUMENT: with_tables(DOCUMENT.read_text(encoding="utf-8"), render_tables()),
@@ -30,7 +30,7 @@ def generated() -> Mapping[Path, str]:
 
 
 def flags_table() -> str:
-    """Every option of setup_citus_cluster.py, from its parser."""
+    """Return the table of all options of setup_citus_cluster.py, from its parser."""
     options = [one for one in parser_of(program.setup_main).params if one.param_type_name == "option"]
     return table(("Option", "Default", "Meaning"), [(_flags(one), _default(one), one.help) for one in options])
 

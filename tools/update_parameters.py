@@ -1,7 +1,7 @@
 """Write citus_cluster/model/tuning/parameter_values.py from real servers: `make parameters`.
 
-Each image of IMAGES is started once, and asked for the type, unit, range and words of every parameter. Words that
-pg_settings hides (`huge_pages = true`) are found by trying them.
+Starts each image of IMAGES once, and reads the type, unit, range and words of every parameter. Words that pg_settings
+hides (`huge_pages = true`) are found by trying them.
 """
 
 import secrets
@@ -18,7 +18,7 @@ TARGET = Path(__file__).resolve().parent.parent / "citus_cluster" / "model" / "t
 IMAGES = {14: "postgres:14", 17: "citusdata/citus:13.2.2", 18: "citusdata/citus:14.0.1"}
 _HIDDEN_WORDS = ("on", "off", "true", "false", "yes", "no", "1", "0", "debug", "archive", "hot_standby", "default")
 _OF_THIS_SERVER = {"max_connections": 1237, "max_worker_processes": 239}
-"""Odd values: a bound that equals one depends on the server's other settings, and says nothing of the parameter."""
+"""Unusual values: a bound that equals one of them depends on the server's other settings, not on the parameter."""
 _NO_BOUND = str(2**31 - 1)
 _PARAMETERS = """
 SELECT lower(name), vartype, coalesce(unit, '-'), coalesce(min_val, '-'), coalesce(max_val, '-'), enumvals
@@ -103,7 +103,7 @@ def _hidden(conn: psycopg.Connection[Any], name: str, words: list[str]) -> list[
     for word in _HIDDEN_WORDS:
         if word not in words:
             try:
-                # Checks a value of any parameter, also of those that need a restart.
+                # Checks a value of any parameter, including those that need a restart.
                 conn.execute(sql.SQL("ALTER SYSTEM SET {} = {}").format(sql.Identifier(*name.split(".")), word))
             except psycopg.Error:
                 continue

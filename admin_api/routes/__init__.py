@@ -1,1 +1,1 @@
-"""One module for each resource: what a request may say, and which operation answers it."""
+"""One module for each resource: its requests, and the operations that handle them."""

@@ -21,9 +21,9 @@ router = APIRouter(tags=["health"])
 
 @dataclass(frozen=True)
 class CitusSeen:
-    """Citus as it was found just now.
+    """The state of Citus just now.
 
-    ``refusal`` is why the coordinator does not answer, ``reason`` why all is not well.
+    ``refusal`` says why the coordinator does not answer, ``reason`` why Citus is not healthy.
     """
 
     cluster: ApiConfig | None
@@ -78,13 +78,13 @@ async def health(parts: PartsOf, response: Response) -> Health:
 
 
 def own_disk() -> Disk:
-    """The disk below this container, which is the engine's, and so that of the volumes beside it."""
+    """The disk of this container, which is the engine's disk, and therefore that of the volumes too."""
     usage = disk_usage("/")
     return Disk("admin-api", usage.total, usage.free)
 
 
 async def look_at_citus(parts: Parts) -> CitusSeen:
-    """Ask the coordinator for a sign of life, and the reconciler what it found at its last look."""
+    """Check whether the coordinator answers, and read the result of the reconciler's last check."""
     try:
         cluster = parts.configuration.cluster()
         refusal = await parts.coordinator.check()
@@ -100,7 +100,7 @@ async def _companions(parts: Parts) -> tuple[CompanionStatus, ...]:
     try:
         return await parts.known_companions(within_s=parts.settings.health_timeout_s)
     except CitusClusterError:
-        # Of the configuration, and told with Citus.
+        # An error in the configuration, which is reported with Citus.
         return ()
 
 

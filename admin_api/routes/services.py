@@ -17,7 +17,7 @@ async def list_services(parts: PartsOf) -> Services:
     settings = parts.settings
     citus, companions = await asyncio.gather(
         look_at_citus(parts),
-        # Longer than they may take, so that the first who asks gets their answer too.
+        # Longer than the queries may take, so that the first request gets their answers too.
         parts.known_companions(within_s=settings.companion_timeout_s + 1),
     )
     return Services(
