@@ -25,10 +25,10 @@ LONGEST_FILES = (
     "integration/test_up.py",
     "e2e/test_engine_restart.py",
 )
-"""In several processes these begin first: a run ends with the file that ends last."""
+"""With several processes, these files begin first, because the longest file determines the end of the run."""
 
-# A shell without job control starts what runs in the background with SIGINT ignored, and programs inherit that: those
-# that tests start and interrupt would never notice.
+# A shell without job control starts background commands with SIGINT ignored, and their children inherit that: programs
+# that tests start and interrupt would ignore the signal.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
@@ -39,9 +39,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 @pytest.hookimpl(trylast=True)  # once tests are grouped by the fixtures that they share
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Change the order of the tests: that of the files, for several processes, and of those without a cluster.
+    """Change the order of the files, for several processes, and of the tests without a cluster.
 
-    Tests that need a cluster share one with others of their file, which keep their order.
+    Tests that need a cluster keep their order, because they share it with other tests of their file.
     """
     if hasattr(config, "workerinput"):
         items.sort(key=_when)
@@ -61,9 +61,9 @@ def _when(item: pytest.Item) -> int:
 
 @pytest.hookimpl(trylast=True)  # once the report is counted
 def pytest_runtest_logreport(report: pytest.TestReport) -> None:
-    """End the run where a test has failed since the engine locked up: every other would wait for minutes, and fail."""
+    """End the run if a test failed because the engine hangs: every other test would wait for minutes, and fail."""
     if not report.failed or "cluster" not in report.keywords or "PYTEST_XDIST_WORKER" in os.environ:
-        return  # of several processes, the one that gathers the reports looks
+        return  # with several processes, only the one that collects the reports checks
     try:
         subprocess.run(["docker", "network", "ls"], capture_output=True, timeout=_ENGINE_TIMEOUT_S)
     except subprocess.TimeoutExpired:
@@ -73,7 +73,7 @@ def pytest_runtest_logreport(report: pytest.TestReport) -> None:
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """Return one line for all tests that are skipped for the same reason; pytest's own has one for each place."""
+    """Print one line for all tests that are skipped for the same reason; pytest prints one for each place."""
     skipped = [report.longrepr for report in terminalreporter.stats.get("skipped", [])]
     reasons = Counter(str(found[2] if isinstance(found, tuple) else found) for found in skipped)
     for reason, number in reasons.most_common():

@@ -1,4 +1,4 @@
-"""What the tests of the admin API share: the files that it mounts, and a server that really listens."""
+"""Shared parts of the tests of the admin API: the files that it mounts, and a server that really listens."""
 
 import dataclasses
 import json
@@ -27,7 +27,7 @@ READ_TOKEN = "read-token-of-the-tests"
 
 @dataclass
 class ApiFiles:
-    """The files that the container mounts, in a folder of the test's own."""
+    """The files that the container mounts, in the test's own folder."""
 
     folder: Path
 
@@ -41,7 +41,7 @@ class ApiFiles:
 
     @classmethod
     def of_cluster(cls, folder: Path, coordinator: NodeAddress) -> "ApiFiles":
-        """Write the files of a cluster of two workers whose coordinator is reached there."""
+        """Write the files of a cluster with two workers and this address of the coordinator."""
         workers = (NodeAddress("citus-worker1"), NodeAddress("citus-worker2"))
         config = ApiConfig("citus", "postgres", "postgres", coordinator, NodeAddress("citus-coordinator"), workers)
         return cls.write(folder, config, password="pä'ss \"w$rd\\ #%")
@@ -55,7 +55,7 @@ class ApiFiles:
         return self.folder / "journal"
 
     def journal(self) -> list[dict[str, Any]]:
-        """Return what the API has noted."""
+        """Return the lines of the API's journal."""
         file = self.journal_folder / "journal.jsonl"
         return [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
 
@@ -66,7 +66,7 @@ class ApiFiles:
         self.replace(TOKENS_FILE, ApiTokens(admin=hash_token(admin), read=hash_token(read)).to_json())
 
     def replace(self, name: str, text: str) -> None:
-        """Replace a file as the host does: by rename."""
+        """Replace a file by rename, as the host does."""
         new = self.folder / f"{name}.new"
         new.write_text(text)
         os.replace(new, self.folder / name)  # noqa: PTH105 - the very call whose effect is tested
@@ -81,7 +81,7 @@ class ApiFiles:
 
 @dataclass
 class Api:
-    """A running API: a client of it, and the headers of each role."""
+    """A running API: a client for it, and the headers of each role."""
 
     port: int
     client: httpx.Client
@@ -91,14 +91,14 @@ class Api:
 
 @contextmanager
 def serve(app: FastAPI, **options: object) -> Iterator[Api]:
-    """Run an app on a free port of this machine, lifespan and all, as the container does but for ``options``."""
+    """Run an app with its lifespan on a free port of this machine, like the container except for ``options``."""
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         port = listener.getsockname()[1]
         config = uvicorn.Config(app, **OPTIONS | options)
         server = uvicorn.Server(config)
         thread = threading.Thread(target=server.run, args=([listener],))
-        # The socket listens from here on, so that the first request waits for the app instead of failing.
+        # The socket listens from now on, so that the first request waits for the app instead of failing.
         listener.listen(128)
         thread.start()
         try:

@@ -1,4 +1,4 @@
-"""What tests that need a real engine share: is one there, and which Citus images does it have."""
+"""Shared parts of tests that need a real engine: whether one answers, and which Citus images it has."""
 
 import os
 import re
@@ -16,7 +16,7 @@ REPOSITORY = "citusdata/citus"
 
 
 def skip_or_fail(reason: str) -> NoReturn:
-    """Skip the test with the reason, or fail it where ``REQUIRE_CLUSTER=1`` says that a cluster must be there."""
+    """Skip the test with the reason, or fail it if ``REQUIRE_CLUSTER=1`` requires a cluster."""
     if os.environ.get("REQUIRE_CLUSTER") == "1":
         pytest.fail(f"REQUIRE_CLUSTER=1, but {reason}")
     pytest.skip(reason)
@@ -25,7 +25,7 @@ def skip_or_fail(reason: str) -> NoReturn:
 @cache
 def _engine() -> docker.DockerClient | str:
     try:
-        # Ours first: the SDK leaves a socket open where nothing answers, which some later test would pay for.
+        # Our own function comes first: if nothing answers, the SDK leaves a socket open, and a later test fails.
         Engine.connect().close()
     except EngineUnavailableError as error:
         return f"no Docker engine: {error.message}"
@@ -33,7 +33,7 @@ def _engine() -> docker.DockerClient | str:
 
 
 def require_engine() -> docker.DockerClient:
-    """A client of the running engine; skips or fails the test without one."""
+    """Return a client of the running engine. Skips or fails the test without an engine."""
     engine = _engine()
     if isinstance(engine, str):
         skip_or_fail(engine)
@@ -41,7 +41,7 @@ def require_engine() -> docker.DockerClient:
 
 
 def require_images(*names: str) -> None:
-    """Skips or fails the test where the engine lacks one of these images."""
+    """Skip or fail the test if the engine lacks one of these images."""
     engine = require_engine()
     for name in names:
         try:
@@ -52,9 +52,9 @@ def require_images(*names: str) -> None:
 
 @cache
 def citus_images() -> dict[int, str]:
-    """Tag of the newest ``citusdata/citus`` image on this engine for each PostgreSQL major, e.g. ``{17: …:13.2.2}``.
+    """Return the tag of the newest ``citusdata/citus`` image here for each PostgreSQL major, e.g. ``{17: …:13.2.2}``.
 
-    Empty without an engine. Images of one id under several tags count once.
+    Empty without an engine. An image with several tags counts once.
     """
     engine = _engine()
     if isinstance(engine, str):
@@ -70,7 +70,7 @@ def citus_images() -> dict[int, str]:
 
 
 def oldest_image() -> str:
-    """The image of the oldest PostgreSQL that is here, for tests in which its version plays no part; skips or fails."""
+    """Return the image with the oldest PostgreSQL, for tests that do not depend on its version. Skips or fails."""
     require_engine()
     images = citus_images()
     if not images:

@@ -1,4 +1,4 @@
-"""A writer that notices every interruption: it commits every 10 ms in one session that must not end."""
+"""A writer that detects every interruption: it commits every 10 ms in one session that must not end."""
 
 import secrets
 import threading
@@ -15,16 +15,16 @@ _PAUSE_S = 0.01
 
 @dataclass
 class _Session:
-    """Commits of one session: when each began and ended, and what ended the session, if anything did."""
+    """The commits of one session: the beginning and end of each, and the error that ended the session, if any."""
 
     commits: list[tuple[float, float]] = field(default_factory=list)
     failure: str | None = None
 
 
 class CommitWriter:
-    """Commits rows of a distributed table, and, as a control, rows of a local table of the coordinator.
+    """Commits rows of a distributed table and, as a control, rows of a local table on the coordinator.
 
-    A busy machine, or a slow disk, slows both down; a node that is away or holds a lock, the first alone.
+    A busy machine or a slow disk slows both down; a node that is down or holds a lock slows down only the first.
     """
 
     def __init__(self, cluster: GeneratedCluster) -> None:
@@ -62,7 +62,7 @@ class CommitWriter:
 
     @property
     def slow(self) -> list[float]:
-        """Durations of commits that were slow while those of the control were not."""
+        """Return the durations of commits that were slow while those of the control were not."""
         written, control = ([*one.commits] for one in self._sessions)
         late = [(began, ended) for began, ended in control if ended - began > SLOW_S / 4]
         return [
@@ -72,7 +72,7 @@ class CommitWriter:
         ]
 
     def goes_on(self) -> None:
-        """Wait until rows are committed that were not so far."""
+        """Wait until more rows are committed."""
         before = [len(one.commits) for one in self._sessions]
         eventually(
             lambda: all(len(one.commits) > count + 20 for one, count in zip(self._sessions, before, strict=True)),

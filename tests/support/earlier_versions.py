@@ -1,8 +1,8 @@
-"""Clusters as earlier versions of this tool generated them, kept in ``tests/data/earlier`` with all their modes.
+"""Clusters that earlier versions of this tool generated, archived in ``tests/data/earlier`` with all file modes.
 
-Each is a real directory under a fixed name, image and ports. Unpacked, it gets others, so that several test runs can
-start it at once: only what these stand in changes, and what the manifest says of those files. That the version itself
-would have written just that was checked when it was kept (``tools/keep_version.py``).
+Each is a real directory with a fixed name, image and ports. Unpacking replaces these, so that several test runs can
+start it at the same time: only the files that contain them change, and the manifest's entries of those files. When the
+archive was created, ``tools/keep_version.py`` checked that the version itself would have written the same.
 """
 
 import hashlib
@@ -14,13 +14,13 @@ from pathlib import Path
 FOLDER = Path(__file__).parents[1] / "data" / "earlier"
 MANIFEST = "generated/manifest.json"
 _PORTS = 20
-# Sources of the admin API's image, the same in every cluster; passwords.
+# The sources of the admin API's image, which are the same in every cluster, and the passwords.
 _SAME_EVERYWHERE = ("generated/admin-api/", "generated/secrets/")
 
 
 @dataclass(frozen=True)
 class Place:
-    """What tells a cluster from the others on its engine; ports from ``base_port`` on are its own."""
+    """What distinguishes a cluster from others on its engine; its ports begin at ``base_port``."""
 
     name: str
     image: str
@@ -31,7 +31,7 @@ KEPT_AT = Place(name="kept-cluster", image="kept.example.org/citusdata/citus:13"
 
 
 def kept_versions() -> list[Path]:
-    """Return the archives, oldest first as their names sort."""
+    """Return the archives, sorted by name, the oldest first."""
     return sorted(FOLDER.glob("*.tar.xz"))
 
 
@@ -58,7 +58,7 @@ def unpack(archive: Path, root: Path, place: Place) -> None:
 
 
 def pack(root: Path, archive: Path) -> None:
-    """Archive a directory of ``KEPT_AT``, the same bytes for the same files."""
+    """Archive a directory of ``KEPT_AT``; the same files result in the same bytes."""
 
     def without_origin(info: tarfile.TarInfo) -> tarfile.TarInfo | None:
         if Path(info.name).name in {"journal.jsonl", ".citus-cluster.lock"}:

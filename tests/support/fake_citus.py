@@ -1,7 +1,7 @@
-"""A Citus cluster in memory, at the doors of ``runtime.citus``: operations ask it and change it as they do a real one.
+"""A Citus cluster in memory that replaces functions of ``runtime.citus``: operations use it like a real one.
 
-It holds what the coordinator's catalog holds, and what each server says of itself. A change is refused outside the
-writers' lock, so that each test sees an operation that forgot it.
+It contains the data of the coordinator's catalog, and of each server. It refuses a change outside the writers' lock,
+so that each test detects an operation that does not take it.
 """
 
 import importlib
@@ -48,13 +48,13 @@ NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
 COORDINATOR = NodeAddress("citus-coordinator")
 ONE, TWO, THREE = (NodeAddress(f"citus-worker{number}") for number in (1, 2, 3))
 
-# A double takes the place of a name in every module that has it; one that is imported later would keep it for good.
+# A double replaces a name in every module that has it; a module that is imported later would keep the double.
 for _module in pkgutil.walk_packages(operations.__path__, f"{operations.__name__}."):
     importlib.import_module(_module.name)
 
 
 class FakeConnection:
-    """What the operations see of a connection to the coordinator."""
+    """The part of a connection to the coordinator that operations use."""
 
     def __init__(self) -> None:
         self.closed = False
@@ -72,7 +72,7 @@ class FakeConnection:
 
 @dataclass
 class Server:
-    """A server that may be asked: ``silence`` says why it does not answer, None where it does."""
+    """A server that can be queried: ``silence`` says why it does not answer, None if it does."""
 
     identity: NodeIdentity
     silence: str | None = None
@@ -80,7 +80,7 @@ class Server:
 
 
 def identity(number: int, **values: Any) -> NodeIdentity:
-    """Give what a fresh server says of itself."""
+    """Return the identity of a new server."""
     return NodeIdentity(**{**_FRESH, "system_identifier": f"of server {number}", **values})
 
 
@@ -94,7 +94,7 @@ _FRESH: dict[str, Any] = {
 
 @dataclass
 class FakeCitus:
-    """The cluster. ``done`` has each change, in order; ``time_limits`` the time that changes of the node list had."""
+    """The cluster. ``done`` has each change, in order; ``time_limits`` the time limits of changes of the node list."""
 
     conn: FakeConnection = field(default_factory=FakeConnection)
     nodes: list[RegisteredNode] = field(default_factory=list)
@@ -104,31 +104,31 @@ class FakeCitus:
     done: list[str] = field(default_factory=list)
     time_limits: list[float] = field(default_factory=list)
     locked_by: str | None = None
-    """Who else holds the writers' lock."""
+    """The other session that holds the writers' lock."""
     lock_waits: list[float] = field(default_factory=list)
     is_locked: bool = False
     refusal: Exception | None = None
     """Why Citus refuses each change of the node list."""
     has_dblink: bool = True
     synced_after: int = 0
-    """How often it is asked in vain whether all nodes have the node list."""
+    """How many queries report that not all nodes have the node list yet."""
     credentials_failure: Exception | None = None
     limits_failure: Exception | None = None
     foreign_code: tuple[str, ...] = ()
     unconnected: list[tuple[NodeAddress, NodeAddress, bool | None]] = field(default_factory=list)
     before_lock: Callable[[], None] = lambda: None
-    """What another session does while this one waits for the lock."""
+    """The action of another session while this one waits for the lock."""
 
     # Tables
     tables: list[TableRow] = field(default_factory=list)
     placements: list[Placement] = field(default_factory=list)
     sizes: dict[int, int] = field(default_factory=dict)
     missing: dict[int, set[int]] = field(default_factory=dict)
-    """Shards that do not exist although they are placed there, by group."""
+    """Shards that do not exist although the catalog places them there, by group."""
     prepared: dict[int, list[tuple[str, ...]]] = field(default_factory=dict)
-    """Prepared transactions of each group at each question, the last for good."""
+    """Prepared transactions of each group for each query; the last value stays."""
     group_ids: dict[int, int] = field(default_factory=dict)
-    """The group that a node believes to be, where that is not its own."""
+    """The group that a node reports, if that is not its own."""
     answers: dict[NodeAddress, Any] = field(default_factory=dict)
     lost_slots: dict[NodeAddress, tuple[str, ...]] = field(default_factory=dict)
     roles_of_nodes: dict[int, tuple[str, ...]] = field(default_factory=dict)
@@ -163,7 +163,7 @@ class FakeCitus:
 
     @classmethod
     def of(cls, *workers: NodeAddress, **values: Any) -> "FakeCitus":
-        """A cluster of these registered workers, all of them well."""
+        """Return a cluster with these registered workers, all of them healthy."""
         found = cls(**values)
         for worker in workers:
             found.register(worker)
@@ -175,12 +175,12 @@ class FakeCitus:
         return cast("Connection", self.conn)
 
     def offer(self, address: NodeAddress, **values: Any) -> Server:
-        """A server that is no node yet."""
+        """Add a server that is not a node yet."""
         number = int(address.host.removeprefix("citus-worker") or 0) if address.is_service else 99
         return self.servers.setdefault(address, Server(identity(number, **values)))
 
     def register(self, address: NodeAddress, **values: Any) -> RegisteredNode:
-        """Have a worker in the node list, as if it had been registered before."""
+        """Add a worker to the node list, as if it had been registered before."""
         self.offer(address)
         number = max(node.node_id for node in self.nodes) + 1
         facts: dict[str, Any] = {"is_active": True, "role": "primary", "should_have_shards": True, **values}
@@ -195,7 +195,7 @@ class FakeCitus:
         return next(node for node in self.nodes if node.address == address)
 
     def place(self, table: str, shards: Mapping[int, Collection[NodeAddress]], type: str = "distributed") -> None:
-        """Make a table whose shards are on these nodes; each has 1000 bytes."""
+        """Create a table with shards of 1000 bytes on these nodes."""
         row = TableRow(1000 + len(self.tables), table, type, "id", 1)
         self.tables.append(row)
         for shard_id, holders in shards.items():
@@ -510,7 +510,7 @@ class FakeCitus:
         return job_id
 
     def run_job(self, job_id: int, state: JobState = JobState.RUNNING, *task_states: str) -> None:
-        """Have a job with one task for each of the moves."""
+        """Create a job with one task for each of the moves."""
         self.jobs[job_id] = Job(job_id, state, NOON, None, NOON)
         states = task_states or ("running",) * len(self.moves)
         self.tasks[job_id] = [
@@ -659,13 +659,13 @@ _DOORS: Sequence[tuple[Any, Mapping[str, str]]] = (
 
 
 def places_of(original: object) -> list[tuple[Any, str]]:
-    """Find each of our modules that has a function, and its name there."""
+    """Find each of our modules that contains a function, and its name there."""
     ours = [module for name, module in sys.modules.items() if name.startswith(("citus_cluster", "admin_api"))]
     return [(module, key) for module in ours for key, value in list(vars(module).items()) if value is original]
 
 
 def _find_doors() -> Sequence[tuple[Any, str, str]]:
-    """Modules, names there, and the methods that take their places."""
+    """Return modules, names in them, and the methods that replace these."""
     return [
         (place, name, method)
         for module, doors in _DOORS
@@ -678,12 +678,12 @@ _PLACES = _find_doors()
 
 
 def in_place(monkeypatch: pytest.MonkeyPatch, cluster: FakeCitus) -> FakeCitus:
-    """Let the operations work on this cluster."""
+    """Make the operations use this cluster."""
     for module, name, method in _PLACES:
         monkeypatch.setattr(module, name, getattr(cluster, method))
     return cluster
 
 
 def server_error(kind: type[psycopg.Error], message: str) -> psycopg.Error:
-    """An error as a server sends it."""
+    """Return an error as a server sends it."""
     return kind(message)

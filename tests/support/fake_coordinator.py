@@ -1,4 +1,4 @@
-"""A coordinator in memory, at the doors through which the admin API reaches the real one."""
+"""A coordinator in memory that replaces the functions with which the admin API accesses the real one."""
 
 import asyncio
 import socket
@@ -21,11 +21,11 @@ from citus_cluster.model.plan.events import Emit, Event, EventKind
 from citus_cluster.runtime.postgres import Connection, ConnectionInfo, connect
 
 ADDRESS = NodeAddress("coordinator.in-memory", 6543)
-"""Where the coordinator in memory is; every other address leads to the network, as ever."""
+"""The address of the coordinator in memory; connections to other addresses use the network."""
 
 
 class FakeConnection:
-    """What the API sees of a connection: whether it is open, in which state, and what the server sent unasked."""
+    """The part of a connection that the API uses: whether it is open, its state, and the server's own messages."""
 
     def __init__(self) -> None:
         self.closed = False
@@ -59,7 +59,7 @@ class FakeConnection:
 
 @dataclass
 class FakeCoordinator:
-    """Opens connections unless it has a ``refusal``, and answers the operations as its fields say."""
+    """Opens connections unless it has a ``refusal``, and answers the operations according to its fields."""
 
     refusal: Exception | None = None
     dialled: list[tuple[ConnectionInfo, float, str]] = field(default_factory=list)
@@ -75,12 +75,12 @@ class FakeCoordinator:
     defect: Exception | None = None
     disk_failure: Exception | None = None
     prepared: list[tuple[tuple[str, ...], tuple[str, ...], float]] = field(default_factory=list)
-    """Of each call: the components, their passwords, and how long to wait for the lock."""
+    """The components, their passwords, and the time limit for the lock of each call."""
     unprepared: CitusClusterError | None = None
 
     async def connect(self, info: ConnectionInfo, *, timeout_s: float, application_name: str) -> Connection:
         if info.host != ADDRESS.host:
-            # An API that other tests share runs on meanwhile.
+            # An API that other tests share continues to run.
             return await connect(info, timeout_s=timeout_s, application_name=application_name)
         self.dialled.append((info, timeout_s, application_name))
         if self.refusal:
@@ -141,7 +141,7 @@ class FakeCoordinator:
 
 @contextmanager
 def in_place(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeCoordinator]:
-    """Put a coordinator in memory at the doors of the API's modules."""
+    """Replace the functions in the API's modules with those of a coordinator in memory."""
     fake = FakeCoordinator()
     monkeypatch.setattr(coordinator_module, "connect", fake.connect)
     for name, answer in (
@@ -162,7 +162,7 @@ def in_place(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeCoordinator]:
 
 
 class Clock:
-    """A monotonic clock that stands still until a test moves it; takes the place of the module ``time``."""
+    """A monotonic clock that stands still until a test moves it; it replaces the module ``time``."""
 
     def __init__(self) -> None:
         self.now_s = 1000.0

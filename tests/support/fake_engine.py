@@ -1,6 +1,6 @@
-"""An engine in memory with the containers of a generated directory, and Compose, which makes and starts them.
+"""An engine in memory with the containers of a generated directory, and Compose, which creates and starts them.
 
-Together with ``fake_citus`` it lets ``up`` and ``status`` run whole; what the tests break is a field.
+With ``fake_citus``, ``up`` and ``status`` run completely; tests set fields to simulate failures.
 """
 
 import asyncio
@@ -35,7 +35,7 @@ HEALTHY = HealthProbe(True, "")
 
 
 def a_container(**values: object) -> Container:
-    """A healthy, running container of the first worker, but for ``values``."""
+    """Return a healthy, running container of the first worker, with these ``values`` changed."""
     facts: dict[str, object] = {
         "id": "1",
         "name": "citus-worker1",
@@ -66,7 +66,7 @@ class FakeEngine:
     def __init__(self) -> None:
         self.containers: list[Container] = []
         self.images: set[str] | None = None
-        """The images that are here; None for all."""
+        """The existing images; None for all."""
         self.volumes: list[str] = []
         self.networks: list[str] = []
         self.others: list[Container] = []
@@ -96,7 +96,7 @@ class FakeEngine:
         self.containers = [replace(one, **values) if one.service == service else one for one in self.containers]
 
     def add(self, service: str, **values: Any) -> Container:
-        """Make a container, which runs unless ``values`` say otherwise."""
+        """Create a container, which runs unless ``values`` change that."""
         self.numbers += 1
         facts = {"id": f"id-{self.numbers}", "name": service, "service": service}
         found = a_container(**{**facts, **values})
@@ -181,7 +181,7 @@ class FakeEngine:
 
 
 class Host:
-    """A machine with a generated directory: its engine, its Compose, its servers and the cluster that they make."""
+    """A machine with a generated directory: its engine, its Compose, its servers and their cluster."""
 
     def __init__(self, root: Path, citus: FakeCitus) -> None:
         self.root = root
@@ -191,11 +191,11 @@ class Host:
         self.compose_failure: Exception | None = None
         self.compose_seconds = 0.0
         self.asked: list[tuple[str, ...]] = []
-        """The services that Compose was asked to start, at each time."""
+        """The services of each request to Compose to start some."""
         self.refused: dict[str, Exception] = {}
         """Why a server refuses connections, by service."""
         self.reloads: set[str] = set()
-        """Servers that have settings to read again."""
+        """Servers with changed settings that must be reloaded."""
         self.unused: dict[str, tuple[Any, ...]] = {}
         self.versions: dict[str, ExtensionVersions | None] = {}
         self.unserving: set[str] = set()
@@ -211,7 +211,7 @@ class Host:
 
     @property
     def services(self) -> dict[str, Any]:
-        """As Compose gives them: merged and resolved."""
+        """Return the services as Compose does, merged and resolved."""
         data: Any = load_yaml((self.root / COMPOSE_FILE).read_text(), COMPOSE_FILE)
         resolved = {
             name: {**service, "ports": [_resolved(port) for port in service.get("ports", ())]}
@@ -220,7 +220,7 @@ class Host:
         return {**resolved, **self.more_services}
 
     def run(self, *services: str, **values: Any) -> None:
-        """Have containers that ran before, by default of all services."""
+        """Create containers that ran before, by default of all services."""
         for name in services or self.services:
             facts = {
                 "working_dir": str(self.root),
@@ -343,7 +343,7 @@ _COMPOSE_OF = fake_citus.places_of(preflight.compose_of)
 
 
 def in_place(monkeypatch: pytest.MonkeyPatch, root: Path, *workers: NodeAddress, registered: bool = True) -> Host:
-    """Give the machine with the directory ``root``, whose cluster has these workers."""
+    """Yield the machine with the directory ``root``, whose cluster has these workers."""
     cluster = FakeCitus.of(*workers) if registered else FakeCitus()
     if not registered:
         for worker in workers:
@@ -359,7 +359,7 @@ def in_place(monkeypatch: pytest.MonkeyPatch, root: Path, *workers: NodeAddress,
         return cast("Engine", host.engine)
 
     monkeypatch.setattr(Engine, "connect", connect)
-    # This default was bound when the class was made.
+    # This default was bound when the class was created.
     monkeypatch.setattr(Project.__init__, "__kwdefaults__", {"connect": connect})
     monkeypatch.setattr(inspection, "problems_at_rest", _nothing_at_rest)
     return host

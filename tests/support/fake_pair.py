@@ -1,6 +1,6 @@
-"""The PostgreSQL 14 pair of a machine in memory, at the doors of ``runtime.pg14``: two servers and their data.
+"""The PostgreSQL 14 pair in memory, which replaces functions of ``runtime.pg14``: two servers and their data.
 
-A position in the log counts transactions, so that what one server has and the other lacks is a number.
+A position in the WAL counts transactions, so the difference between two servers is a number.
 """
 
 from dataclasses import dataclass, field
@@ -31,7 +31,7 @@ _TRANSACTION_BYTES = 100
 
 @dataclass
 class Data:
-    """What the volume of one server holds. ``phase`` is what its container says while there is no server in it."""
+    """The content of one server's volume. ``phase`` is the report of its container while no server runs in it."""
 
     is_standby: bool
     transactions: int = 10
@@ -57,7 +57,7 @@ class FakePair:
     seen_synchronous_at: float | None = None
     fork: int | None = None
     wanted: dict[str, str | None] = field(default_factory=dict)
-    """Servers whose data shall be a copy of the primary's, and what the old ones are then called."""
+    """Servers that are to get a copy of the primary's data, and the new name of their old data."""
     done: list[str] = field(default_factory=list)
     room: Room = field(default_factory=lambda: Room(10**9, 10**6))
     size_bytes: int = 10**6
@@ -71,7 +71,7 @@ class FakePair:
         return there and self.data[service].phase is None
 
     def crash(self, service: str) -> None:
-        """Kill a server: its files have everything, but it was not shut down."""
+        """Kill a server: its files are complete, but it was not shut down."""
         self.host.engine.change(service, state="exited", exit_code=137, finished_at="2026-01-01T12:00:00+00:00")
         self.data[service].is_clean = False
 
@@ -172,7 +172,7 @@ _PLACES = [(place, key, name) for name in _NAMES for place, key in fake_citus.pl
 
 
 def in_place(monkeypatch: pytest.MonkeyPatch, root: Path) -> FakePair:
-    """Give the running pair of the directory ``root``."""
+    """Yield the running pair of the directory ``root``."""
     pair = FakePair(fake_engine.in_place(monkeypatch, root))
     pair.host.run()
     for place, key, name in _PLACES:

@@ -1,6 +1,6 @@
-"""Ordinary roles of a cluster in memory, at the doors of ``runtime.citus.roles`` and its sisters.
+"""Ordinary roles of a cluster in memory, which replace functions of ``runtime.citus.roles`` and related modules.
 
-Citus carries a role, its settings and its session limit to every node, but not its row in ``pg_dist_authinfo``.
+Citus propagates a role, its settings and its session limit to every node, but not its row in ``pg_dist_authinfo``.
 """
 
 from collections.abc import Collection, Mapping, Sequence
@@ -23,7 +23,7 @@ from citus_cluster.runtime.postgres import ConnectionInfo
 
 @dataclass
 class Role:
-    """One role, on all nodes but those of ``lacking``."""
+    """One role, on all nodes except those of ``lacking``."""
 
     password: str
     can_login: bool = True
@@ -38,7 +38,7 @@ class Role:
 
 @dataclass
 class FakeRoles:
-    """The roles of ``cluster``. ``done`` has each change, in order; ``rows`` the passwords that each node keeps."""
+    """The roles of ``cluster``. ``done`` has each change, in order; ``rows`` the passwords that each node stores."""
 
     cluster: FakeCitus
     roles: dict[str, Role] = field(default_factory=dict)
@@ -52,7 +52,7 @@ class FakeRoles:
     has_pooler: bool = False
     unreachable: set[NodeAddress] = field(default_factory=set)
     stubborn: bool = False
-    """Sessions do not end."""
+    """Whether sessions refuse to end."""
 
     @property
     def done(self) -> list[str]:
@@ -252,7 +252,7 @@ _PLACES = [
 
 
 def in_place(monkeypatch: pytest.MonkeyPatch, *workers: NodeAddress) -> FakeRoles:
-    """Let the operations work on the roles of a cluster of these workers."""
+    """Make the operations use the roles of a cluster with these workers."""
     found = FakeRoles(fake_citus.in_place(monkeypatch, FakeCitus.of(*workers)))
     for place, key, name in _PLACES:
         monkeypatch.setattr(place, key, getattr(found, name))

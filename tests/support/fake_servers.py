@@ -1,4 +1,4 @@
-"""Servers that are not ours, listen where ours should, and want the password in clear."""
+"""Servers that are not ours, listen at the addresses of ours, and request the password in cleartext."""
 
 import socket
 import ssl
@@ -16,7 +16,7 @@ _ENCRYPTION, _GSS = 80877103, 80877104  # SSLRequest, GSSENCRequest
 
 @dataclass
 class Thief:
-    """What a fake server was sent: what each client said at first, and everything after it was asked for a password."""
+    """What a fake server received: the first message of each client, and everything after the password request."""
 
     host: str
     port: int
@@ -39,7 +39,7 @@ def fake_postgres(
     port: int = 0,
     encryption: ssl.SSLContext | None = None,
 ) -> Iterator[Thief]:
-    """Serve PostgreSQL's protocol up to the login, for which it wants ``method``."""
+    """Serve PostgreSQL's protocol up to the login, which requires ``method``."""
     salt = b"salt" if method == MD5 else b""
 
     def talk(line: socket.socket, thief: Thief) -> None:
@@ -65,7 +65,7 @@ def fake_postgres(
 
 @contextmanager
 def fake_redis(port: int = 0) -> Iterator[Thief]:
-    """Take whatever a client of Redis says, and agree."""
+    """Accept everything that a Redis client sends."""
 
     def talk(line: socket.socket, thief: Thief) -> None:
         thief.greetings.append(b"")
@@ -79,7 +79,7 @@ def fake_redis(port: int = 0) -> Iterator[Thief]:
 
 @contextmanager
 def fake_cassandra(port: int = 0, *, is_late: bool = False) -> Iterator[Thief]:
-    """Serve CQL up to the login: SUPPORTED, then AUTHENTICATE, then whatever comes. ``is_late``: SUPPORTED alone."""
+    """Serve CQL up to the login: SUPPORTED, then AUTHENTICATE, then read everything. ``is_late``: only SUPPORTED."""
 
     def talk(line: socket.socket, thief: Thief) -> None:
         while True:

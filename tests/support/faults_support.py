@@ -1,4 +1,4 @@
-"""Faults on a real cluster: commands killed at each of their events, and a writer that knows what was acknowledged."""
+"""Faults on a real cluster: commands killed at each event, and a writer that records the acknowledged rows."""
 
 import os
 import random
@@ -17,17 +17,18 @@ from generated_cluster import ROOT, GeneratedCluster
 from waiting import eventually
 
 _MOST_EVENTS = 120
-# Without a pause the writers alone would keep two processors busy, and whatever they write beside would wait.
+# Without a pause, the writers would use two processors completely, and other work would wait.
 _PAUSE_S = 0.02
 _NUMBER = re.compile(r"(?<![a-z0-9-])\d+(\.\d+)?")
 
 
 def killed_at_every_event(cluster: GeneratedCluster, *command: str, with_children: bool) -> list[str]:
-    """Kill a command at each event that it reports; the same command goes on, until it ends by itself.
+    """Kill a command at each event that it reports, and run it again until it ends normally.
 
-    A run is killed at the first event that no run before it was killed at. So the points come from the command, and
-    each of them is met in the state that it belongs to. Without its children, the Compose that it has started goes on
-    beside the next run. ``command`` is a script of ours or a subcommand of citus-cluster. Gives the events in order.
+    Each run is killed at the first event at which no earlier run was killed. So the command determines the points,
+    and each of them occurs in the state that belongs to it. The children of the command are not killed, so Compose
+    continues during the next run. ``command`` is one of our scripts or a subcommand of citus-cluster. Returns the
+    events in order.
     """
     script = command[0].endswith(".py")
     program = [str(ROOT / command[0]), *command[1:]] if script else ["-m", "citus_cluster", *command]
@@ -50,7 +51,7 @@ def killed_at_every_event(cluster: GeneratedCluster, *command: str, with_childre
 
 @dataclass
 class _Counted:
-    """What one thread of the writer did; a row's id is in ``tried`` before it is sent."""
+    """The rows of one thread of the writer; a row's id is in ``tried`` before the row is sent."""
 
     tried: set[int] = field(default_factory=set)
     acknowledged: set[int] = field(default_factory=set)
@@ -58,9 +59,9 @@ class _Counted:
 
 
 class CountingWriter:
-    """Writes rows from several threads, whatever happens to the servers, and knows which were acknowledged.
+    """Writes rows from several threads despite faults of the servers, and records which were acknowledged.
 
-    Every second transaction writes a pair of rows, most often to two nodes: both are there in the end, or neither.
+    Every second transaction writes a pair of rows, usually to two nodes: in the end, both rows exist, or neither.
     """
 
     def __init__(self, cluster: GeneratedCluster, threads: int = 3) -> None:
@@ -91,12 +92,12 @@ class CountingWriter:
         return sum(count.failures for count in self._counts)
 
     def goes_on(self) -> None:
-        """Wait until rows are acknowledged that were not so far."""
+        """Wait until more rows are acknowledged."""
         before = self.acknowledged
         eventually(lambda: self.acknowledged > before + 20, "the writer goes on")
 
     def fails(self) -> None:
-        """Wait until it notices a fault."""
+        """Wait until the writer detects a fault."""
         before = self.failures
         eventually(lambda: self.failures > before, "the writer notices")
 
@@ -130,9 +131,9 @@ class CountingWriter:
         )
 
     def check(self, workers: Sequence[int]) -> None:
-        """Check, once it has stopped, that no acknowledged row is lost, and none is there that was not sent.
+        """Check, after the writer has stopped, that no acknowledged row is lost, and that each existing row was sent.
 
-        ``workers`` are the numbers of those whose prepared transactions must be settled first.
+        ``workers`` are the numbers of the workers whose prepared transactions must be settled first.
         """
         settle(self._cluster, workers)
         found = dict(self._cluster.sql(f"SELECT id, payload FROM {self._table}"))
@@ -152,7 +153,7 @@ def _payload(row_id: int) -> int:
 
 
 def shard_tables(cluster: GeneratedCluster, table: str, number: int) -> list[str]:
-    """Tables on a worker that are, or were, shards of ``table``: Citus hides them from ``pg_class`` unless asked."""
+    """Return the tables on a worker that are, or were, shards of ``table``; by default, Citus hides them."""
     with cluster.connect(number) as conn:
         conn.execute("SET citus.override_table_visibility = off")
         found = conn.execute("SELECT relname FROM pg_class WHERE relkind = 'r' AND relname ~ %s", [f"^{table}_\\d+$"])
@@ -170,7 +171,7 @@ def settle(cluster: GeneratedCluster, workers: Sequence[int]) -> None:
 
 
 def drop_orphans(cluster: GeneratedCluster) -> None:
-    """Have Citus drop what moves have left, and wait until nothing is: its daemon does so every 15 s."""
+    """Let Citus drop the leftovers of moves, and wait until there are none; its daemon does this every 15 s."""
 
     def nothing_left() -> bool:
         cluster.sql("CALL citus_cleanup_orphaned_resources()")

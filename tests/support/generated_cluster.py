@@ -1,4 +1,4 @@
-"""A real cluster that the project's own scripts made, driven as a user drives it: by commands."""
+"""A real cluster that the project's own scripts create, and that tests control by commands, like a user."""
 
 import json
 import os
@@ -21,7 +21,7 @@ ROOT = Path(__file__).parents[2]
 
 @dataclass(frozen=True)
 class Result:
-    """What a command answered."""
+    """The result of a command."""
 
     status: int
     out: str
@@ -37,7 +37,7 @@ class Result:
 
 @dataclass(frozen=True)
 class Running:
-    """A command that runs meanwhile, with its two streams."""
+    """A command that runs in the background, with its two streams."""
 
     process: programs.Process
     out: TextIO
@@ -47,7 +47,7 @@ class Running:
         os.kill(self.process.pid, signal.SIGINT)
 
     def rest(self) -> str:
-        """Wait until it ends; what it has written to stderr until then."""
+        """Wait until it ends. Returns the rest of its stderr."""
         text = self.err.read()
         self.process.wait()
         return text
@@ -55,11 +55,12 @@ class Running:
 
 @dataclass
 class GeneratedCluster:
-    """A directory, a project name of its own, and ports that were free."""
+    """A directory with its own project name, and with ports that were free."""
 
     root: Path
     image: str
-    # Always as long, so that lines with it wrap at the same places: a row that ends in a space looks shorter.
+    # The length is constant, so that lines with the name wrap at the same places: a row that ends in a space looks
+    # shorter.
     name: str = field(default_factory=lambda: f"e2e-{os.getpid():07d}-{secrets.token_hex(3)}")
     base_port: int = field(default_factory=free_base_port)
     user: str = "postgres"
@@ -94,7 +95,7 @@ class GeneratedCluster:
         return (self.root / "generated/secrets" / name).read_bytes().decode()
 
     def environment(self) -> dict[str, str]:
-        """The environment in which this cluster's commands run."""
+        """Return the environment in which this cluster's commands run."""
         kept = {key: value for key, value in os.environ.items() if not key.startswith(("CITUS_CLUSTER_", "PG"))}
         return kept | {"PYTHONPATH": str(ROOT)} | self.variables
 
@@ -107,7 +108,7 @@ class GeneratedCluster:
 
     @contextmanager
     def running(self, *command: str) -> Iterator[Running]:
-        """Run a command in the directory meanwhile, in a session of its own; the end of the block kills it."""
+        """Run a command in the directory in the background, in its own session; the end of the block kills it."""
         (out, its_out), (err, its_err) = os.pipe(), os.pipe()
         nothing = os.open(os.devnull, os.O_RDONLY)
         with os.fdopen(out, encoding="utf-8") as out_file, os.fdopen(err, encoding="utf-8") as err_file:
@@ -143,7 +144,7 @@ class GeneratedCluster:
         return sorted(path.name for path in (self.root / "generated/secrets").iterdir())
 
     def identity(self) -> list[str]:
-        """Options that keep this cluster apart from every other: name, image, user and ports."""
+        """Return the options that distinguish this cluster from others: name, image, user and ports."""
         return [
             *(f"--name={self.name}", f"--citus-image={self.image}", f"--user={self.user}", f"--db={self.database}"),
             *(f"--port={self.base_port}", f"--admin-port={self.admin_port}", f"--pg14-port={self.pg14_port}"),
@@ -152,7 +153,7 @@ class GeneratedCluster:
         ]
 
     def create(self, *options: str, check: bool = True) -> Result:
-        """Run the first set-up, with this cluster's name, ports and image; of Citus alone unless asked for more."""
+        """Run the first set-up with this cluster's name, ports and image, by default only with Citus."""
         own = self.identity()
         if not any(option.startswith("--services") for option in options):
             own.append("--services=citus" + ("" if "--no-coordinator" in options else ",admin-api"))
@@ -174,7 +175,7 @@ class GeneratedCluster:
         return self.run("docker", *arguments, check=check)
 
     def connect(self, number: int = 0) -> psycopg.Connection[tuple[Any, ...]]:
-        """Connect to a node by its published port: 0 is the coordinator, 1 the first worker."""
+        """Connect to a node through its published port: 0 is the coordinator, 1 the first worker."""
         return psycopg.connect(
             host="127.0.0.1",
             port=self.base_port + number,
@@ -194,10 +195,10 @@ class GeneratedCluster:
         return [str(row[0]) for row in self.sql("SELECT node_name FROM citus_get_active_worker_nodes() ORDER BY 1")]
 
     def remove(self) -> None:
-        """Remove containers, networks and volumes; a test that failed half way leaves nothing either."""
+        """Remove containers, networks and volumes, including those of a test that failed half way."""
         if (self.root / "docker-compose.yml").exists():
             self.compose("--profile", "*", "down", "--volumes", "--timeout", "0", "--remove-orphans", check=False)
-            # A worker that was removed is in no file any more; its volume stays.
+            # No file contains a removed worker any more, but its volume stays.
             left = self.docker("volume", "ls", "--quiet", "--filter", f"name={self.name}_", check=False).out.split()
             if left:
                 self.docker("volume", "rm", *left, check=False)

@@ -1,4 +1,4 @@
-"""Variables of libpq with values that break a connection, or bend it, where they are heeded."""
+"""Variables of libpq with values that break or alter a connection that uses them."""
 
 HOSTILE = {
     "PGHOST": "elsewhere.invalid",
@@ -37,7 +37,7 @@ HOSTILE = {
     "PGMINPROTOCOLVERSION": "nonsense",
     "PGMAXPROTOCOLVERSION": "nonsense",
 }
-# These have no parameter that could be given instead.
+# These variables have no corresponding parameter.
 ONLY_VARIABLES = {
     "PGSERVICE": "elsewhere",
     "PGSYSCONFDIR": "/nowhere",

@@ -50,7 +50,7 @@ class Pair:
         return self.sql(service, statement)[0][0]
 
     def status(self) -> Any:
-        """What ``pg14 status --format=json`` prints; without a process, since tests ask for it again and again."""
+        """Return the output of ``pg14 status --format=json``, without a process, because tests read it repeatedly."""
         found = asyncio.run(pair_status.status(load(self.cluster.root)))
         return json.loads(json.dumps(found.as_dict()))
 
@@ -59,12 +59,12 @@ class Pair:
         return str(found["role"])
 
     def follows(self, primary: str = PRIMARY) -> bool:
-        """Whether the other server streams, and has all that the primary has."""
+        """Whether the other server streams, and has everything that the primary has."""
         found = self.status()
         return bool(found["chosen_primary"] == primary and found["ok"] and found["lag"]["bytes"] == 0)
 
     def is_as_it_began(self) -> bool:
-        """Whether pg14-primary is the primary, and the other one follows; a replica that has just started has time."""
+        """Whether pg14-primary is the primary, and the other server follows, for which it has 15 s."""
         try:
             until(self.follows, within_s=15)
         except (AssertionError, ValueError):
@@ -84,19 +84,19 @@ class Pair:
         return self.cluster.docker("exec", self.container(service), "sh", "-c", script, check=check).out.strip()
 
     def health(self, service: str) -> str:
-        """What the health check says just now."""
+        """Return the current output of the health check."""
         check = f"sh /etc/citus-cluster/healthcheck.sh {service}"
         return self.inside(service, f"{check} 2>&1 || true")
 
 
 def until(happens: Callable[[], object], within_s: float = 60) -> None:
-    """Wait until something is so; a server that is away answers no."""
+    """Wait until a condition is true; it counts as false while a server does not answer."""
     eventually(happens, timeout_s=within_s, ignoring=psycopg.Error)
 
 
 @contextmanager
 def writing(pair: Pair, service: str, clients: int = 4) -> Iterator[list[int]]:
-    """Insert rows by several clients until the server goes away; gives the ids whose commit was acknowledged."""
+    """Insert rows with several clients until the server stops. Yields the ids whose commits were acknowledged."""
     acknowledged: list[int] = []
 
     def write() -> None:
@@ -132,7 +132,7 @@ def lost(pair: Pair, service: str, acknowledged: list[int]) -> set[int]:
 
 
 def interrupt(cluster: GeneratedCluster, line: str, *arguments: str) -> None:
-    """Start a command, and kill it as soon as it has said ``line``."""
+    """Start a command, and kill it as soon as it has printed ``line``."""
     with cluster.running_cli(*arguments) as run:
         said = next((said for said in run.err if line in said), None)
     assert said is not None, f"it ended without saying {line!r}"
@@ -140,7 +140,7 @@ def interrupt(cluster: GeneratedCluster, line: str, *arguments: str) -> None:
 
 @contextmanager
 def network_cut(pair: Pair, service: str) -> Iterator[None]:
-    """Take a server off the network. The other one notices a minute later."""
+    """Disconnect a server from the network. The other one detects this a minute later."""
     cluster, container = pair.cluster, pair.container(service)
     network = f"{cluster.name}_default"
     cluster.docker("network", "disconnect", network, container)
@@ -148,4 +148,4 @@ def network_cut(pair: Pair, service: str) -> Iterator[None]:
         yield
     finally:
         cluster.docker("network", "connect", "--alias", service, network, container)
-        cluster.docker("restart", container)  # or it waits a minute for the connection that it had
+        cluster.docker("restart", container)  # otherwise it waits a minute for its earlier connection

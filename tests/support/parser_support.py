@@ -20,7 +20,7 @@ def parser_of(main: Callable[[], None]) -> Any:
 
 
 def load(command: Any) -> None:
-    """Put every command itself where one stands for it."""
+    """Replace every placeholder with its command."""
     below = getattr(command, "commands", {})
     for name, one in below.items():
         if isinstance(one, Unloaded):
@@ -29,7 +29,7 @@ def load(command: Any) -> None:
 
 
 def commands_of(command: Any, path: str = "") -> Iterator[tuple[str, Any]]:
-    """Return a command and all below it, each with its path, such as ``rebalance start``."""
+    """Return a command and all its subcommands, each with its path, such as ``rebalance start``."""
     yield path, command
     for name, below in getattr(command, "commands", {}).items():
         yield from commands_of(below, f"{path} {name}".strip())

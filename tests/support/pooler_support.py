@@ -40,12 +40,12 @@ class Bouncer:
 
     @property
     def address(self) -> NodeAddress:
-        """Where it is published; asked anew, because a restart moves the port."""
+        """Return its published address; it is read each time, because a restart changes the port."""
         self.container.reload()
         return NodeAddress("127.0.0.1", int((self.container.ports["6432/tcp"] or [{}])[0]["HostPort"]))
 
     def write(self, pool: Pool) -> None:
-        """Write its settings; PgBouncer reads them again by itself."""
+        """Write its settings, which PgBouncer reloads on its own."""
         templates = {path.name: path.read_text() for path in CONFIG.iterdir() if path.name.startswith("pgbouncer")}
         facts = SimpleNamespace(pool=pool, coordinator=COORDINATOR.host)
         topology = SimpleNamespace(database="postgres")
@@ -69,7 +69,7 @@ class Bouncer:
         )
 
     def connect_patiently(self, user: str, password: str, patience_s: float = 30) -> psycopg.Connection[Any]:
-        """After an outage PgBouncer fails one login at once, and tries to reach the server for the next."""
+        """Connect; after an outage, PgBouncer refuses one login at once, and connects to the server for the next."""
         deadline = time.monotonic() + patience_s
         while time.monotonic() < deadline:
             with suppress(psycopg.OperationalError, KeyError, IndexError):
@@ -91,12 +91,12 @@ class Bouncer:
         return status, output.decode().strip()
 
     def signal(self, name: str) -> None:
-        """Send PgBouncer itself a signal; the container's first process is the engine's."""
+        """Send a signal to PgBouncer itself, not to the container's first process, which belongs to the engine."""
         send = 'for one in /proc/[0-9]*; do [ "$(cat $one/comm)" != pgbouncer ] || kill -%s ${one#/proc/}; done'
         assert self.shell(send % name) == (0, "")
 
     def processes(self) -> list[str]:
-        """Of each process in the container its number, state and command."""
+        """Return the number, state and command of each process in the container."""
         return [" ".join(row) for row in self.container.top(ps_args="-o pid,stat,args")["Processes"]]
 
     def logs(self) -> str:
@@ -105,7 +105,7 @@ class Bouncer:
 
 @contextmanager
 def bouncer(servers: Servers, folder: Path, pool: Pool) -> Iterator[Bouncer]:
-    """Run PgBouncer on the network of the servers, as the Compose file would."""
+    """Run PgBouncer on the network of the servers, like the Compose file."""
     config, secret = folder / "pgbouncer", folder / "pgbouncer_password"
     config.mkdir()
     secret.write_text(PASSWORD)

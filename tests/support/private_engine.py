@@ -1,7 +1,7 @@
-"""A second Docker engine in a network namespace of its own, which a test may stop and kill.
+"""A second Docker engine in its own network namespace, which a test may stop and kill.
 
-The shared engine cannot notice it: with the namespace it has its own bridges, iptables and loopback, and all its files
-are in one folder. Whoever talks to ports that it publishes must be in that namespace too, see :func:`private_network`.
+It does not affect the shared engine: the namespace has its own bridges, iptables and loopback interface, and all files
+are in one folder. A client of the ports that it publishes must be in that namespace too, see :func:`private_network`.
 """
 
 import ctypes
@@ -24,7 +24,7 @@ _STOP_TIMEOUT_S = 60
 
 
 def require_private_engine() -> None:
-    """Skips the test where no second engine can run, also where clusters are required: those need root nowhere."""
+    """Skip the test if no second engine can run, even if clusters are required, because those do not need root."""
     if sys.platform != "linux" or os.geteuid() != 0:
         pytest.skip("a second engine needs root on Linux")
     for program in ("dockerd", "docker", "ip", "iptables"):
@@ -34,7 +34,7 @@ def require_private_engine() -> None:
 
 @contextmanager
 def private_network() -> Iterator[None]:
-    """Put the calling thread, and what it starts from now on, into a network with nothing but a loopback."""
+    """Move the calling thread, and the processes that it starts, into a network with only a loopback interface."""
     libc = ctypes.CDLL(None, use_errno=True)
     home = os.open("/proc/thread-self/ns/net", os.O_RDONLY)
     try:
@@ -54,10 +54,10 @@ class EngineDidNotStartError(Exception):
 
 
 class PrivateEngine:
-    """A ``dockerd`` of the test's own, started in the network of the calling thread."""
+    """The test's own ``dockerd``, started in the network of the calling thread."""
 
     def __init__(self) -> None:
-        # Short, since paths of sockets are limited to 107 bytes; in /var/tmp, since /tmp may be memory.
+        # Short, because paths of sockets are limited to 107 bytes; in /var/tmp, because /tmp may be in memory.
         self._folder = Path(tempfile.mkdtemp(prefix="engine-", dir="/var/tmp"))
         self.host = f"unix://{self._folder}/docker.sock"
         self._daemon: subprocess.Popen[bytes] | None = None
@@ -88,14 +88,14 @@ class PrivateEngine:
             time.sleep(0.2)
 
     def end(self, how: signal.Signals) -> None:
-        """Send the daemon a signal that ends it, and wait for that."""
+        """Send the daemon a signal that ends it, and wait until it ends."""
         assert self._daemon is not None
         self._daemon.send_signal(how)
         self._daemon.wait(timeout=_STOP_TIMEOUT_S)
 
     @contextmanager
     def hanging(self) -> Iterator[None]:
-        """Let the daemon accept connections meanwhile, and do nothing else; its containers go on."""
+        """Let the daemon accept connections during the block, and do nothing else; its containers continue."""
         assert self._daemon is not None
         self._daemon.send_signal(signal.SIGSTOP)
         try:
@@ -104,7 +104,7 @@ class PrivateEngine:
             self._daemon.send_signal(signal.SIGCONT)
 
     def lose_power(self) -> None:
-        """End the daemon and everything that it runs at once, and forget what a machine forgets without power."""
+        """Kill the daemon and everything that it runs at once, and remove what a power failure would remove."""
         containers = self.docker("ps", "--quiet").stdout.split()
         pids = self.docker("inspect", "--format", "{{.State.Pid}}", *containers).stdout.split()
         self.end(signal.SIGKILL)
@@ -121,11 +121,11 @@ class PrivateEngine:
         assert source.returncode == 0
 
     def remove(self) -> None:
-        """End the daemon and all of its containers, and remove its folder."""
+        """Stop the daemon and all its containers, and remove its folder."""
         try:
             if self._daemon is not None:
                 if self._daemon.poll() is not None and self._shims():
-                    self.start()  # containers outlive a daemon that was killed
+                    self.start()  # containers survive a daemon that was killed
                 if self._daemon.poll() is None:
                     if left := self.docker("ps", "--all", "--quiet").stdout.split():
                         self.docker("rm", "--force", *left)
@@ -142,7 +142,7 @@ class PrivateEngine:
         return self._folder / "log"
 
     def _shims(self) -> list[int]:
-        """Processes that containerd has put above each container, and that outlive it."""
+        """Return the processes that containerd starts for each container, and that survive it."""
         mark = f"\0{self._folder}/exec-root/containerd/containerd.sock".encode()
         found = []
         for entry in Path("/proc").iterdir():
@@ -152,9 +152,9 @@ class PrivateEngine:
         return found
 
     def _forget_dead_containerd(self) -> None:
-        """A daemon that was killed leaves the process id of its containerd behind, and the next one waits for it.
+        """Remove the process id of the containerd of a killed daemon, for which the next daemon would wait.
 
-        The kernel ends that process along with the daemon; in a container nobody may reap it.
+        The kernel ends that process together with the daemon; in a container, possibly nobody reaps it.
         """
         file = self._folder / "exec-root/containerd/containerd.pid"
         if file.exists():
@@ -163,7 +163,7 @@ class PrivateEngine:
             file.unlink()
 
     def _unmount(self) -> None:
-        """Take away what a killed daemon has left mounted below its folder, deepest first."""
+        """Unmount everything that a killed daemon has left mounted below its folder, the deepest path first."""
         mounts = [line.split()[4] for line in Path("/proc/self/mountinfo").read_text().splitlines()]
         for mount in sorted((one for one in mounts if one.startswith(f"{self._folder}/")), reverse=True):
             subprocess.run(["umount", "--lazy", mount], check=True)

@@ -1,7 +1,7 @@
 """The process that forks for each program: see ``programs.py``. Its argument is the number of a connected socket.
 
-One byte with a new connection asks for a program. On that come its three standard streams and, as a line of JSON, the
-rest; back go its number, and its status once it has ended.
+One byte with a new connection requests a program. The connection then carries its three standard streams and, as a line
+of JSON, the rest; the server returns its process id, and its status once it has ended.
 """
 
 import fcntl
@@ -24,11 +24,11 @@ from types import CodeType
 from typing import Any
 
 ANEW = ("citus_cluster.__main__", "citus_cluster.cli", "citus_cluster.console")
-"""Modules that look at the standard streams when they are imported: each program imports them anew."""
+"""Modules that read the standard streams when they are imported, so each program imports them again."""
 
 
 def compile_once() -> None:
-    """Keep what was compiled, since Python may not be allowed to write it: programs import some modules anew."""
+    """Keep compiled modules in memory, because Python may be unable to write them, and programs import some again."""
     compiled: dict[str, CodeType | None] = {}
     load = SourceFileLoader.get_code
 
@@ -47,14 +47,14 @@ def import_everything() -> None:
         importlib.import_module(module.name)
     for name in [name for name in sys.modules if name.startswith(ANEW)]:
         del sys.modules[name]
-    # What is here now stays; so a program's own collections do not copy its pages.
+    # These objects stay, so that garbage collections of programs do not copy their pages.
     gc.collect()
     gc.freeze()
 
 
 def serve(connection: socket.socket) -> dict[str, Any] | None:
     """Fork for each request; returns in a new program, with its request, and at the end of the connection."""
-    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # so that nobody must wait for those that follow a program
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # so that no process must wait for those that follow a program
     while True:
         asked, (*ends,), *_ = socket.recv_fds(connection, 1, 1)
         if not asked:
@@ -77,7 +77,7 @@ def serve(connection: socket.socket) -> dict[str, Any] | None:
 
 
 def follow(program: int, own: socket.socket, streams: list[int]) -> None:
-    """Tell a program's number and end, and end."""
+    """Send a program's process id and its status, then exit."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     for stream in (0, 1, 2, *streams):
         os.close(stream)
@@ -90,7 +90,7 @@ def follow(program: int, own: socket.socket, streams: list[int]) -> None:
 
 
 def become(request: dict[str, Any]) -> None:
-    """Make this process what a new interpreter would be, and run the program."""
+    """Make this process equivalent to a new interpreter, and run the program."""
     os.closerange(3, os.sysconf("SC_OPEN_MAX"))
     if request["new_session"] or request["terminal"]:
         os.setsid()

@@ -1,9 +1,9 @@
-"""Our programs run without the start of an interpreter: a server that has imported everything forks for each run.
+"""Runs our programs without starting an interpreter: a server that has imported everything forks for each run.
 
-What a test notices of a process is the same: exit status, signals, environment, directory, umask, streams, terminal
-(tests/unit/support/test_programs.py compares them with a real one). What differs is the time, and what an import reads
-of the process: use ``subprocess`` where the start of the interpreter is the subject, such as Ctrl-C during imports,
-closed standard streams, and modules that are imported or missing.
+For a test, such a process is the same: exit status, signals, environment, directory, umask, streams, terminal
+(tests/unit/support/test_programs.py compares them with a real one). Only the time differs, and what an import reads
+from the process. Use ``subprocess`` for tests of the start of the interpreter, such as Ctrl-C during imports, closed
+standard streams, and modules that are imported or missing.
 """
 
 import atexit
@@ -24,12 +24,12 @@ from typing import Protocol
 ROOT = Path(__file__).parents[2]
 SERVER = Path(__file__).with_name("program_server.py")
 _AT_START = ("PYTHON", "LC_", "LANG")
-"""Variables that an interpreter reads at its start: a program with others than the server's gets an interpreter."""
+"""Variables that an interpreter reads at its start: a program with other values than the server's gets its own one."""
 _lock = threading.Lock()
 
 
 class Process(Protocol):
-    """What ``subprocess.Popen`` and a forked program have in common."""
+    """The common interface of ``subprocess.Popen`` and a forked program."""
 
     pid: int
 
@@ -41,7 +41,7 @@ class Process(Protocol):
 
 
 class _Forked:
-    """A program that the server has forked; the connection tells its number, and its status at its end."""
+    """A program that the server has forked; the connection reports its process id and, at its end, its status."""
 
     def __init__(self, command: Sequence[str], connection: socket.socket) -> None:
         self._command = command
@@ -58,7 +58,7 @@ class _Forked:
 
     def wait(self, timeout: float | None = None) -> int:
         if self.returncode is None:
-            # select() knows no file descriptors from 1024 on, and some tests open a thousand connections.
+            # select() does not support file descriptors from 1024 on, and some tests open a thousand connections.
             ready = select.poll()
             ready.register(self._connection, select.POLLIN)
             if not ready.poll(None if timeout is None else 1000 * timeout):
@@ -110,7 +110,7 @@ _servers: dict[int, _Server] = {}
 
 
 def _the_server() -> _Server:
-    """Return the server of the calling thread's network: a test may have one of its own, and its programs with it."""
+    """Return the server for the network of the calling thread, because a test and its programs may have their own."""
     network = Path("/proc/thread-self/ns/net").stat().st_ino
     with _lock:
         if network not in _servers:
@@ -123,14 +123,14 @@ def _environment() -> dict[str, str]:
 
 
 def _at_start(environment: Mapping[str, str]) -> dict[str, str]:
-    """Those variables; of the search path its end, since a program can look for modules in other folders before."""
+    """Return those variables, and the end of the search path: a program can have additional folders before it."""
     found = {name: value for name, value in environment.items() if name.startswith(_AT_START)}
     found["PYTHONPATH"] = found.get("PYTHONPATH", "").rpartition(":")[2]
     return found
 
 
 def _umask() -> int:
-    """Read the umask; the call of the system that tells it also sets it, for all threads."""
+    """Read the umask. The system call that returns it also sets it, for all threads."""
     for line in Path("/proc/self/status").read_text().splitlines():
         if line.startswith("Umask:"):
             return int(line.split()[1], 8)
@@ -138,7 +138,7 @@ def _umask() -> int:
 
 
 def _is_ours(command: Sequence[str], environment: Mapping[str, str]) -> bool:
-    """Return whether the server can run it: a script or a module, by this Python, with a start like the server's."""
+    """Return whether the server can run it: a script or a module, with this Python, and with the server's variables."""
     if command[0] != sys.executable or not sys.platform.startswith("linux"):
         return False
     if not command[1].endswith(".py") and command[1] != "-m":
@@ -159,7 +159,7 @@ def start(
 ) -> Process:
     """Start a command with these three files; with ``terminal``, in a new session that the terminal at stdin controls.
 
-    A program of ours is forked by the server; any other, and one with another start, is a process as usual.
+    The server forks our programs; others, and those with other variables, are ordinary processes.
     """
     if _is_ours(command, environment):
         request = {
@@ -179,7 +179,7 @@ def start(
         stdout=stdout,
         stderr=stderr,
         start_new_session=new_session or terminal,
-        # Programs such as psql read from the terminal that controls them.
+        # Programs such as psql read from their controlling terminal.
         preexec_fn=_control_terminal if terminal else None,
     )
 
@@ -191,7 +191,7 @@ def _control_terminal() -> None:
 def run(
     command: Sequence[str], *, cwd: Path, environment: Mapping[str, str], timeout_s: float | None = None
 ) -> "subprocess.CompletedProcess[str]":
-    """Run a command to its end, without input and without a terminal; one of ours is forked by the server."""
+    """Run a command to its end, without input and without a terminal; the server forks our programs."""
     out, its_out = os.pipe()
     err, its_err = os.pipe()
     texts = {out: "", err: ""}

@@ -1,4 +1,4 @@
-"""Running a set-up in a test: without an engine, on a machine of a fixed size."""
+"""Runs a set-up in a test, without an engine, on a machine of a fixed size."""
 
 import os
 import subprocess
@@ -24,7 +24,7 @@ def no_engine() -> Engine:
 
 
 def a_request(root: Path, spec_file: Path | None = None, **more: Any) -> SetupRequest:
-    """Ask for a set-up in ``root``; ``values`` maps dotted paths of the specification to values."""
+    """Return the request of a set-up in ``root``; ``values`` maps dotted paths of the specification to values."""
     values = more.pop("values", {})
     origins = {path: f"--{path.rpartition('.')[2]}" for path in values}
     return SetupRequest(root=root, spec_file=spec_file, values=values, origins=origins, **more)
@@ -36,7 +36,7 @@ def plan(root: Path, values: dict[str, Any] | None = None, **more: Any) -> Setup
 
 
 def set_up(root: Path, values: dict[str, Any] | None = None, *, consent: bool = True, **more: Any) -> SetupPlan:
-    """Plan and apply, as the command line does; the machine's size is given, not detected."""
+    """Plan and apply, like the command line; the machine's size is given, not detected."""
     if not (root / "cluster.yaml").exists() and "spec_file" not in more:
         values = {"resources.memory_mb": MEMORY_MB, "resources.cpus": CPUS, **(values or {})}
     with files.locked(root):
@@ -46,7 +46,7 @@ def set_up(root: Path, values: dict[str, Any] | None = None, *, consent: bool = 
 
 
 def snapshot(root: Path) -> dict[str, tuple[bytes, int, int]]:
-    """Content, time stamp and mode of every file, but for the lock."""
+    """Return the content, time stamp and mode of every file except the lock."""
     found = {}
     for path in sorted(root.rglob("*")):
         if path.is_file() and path.name != files.LOCK_FILE:
@@ -56,14 +56,14 @@ def snapshot(root: Path) -> dict[str, tuple[bytes, int, int]]:
 
 
 def contents(root: Path) -> dict[str, bytes]:
-    """Content of every file, but for the lock."""
+    """Return the content of every file except the lock."""
     return {path: content for path, (content, _, _) in snapshot(root).items()}
 
 
 def attempt(
     root: Path, *options: str, before: Path | None = None, **variables: str
 ) -> "subprocess.CompletedProcess[str]":
-    """Run the generator, without an engine; it finds the modules in ``before`` first, and has imported most others."""
+    """Run the generator without an engine; it finds modules in ``before`` first, and has most others imported."""
     environment = {key: value for key, value in os.environ.items() if not key.startswith("CITUS_CLUSTER_")}
     environment |= {"DOCKER_HOST": f"unix://{root}/none.sock", **variables}
     environment["PYTHONPATH"] = f"{before}:{ROOT}" if before else str(ROOT)

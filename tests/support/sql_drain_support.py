@@ -1,4 +1,4 @@
-"""Draining workers and taking them out of the node list: what the tests of both share."""
+"""Shared parts of the tests that drain workers and of those that remove them from the node list."""
 
 from collections.abc import Mapping
 

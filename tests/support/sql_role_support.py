@@ -1,4 +1,4 @@
-"""What the tests of ordinary roles on real servers share."""
+"""Shared parts of the tests of ordinary roles on real servers."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -66,7 +66,7 @@ def session(cluster: Servers, node: str, user: str, password: str) -> Iterator[p
 def ask(
     cluster: Servers, credentials: CredentialStore, *statements: str, user: str = "app", node: str = COORDINATOR.host
 ) -> list[Any]:
-    """Run statements as the role, with the password that is kept; rows of the last."""
+    """Run statements as the role, with its stored password. Returns the rows of the last one."""
     with session(cluster, node, user, password_file(credentials, user).read_text()) as conn:
         rows: list[Any] = []
         for statement in statements:
@@ -89,7 +89,7 @@ class Killed(BaseException):
 
 
 def stop_after(steps: int) -> Emit:
-    """Report so many steps, and then no more."""
+    """Return an emitter that accepts this number of events, then raises Killed."""
     left = [steps]
 
     def emit(event: Event) -> None:

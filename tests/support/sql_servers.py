@@ -1,4 +1,4 @@
-"""Real Citus servers for the SQL tests: a network of their own, a coordinator and workers on it, no generator."""
+"""Real Citus servers for the SQL tests: a coordinator and workers in their own network, without the generator."""
 
 import asyncio
 import contextlib
@@ -25,14 +25,14 @@ from citus_cluster.runtime.postgres import Connection, ConnectionInfo, connect
 INIT_SCRIPT = Path(__file__).parents[2] / "initdb" / "10-citus-cluster.sql"
 NASTY_PASSWORD = """it's a "pass" $HOME ${x} #1 \\'back\\\\ %41%s @:/?&= ;-- `id` ñ€😀 """
 NODE_ENVIRONMENT = {"PGREQUIREAUTH": "!password,!md5"}
-"""What the template of a node sets beside the password (a golden file shows it)."""
+"""The environment that the template of a node sets besides the password (a golden file shows it)."""
 T = TypeVar("T")
 
 COORDINATOR = NodeAddress("citus-coordinator")
 WORKERS = tuple(NodeAddress(f"citus-worker{number}") for number in (1, 2, 3))
 FOURTH = NodeAddress("citus-worker4")
 WAITING_WRITERS = "SELECT count(*) FROM pg_stat_activity WHERE state = 'idle' AND query LIKE '%citus_cluster.writer%'"
-"""Sessions that wait for the lock of writers: they ask again and again who holds it."""
+"""Query for sessions that wait for the writers' lock, which they query repeatedly."""
 SETTINGS = {
     "shared_preload_libraries": "citus,pg_stat_statements",
     "wal_level": "logical",
@@ -42,16 +42,16 @@ SETTINGS = {
     "max_logical_replication_workers": "8",
     "max_connections": "60",
     "shared_buffers": "32MB",
-    # Throw-away data.
+    # The data are disposable.
     "fsync": "off",
     "log_statement": "all",
-    # Citus looks for the tasks of a rebalance every 5 s; the clusters that are generated do so every second.
+    # Citus checks for tasks of a rebalance every 5 s by default; generated clusters check every second.
     "citus.background_task_queue_interval": "200ms",
 }
 
 
 def encryption_of(container: Container, folder: Path) -> ssl.SSLContext:
-    """Encrypt as a node does, with its own certificate: who demands no more than encryption is content."""
+    """Encrypt as a node does, with its own certificate, which suffices for clients that only require encryption."""
     status, output = container.exec_run(["sh", "-c", "cat $PGDATA/server.key $PGDATA/server.crt"])
     assert status == 0, output
     assert isinstance(output, bytes)
@@ -80,9 +80,9 @@ class Servers:
         password: str = NASTY_PASSWORD,
         settings: dict[str, str] | None = None,
     ) -> None:
-        """Start a server that the others know as ``name``.
+        """Start a server with the network name ``name``.
 
-        A port that the engine chooses is another after each start; ``ports`` keep theirs.
+        The engine chooses another port at each start; ``ports`` are fixed.
         """
         command = ["postgres"]
         for key, value in {**SETTINGS, **(settings or {})}.items():
@@ -95,7 +95,7 @@ class Servers:
             volumes={str(INIT_SCRIPT): {"bind": f"/docker-entrypoint-initdb.d/{INIT_SCRIPT.name}", "mode": "ro"}},
             ports={"5432/tcp": ("127.0.0.1", self.ports.get(name, 0))},
             shm_size="256m",
-            # The image checks itself every 4 seconds, and a pause can wait for that; ``wait`` asks instead.
+            # The image's health check runs every 4 seconds, and can delay a pause; ``wait`` connects instead.
             healthcheck={"test": ["NONE"]},
         )
         self.containers[name] = container
@@ -103,7 +103,7 @@ class Servers:
         container.start()
 
     def start_all(self, *names: str, wait: bool = True) -> None:
-        """Start servers at the same time; with ``wait``, until all take connections."""
+        """Start servers at the same time; with ``wait``, wait until all accept connections."""
         with ThreadPoolExecutor() as pool:
             list(pool.map(self.start, names))
         for name in names if wait else ():
@@ -115,12 +115,12 @@ class Servers:
 
     @property
     def gateway(self) -> str:
-        """Address at which the servers reach this machine, and what a test listens with."""
+        """The address at which the servers reach this machine, on which a test can listen."""
         self.network.reload()
         return str(self.network.attrs["IPAM"]["Config"][0]["Gateway"])
 
     def ip_address(self, name: str) -> str:
-        """Address of a server on the network."""
+        """Return the address of a server in the network."""
         container = self.containers[name]
         container.reload()
         return str(container.attrs["NetworkSettings"]["Networks"][self.network.name]["IPAddress"])
@@ -129,14 +129,14 @@ class Servers:
         return self.containers[name].logs().decode()
 
     def info(self, name: str) -> ConnectionInfo:
-        """Where a server is published; asked anew, because a restart moves the port."""
+        """Return the published address of a server; it is read each time, because a restart changes the port."""
         container = self.containers[name]
         container.reload()
         port = int((container.ports["5432/tcp"] or [{}])[0]["HostPort"])
         return ConnectionInfo("127.0.0.1", port, "postgres", "postgres", NASTY_PASSWORD)
 
     def wait(self, name: str, timeout_s: float = 60) -> None:
-        """Wait until a server takes connections, with its init script done."""
+        """Wait until a server accepts connections and has run its init script."""
         deadline = time.monotonic() + timeout_s
         while True:
             try:
@@ -148,7 +148,7 @@ class Servers:
                 time.sleep(0.2)
 
     def session(self, name: str = COORDINATOR.host) -> "psycopg.Connection[tuple[object, ...]]":
-        """Open a session of an operator's own, in which every statement is a transaction."""
+        """Open a session of an operator, in which every statement is a transaction."""
         info = self.info(name)
         return psycopg.connect(
             host=info.host,
@@ -161,7 +161,7 @@ class Servers:
         )
 
     def sql(self, name: str, *statements: str) -> list[tuple[object, ...]]:
-        """Run statements on one server, as an operator would by hand; rows of the last."""
+        """Run statements on one server, as an operator would. Returns the rows of the last one."""
         with self.session(name) as conn:
             rows: list[tuple[object, ...]] = []
             for statement in statements:
@@ -173,7 +173,7 @@ class Servers:
         return await connect(self.info(name), timeout_s=10)
 
     def rerun_init_script(self, name: str) -> str:
-        """Run the init script once more, as the image's entrypoint does; its output."""
+        """Run the init script again, like the image's entry point. Returns its output."""
         path = f"/docker-entrypoint-initdb.d/{INIT_SCRIPT.name}"
         command = ["psql", "-U", "postgres", "--no-psqlrc", "-v", "ON_ERROR_STOP=1", "-f", path]
         status, output = self.containers[name].exec_run(command)
@@ -182,7 +182,7 @@ class Servers:
         return output.decode()
 
     def restore_password(self, name: str) -> None:
-        """Give the superuser its password again, over the socket, which asks for none."""
+        """Set the superuser's password again, over the socket, which requires none."""
         statement = sql.SQL("ALTER ROLE postgres PASSWORD {}").format(NASTY_PASSWORD).as_string()
         status, output = self.containers[name].exec_run(
             ["psql", "-U", "postgres", "-c", statement], environment={"PGOPTIONS": "-c log_statement=none"}
@@ -206,17 +206,17 @@ class Servers:
         password: str = NASTY_PASSWORD,
         settings: dict[str, str] | None = None,
     ) -> Iterator[NodeAddress]:
-        """One more server for the length of a test."""
+        """Yield an additional server for the duration of a test."""
         self.start(name, image=image, password=password, settings=settings)
         try:
             yield NodeAddress(name)
         finally:
-            # While it still answers, or everything that names it would wait for it.
+            # While it still answers; otherwise everything that names it would wait for it.
             self.take_apart()
             self.stop(name)
 
     def is_cluster_of(self, *workers: NodeAddress) -> bool:
-        """Return whether these workers, and no other, are registered and hold shards, as after ``register``."""
+        """Return whether exactly these workers are registered and hold shards, as after ``register``."""
         found = self.sql(
             COORDINATOR.host,
             "SELECT nodename, nodeport, isactive AND hasmetadata AND metadatasynced, shouldhaveshards "
@@ -228,10 +228,10 @@ class Servers:
         ]
 
     def take_apart(self) -> None:
-        """Back to servers that know nothing of each other."""
+        """Reset the servers, so that they do not know each other."""
         self.empty()
         for _ in range(5):
-            # Citus' recovery of prepared transactions deletes the same rows of pg_dist_transaction in another order.
+            # Citus' recovery of prepared transactions deletes rows of pg_dist_transaction in a different order.
             with contextlib.suppress(psycopg.errors.DeadlockDetected):
                 self.sql(
                     COORDINATOR.host,
@@ -243,7 +243,7 @@ class Servers:
             pytest.fail("citus_remove_node() met a deadlock five times")
 
     def empty(self) -> None:
-        """Back to nodes without tables of Citus, of which our own records know nothing."""
+        """Reset the nodes, so that they have no Citus tables, and our own records do not contain them."""
         tables = self.sql(COORDINATOR.host, "SELECT logicalrelid::text FROM pg_dist_partition")
         self.sql(
             COORDINATOR.host,
@@ -260,7 +260,7 @@ class Servers:
 
 @dataclass
 class Recorder:
-    """Keeps events, to look at them."""
+    """Records events for assertions."""
 
     events: list[Event] = field(default_factory=list)
 
@@ -273,7 +273,7 @@ class Recorder:
 
 
 def on(cluster: Servers, act: Callable[[Connection], Awaitable[T]]) -> T:
-    """Run a coroutine over a new connection to the coordinator."""
+    """Run a coroutine on a new connection to the coordinator."""
 
     async def body() -> T:
         async with await cluster.connect() as conn:
@@ -283,6 +283,6 @@ def on(cluster: Servers, act: Callable[[Connection], Awaitable[T]]) -> T:
 
 
 def register(cluster: Servers, *workers: NodeAddress, **options: float) -> dict[str, NodeResult]:
-    """Reconcile; results by host."""
+    """Reconcile. Returns the results by host."""
     results = on(cluster, lambda conn: reconcile(conn, COORDINATOR, workers or WORKERS, ignore, **options))
     return {result.address.host: result for result in results}

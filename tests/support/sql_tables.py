@@ -1,4 +1,4 @@
-"""Tables of the tests on real servers, and what tells whether a row of theirs was lost."""
+"""Tables of the tests on real servers, and the check whether a row was lost."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -28,7 +28,7 @@ def distribute(
 
 @contextmanager
 def moves_held_up(cluster: Servers) -> Iterator[None]:
-    """Hold shards of ``orders`` in a transaction, without whose end no move of them ends."""
+    """Lock shards of ``orders`` in a transaction, so that no move of them ends before the transaction does."""
     with cluster.session() as client, client.transaction(force_rollback=True):
         client.execute("INSERT INTO orders SELECT generate_series(-500, -1)")
         yield

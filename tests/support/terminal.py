@@ -1,4 +1,4 @@
-"""A command on a real pseudo-terminal, and the screen as a person sees it in the end."""
+"""A command on a real pseudo-terminal, and the final screen as a person sees it."""
 
 import fcntl
 import os
@@ -15,14 +15,14 @@ import programs
 import pyte
 
 _LINES = 400
-"""Enough that nothing scrolls away."""
+"""Enough lines that nothing scrolls off the screen."""
 
 
 @dataclass(frozen=True)
 class Screen:
-    """What a command left on the screen. ``rows`` are without the spaces at their ends; ``raw`` is all it wrote.
+    """The final screen of a command. ``rows`` have no spaces at their ends; ``raw`` is the complete output.
 
-    ``text`` has all rows, with those joined again that the terminal has wrapped.
+    ``text`` has all rows; rows that the terminal has wrapped are joined again.
     """
 
     status: int
@@ -32,7 +32,7 @@ class Screen:
 
 
 class _WrappingScreen(pyte.Screen):
-    """Remembers which rows the terminal itself has wrapped, of which no character tells."""
+    """Records the rows that the terminal itself has wrapped, because no character shows this."""
 
     def __init__(self, columns: int, lines: int) -> None:
         self.wrapped: set[int] = set()
@@ -60,14 +60,14 @@ def on_terminal(
 ) -> Screen:
     """Run ``command`` on a terminal of this width.
 
-    Of ``typed``, each text is sent once the words before it have appeared after the last ones.
+    Each text of ``typed`` is sent once the words before it have appeared, after those of the previous pair.
     """
     terminal, other_end = pty.openpty()
     fcntl.ioctl(other_end, termios.TIOCSWINSZ, struct.pack("HHHH", _LINES, columns, 0, 0))
     child = programs.start(
         command,
         cwd=cwd,
-        # readline, imported by whoever runs the tests, leaves the size of another terminal there.
+        # If the process of the tests has imported readline, these contain the size of another terminal.
         environment={name: value for name, value in environment.items() if name not in {"COLUMNS", "LINES"}},
         stdin=other_end,
         stdout=other_end,
@@ -85,7 +85,7 @@ def on_terminal(
                 continue
             try:
                 data = os.read(terminal, 65536)
-            except OSError:  # Linux says so when the other end has gone
+            except OSError:  # Linux raises this when the other end is closed
                 break
             if not data:
                 break

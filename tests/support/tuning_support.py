@@ -1,4 +1,4 @@
-"""The tuning asked in a test: a wish in a few words, and the servers of the answer by name."""
+"""The tuning in a test: a short form of its input, and its servers by name."""
 
 from collections.abc import Collection
 from dataclasses import dataclass
@@ -25,7 +25,7 @@ def wish(
     citus_pg_major: int = 17,
     **resources: Any,
 ) -> TuningInput:
-    """Return what the tuning is asked for such a specification; ``resources`` as there."""
+    """Return the input of the tuning for a specification; ``resources`` as in the specification."""
     data: dict[str, Any] = {
         "apiVersion": API_VERSION,
         "services": list(services),
@@ -41,7 +41,7 @@ def wish(
 
 @dataclass(frozen=True)
 class Tuned:
-    """What came of it; None for a server that is not wanted."""
+    """The result of the tuning; None for a server that is not wanted."""
 
     tuning: Tuning
 

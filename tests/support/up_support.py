@@ -12,7 +12,7 @@ from citus_cluster.operations.status.report import Status, status
 
 
 class Events(list[Event]):
-    """Keeps what an operation reports."""
+    """Records the events of an operation."""
 
     def of(self, step: str) -> list[EventKind]:
         return [event.kind for event in self if event.step == step]

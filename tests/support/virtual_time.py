@@ -1,4 +1,4 @@
-"""An event loop whose clock jumps to the next timer when nothing else is left to do, so that waiting takes no time."""
+"""An event loop whose clock jumps to the next timer when there is nothing else to do, so that waiting takes no time."""
 
 import asyncio
 import selectors
@@ -50,9 +50,9 @@ class _Loop(asyncio.SelectorEventLoop):
 
 
 def run(work: Coroutine[Any, Any, T]) -> T:
-    """Run a coroutine as ``asyncio.run`` does; ``time.monotonic`` is the loop's clock meanwhile, in this thread.
+    """Run a coroutine like ``asyncio.run``; during it, ``time.monotonic`` is the loop's clock, only in this thread.
 
-    A server in another thread would otherwise set its timers by this clock, and wait for ever once it is gone.
+    A server in another thread would otherwise set its timers by this clock, and wait forever once the run has ended.
     """
     with asyncio.Runner(loop_factory=_Loop) as runner:
         here, real, jumping = threading.get_ident(), time.monotonic, runner.get_loop().time
@@ -65,5 +65,5 @@ def run(work: Coroutine[Any, Any, T]) -> T:
 
 
 def clock() -> float:
-    """The time of a clock that a running ``run`` has in place."""
+    """Return the time of a clock that :func:`run` has replaced."""
     return time.monotonic()

@@ -1,4 +1,4 @@
-"""Wait for what a server or a container does in its own time."""
+"""Waiting for conditions on servers and containers."""
 
 import time
 from collections.abc import Callable
@@ -15,7 +15,7 @@ def eventually(
     every_s: float = 0.1,
     ignoring: type[Exception] | tuple[type[Exception], ...] = (),
 ) -> _T:
-    """Poll until ``check`` gives something true, and return that; fail the test after ``timeout_s``.
+    """Poll until ``check`` returns a true value, and return that value; fail the test after ``timeout_s``.
 
     ``what`` describes the condition in the failure. An exception among ``ignoring`` means "not yet".
     """
