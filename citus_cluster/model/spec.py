@@ -293,8 +293,8 @@ class ClusterSpec(_Model):
         ),
     ] = Field(
         None,
-        description="Services that are wanted: by default all but "
-        f"{' and '.join(OPT_IN)}, without a coordinator citus.",
+        description="Services to run: by default all except "
+        f"{' and '.join(OPT_IN)}, or only citus without a coordinator.",
     )
     coordinator: Annotated[
         StrictBool, Flag("--with-coordinator/--no-coordinator", default="with", help="Run the coordinator here.")
