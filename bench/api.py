@@ -61,7 +61,7 @@ class RunningApi:
 
 def bench_api() -> None:
     if shutil.which("docker") is None or subprocess.run(["docker", "version"], capture_output=True).returncode:
-        print("\nAdmin API: left out, since no Docker engine answers")
+        print("\nAdmin API: skipped, because no Docker engine answers")
         return
     with running_api(_NAME, services="citus,admin-api", override=_EMPTY_ROUTE) as api:
         route = HttpTarget(api.port, _PATH, api.token)

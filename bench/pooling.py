@@ -47,7 +47,7 @@ class Seen:
 
 def bench_pooling() -> None:
     if not docker_answers():
-        print("\nPooling: left out, since no Docker engine answers")
+        print("\nPooling: skipped, because no Docker engine answers")
         return
     port = free_base_port()
     with tempfile.TemporaryDirectory() as folder:
@@ -90,7 +90,7 @@ def _report(seen: dict[str, Seen]) -> None:
                 *one.memory.values(),
             )
         )
-    columns = ("", "clients let in", "logins, s", "queries/s", "p50 ms", "p99 ms", "failed", "coordinator", "PgBouncer")
+    columns = ("", "accepted", "logins, s", "queries/s", "p50 ms", "p99 ms", "failed", "coordinator", "PgBouncer")
     print_table(f"{_CLIENTS} clients, each with one router query a second for {_SECONDS} s", columns, rows)
     for way, one in seen.items():
         for reason, number in (one.refused + one.failed).most_common(3):

@@ -68,7 +68,7 @@ class _Rebalance:
 
 def bench_rebalance() -> None:
     if not docker_answers():
-        print("\nRebalance: left out, since no Docker engine answers")
+        print("\nRebalance: skipped, because no Docker engine answers")
         return
     bench_small_moves()
     with tempfile.TemporaryDirectory() as folder:
@@ -162,7 +162,7 @@ def _print(size_bytes: int, ours: Sequence[_Rebalance], theirs: Sequence[_Rebala
     floor_s = median([one.net_s for one in theirs])
     print_table(
         f"Rebalance of {size_bytes / 1e9:.1f} GB from 3 to 4 workers, median of {_RUNS} (goal: ratio at most 1.0)",
-        ("what", "wall s", "of which waiting for the daemon", "moving", "the rest", "wall less waiting", "ratio"),
+        ("what", "wall s", "waiting for the daemon", "moving", "the rest", "wall without waiting", "ratio"),
         [
             (
                 what,
@@ -182,7 +182,7 @@ def _print(size_bytes: int, ours: Sequence[_Rebalance], theirs: Sequence[_Rebala
     every = [error for one in ours for error in one.errors()]
     early = [error for one in ours for error in one.errors(with_to_go_s=5)]
     print_table(
-        "Time left as shown after the first tenth of the bytes (goal: within 20 %)",
+        "Time left, shown after the first tenth of the bytes (goal: within 20 %)",
         ("which", "shown", "median error", "largest", "within 20 %"),
         [
             (

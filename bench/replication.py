@@ -38,10 +38,10 @@ class _Lag:
 
 def bench_replication() -> None:
     if shutil.which("docker") is None or subprocess.run(["docker", "version"], capture_output=True).returncode:
-        print("\nReplication: left out, since no Docker engine answers")
+        print("\nReplication: skipped, because no Docker engine answers")
         return
     if subprocess.run(["docker", "image", "inspect", _IMAGE], capture_output=True).returncode:
-        print(f"\nReplication: left out, since the image {_IMAGE}, which has pgbench, is not here")
+        print(f"\nReplication: skipped, because the image {_IMAGE}, which has pgbench, does not exist here")
         return
     rows = []
     for mode in ("async", "sync"):
@@ -55,7 +55,7 @@ def bench_replication() -> None:
                 rows += _measure(root, port, mode)
             finally:
                 remove_cluster(root)
-    columns = ("replication", "load", "transactions/s", "p50 ms", "p99 ms", "p50 bytes", "p99 bytes", "looks")
+    columns = ("replication", "load", "transactions/s", "p50 ms", "p99 ms", "p50 bytes", "p99 bytes", "samples")
     print_table(f"Replication lag, {_SECONDS} s each; pgbench: {_CLIENTS} clients, scale {_SCALE}", columns, rows)
 
 

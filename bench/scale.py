@@ -49,7 +49,7 @@ class _Up:
 
 def bench_scale() -> None:
     if not docker_answers():
-        print("\nScale: left out, since no Docker engine answers")
+        print("\nScale: skipped, because no Docker engine answers")
         return
     with tempfile.TemporaryDirectory() as folder:
         _bench_up(Path(folder))
@@ -81,8 +81,8 @@ def _bench_up(folder: Path) -> None:
             )
         )
     print_table(
-        f"Start of so many workers in {_MEMORY}, median of {_RUNS} (goal: linear or better)",
-        ("workers", *(f"{step} s" for step in _STEPS), "up, whole s", "s for each further worker",
+        f"Start by number of workers in {_MEMORY}, median of {_RUNS} (goal: linear or better)",
+        ("workers", *(f"{step} s" for step in _STEPS), "up in total s", "s for each further worker",
          f"ratio to {_WORKERS[0]}", "command, peak MB", "admin API, resident MB"),
         rows,
     )  # fmt: skip
@@ -114,7 +114,7 @@ def _up(root: Path, workers: int) -> _Up:
 
         done = run(command, on_line=note)
         if missing := _STEPS.keys() - steps_s:
-            sys.exit(f"{' '.join(command)} did not tell: {', '.join(missing)}")
+            sys.exit(f"{' '.join(command)} did not report: {', '.join(missing)}")
         return _Up(steps_s, done.wall_s, done.peak_mb, resident_mb(f"{_NAME}-admin-api"))
     finally:
         remove_cluster(root)

@@ -29,7 +29,7 @@ _PATIENCE_S = 600
 
 def bench_services() -> None:
     if shutil.which("docker") is None or subprocess.run(["docker", "version"], capture_output=True).returncode:
-        print("\nServices: left out, since no Docker engine answers")
+        print("\nServices: skipped, because no Docker engine answers")
         return
     port = free_base_port()
     floors = {
@@ -63,8 +63,8 @@ def bench_services() -> None:
             (step, f"{seconds:.1f}", f"{floor:.1f}" if floor else "", f"{seconds / floor:.2f}" if floor else "")
         )
     print_table(
-        f"From up to ready, the whole stack at once with {_WORKERS} workers, median of {_RUNS}",
-        ("service", "s", "its image bare and alone, s (floor)", "ratio"),
+        f"From up to ready, the whole stack with {_WORKERS} workers, median of {_RUNS}",
+        ("service", "s", "its image without the stack, s (floor)", "ratio"),
         rows,
     )
 

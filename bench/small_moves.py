@@ -53,7 +53,7 @@ class _Moved:
 
 def bench_small_moves() -> None:
     if not docker_answers():
-        print("\nSmall moves: left out, since no Docker engine answers")
+        print("\nSmall moves: skipped, because no Docker engine answers")
         return
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)

@@ -20,7 +20,7 @@ _RECONCILER_OFF = "services:\n  admin-api:\n    environment:\n      CITUS_CLUSTE
 
 def bench_startup() -> None:
     if shutil.which("docker") is None or subprocess.run(["docker", "version"], capture_output=True).returncode:
-        print("\nStart: left out, since no Docker engine answers")
+        print("\nStart: skipped, because no Docker engine answers")
         return
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)

@@ -211,7 +211,7 @@ class _Workload:
 
 def bench_tuning() -> None:
     if shutil.which("docker") is None or subprocess.run(["docker", "version"], capture_output=True).returncode:
-        print("\nTuning: left out, since no Docker engine answers")
+        print("\nTuning: skipped, because no Docker engine answers")
         return
     setup = _Setup()
     with contextlib.ExitStack() as stack:

@@ -22,7 +22,7 @@ from citus_cluster.model.layout import COMPOSE_FILE
 _VARIABLE = "_CITUS_CLUSTER_COMPLETE"
 _ROLES_FOLDER = "generated/secrets/roles"
 _ROLE_FILE = re.compile(r"([a-z_][a-z0-9_-]*)_password")
-# The first line tells zsh which command a file in its fpath completes.
+# The first line names the command that a file in zsh's fpath completes.
 _ZSH_HEAD = """\
 #compdef citus-cluster
 (( $+functions[compdef] )) || { autoload -Uz compinit && compinit }"""

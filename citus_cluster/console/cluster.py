@@ -1,6 +1,6 @@
 """Printing a running cluster: how to connect, the status, a rebalance.
 
-This module is separate from ``screen``, so that the generator need not load the database driver.
+This module is separate from ``screen``, so that the generator does not have to load the database driver.
 """
 
 from pathlib import Path

@@ -82,14 +82,14 @@ class AsksPostgres:
 
 @dataclass(frozen=True)
 class AsksTcp:
-    """Ready to be examined once it answers ``question`` with anything."""
+    """Ready for its health check once it sends any answer to ``question``."""
 
     question: bytes
 
 
 @dataclass(frozen=True)
 class AsksHttp:
-    """Ready to be examined once ``GET path`` gives status 200."""
+    """Ready for its health check once ``GET path`` returns status 200."""
 
     path: str = "/health"
 
@@ -174,7 +174,7 @@ class Component:
     owns: ClassVar[re.Pattern[str]]
     companion: ClassVar[bool] = True
     needs: ClassVar[tuple[ComponentName, ...]] = ()
-    """The components that it requires. Citus stands for the coordinator in this directory."""
+    """The components that it requires. Citus means the coordinator in this directory."""
     secrets: ClassVar[tuple[Secret, ...]] = ()
     """The secrets that a set-up generates. The first one is used to read the status of its services, and to prepare
     what it needs on the coordinator."""
@@ -186,7 +186,7 @@ class Component:
     pg_major: ClassVar[int | None] = None
     """The PostgreSQL major version that its image must have, because its data belong to that version."""
     settle_together: ClassVar[bool] = False
-    """Its services are awaited together, and their common status is checked afterwards."""
+    """``up`` waits for its services together, and checks their common status afterwards."""
     several: ClassVar[bool] = False
     """It has, or may have, several servers: if some do not answer, it is degraded, not down."""
     start_factor: ClassVar[float] = 1.0
@@ -221,7 +221,7 @@ class Component:
         return own in self.more_volumes or (service != own and self.owns.fullmatch(service) is not None)
 
     def part(self, spec: ClusterSpec) -> Part:
-        """Return the part of the memory that it takes."""
+        """Return its part of the memory."""
         raise NotImplementedError
 
     def ports(self, spec: ClusterSpec) -> Sequence[tuple[str, int]]:
@@ -245,7 +245,7 @@ class Component:
         return False
 
     def image_major_problem(self, image: str, major: int) -> str:
-        """Return why its containers cannot run an image of another PostgreSQL major."""
+        """Return why its containers cannot run an image of another PostgreSQL major version."""
         raise NotImplementedError
 
     def check_settings(self, spec: ClusterSpec, citus_pg_major: int) -> Iterator[Checked]:
@@ -261,11 +261,11 @@ class Component:
         yield from ()
 
     def notes(self, asked: ClusterSpec, spec: ClusterSpec) -> Iterator[str]:
-        """Yield what was decided for the user; ``asked`` is the specification before that."""
+        """Yield the values that were chosen for the user; ``asked`` is the specification before that."""
         yield from ()
 
     def loss_of(self, gone: Sequence[str], project: str) -> tuple[str, str] | None:
-        """Return what removed services would lose, and what to do; None if nothing is lost."""
+        """Return which data of removed services would be lost, and what to do; None if none are."""
         return None
 
     def access(self, services: Sequence[Service], place: Place) -> Iterable[tuple[str, str]]:

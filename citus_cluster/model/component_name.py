@@ -24,4 +24,4 @@ OPT_IN = (ComponentName.PGBOUNCER,)
 """Components that ``all`` does not include."""
 ALL = tuple(name for name in ComponentName if name not in OPT_IN)
 GROUPS: Mapping[str, tuple[ComponentName, ...]] = {"all": ALL}
-"""Names that stand for several components in ``--services``."""
+"""Names of groups of components in ``--services``."""

@@ -8,12 +8,12 @@ from citus_cluster.model.units import size
 
 WARNED_PART = 0.85
 ALARMED_PART = 0.95
-"""The used parts of a disk from which on a warning is shown, and from which on the cluster is degraded (judgement).
+"""The used parts of a disk at which a warning is shown, and at which the cluster is degraded (judgement).
 
-PostgreSQL stops when it cannot write its log, and Citus itself refuses moves below 10 % of free space.
+PostgreSQL stops when it cannot write its WAL, and Citus itself refuses moves below 10 % of free space.
 """
 _SAME_PART = 0.002
-"""Nodes on one disk are asked one after the other, so their answers differ by what was written meanwhile."""
+"""Nodes on one disk are queried one after the other, so their answers differ by the writes in between."""
 
 
 @dataclass(frozen=True)

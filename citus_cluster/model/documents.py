@@ -2,7 +2,7 @@
 
 A document is declared once, as a frozen data class whose fields are its keys, in their order. A result with other
 fields than its document creates the document; otherwise the result is its own document. There is one serializer, so
-the same result has the same bytes wherever it is shown.
+the same result always has the same bytes.
 """
 
 from collections.abc import Mapping

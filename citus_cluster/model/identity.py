@@ -28,7 +28,7 @@ def identity_of(
     because their volumes may still exist.
     """
     here = {node.service: str(node.address) for node in topology.nodes}
-    # What keeps no data has none that another version could have written.
+    # Components without a volume have no data that another version could have written.
     images = {one.name: one.image for one in topology.companions if one.data}
     addresses = {**earlier.get("addresses", {}), **here}
     gone = {s: a for s, a in addresses.items() if s.startswith(_WORKER) and s not in here and s in removed_workers}

@@ -71,7 +71,7 @@ class StandbyConnection:
 
     @property
     def late(self) -> bool:
-        """Whether it owes an answer, if there is anything to answer."""
+        """Whether its answer is overdue, if the primary expects one."""
         return self.reply_age_s is not None and self.reply_age_s > _LATE_S
 
 
@@ -303,7 +303,7 @@ def parse_report(text: str) -> StartReport:
 
 
 def lag(primary: SeenServer | None, replica: SeenServer | None) -> Lag:
-    """Compare the two. The primary must have been asked first, or a busy replica looks ahead of it."""
+    """Compare the two servers. The primary must be queried first; otherwise a busy replica seems to be ahead of it."""
     ahead, behind = (seen.facts if seen else None for seen in (primary, replica))
     standby_connection = ahead.standby_connection if ahead else None
     replayed = behind.lsn if behind else standby_connection.replay_lsn if standby_connection else None

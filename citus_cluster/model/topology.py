@@ -41,7 +41,7 @@ class Topology:
         return tuple(service for service in self.services if service.component is component)
 
     def service(self, name: str) -> Service:
-        """Return the service of this name, which must be there."""
+        """Return the service of this name, which must exist."""
         return self._by_name[name]
 
     @cached_property
@@ -110,7 +110,7 @@ def refuse_contradictions(spec: ClusterSpec, *, pg_major: int) -> tuple[str, ...
 
 
 def unmet_needs(component: Component, spec: ClusterSpec) -> Iterator[str]:
-    """Say which components are missing that a wanted one needs."""
+    """Return a problem for each component that a wanted one needs and that is missing."""
     for need in component.needs:
         if need not in spec.wanted:
             yield (

@@ -179,7 +179,7 @@ def compare_files(
 def compose_drift(change: FileChange, compare: Callable[[object, object], tuple[str, ...]] = drift) -> tuple[str, ...]:
     """Return the missing and changed parts of a docker-compose.yml, compared with the wanted one; see :func:`drift`.
 
-    A file that is not valid YAML is one line, whatever ``compare`` checks.
+    For a file that is not valid YAML, the result is one line for any ``compare``.
     """
     if change.old is None or change.wanted is None or change.old == change.wanted.content:
         return ()

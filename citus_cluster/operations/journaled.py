@@ -1,4 +1,4 @@
-"""Operations in the journal: one line for each when it has ended, whoever requested it, and whatever its result."""
+"""Operations in the journal: one line for each when it has ended, for every requester and every result."""
 
 import os
 import time

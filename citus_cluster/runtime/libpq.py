@@ -54,7 +54,7 @@ def explicit(given: Mapping[str, str]) -> dict[str, str]:
     if "sslcert" in given and "sslcertmode" in known:
         wanted["sslcertmode"] = "allow"
     if given.get("sslmode", "").startswith("verify"):
-        wanted["sslrootcert"] = ""  # that of ~/.postgresql, as psql takes it
+        wanted["sslrootcert"] = ""  # like psql: the certificate in ~/.postgresql
     return {**wanted, **given}
 
 

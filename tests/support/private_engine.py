@@ -146,7 +146,7 @@ class PrivateEngine:
         mark = f"\0{self._folder}/exec-root/containerd/containerd.sock".encode()
         found = []
         for entry in Path("/proc").iterdir():
-            with suppress(OSError):  # it has ended meanwhile
+            with suppress(OSError):  # it has ended in between
                 if entry.name.isdigit() and mark in (entry / "cmdline").read_bytes() and not _is_zombie(entry / "stat"):
                     found.append(int(entry.name))
         return found
@@ -154,7 +154,7 @@ class PrivateEngine:
     def _forget_dead_containerd(self) -> None:
         """Remove the process id of the containerd of a killed daemon, for which the next daemon would wait.
 
-        The kernel ends that process together with the daemon; in a container, possibly nobody reaps it.
+        The kernel ends that process together with the daemon; in a container, possibly no process reaps it.
         """
         file = self._folder / "exec-root/containerd/containerd.pid"
         if file.exists():

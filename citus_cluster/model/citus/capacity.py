@@ -56,7 +56,7 @@ def missing_space(largest_moves: Mapping[NodeAddress, int], disks: Sequence[Disk
 def scarce_space(growth: Mapping[NodeAddress, int], disks: Sequence[DiskSpace]) -> tuple[str, ...]:
     """Return a line for each node that lacks the space for all moves together: ``growth`` in bytes by node.
 
-    This is no reason to refuse: nodes on one machine share a disk, and what one gets another gives up.
+    This is no reason to refuse: nodes on one machine share a disk, and a move frees as much there as it needs.
     """
     return tuple(
         disk.lacks(f"{size(size_bytes)} in all")

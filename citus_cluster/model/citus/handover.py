@@ -1,7 +1,7 @@
 """The objects of a dropped role: who owns them afterwards, and which of them must be named explicitly.
 
 Each schema has one owner role, whose only privileges are to own and create objects in that schema. An object that runs
-or reads with its owner's privileges is reassigned only if somebody has named it, because its author may have written
+or reads with its owner's privileges is reassigned only if the user has named it, because its author may have written
 it to use the privileges of a new owner.
 """
 
@@ -73,7 +73,7 @@ class OwnedObject:
 
     @property
     def reason(self) -> str:
-        """Why it must be named explicitly; empty if it need not be."""
+        """Why it must be named explicitly; empty if that is not necessary."""
         if self.power is None:
             return ""
         return f"{self.power}: {self.routine}" if self.routine else str(self.power)
@@ -105,7 +105,7 @@ def on_all_nodes(
     """Merge what each node reports: the coordinator's objects, and those of a worker that differ from them.
 
     A worker has copies of most of them. A copy that must be named and differs from the coordinator's is listed
-    separately: whoever has read the coordinator's object has not read this one.
+    separately, because a user who has read the coordinator's object has not read this one.
     """
     known = {one.name: one for one in coordinator}
     found = list(coordinator)

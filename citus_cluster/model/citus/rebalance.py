@@ -178,7 +178,7 @@ class History:
         return History((*self.recent, sample)[-_LOOKS:], ends[-_ENDS:])
 
     def from_here(self) -> "History":
-        """Return the history without earlier samples: for a job that nobody watched, or that was blocked."""
+        """Return the history without earlier samples: for a job that was not observed, or was blocked."""
         return History().after(self.recent[-1]) if self.recent else self
 
     @staticmethod

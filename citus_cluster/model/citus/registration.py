@@ -33,7 +33,7 @@ class RegisteredNode:
 class Registry:
     """What the coordinator knows: its node list, and which workers this tool has ever registered.
 
-    ``recorded`` is None while our table does not exist. ``released``: the names of workers that left for good, each
+    ``recorded`` is None while our table does not exist. ``released``: the names of workers that left permanently, each
     with the system identifier of its server; another server may be registered under such a name.
     """
 
@@ -62,7 +62,7 @@ class RegistrationDecision:
     outcome: Outcome | None
     reason: str | None = None
     another_server: bool = False
-    """It has the name of a worker that left for good, but is another server."""
+    """It has the name of a worker that left permanently, but is another server."""
 
 
 def decide(registry: Registry, desired: Sequence[NodeAddress]) -> tuple[RegistrationDecision, ...]:
@@ -84,7 +84,7 @@ def _decide_one(registry: Registry, address: NodeAddress) -> RegistrationDecisio
 def reconsider(
     decision: RegistrationDecision, registry: Registry, system_identifier: str | None
 ) -> RegistrationDecision:
-    """Accept a worker that has the name of one that left for good, but is another server.
+    """Accept a worker that has the name of one that left permanently, but is another server.
 
     ``system_identifier`` is that of the server there now; None if it does not answer.
     """
@@ -129,7 +129,7 @@ class NodeIdentity:
 
     @classmethod
     def from_json(cls, document: Mapping[str, object]) -> "NodeIdentity":
-        """Read the document that :mod:`citus_cluster.runtime.citus.probe` asks a server for."""
+        """Read the document that the query of :mod:`citus_cluster.runtime.citus.probe` returns."""
         host = document.get("coordinator_host")
         return cls(
             postgres_version=str(document["postgres_version"]).split(" ")[0],
@@ -173,7 +173,7 @@ def possible_twin(worker: NodeIdentity, registry: Registry) -> NodeAddress | Non
 
 
 def foreign_coordinator(worker: NodeIdentity, coordinator: NodeAddress) -> NodeAddress | None:
-    """Return the coordinator that the worker belongs to by its own record, if it is not at our address."""
+    """Return the coordinator to which the worker belongs by its own record, if it is not at our address."""
     if worker.group_id == COORDINATOR_GROUP or worker.coordinator in {None, coordinator}:
         return None
     return worker.coordinator

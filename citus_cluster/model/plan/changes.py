@@ -20,7 +20,7 @@ class Action(StrEnum):
 
 @dataclass(frozen=True)
 class WantedFile:
-    """A file as it should be. Only ``tracked`` ones count as hand-edited; the others are shared with the user."""
+    """The wanted state of a file. Only ``tracked`` files count as hand-edited; others are shared with the user."""
 
     content: bytes = field(repr=False)
     mode: int = 0o644
@@ -29,7 +29,7 @@ class WantedFile:
 
 @dataclass(frozen=True)
 class FoundFile:
-    """A file as it is on the disk; ``mode`` has the permission bits only."""
+    """The state of a file on the disk; ``mode`` has only the permission bits."""
 
     content: bytes = field(repr=False)
     mode: int
@@ -51,7 +51,7 @@ class FileChange:
 
     @property
     def after(self) -> bytes | None:
-        """Content after the change; None if there is no file then."""
+        """Content after the change; None if the file does not exist then."""
         if not self.changes:
             return self.old
         return self.wanted.content if self.wanted else None

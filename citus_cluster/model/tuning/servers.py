@@ -80,7 +80,7 @@ class TuningInput:
         return {**anew, **{server: memory_mb for server, memory_mb in kept.items() if server in among}}
 
     def load_of(self, server: Server, clients: int) -> Load:
-        """Return the load of a server that is planned for so many clients."""
+        """Return the load of a server that is planned for this number of clients."""
         holds_shards = self.kept.holds_shards if self.kept else None
         return budget.load_of(
             server, clients=clients, workers=self.planned_workers, cpus=self.cpus, holds_shards=holds_shards

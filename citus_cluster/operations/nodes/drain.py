@@ -227,7 +227,7 @@ async def _mark(conn: Connection, workers: Mapping[str, NodeAddress], found: Seq
 
 
 async def _unmarked(conn: Connection, workers: Mapping[str, NodeAddress]) -> list[NodeAddress]:
-    """Check again under the lock: another drain or removal may have taken the last other node meanwhile."""
+    """Check again under the lock: another drain or removal may have taken the last other node in between."""
     return [one.address for one in _nodes(await _look(conn, workers)) if one.should_have_shards]
 
 

@@ -187,6 +187,6 @@ async def release(conn: Connection, worker: NodeAddress, *, is_gone: bool) -> No
     Idempotent. Raises LockedError.
     """
     async with translated(f"releasing the name of {worker}"), writer_lock(conn, wait_s=WAIT_FOR_LOCK_S):
-        # It may have been registered again meanwhile.
+        # It may have been registered again in between.
         if (await citus_nodes.read_registry(conn)).find(worker) is None:
             await citus_leaving.release_name(conn, worker, is_gone=is_gone)

@@ -27,7 +27,7 @@ def locate(root: Path, dsn: str | None) -> tuple[ConnectionInfo, Directory | Non
     """Return the connection info of the coordinator, and the directory, whose cluster.yaml may already lack workers.
 
     A directory with its own coordinator is unrelated to a coordinator that a DSN names. A directory with only workers
-    shares the superuser and the password with it, so the DSN need not contain the password.
+    shares the superuser and the password with it, so the DSN does not have to contain the password.
     """
     if dsn is None:
         loaded = load(root, may_lack_workers=True)

@@ -291,7 +291,7 @@ async def end(conn: Connection, job_id: int, emit: Emit) -> None:
     """Stop a rebalance, and wait until it has ended; LockedError if it does not."""
     step = f"stop:{job_id}"
     emit(Event(step, EventKind.STARTED, f"stopping rebalance {job_id}"))
-    with suppress(RebalanceError):  # it has ended meanwhile
+    with suppress(RebalanceError):  # it has ended in between
         await stop(conn)
     try:
         async with asyncio.timeout(_STOP_TIMEOUT_S):

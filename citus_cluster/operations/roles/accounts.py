@@ -256,7 +256,7 @@ def _missing_on(
 ) -> tuple[NodeAddress, ...]:
     """Return the nodes without the role, without its row, or with a row that differs from the coordinator's."""
     if nodes == (ALONE,):
-        return ()  # it connects to nobody
+        return ()  # the coordinator has no other node to connect to
     own = known[nodes[0].address].digests.get(name) if nodes[0].address in known else None
     return tuple(
         address

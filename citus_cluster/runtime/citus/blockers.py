@@ -74,7 +74,7 @@ async def _ask(conn: Connection, node: RegisteredNode, question: sql.Composed) -
 
 
 async def _client(conn: Connection, nodes: Sequence[RegisteredNode], session: Session) -> Session:
-    """Return the client session that an internal session works for, which a person can act on."""
+    """Return the client session for which an internal session works, because a user can act on that one."""
     if session.origin is None:
         return session
     node_id, process_id = split_global_pid(session.origin)

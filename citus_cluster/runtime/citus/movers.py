@@ -12,7 +12,7 @@ from citus_cluster.runtime.citus.tables import MOVING
 from citus_cluster.runtime.postgres import Connection, bare_name, bounded
 
 # Tables that move together are copied as one role. Under FORCE ROW LEVEL SECURITY an owner does not see all its rows.
-# Reference tables are copied by the superuser alone: their metadata is written by whoever copies them.
+# Reference tables are copied only by the superuser, because the role that copies them writes their metadata.
 _TABLES = """
 tables AS (
     SELECT its.logicalrelid::oid AS oid, relowner, rolname, rolsuper, rolcanlogin,
@@ -26,7 +26,7 @@ tables AS (
 """
 
 _REFERENCE_TABLES = "SELECT logicalrelid FROM pg_dist_partition WHERE repmodel = 't'"
-# Volatile only because each call returns another result: they change nothing and read no data, whoever calls them. Not
+# Volatile only because each call returns another result: for every caller, they change nothing and read no data. Not
 # nextval, which advances any sequence as the superuser, and not pg_sleep.
 _HARMLESS = (
     "clock_timestamp",

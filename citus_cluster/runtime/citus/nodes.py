@@ -93,7 +93,7 @@ async def create_record(conn: Connection) -> None:
 
 
 async def record_worker(conn: Connection, worker: NodeAddress) -> None:
-    """Remember that a worker is, or was, registered."""
+    """Record that a worker is, or was, registered."""
     async with bounded(conn, QUICK_S):
         await _record(conn, worker)
 

@@ -1,7 +1,7 @@
 """The order and the mode in which Citus' queue runs the moves of a rebalance.
 
-Moves are arranged in Citus' own tables, in the transaction that schedules them, so the remaining moves continue
-whatever is killed.
+Moves are arranged in Citus' own tables, in the transaction that schedules them, so the remaining moves continue after
+any process is killed.
 """
 
 from collections.abc import Collection, Mapping

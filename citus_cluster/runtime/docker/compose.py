@@ -1,4 +1,4 @@
-"""The Compose command line, always with this directory's own files and project, whatever the environment."""
+"""The Compose command line, always with this directory's own files and project, independent of the environment."""
 
 import asyncio
 import json

@@ -36,7 +36,7 @@ _PROJECT_LABEL = "com.docker.compose.project"
 _CALL_TIMEOUT_S = 15
 _PROBE_TIMEOUT_S = 10.0
 _DEFAULT_STOP_TIMEOUT_S = 10
-_THREADS = 40  # one probe for each of 16 nodes, and some threads to inspect the containers meanwhile
+_THREADS = 40  # one probe for each of 16 nodes, and some threads to inspect the containers at the same time
 _MB = 1024 * 1024
 
 _P = ParamSpec("_P")
@@ -167,7 +167,7 @@ class Engine:
         )
 
     def project_volumes(self, project: str) -> tuple[str, ...]:
-        """Names of a project's volumes: by Compose's label, and by the names that our Compose file gives."""
+        """Names of a project's volumes: by Compose's label, and by the names in our Compose file."""
         with _translated("listing volumes"):
             found = self._api.volumes().get("Volumes") or []
         found_names = {str(volume["Name"]): volume.get("Labels") or {} for volume in found}

@@ -25,7 +25,7 @@ class Project:
         self._looked_at = 0.0
 
     async def look(self, *, max_age_s: float = math.inf) -> tuple[Engine, tuple[Container, ...]]:
-        """Return the engine and the containers, from an inspection at most ``max_age_s`` old, or a running one.
+        """Return the engine and the containers, from an inspection that is at most ``max_age_s`` old, or still running.
 
         A failed inspection is not kept, but its waiting callers fail too. Raises EngineUnavailableError.
         """

@@ -138,7 +138,7 @@ class CassandraClient:
                     self._disconnect()
                     return f"{up[0]}: {_first_line(error)}"
                 except BaseException:
-                    self._disconnect()  # whatever the error, no connection is left open
+                    self._disconnect()  # no error leaves a connection open
                     raise
                 else:
                     return {"version": row[0], "cluster_name": row[1], "data_center": row[2]}

@@ -51,7 +51,7 @@ def append(file: Path, line: Mapping[str, object], *, mode: int = PRIVATE) -> No
 def make_folder(root: Path, service: str) -> None:
     """Create the folder that the container of a service may write. Raises WriteError if it cannot be created.
 
-    The container's user differs from the directory's owner, and is the same everywhere. So everybody may write the
+    The container's user differs from the directory's owner, and is the same everywhere. So every user may write to the
     folder, but only the owner may enter the folder above it; the container mounts its folder.
     """
     folder = root / JOURNAL_FOLDER / service
