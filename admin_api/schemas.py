@@ -42,7 +42,7 @@ class Input(BaseModel):
 
 
 class Problem(BaseModel):
-    """Problem details for HTTP (RFC 9457), with members of ours: code, hint, details and errors."""
+    """Problem details for HTTP (RFC 9457), with additional members: code, hint, details and errors."""
 
     type: str = Field(examples=["urn:citus-cluster:problem:worker-unreachable"])
     title: str

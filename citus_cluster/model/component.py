@@ -68,7 +68,7 @@ class Secret:
 
 @dataclass(frozen=True)
 class Login:
-    """How administration logs in to a PostgreSQL server of ours."""
+    """The login of this tool on one of our PostgreSQL servers."""
 
     user: str
     database: str
@@ -77,7 +77,7 @@ class Login:
 
 @dataclass(frozen=True)
 class AsksPostgres:
-    """Ready once a session opens; its settings are read again on the way."""
+    """Ready for its health check once a session opens, which also reloads changed settings."""
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ class PortState(StrEnum):
 
 
 def port_state(address: str, port: int) -> PortState:
-    """Find out by listening briefly, or by connecting if listening needs more rights than the user has."""
+    """Return the state of a port, by listening briefly, or by connecting if the user may not listen on it."""
     family = socket.AF_INET6 if ":" in address else socket.AF_INET
     with socket.socket(family, socket.SOCK_STREAM) as listener:
         # A connection that has just ended does not hold the port.

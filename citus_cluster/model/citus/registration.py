@@ -86,7 +86,7 @@ def reconsider(
 ) -> RegistrationDecision:
     """Accept a worker that has the name of one that left permanently, but is another server.
 
-    ``system_identifier`` is that of the server there now; None if it does not answer.
+    ``system_identifier`` is that of the current server; None if it does not answer.
     """
     left = registry.released.get(decision.address)
     if decision.outcome is not Outcome.WITHDRAWN or left is None or system_identifier in {None, left}:

@@ -1,4 +1,4 @@
-"""What we know of PostgreSQL's and Citus' parameters, and the check of the settings in cluster.yaml."""
+"""Rules for PostgreSQL's and Citus' parameters, and the check of the settings in cluster.yaml."""
 
 import difflib
 import math

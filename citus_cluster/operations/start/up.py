@@ -460,7 +460,7 @@ async def _restart_on_changed_passwords(
 
 
 def _knock_at(directory: Directory, service: Service, reloaded: Reloads) -> Knock:
-    """Return the cheap probe that a service answers before it is worth running its health check."""
+    """Return the cheap probe that a service must answer before its health check runs."""
     match service.knock:
         case AsksPostgres():
             return _knock_with_session(directory, service, reloaded)

@@ -302,7 +302,7 @@ def _remove_empty_folders(root: Path, removed: Iterable[str]) -> None:
 
 
 def _write_error(path: Path, error: OSError, *, begun: bool = False) -> WriteError:
-    # A rename names its source first, which is a staged file of ours.
+    # The error of a rename names its source first, which is one of our staged files.
     what = f"{error.filename2 or error.filename or path} cannot be written: {error.strerror}"
     if begun:
         return WriteError(
