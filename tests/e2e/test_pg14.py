@@ -199,6 +199,7 @@ def assert_commits_that_do_not_wait_are_noticed(pair: Pair) -> None:
 
 def assert_what_is_dropped_is_said(pair: Pair) -> None:
     """The replica is away, a commit waits for it, and the primary (pg14-replica now) dies."""
+    pair.health(REPLICA)  # records that commits wait; the engine may not have run it since the promotion
     pair.cluster.docker("stop", pair.container(PRIMARY))
     with pair.connect(REPLICA) as connection:
         waiting = threading.Thread(target=_insert_until_it_ends, args=(connection, "dropped"))
