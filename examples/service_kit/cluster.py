@@ -1,7 +1,7 @@
 """Where the servers and passwords are: in a container, from its environment; otherwise, from the cluster's directory.
 
 An environment variable wins over the directory. A password is a file: ``/run/secrets/NAME`` in a container,
-``generated/secrets/NAME`` in the cluster's directory.
+``generated/secrets/`` (or ``roles/`` in it) in the cluster's directory.
 """
 
 import os
@@ -73,7 +73,10 @@ class Cluster:
 
     def secret(self, name: str) -> str:
         """Give the secret ``name``. Raises NotConfiguredError if it cannot be read."""
-        folders = [self.mounted_secrets, *([self.directory / "generated" / "secrets"] if self.directory else [])]
+        folders = [self.mounted_secrets]
+        if self.directory:
+            # Passwords of ordinary roles, and all others.
+            folders += [self.directory / "generated" / "secrets" / one for one in ("roles", ".")]
         for folder in folders:
             try:
                 return (folder / name).read_text(encoding="utf-8").strip()
