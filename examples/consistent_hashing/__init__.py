@@ -1,0 +1,1 @@
+"""Users on shards that a ring of hashes chooses, without a coordinator."""
