@@ -74,6 +74,7 @@ class ConsistentHashing:
         index = bisect_left(self._points, self._digest(key))
         node = self._owners[index]
         if logger.isEnabledFor(logging.DEBUG):
+            logger.debug("Hashed key '%s' to %d", key, self._hash(key))
             how = "wrapped around" if index == len(self._points) else "assigned"
             logger.debug("Key '%s' (hash: %d) %s to node %s", key, self._hash(key), how, node)
         return node

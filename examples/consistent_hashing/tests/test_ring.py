@@ -105,7 +105,8 @@ def test_what_is_logged(caplog: pytest.LogCaptureFixture) -> None:
         "Initializing consistent hashing with nodes: ['shard_1', 'shard_2', 'shard_3'], virtual_nodes: 100"
     )
     assert lines[1] == f"Added virtual node shard_1#0 for shard_1 at hash {ring._hash('shard_1#0')}"
-    assert lines[-2] == "Hash ring built with 300 virtual nodes"
+    assert lines[-3] == "Hash ring built with 300 virtual nodes"
+    assert lines[-2] == f"Hashed key '1' to {ring._hash('1')}"
     assert lines[-1] == f"Key '1' (hash: {ring._hash('1')}) assigned to node shard_2"
 
 

@@ -1,0 +1,258 @@
+"""The sharding example on a real pair: users on the shards that the ring chooses, while shards come, go and fail."""
+
+import asyncio
+import os
+import random
+import re
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from consistent_hashing.ring import ConsistentHashing
+from generated_cluster import GeneratedCluster
+from sharding_support import STEPS, Ledger, Service, Site
+from waiting import eventually
+
+pytestmark = pytest.mark.cluster
+
+THREE = ("shard_1", "shard_2", "shard_3")
+FOUR = (*THREE, "shard_4")
+ALICE = {"user_id": 1, "name": "Alice", "region": "US", "email": "alice@example.com"}
+REDIS_PREFIX = "example_sharding:"
+
+
+@pytest.fixture(scope="module")
+def site(default_image: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+    """The pair and Redis; or, to work on the example, those of the cluster in EXAMPLE_CLUSTER_DIR."""
+    folder = tmp_path_factory.mktemp("services")
+    if given := os.environ.get("EXAMPLE_CLUSTER_DIR"):
+        port = re.search(r"PG14_PRIMARY_PORT=(\d+)", (Path(given) / ".env").read_text())
+        assert port is not None
+        yield Site(Path(given), int(port[1]), "", folder)
+        return
+    cluster = GeneratedCluster(tmp_path_factory.mktemp("cluster"), default_image)
+    try:
+        cluster.create("--services=pg14,redis", "--up")
+        made = Site(cluster.root, cluster.pg14_port, cluster.secret("pg14_password"), folder)
+        made.cluster = cluster
+        make_accounts(made, cluster)
+        yield made
+    finally:
+        cluster.remove()
+
+
+def make_accounts(site: Site, cluster: GeneratedCluster) -> None:
+    """Make what `up` makes for the component of this example."""
+    secrets = cluster.root / "generated/secrets"
+    site.sql("testdb", "CREATE ROLE example_sharding LOGIN CREATEDB PASSWORD 'of-a-test'")
+    (secrets / "example_sharding_password").write_text("of-a-test")
+    (secrets / "example_sharding_redis_password").write_text("of-a-test")
+    rule = f"ACL SETUSER example_sharding on >of-a-test ~{REDIS_PREFIX}* +@all -@dangerous"
+    password = cluster.secret("redis_password")
+    cluster.docker("exec", cluster.container("redis"), "redis-cli", "--no-auth-warning", "-a", password, *rule.split())
+
+
+@pytest.fixture
+def shards(site: Site) -> Iterator[Site]:
+    """Three empty shards."""
+    for name in (*FOUR, "shard_2_taken_out"):
+        site.sql("testdb", f"DROP DATABASE IF EXISTS {name} WITH (FORCE)")
+    site.command("create")
+    yield site
+
+
+@pytest.fixture
+def service(shards: Site) -> Iterator[Service]:
+    with shards.services() as (one,):
+        yield one
+
+
+def count(site: Site, shard: str, condition: str = "true") -> int:
+    return int(site.sql(shard, f"SELECT count(*) FROM users WHERE {condition}")[0][0])
+
+
+def fill(site: Site, users: int, shards: Sequence[str] = THREE) -> None:
+    """Store users 1 to ``users`` on the shards of the ring, at once."""
+    ring = ConsistentHashing(shards)
+    placed: dict[str, list[int]] = {shard: [] for shard in shards}
+    for user_id in range(1, users + 1):
+        placed[ring.get_node(str(user_id))].append(user_id)
+    for shard, ids in placed.items():
+        with site.connect(shard) as connection:
+            connection.execute(
+                "INSERT INTO users SELECT id, 'user ' || id, (ARRAY['US', 'EU', 'APAC'])[1 + id %% 3],"
+                " id || '@example.com' FROM unnest(%s::bigint[]) AS id",
+                [ids],
+            )
+
+
+def test_what_the_document_shows(service: Service, shards: Site) -> None:
+    """D-10, D-11, D-16, D-20 to D-24, D-26, D-27, D-30."""
+    assert service.get("/docs").status_code == 200
+    made = service.request("POST", "/users/", json=ALICE)
+    assert (made.status_code, made.json()) == (200, ALICE)
+    assert service.get("/users/1").json() == ALICE
+    assert [count(shards, shard, "user_id = 1") for shard in THREE] == [0, 1, 0]
+    again = service.request("POST", "/users/", json=ALICE)
+    assert (again.status_code, again.headers["Content-Type"]) == (500, "application/problem+json")
+    missing = service.get("/users/999999")
+    assert (missing.status_code, missing.headers["Content-Type"]) == (404, "application/problem+json")
+
+    ring = ConsistentHashing(THREE)
+    lines = [
+        "[INFO] Initializing consistent hashing with nodes: ['shard_1', 'shard_2', 'shard_3'], virtual_nodes: 100",
+        f"[DEBUG] Added virtual node shard_1#0 for shard_1 at hash {ring._hash('shard_1#0')}",
+        "[INFO] Hash ring built with 300 virtual nodes",
+        f"[DEBUG] Received request to create user: {ALICE}",
+        f"[DEBUG] Hashed key '1' to {ring._hash('1')}",
+        f"[DEBUG] Key '1' (hash: {ring._hash('1')}) assigned to node shard_2",
+        "[DEBUG] Creating session for shard: shard_2",
+        "[DEBUG] Added user 1 to session for shard shard_2",
+        "[INFO] Committed user 1 to shard shard_2",
+        "[DEBUG] Closed session for shard shard_2",
+    ]
+    log = service.log
+    place = 0
+    for line in lines:
+        assert line in log[place:], f"{line!r} is not in the log after {log[place - 200 : place]!r}"
+        place = log.index(line, place)
+    failed = r"\d{4}-\d\d-\d\d [\d:,]+ \[ERROR\] Failed to create user 1 in shard shard_2: .*duplicate key"
+    assert re.search(failed, log)
+    assert "[WARNING] User 999999 not found" in log
+    for shard in THREE:
+        columns = "SELECT column_name, data_type, character_maximum_length FROM information_schema.columns"
+        assert shards.sql(shard, f"{columns} WHERE table_name = 'users' ORDER BY ordinal_position") == [
+            ("user_id", "bigint", None),
+            ("name", "character varying", 100),
+            ("region", "character varying", 50),
+            ("email", "character varying", 100),
+        ]
+        assert shards.sql(shard, "SELECT 1 FROM pg_indexes WHERE indexname = 'idx_users_region'") == [(1,)]
+    assert "Users are placed by hybrid" in shards.command("create"), "making them again changes nothing"
+    assert count(shards, "shard_2") == 1
+
+
+def test_bad_input_is_refused_and_any_text_is_kept(service: Service, shards: Site) -> None:
+    def post(**values: object) -> int:
+        return service.request("POST", "/users/", json={**ALICE, **values}).status_code
+
+    assert service.request("POST", "/users/", json={"user_id": 5}).status_code == 422
+    for wrong in ("1", 1.5, True, 0, -1, 2**63, None):
+        assert post(user_id=wrong) == 422, wrong
+    for name in ("name", "region", "email"):
+        for value in ("x" * 10_000, "", 7, None, "a\0b"):
+            assert post(**{name: value}) == 422, (name, value)
+    assert service.request("POST", "/users/", content=b"x" * 70_000).status_code == 413
+    for path in ("/users/abc", "/users/0", f"/users/{2**63}", "/users?region=a%00b", "/users?region=", "/users"):
+        assert service.get(path).status_code == 422, path
+    texts = ("'; DROP TABLE users; --", "😀" * 50, "%s {} \\ \n", "x' OR 1=1 --")
+    for number, text in enumerate(texts, start=10):
+        assert post(user_id=number, name=text, region=text, email=text) == 200
+        assert service.get(f"/users/{number}").json()["region"] == text
+        found = service.request("GET", "/users", params={"region": text}).json()
+        assert [user["user_id"] for user in found["users"]] == [number]
+    assert service.request("PUT", "/users/10", json={"name": "n", "region": "r", "email": "e"}).status_code == 200
+    assert service.request("PUT", "/users/77", json={"name": "n", "region": "r", "email": "e"}).status_code == 404
+    assert service.request("DELETE", "/users/10").status_code == 204
+    assert service.request("DELETE", "/users/10").status_code == 404
+
+
+def test_a_region_is_gathered_from_every_shard(service: Service, shards: Site) -> None:
+    """D-28, D-30, D-31, G-14."""
+    fill(shards, 3000)
+    expected = [number for number in range(1, 3001) if number % 3 == 0]
+    found = service.get("/users?region=US&limit=1000").json()
+    assert [user["user_id"] for user in found["users"]] == expected
+    assert (found["complete"], found["answered"], found["failed"]) == (True, list(THREE), {})
+    page = service.get(f"/users?region=US&limit=5&after={expected[4]}").json()
+    assert [user["user_id"] for user in page["users"]] == expected[5:10]
+    shards.sql("shard_1", "ANALYZE users")
+    plan = shards.sql("shard_1", "EXPLAIN SELECT * FROM users WHERE region = 'XX'")
+    assert "idx_users_region" in str(plan)
+    counted = {one["shard"]: one["users"] for one in service.get("/shards/distribution").json()}
+    assert counted == {shard: count(shards, shard) for shard in THREE}
+    assert sum(counted.values()) == 3000
+    picture = service.get("/shards/distribution.svg")
+    assert picture.headers["Content-Type"].startswith("image/svg+xml")
+    assert picture.text.count("<rect") == 4
+    bars = shards.command("distribution").splitlines()
+    assert [line.split()[0] for line in bars] == [*THREE, "total"]
+    assert "█" in bars[0]
+
+
+def test_users_placed_by_region(shards: Site) -> None:
+    """D-29: a request needs the region, and a region is one shard."""
+    region = {"SHARD_BY": "region"}
+    assert "SHARD_BY=hybrid" in shards.command("create", status=2, variables=region), "other rows are where they are"
+    shards.command("drop", "--yes")
+    shards.command("create", variables=region)
+    with shards.services(1, **region) as (service,):
+        for number, name in enumerate(("US", "US", "EU", "APAC"), start=1):
+            user = {**ALICE, "user_id": number, "region": name}
+            assert service.request("POST", "/users/", json=user).status_code == 200
+        assert service.request("POST", "/users/", json={**ALICE, "user_id": 1, "region": "EU"}).status_code == 200
+        assert [count(shards, shard, "region = 'US'") for shard in THREE] == [2, 0, 0]
+        assert [count(shards, shard) for shard in THREE] == [2, 1, 2]
+        assert "Key 'US' (hash: " in service.log and "assigned to node shard_1" in service.log
+        assert service.get("/users/1").status_code == 422
+        assert service.get("/users/1?region=EU").json()["region"] == "EU"
+        assert service.get("/users/2?region=EU").status_code == 404
+        assert service.get("/users?region=US").json()["answered"] == ["shard_1"]
+        assert service.request("DELETE", "/users/1?region=EU").status_code == 204
+        assert service.get("/users/1?region=US").status_code == 200
+        moving = [f"region {number}" for number in range(40)]
+        for name in moving:
+            assert service.request("POST", "/users/", json={**ALICE, "region": name}).status_code == 200
+        shards.command("add-shard", "shard_4", variables=region)
+        ring = ConsistentHashing(FOUR)
+        assert count(shards, "shard_4") == sum(ring.get_node(name) == "shard_4" for name in moving) > 0
+        for name in moving:
+            assert service.get(f"/users/1?region={name}").json()["region"] == name
+
+
+@contextmanager
+def load(ledger: Ledger) -> Iterator[Ledger]:
+    """Let the ledger's clients work meanwhile."""
+    thread = threading.Thread(target=lambda: asyncio.run(ledger.run()))
+    thread.start()
+    try:
+        eventually(lambda: ledger.acknowledged > 300, timeout_s=30)
+        yield ledger
+    finally:
+        ledger.stop()
+        thread.join(30)
+    assert not thread.is_alive()
+
+
+def test_a_migration_under_load_loses_and_doubles_nothing(shards: Site) -> None:
+    """D-33, D-34: it is killed at each of its steps, a service is killed too, and clients write all the time."""
+    fill(shards, 4000)
+    with shards.services(2) as services:
+        with load(Ledger([one.url for one in services])) as ledger:
+            for step in STEPS:
+                shards.killed_at(step, "add-shard", "shard_4")
+            services[0].kill()
+            services[0] = shards.start(int(services[0].url.rpartition(":")[2]))
+            told = shards.command("add-shard", "shard_4")
+            assert "The shards are shard_1, shard_2, shard_3, shard_4." in told
+            shards.until_ready(services[0])
+            seen = ledger.acknowledged
+            eventually(lambda: ledger.acknowledged > seen + 300, timeout_s=30)
+        grown = ConsistentHashing(FOUR)
+        ledger.assert_kept(shards, FOUR, grown.get_node)
+        assert len([one for one in shards.copies(FOUR) if one <= 4000]) == 4000
+        assert shards.command("add-shard", "shard_4").startswith("Nothing to move.")
+        assert services[1].get("/shards").json()["nodes"] == dict.fromkeys(FOUR, 1.0)
+
+        # And back, killed at random moments.
+        chance = random.Random(3)
+        with load(Ledger([one.url for one in services], states=ledger.states, seed=2)) as ledger:
+            for _ in range(6):
+                with shards.killed_after(0.6 + chance.random(), "remove-shard", "shard_4"):
+                    pass
+            shards.command("remove-shard", "shard_4")
+        ledger.assert_kept(shards, FOUR, ConsistentHashing(THREE).get_node)
+        assert count(shards, "shard_4") == 0
+    print(f"{ledger.acknowledged} answers, {ledger.unanswered} without, slowest {ledger.slowest_s:.3f} s")
