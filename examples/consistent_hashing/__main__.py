@@ -53,6 +53,8 @@ def _parser() -> argparse.ArgumentParser:
         one.add_argument("shard", type=_name)
     distribution = commands.add_parser("distribution", help="count the users of each shard")
     distribution.add_argument("--svg", type=Path, metavar="FILE", help="write a picture")
+    fill = commands.add_parser("fill", help="store users 1 to N, to try things out; those that exist stay as they are")
+    fill.add_argument("users", type=int, metavar="N")
     drop = commands.add_parser("drop", help="remove all shards and all users")
     drop.add_argument("--yes", action="store_true", required=True, help="agree")
     return parser
@@ -94,6 +96,9 @@ async def _do(given: argparse.Namespace, settings: Settings, shards: Shards) -> 
             print(draw_text(found))
             if given.svg is not None:
                 given.svg.write_text(draw_svg(found), encoding="utf-8")
+        case "fill":
+            await UserStore(shards, Scatter()).fill(given.users)
+            print(f"Users 1 to {given.users} exist.")
         case "drop":
             topology = await shards.refresh(None)
             await shards.close()

@@ -183,8 +183,8 @@ def _add_users(app: FastAPI) -> None:
     @app.post("/users/", response_model=UserResponse)
     @app.post("/users", response_model=UserResponse, include_in_schema=False)
     async def create_user(given: UserCreate, parts: UsedParts) -> Response:
-        logger.debug("Received request to create user: %s", given.model_dump())
         user = User(**given.model_dump())
+        logger.debug("Received request to create user: %s", asdict(user))
         if parts.cache is not None:
             await parts.cache.before_write(user.user_id, _region_needed(parts, user.region))
         await parts.store.create(user)

@@ -11,7 +11,7 @@ from psycopg.rows import DictRow
 from consistent_hashing.moving import move_users
 from consistent_hashing.scatter import Answers, Scatter
 from consistent_hashing.shards import Shards
-from consistent_hashing.topology import ShardBy, Topology
+from consistent_hashing.topology import ShardBy, Topology, TopologyError
 
 logger = logging.getLogger(__name__)
 
@@ -20,6 +20,13 @@ _FIND_IN_REGION: LiteralString = FIND + " AND users.region = %s"
 _IN_REGION: LiteralString = (
     "SELECT version, user_id, name, region, email FROM topology LEFT JOIN LATERAL"
     " (SELECT * FROM users WHERE region = %s AND user_id > %s ORDER BY user_id LIMIT %s) AS found ON true"
+)
+
+_REGIONS = ("US", "EU", "APAC")
+_FILL: LiteralString = (
+    "INSERT INTO users (user_id, name, region, email)"
+    " SELECT user_id, 'user ' || user_id, (%s::text[])[1 + user_id %% 3], user_id || '@example.com'"
+    " FROM unnest(%s::bigint[]) AS user_id ON CONFLICT DO NOTHING"
 )
 
 
@@ -64,6 +71,26 @@ class UserStore:
                 logger.info("Committed user %d to shard %s", user.user_id, shard)
 
         await self._shards.following(work)
+
+    async def fill(self, number: int) -> None:
+        """Store users 1 to ``number``, thousands at a time; those that exist stay as they are.
+
+        Raises TopologyError during a migration, where each user would have to be looked up first.
+        """
+
+        async def work(topology: Topology) -> None:
+            if topology.becoming is not None:
+                raise TopologyError("A migration is under way. Finish it first: run its command again.")
+            users: dict[str, list[int]] = {}
+            for user_id in range(1, number + 1):
+                owner = topology.route(topology.key(user_id, _REGIONS[user_id % 3])).owner
+                users.setdefault(owner, []).append(user_id)
+            for shard, ids in users.items():
+                for first in range(0, len(ids), 5000):
+                    async with self._shards.fenced(shard, topology.version) as connection:
+                        await connection.execute(_FILL, [list(_REGIONS), ids[first : first + 5000]])
+
+        await work(await self._shards.topology())
 
     async def find(self, user_id: int, region: str | None = None) -> User | None:
         """Give a user; ``region`` is needed where it decides the shard."""

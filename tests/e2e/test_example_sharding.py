@@ -4,15 +4,19 @@ import asyncio
 import os
 import random
 import re
+import subprocess
+import sys
 import threading
+import time
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 from consistent_hashing.ring import ConsistentHashing
 from generated_cluster import GeneratedCluster
-from sharding_support import STEPS, Ledger, Service, Site
+from sharding_support import EXAMPLE, STEPS, Ledger, Service, Site
 from waiting import eventually
 
 pytestmark = pytest.mark.cluster
@@ -256,3 +260,134 @@ def test_a_migration_under_load_loses_and_doubles_nothing(shards: Site) -> None:
         ledger.assert_kept(shards, FOUR, ConsistentHashing(THREE).get_node)
         assert count(shards, "shard_4") == 0
     print(f"{ledger.acknowledged} answers, {ledger.unanswered} without, slowest {ledger.slowest_s:.3f} s")
+
+
+def test_two_runs_of_one_migration_end_the_same(shards: Site) -> None:
+    fill(shards, 3000)
+    with ThreadPoolExecutor(3) as threads:
+        commands = [threads.submit(shards.command, "add-shard", "shard_4") for _ in range(3)]
+        said = [one.result() for one in commands]
+    assert all("The shards are shard_1, shard_2, shard_3, shard_4." in one for one in said)
+    ring = ConsistentHashing(FOUR)
+    assert shards.copies(FOUR) == {number: [ring.get_node(str(number))] for number in range(1, 3001)}
+
+
+def test_half_made_shards_are_completed_and_lost_ones_are_not_made_anew(shards: Site) -> None:
+    """D-10."""
+    shards.command("drop", "--yes")
+    with shards.connect("testdb") as superuser:
+        superuser.execute("CREATE DATABASE shard_1 OWNER example_sharding")
+    with ThreadPoolExecutor(3) as threads:
+        for made in [threads.submit(shards.command, "create") for _ in range(3)]:
+            assert "shard_1, shard_2, shard_3" in made.result()
+    shards.sql("testdb", "DROP DATABASE shard_3")
+    assert "The database of shard_3 is missing" in shards.command("create", status=2)
+
+
+def cut_off(site: Site, shard: str) -> None:
+    site.sql("testdb", f"ALTER DATABASE {shard} ALLOW_CONNECTIONS false")
+    site.sql("testdb", f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{shard}'")
+
+
+def test_a_shard_that_fails(service: Service, shards: Site) -> None:
+    """D-31, D-35, G-15."""
+    fill(shards, 300)
+    cut_off(shards, "shard_2")
+    started = time.monotonic()
+    away = service.get("/users/1")
+    assert time.monotonic() - started < 5
+    assert (away.status_code, away.headers["Retry-After"]) == (503, "5")
+    assert service.get("/users/4").status_code == 200, "the others answer"
+    found = service.get("/users?region=US&limit=1000").json()
+    assert (found["complete"], found["answered"], list(found["failed"])) == (False, ["shard_1", "shard_3"], ["shard_2"])
+    ring = ConsistentHashing(THREE)
+    wanted = [number for number in range(3, 301, 3) if ring.get_node(str(number)) != "shard_2"]
+    assert [user["user_id"] for user in found["users"]] == wanted
+    unhealthy = service.get("/health")
+    assert unhealthy.status_code == 503
+    assert unhealthy.json()["checks"]["shard_1"] == "ok"
+    counted = {one["shard"]: one["users"] for one in service.get("/shards/distribution").json()}
+    assert counted["shard_2"] is None
+
+    shards.command("take-out", "shard_2")
+    assert "Bring back shard_2" in shards.command("add-shard", "shard_4", status=2)
+    eventually(lambda: service.get("/users/1").status_code == 404, timeout_s=20)
+    assert "Key '1' reassigned to shard_3" in service.log
+    again = {**ALICE, "name": "Alice again"}
+    assert service.request("POST", "/users/", json=again).status_code == 200
+    assert count(shards, "shard_3", "user_id = 1") == 1
+    assert service.get("/users?region=US").json()["complete"]
+
+    shards.command("bring-back", "shard_2")
+    assert shards.copies(THREE) == {number: [ring.get_node(str(number))] for number in range(1, 301)}
+    eventually(lambda: service.get("/users/1").status_code == 200, timeout_s=20)
+    assert service.get("/users/1").json() == again, "what was written since stays"
+    eventually(lambda: service.get("/health").status_code == 200, timeout_s=20)
+
+
+def test_users_in_redis(service: Service, shards: Site) -> None:
+    """G-12: the second read needs no shard, a write is seen at once, and Redis may be away."""
+    if shards.cluster is None:
+        pytest.skip("this cluster has no Redis for the example")
+    service.request("POST", "/users/", json=ALICE)
+    password = shards.cluster.secret("redis_password")
+
+    def redis(*command: str) -> str:
+        cli = ["redis-cli", "--no-auth-warning", "-a", password, *command]
+        assert shards.cluster is not None
+        return shards.cluster.docker("exec", shards.cluster.container("redis"), *cli).out.strip()
+
+    key = f"{REDIS_PREFIX}user:1"
+    assert 0 < int(redis("ttl", key)) <= 15, "what was just written is not stored yet"
+    assert "X-Cache" not in service.get("/users/1").headers
+    redis("del", key)  # as if that time were over
+    assert "X-Cache" not in service.get("/users/1").headers
+    cut_off(shards, "shard_2")
+    cached = service.get("/users/1")
+    assert (cached.json(), cached.headers["X-Cache"]) == (ALICE, "hit")
+    shards.sql("testdb", "ALTER DATABASE shard_2 ALLOW_CONNECTIONS true")
+
+    def changed() -> bool:
+        values = {"name": "Bob", "region": "EU", "email": "b"}
+        return service.request("PUT", "/users/1", json=values).status_code == 200
+
+    eventually(changed, timeout_s=20)
+    assert service.get("/users/1").json()["name"] == "Bob"
+    shards.cluster.docker("kill", shards.cluster.container("redis"))
+    try:
+        for _ in range(3):
+            assert service.get("/users/1").json()["name"] == "Bob"
+        assert service.get("/health").status_code == 200
+    finally:
+        shards.cluster.docker("start", shards.cluster.container("redis"))
+
+
+def test_a_primary_that_is_away_and_comes_back(service: Service, shards: Site) -> None:
+    if shards.cluster is None:
+        pytest.skip("this cluster has no container")
+    service.request("POST", "/users/", json=ALICE)
+    primary = shards.cluster.container("pg14-primary")
+    for away, back in (("kill", "start"), ("pause", "unpause")):
+        shards.cluster.docker(away, primary)
+        try:
+            for method, path in (("GET", "/users/1"), ("POST", "/users/"), ("GET", "/users?region=US")):
+                started = time.monotonic()
+                answer = service.request(method, path, **({"json": ALICE} if method == "POST" else {}))
+                assert time.monotonic() - started < 5.5, (away, path)
+                assert (answer.status_code, answer.headers["Retry-After"]) == (503, "5"), (away, path)
+        finally:
+            shards.cluster.docker(back, primary)
+        eventually(lambda: service.get("/health").status_code == 200, timeout_s=30)
+        assert service.get("/users/1").json() == ALICE
+
+
+def test_locust_has_no_failures(service: Service) -> None:
+    """G-11."""
+    command = ["locust", "-f", "locustfile.py", "--headless", "-u", "10", "-r", "10", "-t", "4s", "--only-summary"]
+    locust = [str(Path(sys.executable).with_name(command[0])), *command[1:], "--host", service.url]
+    done = subprocess.run(locust, cwd=EXAMPLE, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stdout + done.stderr
+    total = re.search(r"Aggregated +(\d+) +(\d+)\(0.00%\)", done.stderr + done.stdout)
+    assert total is not None, done.stderr
+    assert int(total[1]) > 20
+    assert total[2] == "0"

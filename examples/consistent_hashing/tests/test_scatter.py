@@ -24,7 +24,7 @@ def test_only_so_many_are_asked_at_once_by_all_requests_together() -> None:
         running -= 1
         return [shard]
 
-    async def run() -> list[Answers[str]]:
+    async def run() -> tuple[Answers[str], Answers[str]]:
         scatter = Scatter(concurrency=3)
         return await asyncio.gather(scatter.gather([SHARDS], ask), scatter.gather([SHARDS], ask))
 
