@@ -51,8 +51,12 @@ class Shards:
         self._pools: dict[str, Pool] = {}
         self._topology: Topology | None = None
         self._refreshing = asyncio.Lock()
+        self._looking: asyncio.Task[None] | None = None
 
     async def close(self) -> None:
+        if self._looking is not None:
+            self._looking.cancel()
+            await asyncio.wait({self._looking})
         pools, self._pools = list(self._pools.values()), {}
         await asyncio.gather(*(pool.close() for pool in pools))
 
@@ -78,17 +82,20 @@ class Shards:
 
     @contextlib.asynccontextmanager
     async def connection(self, shard: str, timeout_s: float | None = None) -> AsyncIterator[Connection]:
-        """Take a connection from the pool. Raises UnavailableError when there is none in time."""
+        """Take a connection from the pool. Raises UnavailableError when there is none in time, or when it breaks."""
         logger.debug("Creating session for shard: %s", shard)
         pool = await self._pool(shard)
         try:
             connection = await pool.getconn(timeout_s)
         except psycopg.OperationalError as error:
-            logger.warning("Shard %s does not answer: %s", shard, error)
-            raise UnavailableError(f"Shard {shard} does not answer. Try again in a few seconds.") from error
+            raise self._away(shard, error) from error
         try:
             async with connection:  # ends the transaction; the pool's connections close themselves never
                 yield connection
+        except psycopg.OperationalError as error:
+            if not connection.closed:
+                raise
+            raise self._away(shard, error) from error
         finally:
             await pool.putconn(connection)
             logger.debug("Closed session for shard %s", shard)
@@ -118,6 +125,21 @@ class Shards:
             if row is None or row["version"] != version:
                 raise StaleTopologyError(shard)
             yield
+
+    def _away(self, shard: str, error: Exception) -> UnavailableError:
+        logger.warning("Shard %s does not answer: %s", shard, " ".join(str(error).split()))
+        self._look_for_change()
+        return UnavailableError(f"Shard {shard} does not answer. Try again in a few seconds.")
+
+    def _look_for_change(self) -> None:
+        """Ask the other shards in the background whether one that does not answer is still a shard."""
+
+        async def look(stale: Topology) -> None:
+            with contextlib.suppress(UnavailableError, psycopg.OperationalError):
+                await self.refresh(stale)
+
+        if self._topology is not None and (self._looking is None or self._looking.done()):
+            self._looking = asyncio.create_task(look(self._topology))
 
     async def topology(self) -> Topology:
         """Give the topology as it is known."""

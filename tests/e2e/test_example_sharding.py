@@ -4,6 +4,7 @@ import asyncio
 import os
 import random
 import re
+import signal
 import subprocess
 import sys
 import threading
@@ -13,11 +14,14 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
+import httpx
 import pytest
 from consistent_hashing.ring import ConsistentHashing
 from generated_cluster import GeneratedCluster
 from sharding_support import EXAMPLE, STEPS, Ledger, Service, Site
 from waiting import eventually
+
+from bench.measure import free_base_port
 
 pytestmark = pytest.mark.cluster
 
@@ -391,3 +395,48 @@ def test_locust_has_no_failures(service: Service) -> None:
     assert total is not None, done.stderr
     assert int(total[1]) > 20
     assert total[2] == "0"
+
+
+def readme_commands() -> list[tuple[str, str]]:
+    """Give each command that the README shows, with the output that it shows."""
+    text = (EXAMPLE / "README.md").read_text()
+    found: list[tuple[str, str]] = []
+    for block in re.findall(r"```console\n(.*?)```", text, re.DOTALL):
+        for part in re.split(r"^\$ ", block, flags=re.MULTILINE)[1:]:
+            command, _, output = part.partition("\n")
+            found.append((command, output))
+    return found
+
+
+def test_the_readme_shows_what_happens(shards: Site) -> None:
+    """Its commands run in their order. Three dots stand for what differs each time."""
+    shards.command("drop", "--yes")
+    port = str(free_base_port(1))
+    psql = f"psql -h 127.0.0.1 -p {shards.port}"
+    if shards.cluster is not None:
+        psql = f"docker exec {shards.cluster.container('pg14-primary')} psql"
+    environment = shards.environment(LOG_LEVEL="INFO")
+    environment["PATH"] = f"{Path(sys.executable).parent}:{environment['PATH']}"
+    running: list[subprocess.Popen[bytes]] = []
+    try:
+        for command, expected in readme_commands():
+            here = command.replace("localhost:8000", f"localhost:{port}").replace("docker exec pg14-primary psql", psql)
+            here = here.replace("uvicorn main:app", f"uvicorn main:app --port {port}").replace("-t 10s", "-t 3s")
+            run = ["bash", "-c", here.removesuffix("&")]
+            if here.endswith("&"):
+                log = subprocess.DEVNULL
+                running.append(
+                    subprocess.Popen(run, cwd=EXAMPLE, env=environment, start_new_session=True, stdout=log, stderr=log)
+                )
+                url = f"http://localhost:{port}/health"
+                eventually(lambda: httpx.get(url).status_code == 200, timeout_s=40, ignoring=httpx.HTTPError)  # noqa: B023
+                continue
+            done = subprocess.run(run, cwd=EXAMPLE, env=environment, capture_output=True, text=True, timeout=60)
+            shown = ".*".join(re.escape(" ".join(piece.split())) for piece in expected.split("..."))
+            assert re.fullmatch(shown.replace(r"\ .*", ".*"), " ".join(done.stdout.split())), (
+                f"$ {command}\n{done.stdout}{done.stderr}\nbut the README shows\n{expected}"
+            )
+    finally:
+        for one in running:
+            os.killpg(one.pid, signal.SIGTERM)
+            one.wait(20)
