@@ -9,14 +9,20 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
+from consistent_hashing.moving import move_users
 from consistent_hashing.ring import ConsistentHashing
+from consistent_hashing.scatter import Scatter
+from consistent_hashing.settings import read_settings
+from consistent_hashing.shards import Shards
+from consistent_hashing.users import User, UserStore
 from generated_cluster import GeneratedCluster
 from sharding_support import EXAMPLE, STEPS, Ledger, Service, Site
 from waiting import eventually
@@ -33,7 +39,7 @@ REDIS_PREFIX = "example_sharding:"
 
 @pytest.fixture(scope="module")
 def site(default_image: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
-    """The pair and Redis; or, to work on the example, those of the cluster in EXAMPLE_CLUSTER_DIR."""
+    """The pair, Redis, and Citus to compare with; or, to work on the example, those in EXAMPLE_CLUSTER_DIR."""
     folder = tmp_path_factory.mktemp("services")
     if given := os.environ.get("EXAMPLE_CLUSTER_DIR"):
         port = re.search(r"PG14_PRIMARY_PORT=(\d+)", (Path(given) / ".env").read_text())
@@ -42,9 +48,8 @@ def site(default_image: str, tmp_path_factory: pytest.TempPathFactory) -> Iterat
         return
     cluster = GeneratedCluster(tmp_path_factory.mktemp("cluster"), default_image)
     try:
-        cluster.create("--services=pg14,redis", "--up")
-        made = Site(cluster.root, cluster.pg14_port, cluster.secret("pg14_password"), folder)
-        made.cluster = cluster
+        cluster.create("--services=citus,pg14,redis", "--workers=2", "--up")
+        made = Site(cluster.root, cluster.pg14_port, cluster.secret("pg14_password"), folder, cluster=cluster)
         make_accounts(made, cluster)
         yield made
     finally:
@@ -440,3 +445,167 @@ def test_the_readme_shows_what_happens(shards: Site) -> None:
         for one in running:
             os.killpg(one.pid, signal.SIGTERM)
             one.wait(20)
+
+
+def test_the_comparison_with_citus_runs(shards: Site) -> None:
+    """D-32, G-13: worker 2 takes no shards at first, as if it were new."""
+    if (cluster := shards.cluster) is None:
+        pytest.skip("this cluster has no Citus for the example")
+    new_worker = "SELECT citus_set_node_property('citus-worker2', 5432, 'shouldhaveshards', {})"
+    cluster.sql(new_worker.format("false"))
+    cluster.sql("CREATE SCHEMA IF NOT EXISTS example_users")
+    cluster.cli("roles", "create", "example_users", "--access", "create", "--schema", "example_users")
+    cluster.sql("ALTER ROLE example_users SET search_path = example_users, public")
+    password = cluster.secret("roles/example_users_password")
+    (cluster.root / "generated/secrets/example_users_password").write_text(password)
+    psql = f"docker exec {cluster.container('citus-coordinator')} psql -qU postgres"
+    grow = f"{psql} -c \"{new_worker.format('true')}\" -c 'SELECT rebalance_table_shards()' >/dev/null"
+    done = subprocess.run(
+        [sys.executable, "citus_compare.py", "--users=2000", "--clients=4", "--seconds=1", "--grow", grow],
+        cwd=EXAMPLE,
+        env=shards.environment(),
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    lines = [line for line in done.stdout.splitlines() if line.startswith("|")]
+    cells = {row[1]: row[2:4] for row in ([cell.strip() for cell in line.split("|")] for line in lines)}
+    assert cells["reads of a user that gave none"] == ["0", "0"]
+    for moved in cells["a node more: users that move"]:
+        share = re.search(r", ([\d.]+)%", moved)
+        assert share is not None, moved
+        assert 15 < float(share[1]) < 65
+    assert cells["a node more: failed requests"][0].startswith("0 of ")
+    ring = ConsistentHashing(FOUR)
+    assert all(found == [ring.get_node(str(one))] for one, found in shards.copies(FOUR).items())
+    assert cluster.sql("SELECT region, count(*) > 0 FROM example_users.sharding_users GROUP BY 1 ORDER BY 1") == [
+        ("APAC", True),
+        ("EU", True),
+        ("US", True),
+    ]
+
+
+@contextmanager
+def migrating(site: Site, user_ids: Sequence[int]) -> Iterator[None]:
+    """Users 1 to 300, and a migration that was killed before it moved any of ``user_ids``."""
+    fill(site, 300)
+    site.killed_at("locked", "add-shard", "shard_4")
+    copies = site.copies(FOUR)
+    assert all("shard_4" not in copies[one] for one in user_ids)
+    yield
+
+
+MOVING = [number for number in range(1, 301) if ConsistentHashing(FOUR).get_node(str(number)) == "shard_4"]
+
+
+def with_store(site: Site, work: Callable[[Shards, UserStore], Awaitable[None]]) -> None:
+    """Run what a service does in this process, so that a test can come in between."""
+    settings = read_settings(site.environment())
+
+    async def run() -> None:
+        shards = Shards(settings.server, THREE)
+        try:
+            await work(shards, UserStore(shards, Scatter()))
+        finally:
+            await shards.close()
+
+    asyncio.run(run())
+
+
+async def move(shards: Shards, user_id: int) -> None:
+    topology = await shards.topology()
+    assert await move_users(shards, topology, topology.route(str(user_id)), [user_id]) == 1
+
+
+def test_a_user_that_moves_between_two_looks_is_found(shards: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    read = Shards.read
+    one, other = MOVING[0], MOVING[3]
+    assert one % 3 != other % 3
+
+    async def work(running: Shards, store: UserStore) -> None:
+        moving = [one]
+
+        async def read_and_move(self: Shards, shard: str, *arguments: Any) -> Any:
+            rows = await read(self, shard, *arguments)
+            if shard == "shard_4" and moving:
+                pytest.fail("the new shard was asked first")
+            while moving:
+                await move(self, moving.pop())
+            return rows
+
+        monkeypatch.setattr(Shards, "read", read_and_move)
+        found = await store.find(one)
+        assert found is not None
+        assert found.name == f"user {one}"
+        moving.append(other)
+        region = ("US", "EU", "APAC")[other % 3]
+        users = (await store.in_region(region, 0, 1000)).items
+        assert [user.user_id for user in users] == [number for number in range(1, 301) if number % 3 == other % 3]
+
+    with migrating(shards, [one, other]):
+        with_store(shards, work)
+
+
+def test_a_process_with_an_old_topology_does_no_harm(shards: Site) -> None:
+    """It has slept since before the migration, and writes and reads as if nothing had changed."""
+    fill(shards, 300)
+    user = User(MOVING[0], "new name", "EU", "e")
+    created = User(
+        next(one for one in range(301, 400) if ConsistentHashing(FOUR).get_node(str(one)) == "shard_4"), *"nre"
+    )
+
+    async def work(running: Shards, store: UserStore) -> None:
+        assert (await running.topology()).version == 1
+        await asyncio.to_thread(shards.command, "add-shard", "shard_4")
+        assert await store.replace(user)
+        await store.create(created)
+        assert await store.remove(MOVING[1])
+        assert await store.find(MOVING[2]) is not None
+        assert len((await store.in_region("US", 0, 1000)).items) >= 99
+        assert (await running.topology()).version == 3
+
+    with_store(shards, work)
+    copies = shards.copies(FOUR)
+    assert copies[user.user_id] == copies[created.user_id] == ["shard_4"]
+    assert MOVING[1] not in copies
+    assert shards.sql("shard_4", f"SELECT name FROM users WHERE user_id = {user.user_id}") == [("new name",)]
+
+
+@pytest.mark.parametrize("step", ["copied", "copy committed", "deleted", "delete committed"])
+def test_a_user_whose_move_was_killed_is_deleted_for_good(shards: Site, step: str) -> None:
+    fill(shards, 300)
+    shards.killed_at(step, "add-shard", "shard_4")
+
+    async def work(_: Shards, store: UserStore) -> None:
+        for user_id in MOVING:
+            assert await store.remove(user_id)
+            assert await store.find(user_id) is None
+
+    with_store(shards, work)
+    shards.command("add-shard", "shard_4")
+    assert not set(MOVING) & set(shards.copies(FOUR))
+
+
+def test_what_a_killed_process_had_sent_arrives_before_the_next_move(shards: Site) -> None:
+    """Its session in the new shard still holds the lock, and stores the copy when others have begun."""
+    user_id = MOVING[0]
+    done = threading.Event()
+
+    async def work(_: Shards, store: UserStore) -> None:
+        assert await store.remove(user_id)
+        done.set()
+
+    with migrating(shards, [user_id]), shards.connect("shard_4") as ghost:
+        ghost.execute("BEGIN")
+        ghost.execute("SELECT pg_advisory_xact_lock(%s)", [user_id])
+        thread = threading.Thread(target=with_store, args=(shards, work))
+        thread.start()
+        waits = "SELECT 1 FROM pg_locks WHERE locktype = 'advisory' AND NOT granted"
+        eventually(lambda: shards.sql("shard_4", waits), timeout_s=20)
+        ghost.execute("INSERT INTO users VALUES (%s, 'ghost', 'EU', 'g')", [user_id])
+        ghost.execute("COMMIT")
+        thread.join(20)
+    assert done.is_set()
+    shards.command("add-shard", "shard_4")
+    assert user_id not in shards.copies(FOUR)
