@@ -21,7 +21,7 @@ WRITING_S = 15
 """How long a user is not cached after a write: more than a request can take."""
 PAUSE_S = 5
 """How long Redis is not asked after it has failed."""
-TIMEOUT_S = 0.2
+TIMEOUT_S = 0.5
 logger = logging.getLogger(__name__)
 
 
