@@ -26,6 +26,7 @@ _TIMEOUT_S = 2.0
 _PAUSE_S = 2.0
 _LAST_CHANCE_S = 2.0
 _WARN_EVERY_S = 10.0
+_NOT_YET = "not connected yet"
 
 logger = logging.getLogger("fastapi_app")
 
@@ -69,7 +70,7 @@ class ActivityLog:
         self._cluster: Cluster | None = None
         self._session: Session | None = None
         self._insert: Any = None
-        self._away: str | None = "not connected yet"
+        self._away: str | None = _NOT_YET
 
     def open(self) -> None:
         """Begin to write. Cassandra may be away."""
@@ -93,7 +94,7 @@ class ActivityLog:
         if self._server is None:
             return
         with suppress(TimeoutError):
-            async with asyncio.timeout(_LAST_CHANCE_S if self._away is None else 0):
+            async with asyncio.timeout(_LAST_CHANCE_S if self._away in {None, _NOT_YET} else 0):
                 await self._queue.join()
         for writer in self._writers:
             writer.cancel()
@@ -173,8 +174,11 @@ class ActivityLog:
         await asyncio.sleep(_PAUSE_S)
 
     def _note_away(self, error: Exception) -> None:
-        reason = (str(error).splitlines() or [""])[0] or type(error).__name__
-        if self._away is None or self._away == "not connected yet":
+        # The driver wraps the errors of its attempts, one for each address.
+        causes = getattr(error, "errors", None)
+        cause = next(iter(causes.values())) if isinstance(causes, dict) and causes else error
+        reason = (str(cause).splitlines() or [""])[0] or type(cause).__name__
+        if self._away in {None, _NOT_YET}:
             logger.warning("Cassandra does not take activity records, so they wait: %s", reason)
         self._away = reason
 

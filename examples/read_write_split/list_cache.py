@@ -14,12 +14,9 @@ are complete.
 import asyncio
 import logging
 import secrets
-from collections.abc import Awaitable
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import cast
-
-from redis.commands.core import AsyncScript
 
 from read_write_split.positions import Position
 from read_write_split.redis_link import RedisAwayError, RedisLink
@@ -91,9 +88,6 @@ class ListCache:
         self._unsent: Position | None = None
         """The last write that Redis has not heard of."""
         self._sender: asyncio.Task[None] | None = None
-        if self._link is not None:
-            client = self._link.client
-            self._look_up, self._store, self._raise = map(client.register_script, (_LOOK_UP, _STORE, _RAISE))
 
     async def close(self) -> None:
         if self._sender is not None:
@@ -105,7 +99,7 @@ class ListCache:
             if self._unsent is not None:
                 await self._send(self._unsent)
             generation, floor, complete_to, count, last, body = await self._call(
-                self._look_up, secrets.token_hex(8), _FLOOR_TTL_S * 1000
+                _LOOK_UP, secrets.token_hex(8), _FLOOR_TTL_S * 1000
             )
         except RedisAwayError:
             return LookUp(None, max(token, self._unsent.lsn if self._unsent else 0), None)
@@ -116,7 +110,7 @@ class ListCache:
         """Store a list, unless a write came since the look-up that gave the generation, or a newer list is there."""
         with suppress(RedisAwayError):
             values = (generation, f"{complete_to:016X}", page.count, page.last or "", page.body, self._ttl_s * 1000)
-            return bool(await self._call(self._store, *values))
+            return bool(await self._call(_STORE, *values))
         return False
 
     async def invalidate(self, position: Position) -> None:
@@ -131,7 +125,7 @@ class ListCache:
 
     async def _send(self, position: Position) -> None:
         value = f"{position.timeline:08X}{position.lsn:016X}"
-        await self._call(self._raise, secrets.token_hex(8), value, _FLOOR_TTL_S * 1000)
+        await self._call(_RAISE, secrets.token_hex(8), value, _FLOOR_TTL_S * 1000)
         if self._unsent is not None and self._unsent <= position:
             self._unsent = None
 
@@ -141,7 +135,7 @@ class ListCache:
             with suppress(RedisAwayError):
                 await self._send(self._unsent)
 
-    async def _call(self, script: AsyncScript, *values: bytes | str | int) -> list[bytes]:
+    async def _call(self, script: str, *values: bytes | str | int) -> list[bytes]:
         if self._link is None:
             raise RedisAwayError("there is no Redis")
-        return await self._link.call(lambda: cast("Awaitable[list[bytes]]", script(keys=[_STATE, _LIST], args=values)))
+        return cast("list[bytes]", await self._link.script(script, [_STATE, _LIST], values))

@@ -3,7 +3,6 @@
 import hashlib
 import math
 import secrets
-from collections.abc import Awaitable
 from dataclasses import dataclass
 from typing import cast
 
@@ -42,8 +41,6 @@ class RateLimit:
         self._link = link if limit else None
         self._limit = limit
         self._window_us = window_s * 1_000_000
-        if self._link is not None:
-            self._take = self._link.client.register_script(_TAKE)
 
     async def take(self, client: str) -> Allowance:
         """Count a request of this client."""
@@ -53,9 +50,7 @@ class RateLimit:
         key = f"{NAME}:rate:{hashlib.sha256(client.encode()).hexdigest()[:32]}"
         values = (self._window_us, self._limit, secrets.token_hex(8))
         try:
-            remaining, wait_us = await self._link.call(
-                lambda: cast("Awaitable[tuple[int, bytes]]", self._take(keys=[key], args=values))
-            )
+            remaining, wait_us = cast("tuple[int, bytes]", await self._link.script(_TAKE, [key], values))
         except RedisAwayError:
             return Allowance(None)
         if remaining < 0:

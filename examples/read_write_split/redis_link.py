@@ -2,12 +2,13 @@
 
 import logging
 import time
-from collections.abc import Awaitable, Callable
-from typing import TypeVar
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any, TypeVar
 
 import redis.asyncio
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
+from redis.commands.core import AsyncScript
 from redis.exceptions import RedisError
 
 from read_write_split.settings import NAME, Server
@@ -41,12 +42,20 @@ class RedisLink:
             timeout=_TIMEOUT_S,
         )
         self.client = redis.asyncio.Redis.from_pool(pool)
+        self._scripts: dict[str, AsyncScript] = {}
         self._away_until = 0.0
         self.away: str | None = None
         """Why the last call failed; None if it did not."""
 
     async def close(self) -> None:
         await self.client.aclose()
+
+    async def script(self, text: str, keys: Sequence[str], values: Sequence[bytes | str | int]) -> Any:
+        """Run a script in Lua, which is sent once. Raises RedisAwayError."""
+        script = self._scripts.get(text)
+        if script is None:
+            script = self._scripts[text] = self.client.register_script(text)
+        return await self.call(lambda: script(keys, values))
 
     async def ask(self) -> None:
         """Find out whether Redis answers. Raises RedisAwayError."""

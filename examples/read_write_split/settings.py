@@ -87,7 +87,7 @@ def jwt_key(cluster: Cluster) -> str:
 
 
 def _optional(cluster: Cluster, name: str, published_port: str, secret: str) -> Server | None:
-    if not cluster.value(name, published_port, default=""):
+    if cluster.environment.get(name) == "off" or not cluster.value(name, published_port, default=""):
         return None
     return Server(cluster.address(name, published_port), cluster.secret(secret))
 
