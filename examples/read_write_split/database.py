@@ -38,8 +38,6 @@ _RECONNECT_S = 0.5
 _MAX_SIZE = 10
 
 logger = logging.getLogger("fastapi_app")
-Connection = psycopg.AsyncConnection[TupleRow]
-Pool = AsyncConnectionPool[Connection]
 
 INSERT = "INSERT INTO users (name) VALUES (%s) RETURNING id, name"
 SELECT = "SELECT id, name FROM users WHERE id > %s ORDER BY id LIMIT %s"
@@ -52,6 +50,17 @@ SELECT CASE current_setting('synchronous_commit') WHEN 'off' THEN pg_current_wal
 _POSITION = """
 SELECT pg_is_in_recovery(), CASE WHEN pg_is_in_recovery() THEN pg_last_wal_replay_lsn()
        ELSE pg_current_wal_flush_lsn() END::text"""
+
+
+class Connection(psycopg.AsyncConnection[TupleRow]):
+    """A connection that knows since when it is open."""
+
+    def __init__(self, *values: Any, **named: Any) -> None:
+        super().__init__(*values, **named)
+        self.opened_at = time.monotonic()
+
+
+Pool = AsyncConnectionPool[Connection]
 
 
 class RefusedError(Exception):
@@ -111,10 +120,12 @@ class Database:
         self.readers = self._pool(writes=False)
         self._replica_fails_until = 0.0
         self._replica_failed = False
+        self._replica_behind_until = 0.0
 
     def _pool(self, *, writes: bool) -> Pool:
         return AsyncConnectionPool(
             conninfo(self._settings, writes=writes),
+            connection_class=Connection,
             kwargs={"autocommit": True},
             configure=self._learn_timeline if writes else None,
             min_size=2,
@@ -168,7 +179,7 @@ class Database:
                     psycopg.errors.ReadOnlySqlTransaction,
                 ) as error:
                     if committing:
-                        logger.warning("The commit of a user was not confirmed: %s", error)
+                        logger.warning("The commit of a user was not confirmed: %s", str(error).partition("\n")[0])
                         raise UnavailableError(
                             "The database was lost before it confirmed the commit. The user may exist, or not: "
                             "look before you try again."
@@ -187,7 +198,9 @@ class Database:
         """Read rows that are complete up to the LSN ``at_least``, from the replica where possible."""
         ends = time.monotonic() + REQUEST_S
         query = (after, limit, at_least, position or at_least > 0)
-        if self._settings.read_from == "standby":
+        if at_least and time.monotonic() < self._replica_behind_until:
+            pass  # Somebody has just waited for it in vain.
+        elif self._settings.read_from == "standby":
             with suppress(_BehindError):
                 return await self._read(self.readers, ends, ends, *query)
         elif time.monotonic() >= self._replica_fails_until:
@@ -203,7 +216,8 @@ class Database:
                 self._replica_fails_until = time.monotonic() + _REPLICA_PAUSE_S
                 if not self._replica_failed:
                     self._replica_failed = True
-                    logger.warning("The replica does not answer, so the primary serves the reads: %s", error)
+                    reason = str(error).partition("\n")[0]
+                    logger.warning("The replica does not answer, so the primary serves the reads: %s", reason)
             else:
                 if self._replica_failed:
                     self._replica_failed = False
@@ -237,13 +251,14 @@ class Database:
                     raise RefusedError(error) from error
             # No connection is held meanwhile.
             if time.monotonic() > waits_until:
+                self._replica_behind_until = time.monotonic() + _REPLICA_PAUSE_S
                 raise _BehindError
             await asyncio.sleep(pause_s)
             pause_s = min(pause_s * 2, 0.05)
 
     async def _leave_primary(self, connection: Connection) -> None:
         """Close a reader's connection to the primary after a while, so that the next finds a replica that is back."""
-        age_s = time.monotonic() - _connected_at(connection)
+        age_s = time.monotonic() - connection.opened_at
         if age_s > _READER_ON_PRIMARY_S and self._settings.read_from == "prefer-standby":
             await connection.close()
 
@@ -343,11 +358,6 @@ def _is_lost(connection: Connection, error: psycopg.Error) -> bool:
     """Whether the server ended the connection, or takes no writes any more."""
     ended = (error.sqlstate or "").startswith(("57P", "08"))
     return connection.closed or ended or isinstance(error, psycopg.errors.ReadOnlySqlTransaction)
-
-
-def _connected_at(connection: Connection) -> float:
-    # The pool's own note.
-    return float(getattr(connection, "_created_at", time.monotonic()))
 
 
 class _Deadline:

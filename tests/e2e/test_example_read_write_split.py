@@ -145,8 +145,33 @@ def test_the_start_fails_while_the_database_is_down(pair: Pair, tmp_path: Path) 
     assert re.search(r"\[ERROR\] fastapi_app: The application cannot start: .*[Cc]onnection refused", down.log())
 
 
+def test_the_pair_is_as_the_documents_say(pair: Pair) -> None:
+    """C-04, C-06 to C-08, C-10, C-13, C-36, C-37; with passwords, and one port for each server inside its container."""
+    logged = {
+        "log_min_messages": "debug1",
+        "log_line_prefix": "%m [%p] %u@%d ",
+        "log_connections": "on",
+        "log_disconnections": "on",
+        "log_statement": "all",
+    }
+    for service in (PRIMARY, REPLICA):
+        shown = {name: pair.value(service, f"SHOW {name}") for name in (*logged, "listen_addresses")}
+        assert shown == {**logged, "listen_addresses": "*"}
+        with pytest.raises(psycopg.OperationalError, match="password authentication failed"):
+            pair.sql(service, "SELECT 1", password="bad")
+        assert "accepting connections" in pair.inside(service, "pg_isready")
+    assert pair.value(PRIMARY, "SHOW log_replication_commands") == "on"
+    roles = "SELECT rolname, rolsuper, rolcanlogin, rolreplication FROM pg_roles WHERE rolcanlogin ORDER BY 1"
+    assert [row for row in pair.sql(PRIMARY, roles) if row[0] != NAME] == [
+        ("postgres", True, True, True),
+        ("replicator", False, True, True),
+    ]
+    same = "SELECT pg_last_wal_receive_lsn() = pg_last_wal_replay_lsn()"
+    eventually(lambda: pair.value(REPLICA, same), "C-36: equal when idle")
+
+
 def test_the_walk_through_of_the_documents(pair: Pair, app: App) -> None:
-    """C-16, C-17, C-22, C-24 to C-26, C-28, C-31 to C-35, G-02."""
+    """C-16, C-17, C-22, C-24 to C-26, C-28, C-31 to C-35, G-02, H-13."""
     for name in ("Bob", "Charlie", "Charlie", "Charlie", "Charlie", "Eve", "Frank"):
         as_role(pair, PRIMARY, f"INSERT INTO users (name) VALUES ('{name}')")
     created = app.post("Grace")
@@ -460,6 +485,54 @@ def test_activity_is_recorded_whenever_cassandra_is_up(pair: Pair, app: App, cas
     pair.start("cassandra")
     eventually(lambda: app.health()["parts"]["activity_log"]["queued"] == 0, app.log, 120, every_s=0.5)
     assert re.search(rf"\| +{number} +\| +Without Cassandra", recorded(pair, cassandra))
+
+
+def masked(text: str) -> str:
+    """A pattern for what a README shows: … stands for anything."""
+    return ".*".join(map(re.escape, text.split("…")))
+
+
+def test_the_commands_of_the_readme_do_what_it_shows(pair: Pair, app: App, cassandra: str, tmp_path: Path) -> None:
+    """Each command, in one shell, against a service that is started as the README says; G-09, and E8-09's limits."""
+    as_role(pair, PRIMARY, "TRUNCATE users RESTART IDENTITY")
+    text = (FOLDER / "README.md").read_text()
+    variables = {"RATE_LIMIT": "", "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
+    with App(pair, tmp_path, variables).running() as one:
+        eventually(lambda: one.health()["parts"]["activity_log"]["status"] == "ok", one.log)
+        shown = [block.group(1) for block in re.finditer(r"^```console\n(.*?)^```", text, re.MULTILINE | re.DOTALL)]
+        steps = [step for block in shown for step in re.findall(r"^\$ (.*)\n((?:(?!\$ ).*\n)*)", block, re.MULTILINE)]
+        assert len(steps) >= 11
+        # A line of its own ends each output.
+        script = "".join(f"{command}\necho; echo '@@@'\n" for command, _ in steps)
+        script = script.replace("localhost:8000", f"127.0.0.1:{one.port}")
+        script = re.sub(r"(?<=docker exec )cassandra", cassandra, script)
+        # What was written must have arrived in Cassandra when it is shown.
+        script = script.replace("docker exec", "sleep 1; docker exec")
+        done = subprocess.run(
+            ["bash", "-c", script], cwd=FOLDER, env=one.environment(), capture_output=True, text=True, timeout=120
+        )
+    for (command, wanted), got in zip(steps, done.stdout.replace("\r", "").split("@@@\n"), strict=False):
+        assert re.fullmatch(masked(wanted.strip()), got.strip()), f"{command}\n{got}\n{done.stderr}"
+
+
+def test_a_commit_that_waits_for_the_replica_is_a_503_in_bounded_time(pair: Pair, app: App) -> None:
+    """G-01: with synchronous replication, and no replica, nobody waits for ever, and the answer hides nothing."""
+    cluster = pair.cluster
+    cluster.setup("--pg14-sync", "--yes", "--up")
+    state = "SELECT application_name, sync_state FROM pg_stat_replication"
+    eventually(lambda: "sync" in pair.sql(PRIMARY, state)[0], lambda: str(pair.sql(PRIMARY, state)))
+    assert app.post("Dave").status_code == 200
+    pair.kill(REPLICA)
+    try:
+        started = time.monotonic()
+        answer = app.post("Dave")
+        assert answer.status_code == 503
+        assert "may exist" in answer.json()["detail"]
+        assert time.monotonic() - started < BOUND_S
+    finally:
+        pair.start(REPLICA)
+    eventually(lambda: app.post("Dave").status_code == 200, app.log)
+    cluster.setup("--pg14-async", "--yes", "--up")
 
 
 def test_a_promotion_is_followed_without_a_restart(pair: Pair, app: App) -> None:

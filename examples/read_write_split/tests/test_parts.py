@@ -2,15 +2,19 @@
 
 import asyncio
 import base64
+import importlib
 import json
 import logging
 import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 import jwt
 import psycopg.conninfo
 import pytest
+from fastapi import FastAPI
 from read_write_split import logs, settings
 from read_write_split.activity import CAPACITY, ActivityLog, Record
 from read_write_split.database import Database, conninfo
@@ -125,6 +129,56 @@ def test_both_pools_know_both_servers() -> None:
     assert (writes["port"], writes["target_session_attrs"]) == ("5432,5433", "read-write")
     assert (reads["port"], reads["target_session_attrs"]) == ("5433,5432", "prefer-standby")
     assert writes["dbname"] == reads["dbname"] == "testdb"
+
+
+def test_a_replica_that_is_behind_is_waited_for_once_in_a_second(monkeypatch: pytest.MonkeyPatch) -> None:
+    given = Settings(Address("127.0.0.1", 5432), Address("127.0.0.1", 5433), "testdb", "password")
+    asked: list[str] = []
+
+    async def nothing(_: Position) -> None:
+        pass
+
+    async def run() -> None:
+        database = Database(given, nothing)
+        monkeypatch.setattr("read_write_split.database.FRESH_WAIT_S", 0.0)
+        monkeypatch.setattr("read_write_split.database._connection", behind)
+        for _ in range(3):
+            assert (await database.users(0, 10, at_least=2**20)).users == [(1, "Grace")]
+
+    @asynccontextmanager
+    async def behind(pool: Any, ends: float) -> AsyncIterator[FakeConnection]:
+        asked.append(pool.name)
+        yield FakeConnection(standby=pool.name == "readers")
+
+    asyncio.run(run())
+    assert asked == ["readers", "writers", "writers", "writers"]
+
+
+class FakeConnection:
+    """A server that is at position 0/1 as a standby, and at 0/FFFFFF as the primary."""
+
+    def __init__(self, standby: bool) -> None:
+        self.standby = standby
+        self.info = self
+
+    def parameter_status(self, name: str) -> str:
+        return "on" if self.standby else "off"
+
+    async def execute(self, statement: str | bytes, values: Any = None) -> "FakeConnection":
+        self.rows = [(1, "Grace")] if values else [(self.standby, "0/1" if self.standby else "0/FFFFFF")]
+        return self
+
+    async def fetchone(self) -> Any:
+        return self.rows[0]
+
+    async def fetchall(self) -> Any:
+        return self.rows
+
+
+def test_the_module_of_the_documents_has_the_application() -> None:
+    """C-20, C-21: what is installed, and what uvicorn imports; nothing is read or connected yet."""
+    assert importlib.import_module("psycopg_pool")
+    assert isinstance(importlib.import_module("read_write_split.main").app, FastAPI)
 
 
 def test_positions() -> None:
