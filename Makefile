@@ -1,5 +1,7 @@
 # make up           install the packages, then generate, start and verify a cluster (WORKERS=4 for four workers;
 #                   ARGS=--yes confirms changes to an existing cluster)
+# make example-users, make example-replication, make example-sharding
+#                   start a cluster with this example, or add it to the existing cluster, and print requests to try
 # make test         run every test that this machine can run, in two processes (JOBS=1: in one process), and list the
 #                   skipped tests with the reasons
 # make test-lowest  run unit and golden tests under the oldest supported Python (LOWEST=/usr/bin/python3.11)
@@ -16,10 +18,13 @@ ASKED := $(filter-out file,$(origin WORKERS))$(if $(wildcard cluster.yaml),,new)
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: up test test-lowest lint bench docs parameters venv
+.PHONY: up example-users example-replication example-sharding test test-lowest lint bench docs parameters venv
 
 up: venv
 	$(BIN)/python setup_citus_cluster.py $(if $(ASKED),--workers=$(WORKERS)) --up $(ARGS)
+
+example-users example-replication example-sharding: venv
+	$(BIN)/python -m tools.start_example $@ $(ARGS)
 
 test: venv
 	$(BIN)/python -m pytest --numprocesses $(JOBS) --dist loadfile --durations 40

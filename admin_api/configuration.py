@@ -7,8 +7,9 @@ from typing import Generic, TypeVar
 from admin_api.settings import Settings
 from citus_cluster.errors import CitusClusterError, SpecError
 from citus_cluster.model.api_config import CLUSTER_FILE, TOKENS_FILE, ApiConfig, ApiTokens
+from citus_cluster.model.component import Secret
 from citus_cluster.model.component_name import ComponentName
-from citus_cluster.model.components import COMPANIONS
+from citus_cluster.model.components import COMPANIONS, COMPONENTS
 from citus_cluster.model.names import without_line_end
 
 T = TypeVar("T")
@@ -60,8 +61,9 @@ class Configuration:
         self._cluster = _WatchedFile(settings.config_dir / CLUSTER_FILE, ApiConfig.from_json)
         self._tokens = _WatchedFile(settings.config_dir / TOKENS_FILE, ApiTokens.from_json)
         self._password = _WatchedFile(settings.password_file, _password)
-        files = {service: settings.password_file_of(service) for service in COMPANIONS}
-        self._companions = {service: _WatchedFile(path, _password) for service, path in files.items() if path}
+        # Compose mounts them side by side, under their names.
+        mounted = {one.name for service in COMPANIONS for one in COMPONENTS[service].secrets if one.for_admin_api}
+        self._secrets = {name: _WatchedFile(settings.password_file.with_name(name), _password) for name in mounted}
 
     def cluster(self) -> ApiConfig:
         """Return the desired cluster. Raises ConfigurationError."""
@@ -75,9 +77,14 @@ class Configuration:
         """Return the superuser's password. Raises ConfigurationError."""
         return self._password.value()
 
+    def secret(self, secret: Secret) -> str:
+        """Return a secret that is mounted here. Raises ConfigurationError."""
+        return self._secrets[secret.name].value()
+
     def password_of(self, companion: ComponentName) -> str:
         """Return the password of a service beside Citus, empty if it has none. Raises ConfigurationError."""
-        return self._companions[companion].value() if companion in self._companions else ""
+        password = COMPONENTS[companion].password
+        return self.secret(password) if password else ""
 
 
 def _password(content: bytes) -> str:

@@ -20,9 +20,12 @@ from admin_api.settings import APPLICATION_NAME, Settings
 from citus_cluster.errors import CitusClusterError
 from citus_cluster.model.api_config import ApiConfig
 from citus_cluster.model.citus.nodes import NodeAddress, NodeResult, Outcome
+from citus_cluster.model.component import Account
 from citus_cluster.model.component_name import ComponentName
+from citus_cluster.model.components import COMPONENTS
 from citus_cluster.model.disks import Disk
-from citus_cluster.model.plan.events import ignore
+from citus_cluster.model.plan.events import Event, ignore
+from citus_cluster.operations.accounts import make_accounts
 from citus_cluster.operations.journaled import ADMIN_API, Asker, of_container
 from citus_cluster.operations.nodes.checks import troubles
 from citus_cluster.operations.nodes.losses import find_losses
@@ -35,6 +38,10 @@ from citus_cluster.runtime.postgres import Connection, connect, translated
 REGISTERED = frozenset({Outcome.ADDED, Outcome.ACTIVATED, Outcome.ALREADY})
 CHANGED = frozenset({Outcome.ADDED, Outcome.ACTIVATED})
 logger = logging.getLogger(__name__)
+
+
+def _log(event: Event) -> None:
+    logger.info("%s", event.message)
 
 
 @dataclass(frozen=True)
@@ -73,7 +80,8 @@ class Reconciler:
         """The disks of the nodes that answered at the last check, without the disk of this container."""
         self._measure_at = 0.0
         self.unprepared: Mapping[ComponentName, str] = {}
-        """Components that lack something on the coordinator, and why the last check could not create it."""
+        """Components that lack something on the servers of others, and why the last check could not create it."""
+        self._accounts_made: set[Account] = set()
         self.troubles: tuple[str, ...] = ()
         """One line for each registered node that did not serve queries, or had lost data, at the last check."""
 
@@ -130,19 +138,38 @@ class Reconciler:
         return None
 
     async def _prepare(self, connection: Connection, desired: ApiConfig) -> None:
-        """Create what other services need on the coordinator; a failure is logged once, and delays nothing else."""
+        """Create what services need on the servers of others; a failure is logged once, and delays nothing else."""
         failures = await prepare_coordinator(
             connection,
             [target.component for target in desired.components],
-            self._configuration.password_of,
-            lambda event: logger.info("%s", event.message),
+            self._configuration.secret,
+            _log,
             wait_for_lock_s=self._settings.lock_timeout_s,
         )
         unprepared = {component: error.message for component, error in failures.items()}
+        unprepared |= await self._make_accounts(desired)
         for component, reason in unprepared.items():
             if self.unprepared.get(component) != reason:
-                logger.warning("%s lacks what it needs on the coordinator: %s", component.value, reason)
+                logger.warning("%s lacks what it needs: %s", component.value, reason)
         self.unprepared = unprepared
+
+    async def _make_accounts(self, desired: ApiConfig) -> Mapping[ComponentName, str]:
+        """Make the accounts of applications on the servers beside Citus, once; return why one could not be made."""
+        targets = {target.component: target for target in desired.components}
+        failures = {}
+        for component in targets:
+            for account in COMPONENTS[component].accounts:
+                if account.server not in targets or account in self._accounts_made:
+                    continue
+                target, password_of = targets[account.server], self._configuration.password_of
+                try:
+                    await make_accounts(
+                        target, password_of(account.server), [account], self._configuration.secret, _log
+                    )
+                    self._accounts_made.add(account)
+                except CitusClusterError as error:
+                    failures[component] = error.message
+        return failures
 
     async def _measure_disks(self, connection: Connection) -> None:
         if time.monotonic() < self._measure_at:

@@ -73,11 +73,6 @@ class Settings:
     companion_start_s: float = 120
     """How long a service that has never been healthy counts as starting; after that, it is down or degraded."""
 
-    def password_file_of(self, companion: ComponentName) -> Path | None:
-        """Return the path of a component's password, next to the other secrets; None if it has no password."""
-        secret = COMPONENTS[companion].password
-        return self.password_file.with_name(secret.name) if secret else None
-
     def start_s(self, companion: ComponentName) -> float:
         return self.companion_start_s * COMPONENTS[companion].start_factor
 

@@ -6,6 +6,9 @@ The soak takes an hour, so it runs only if it is named; ``small-moves`` is a par
 import sys
 
 from bench.api import bench_api
+from bench.examples_replication import bench_examples_replication
+from bench.examples_sharding import bench_examples_sharding
+from bench.examples_users import bench_examples_users
 from bench.generation import bench_generation
 from bench.pooling import bench_pooling
 from bench.rebalance import bench_rebalance
@@ -25,6 +28,9 @@ _BENCHES = {
     "api": bench_api,
     "rebalance": bench_rebalance,
     "pooling": bench_pooling,
+    "examples-users": bench_examples_users,
+    "examples-replication": bench_examples_replication,
+    "examples-sharding": bench_examples_sharding,
     "scale": bench_scale,
     "tuning": bench_tuning,
 }

@@ -5,11 +5,7 @@ serves; the clients run in a process of their own on the same processors.
 """
 
 import contextlib
-import os
-import subprocess
-import sys
 import tempfile
-import time
 import urllib.request
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -17,9 +13,9 @@ from pathlib import Path
 
 import psycopg
 
+from bench.example_service import running_service
 from bench.load import HttpTarget, Job, Outcome, SqlTarget, measure
 from bench.measure import (
-    ROOT,
     SETUP,
     docker_answers,
     free_base_port,
@@ -29,11 +25,10 @@ from bench.measure import (
     remove_cluster,
     run,
 )
-from bench.replication_accounts import NAME, create_role, write_secrets
-from citus_cluster.runtime.ports import answers
 from citus_cluster.runtime.postgres import ConnectionInfo
 
 _PROJECT = "citus-bench-replication"
+_ROLE = "example_replication"
 _CONNECTIONS = 16
 _ROUNDS = 3
 _SECONDS = 5
@@ -48,8 +43,8 @@ class _Pair:
     redis_port: int
 
     def server(self, port: int) -> ConnectionInfo:
-        password = (self.root / f"generated/secrets/{NAME}_password").read_text()
-        return ConnectionInfo("127.0.0.1", port, NAME, "testdb", password)
+        password = (self.root / f"generated/secrets/{_ROLE}_password").read_text()
+        return ConnectionInfo("127.0.0.1", port, _ROLE, "testdb", password)
 
 
 def bench_examples_replication() -> None:
@@ -65,7 +60,11 @@ def bench_examples_replication() -> None:
             "cache, tokens not asked for, limit counted": {**_QUIET, "RATE_LIMIT": "999999999"},
         }
         with contextlib.ExitStack() as stack:
-            ports = {way: stack.enter_context(_service(pair, variables)) for way, variables in ways.items()}
+            common = {"LOG_FILE": str(pair.root / "app.log"), "RATE_LIMIT": "0"}
+            ports = {
+                way: stack.enter_context(running_service("read_write_split", pair.root, {**common, **variables}))
+                for way, variables in ways.items()
+            }
             for rows in _ROWS:
                 _fill(pair, rows, writer=ports["cache"])
                 _measure(pair, ports, rows)
@@ -100,39 +99,16 @@ def _running_pair() -> Iterator[_Pair]:
     with tempfile.TemporaryDirectory() as folder:
         root, port = Path(folder), free_base_port()
         pair = _Pair(root, port, port + 2)
-        ports = [f"--pg14-port={port}", f"--redis-port={pair.redis_port}"]
+        ports = [f"--pg14-port={port}", f"--redis-port={pair.redis_port}", f"--example-replication-port={port + 3}"]
         size = ["--memory=7840", "--cpus=2"]
-        run([*SETUP, "--services=pg14,redis", f"--name={_PROJECT}", *ports, *size, f"--output-dir={root}"])
+        services = "--services=pg14,redis,example-replication"
+        run([*SETUP, services, f"--name={_PROJECT}", *ports, *size, f"--output-dir={root}", "--up"])
         try:
-            write_secrets(root)
-            run(["docker", "compose", "up", "-d", "--wait"], cwd=root)
-            create_role(root, port)
+            # The component itself would take part of the processors.
+            run(["docker", "compose", "stop", "example-replication"], cwd=root)
             yield pair
         finally:
             remove_cluster(root)
-
-
-@contextlib.contextmanager
-def _service(pair: _Pair, variables: dict[str, str]) -> Iterator[int]:
-    """Run the service; its port."""
-    port = free_base_port()
-    given = {"CLUSTER_DIR": str(pair.root), "LOG_FILE": str(pair.root / f"{port}.log"), "RATE_LIMIT": "0"}
-    process = subprocess.Popen(
-        [sys.executable, "-m", "uvicorn", "main:app", "--port", str(port), "--no-access-log", "--log-level=warning"],
-        cwd=ROOT / "examples/read_write_split",
-        env={**os.environ, **given, **variables},
-        stderr=subprocess.DEVNULL,
-    )
-    try:
-        deadline = time.monotonic() + 60
-        while not answers("127.0.0.1", port, b"GET /metrics HTTP/1.0\r\n\r\n", timeout_s=2):
-            if process.poll() is not None or time.monotonic() > deadline:
-                sys.exit("the service did not start")
-            time.sleep(0.2)
-        yield port
-    finally:
-        process.terminate()
-        process.wait(30)
 
 
 def _fill(pair: _Pair, rows: int, writer: int) -> None:

@@ -4,19 +4,17 @@ same SQL through psycopg over as many connections, in turns.
 Clients run in a process of their own, on the same processors as the service and the server.
 """
 
-import contextlib
 import os
 import subprocess
 import sys
 import tempfile
-import time
 import timeit
-import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import psycopg
 
+from bench.example_service import running_service
 from bench.load import HttpTarget, Job, SqlTarget, measure
 from bench.measure import (
     ROOT,
@@ -52,9 +50,10 @@ def bench_examples_sharding() -> None:
         root = Path(folder)
         try:
             size = ["--memory=7840", "--cpus=2"]
-            pair = ["--services=pg14", f"--pg14-port={port}"]
+            pair = ["--services=pg14,example-sharding", f"--pg14-port={port}", f"--example-sharding-port={port + 3}"]
             run([*SETUP, *pair, f"--name={_NAME}", f"--output-dir={root}", *size, "--up"])
-            _make_account(root, port)
+            # The component itself would take part of the processors.
+            run(["docker", "compose", "stop", "example-sharding"], cwd=root)
             _requests(root, port)
         finally:
             remove_cluster(root)
@@ -82,22 +81,14 @@ def _look_ups() -> None:
     print_table(f"A look-up among {len(ring.ring)} virtual nodes", ("", "µs", "goal below", "met"), rows)
 
 
-def _make_account(root: Path, port: int) -> None:
-    password = (root / "generated/secrets/pg14_password").read_text()
-    with psycopg.connect(
-        host="127.0.0.1", port=port, user="postgres", password=password, dbname="testdb", autocommit=True
-    ) as connection:
-        connection.execute("CREATE ROLE example_sharding LOGIN CREATEDB PASSWORD 'of-a-bench'")
-    (root / "generated/secrets/example_sharding_password").write_text("of-a-bench")
-
-
 def _requests(root: Path, port: int) -> None:
     from consistent_hashing.users import FIND
 
     environment = {**os.environ, "CLUSTER_DIR": str(root), "PYTHONPATH": str(_EXAMPLES), "POOL_SIZE": str(_CONNECTIONS)}
     command = [sys.executable, "-m", "consistent_hashing", "create"]
     subprocess.run(command, cwd=_EXAMPLES, env=environment, check=True, capture_output=True)
-    server = ConnectionInfo("127.0.0.1", port, "example_sharding", "shard_2", "of-a-bench")
+    password = (root / "generated/secrets/example_sharding_password").read_text()
+    server = ConnectionInfo("127.0.0.1", port, "example_sharding", "shard_2", password)
     with psycopg.connect(
         host=server.host, port=port, user=server.user, password=server.password, dbname=server.database, autocommit=True
     ) as connection:
@@ -108,7 +99,7 @@ def _requests(root: Path, port: int) -> None:
         )
         connection.execute("ANALYZE users")
     query = FIND.replace("%s", "1").encode()
-    with _service(environment) as service:
+    with running_service("consistent_hashing", root, {"POOL_SIZE": str(_CONNECTIONS)}) as service:
         rounds = []
         for _ in range(_ROUNDS):
             floor = measure(Job(SqlTarget(server, query), _CONNECTIONS, _SECONDS))
@@ -122,21 +113,3 @@ def _requests(root: Path, port: int) -> None:
     ratio = median([http.rate / floor.rate for floor, http in rounds])
     title = f"GET /users/{{id}} over {_CONNECTIONS} connections; {ratio:.2f} of the same SQL (goal {_GOAL})"
     print_table(title, ("", "requests/s", "p50 ms", "p99 ms"), rows)
-
-
-@contextlib.contextmanager
-def _service(environment: dict[str, str]) -> Iterator[int]:
-    """Run the service; give its port."""
-    port = free_base_port(1)
-    command = [sys.executable, "-m", "uvicorn", "main:app", f"--port={port}", "--no-access-log"]
-    with subprocess.Popen(command, cwd=_EXAMPLES / "consistent_hashing", env=environment) as process:
-        try:
-            for _ in range(300):
-                with contextlib.suppress(OSError), urllib.request.urlopen(f"http://127.0.0.1:{port}/users/1"):
-                    break
-                time.sleep(0.1)
-            else:
-                sys.exit("the service of the sharding example does not answer")
-            yield port
-        finally:
-            process.terminate()

@@ -3,7 +3,6 @@ import random
 import signal
 import subprocess
 from collections import Counter
-from pathlib import Path
 
 import pytest
 
@@ -53,7 +52,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 def _when(item: pytest.Item) -> int:
-    file = item.path.relative_to(Path(__file__).parent).as_posix()
+    file = item.nodeid.partition("::")[0].removeprefix("tests/")
     if file in LONGEST_FILES:
         return LONGEST_FILES.index(file)
     return len(LONGEST_FILES) + (item.get_closest_marker("cluster") is None)

@@ -17,6 +17,8 @@ from citus_cluster.model.tuning.parameters import Checked
 from citus_cluster.model.tuning.servers import Setting, Tuning
 
 SECRETS_FOLDER = "generated/secrets"
+ROLES_FOLDER = f"{SECRETS_FOLDER}/roles"
+"""The passwords of ordinary roles."""
 JOURNAL_FOLDER = "generated/journal"
 FENCED = "fenced"
 """The health check of a server that must not serve until a person decides begins with this text."""
@@ -52,18 +54,33 @@ class Secret:
 
     ``opens_data``: the data in a volume were created with it, so another one locks the user out.
     ``read_without_root``: a process without root reads it in a container. ``for_admin_api``: the admin API uses it to
-    query the service.
+    query the service, or to create the account. ``folder`` is the folder of the file, below the cluster's directory.
     """
 
     name: str
     opens_data: bool = True
     read_without_root: bool = False
     for_admin_api: bool = True
+    folder: str = SECRETS_FOLDER
 
     @property
     def path(self) -> str:
         """Path below the cluster's directory."""
-        return f"{SECRETS_FOLDER}/{self.name}"
+        return f"{self.folder}/{self.name}"
+
+
+@dataclass(frozen=True)
+class Account:
+    """An ordinary account of an application on a server of another component, which ``up`` creates.
+
+    It has a place of its own, called as it is: a schema in the administration's database, a Cassandra keyspace, or
+    the keys of Redis that begin with ``name:``. ``creates_databases``: it creates databases instead.
+    """
+
+    server: ComponentName
+    name: str
+    secret: Secret
+    creates_databases: bool = False
 
 
 @dataclass(frozen=True)
@@ -175,6 +192,8 @@ class Component:
     companion: ClassVar[bool] = True
     needs: ClassVar[tuple[ComponentName, ...]] = ()
     """The components that it requires. Citus means the coordinator in this directory."""
+    accounts: ClassVar[tuple[Account, ...]] = ()
+    """Its accounts on servers of other components, each used only if that component is wanted."""
     secrets: ClassVar[tuple[Secret, ...]] = ()
     """The secrets that a set-up generates. The first one is used to read the status of its services, and to prepare
     what it needs on the coordinator."""

@@ -12,6 +12,9 @@ class ComponentName(StrEnum):
     REDIS = "redis"
     CASSANDRA = "cassandra"
     PGBOUNCER = "pgbouncer"
+    EXAMPLE_REPLICATION = "example-replication"
+    EXAMPLE_SHARDING = "example-sharding"
+    EXAMPLE_USERS = "example-users"
     ADMIN_API = "admin-api"
 
     @property
@@ -20,8 +23,9 @@ class ComponentName(StrEnum):
         return self.value.replace("-", "_")
 
 
-OPT_IN = (ComponentName.PGBOUNCER,)
+EXAMPLES = (ComponentName.EXAMPLE_REPLICATION, ComponentName.EXAMPLE_SHARDING, ComponentName.EXAMPLE_USERS)
+OPT_IN = (ComponentName.PGBOUNCER, *EXAMPLES)
 """Components that ``all`` does not include."""
 ALL = tuple(name for name in ComponentName if name not in OPT_IN)
-GROUPS: Mapping[str, tuple[ComponentName, ...]] = {"all": ALL}
+GROUPS: Mapping[str, tuple[ComponentName, ...]] = {"all": ALL, "examples": EXAMPLES}
 """Names of groups of components in ``--services``."""

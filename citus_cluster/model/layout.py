@@ -9,3 +9,4 @@ OVERRIDE_FILES = (
 )
 """Compose itself uses the first of these that exists, so this tool does too."""
 SPEC_FILE = "cluster.yaml"
+MANIFEST_FILE = "generated/manifest.json"

@@ -38,8 +38,12 @@ DEFAULT_PG14_PORT = 5432
 DEFAULT_REDIS_PORT = 6379
 DEFAULT_CASSANDRA_PORT = 9042
 DEFAULT_PGBOUNCER_PORT = 6432
+DEFAULT_EXAMPLE_REPLICATION_PORT = 8001
+DEFAULT_EXAMPLE_SHARDING_PORT = 8002
+DEFAULT_EXAMPLE_USERS_PORT = 8003
 DEFAULT_ADMIN_PORT = 8000
 DEFAULT_SERVICES = ALL
+_LEFT_OUT = " and ".join((", ".join(OPT_IN[:-1]), OPT_IN[-1]))
 _ADMINISTRATION = (ComponentName.CITUS, ComponentName.ADMIN_API)
 DEFAULT_SERVICES_WITHOUT_COORDINATOR = (ComponentName.CITUS,)
 
@@ -110,9 +114,21 @@ class Ports(_Model):
     pgbouncer: Annotated[Port, Flag("--pgbouncer-port")] = Field(
         DEFAULT_PGBOUNCER_PORT, description="Host port of PgBouncer."
     )
+    example_replication: Annotated[Port, Flag("--example-replication-port")] = Field(
+        DEFAULT_EXAMPLE_REPLICATION_PORT, description="Host port of the read/write split example."
+    )
+    example_sharding: Annotated[Port, Flag("--example-sharding-port")] = Field(
+        DEFAULT_EXAMPLE_SHARDING_PORT, description="Host port of the consistent hashing example."
+    )
+    example_users: Annotated[Port, Flag("--example-users-port")] = Field(
+        DEFAULT_EXAMPLE_USERS_PORT, description="Host port of the users example."
+    )
     admin_api: Annotated[Port, Flag("--admin-port")] = Field(
         DEFAULT_ADMIN_PORT, description="Host port of the admin API."
     )
+
+
+BuiltHere = Annotated[StrictStr, _refuse(reference_problem)] | None
 
 
 class Images(_Model):
@@ -136,9 +152,18 @@ class Images(_Model):
     pgbouncer: Annotated[StrictStr, _refuse(pgbouncer_image_problem), Flag("--pgbouncer-image")] = Field(
         DEFAULT_PGBOUNCER_IMAGE, description="Image of PgBouncer."
     )
-    admin_api: Annotated[
-        Annotated[StrictStr, _refuse(reference_problem)] | None, Flag("--admin-api-image", default="built here")
-    ] = Field(None, description="Image of the admin API; by default it is built from generated/admin-api.")
+    example_replication: Annotated[BuiltHere, Flag("--example-replication-image", default="built here")] = Field(
+        None, description="Image of the read/write split example; by default it is built here."
+    )
+    example_sharding: Annotated[BuiltHere, Flag("--example-sharding-image", default="built here")] = Field(
+        None, description="Image of the consistent hashing example; by default it is built here."
+    )
+    example_users: Annotated[BuiltHere, Flag("--example-users-image", default="built here")] = Field(
+        None, description="Image of the users example; by default it is built here."
+    )
+    admin_api: Annotated[BuiltHere, Flag("--admin-api-image", default="built here")] = Field(
+        None, description="Image of the admin API; by default it is built from generated/admin-api."
+    )
 
 
 Megabytes = Annotated[StrictInt | float, Field(gt=0, allow_inf_nan=False)]
@@ -289,12 +314,12 @@ class ClusterSpec(_Model):
         Flag(
             "--services",
             default="all; citus without a coordinator",
-            help=f"Services to run, out of {','.join(ComponentName)}; or all, without {' and '.join(OPT_IN)}.",
+            help=f"Services to run, out of {','.join(ComponentName)}; all stands for every service except "
+            f"{_LEFT_OUT}; examples stands for the three examples.",
         ),
     ] = Field(
         None,
-        description="Services to run: by default all except "
-        f"{' and '.join(OPT_IN)}, or only citus without a coordinator.",
+        description=f"Services to run: by default all except {_LEFT_OUT}, or only citus without a coordinator.",
     )
     coordinator: Annotated[
         StrictBool, Flag("--with-coordinator/--no-coordinator", default="with", help="Run the coordinator here.")

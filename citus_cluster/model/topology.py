@@ -7,7 +7,7 @@ from functools import cached_property
 from citus_cluster.errors import SpecError
 from citus_cluster.model import components
 from citus_cluster.model.citus.nodes import Node, Role
-from citus_cluster.model.component import Component, Service
+from citus_cluster.model.component import Account, Component, Service
 from citus_cluster.model.component_name import ComponentName
 from citus_cluster.model.components import COMPONENTS
 from citus_cluster.model.images import Image
@@ -39,6 +39,10 @@ class Topology:
     def of(self, component: ComponentName) -> tuple[Service, ...]:
         """Return the services of one component; none if it is not wanted."""
         return tuple(service for service in self.services if service.component is component)
+
+    def accounts_on(self, server: ComponentName) -> tuple[Account, ...]:
+        """Return the accounts of applications on a component's server."""
+        return components.accounts_on(server, self.components)
 
     def service(self, name: str) -> Service:
         """Return the service of this name, which must exist."""

@@ -18,7 +18,6 @@ from citus_cluster.render.templates import environment
 
 ENV_FILE = ".env"
 GITIGNORE_FILE = ".gitignore"
-MANIFEST_FILE = "generated/manifest.json"
 CONFIG_FOLDER = "generated/config"
 
 _IGNORED = (

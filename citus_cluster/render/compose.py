@@ -38,9 +38,9 @@ def render_compose(
     ]
     volumes = [f"{service.name}-data" for service in topology.services if service.data]
     volumes += dict.fromkeys(volume for service in topology.services for volume in service.volumes)
-    secrets = dict.fromkeys(secret.name for service in topology.services for secret in service.secrets)
+    secrets = {secret.name: secret.path for service in topology.services for secret in service.secrets}
     return jinja.get_template("docker-compose.yml").render(
-        topology=topology, services=rendered, volumes=volumes, secrets=list(secrets)
+        topology=topology, services=rendered, volumes=volumes, secrets=secrets
     )
 
 

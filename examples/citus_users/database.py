@@ -23,8 +23,8 @@ SELECT shard.shardid, shard.shardminvalue, shard.shardmaxvalue, node.nodename, n
 FROM pg_dist_shard AS shard
 JOIN pg_dist_placement AS placement ON placement.shardid = shard.shardid
 JOIN pg_dist_node AS node ON node.groupid = placement.groupid AND node.noderole = 'primary'
-WHERE shard.shardid = get_shard_id_for_distribution_column('users', {user_id})"""
-"""Which shard holds a user, and on which node, as a statement that a person can run too."""
+WHERE shard.shardid = get_shard_id_for_distribution_column('example_users.users', {user_id})"""
+"""Which shard holds a user, and on which node, as a statement that other roles can run too."""
 
 # One row for each shard, with five users by name. %1$s is the shard's table.
 _IN_EACH_SHARD = """\
@@ -129,14 +129,14 @@ class Users:
         async with self._pool.connection() as conn:
             yield conn
 
-    async def answers(self) -> bool:
-        """Tell whether the coordinator answers."""
+    async def silence(self) -> str | None:
+        """Say why the coordinator does not answer; None if it does."""
         try:
             async with self._session() as conn:
                 await conn.execute("SELECT 1")
-        except psycopg.OperationalError:
-            return False
-        return True
+        except psycopg.OperationalError as error:
+            return (str(error).splitlines() or [type(error).__name__])[0]
+        return None
 
     async def make(self) -> None:
         """Create the table with its first users, unless it exists. Several processes may do so at once."""

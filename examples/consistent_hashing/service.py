@@ -18,6 +18,7 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from service_kit import problems
 from service_kit.fields import Name
+from service_kit.health import Health, answer
 from service_kit.problems import UnavailableError
 
 from consistent_hashing import cache, schema
@@ -264,22 +265,21 @@ def _add_shards(app: FastAPI) -> None:
     async def draw_distribution(parts: UsedParts) -> Response:
         return Response(draw_svg(await count_users(parts.shards, parts.store)), media_type="image/svg+xml")
 
-    @app.get("/health")
-    async def health(parts: UsedParts) -> Response:
+    @app.get("/health", response_model=Health, responses={503: {"model": Health}})
+    async def health(parts: UsedParts) -> JSONResponse:
         """200 while every shard answers. The cache is named, and not needed."""
-        checks: dict[str, str] = {}
+        states: dict[str, dict[str, str]] = {}
         try:
             answers = await parts.store.versions()
-            checks |= dict.fromkeys(sorted(answers.of_shards), "ok") | answers.failed
-            healthy = answers.complete
+            states |= {shard: {"status": "ok"} for shard in sorted(answers.of_shards)}
+            states |= {shard: {"status": "down", "detail": reason} for shard, reason in answers.failed.items()}
         except UnavailableError as error:
-            checks["shards"] = error.detail
-            healthy = False
+            states["shards"] = {"status": "down", "detail": error.detail}
+        needed = tuple(states)
         if parts.cache is not None:
-            checks["cache"] = "ok" if await parts.cache.ping() else "does not answer; users are read from their shards"
-        body = {"status": "healthy" if healthy else "unhealthy", "checks": checks}
-        headers = {} if healthy else {"Retry-After": str(problems.RETRY_AFTER_S)}
-        return JSONResponse(body, 200 if healthy else 503, headers=headers)
+            missing = {"status": "down", "detail": "does not answer; users are read from their shards"}
+            states["cache"] = {"status": "ok"} if await parts.cache.ping() else missing
+        return answer(states, needed)
 
 
 async def count_users(shards: Shards, store: UserStore) -> list[ShardCount]:

@@ -33,7 +33,8 @@ _REPLICA_S = 1.0
 """How long a read waits for a connection to the replica, before it asks the primary."""
 _REPLICA_PAUSE_S = 1.0
 _READER_ON_PRIMARY_S = 10.0
-_START_S = 5.0
+_OPEN_S = 5.0
+_RETRY_S = 0.5
 _RECONNECT_S = 0.5
 _MAX_SIZE = 10
 
@@ -139,22 +140,34 @@ class Database:
         )
 
     async def open(self) -> None:
-        """Connect, and create the table where it is missing. Raises psycopg.Error while a server is away."""
-        for pool, writes in ((self.writers, True), (self.readers, False)):
-            pool.reconnect_timeout = _START_S
-            try:
-                await pool.open(wait=True, timeout=_START_S)
-            except PoolTimeout:
-                # It says why; the pool does not.
-                await (await psycopg.AsyncConnection.connect(conninfo(self._settings, writes=writes))).close()
-                raise
-            pool.reconnect_timeout = _RECONNECT_S
+        """Connect, and create the table where it is missing. Raises psycopg.Error if a server is away for too long."""
+        await self._await_servers()
+        for pool in (self.writers, self.readers):
+            await pool.open(wait=True, timeout=_OPEN_S)
         async with self.writers.connection() as connection, connection.transaction():
             # Two instances may start at once.
             await connection.execute("SELECT pg_advisory_xact_lock(hashtext(%s))", [f"{NAME}.users"])
             cursor = await connection.execute("SELECT to_regclass('users')")
             if await cursor.fetchone() == (None,):
                 await connection.execute("CREATE TABLE users (id serial PRIMARY KEY, name text)")
+
+    async def _await_servers(self) -> None:
+        """Try until both servers let the service in; the pools would try less and less often, and not say why."""
+        ends = time.monotonic() + self._settings.start_timeout_s
+        told = False
+        while True:
+            try:
+                for writes in (True, False):
+                    await (await psycopg.AsyncConnection.connect(conninfo(self._settings, writes=writes))).close()
+            except psycopg.OperationalError as error:
+                if time.monotonic() + _RETRY_S > ends:
+                    raise
+                if not told:
+                    logger.warning("Waiting for the database: %s", str(error).partition("\n")[0])
+                told = True
+                await asyncio.sleep(_RETRY_S)
+            else:
+                return
 
     async def close(self) -> None:
         for pool in (self.writers, self.readers):

@@ -4,7 +4,7 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Response
 from fastapi.responses import JSONResponse
-from service_kit.problems import RETRY_AFTER_S
+from service_kit.health import Health, answer
 
 from read_write_split.dependencies import GivenServices, get_metrics
 from read_write_split.metrics import Metrics
@@ -13,20 +13,13 @@ from read_write_split.redis_link import RedisAwayError, RedisLink
 router = APIRouter()
 
 
-@router.get("/health", responses={503: {"description": "Users can be neither written nor read, or only one of both."}})
+@router.get("/health", response_model=Health, responses={503: {"model": Health}})
 async def health(services: GivenServices) -> JSONResponse:
     """Answer 503 while users cannot be written or cannot be read, else 200: ``degraded`` where any part is down."""
     parts = await services.database.state()
     parts["cache"] = await _redis(services.redis)
     parts["activity_log"] = services.activity.state()
-    if "down" in (parts["primary"]["status"], parts["replica"]["status"]):
-        status = "down"
-    elif all(part["status"] in {"ok", "off"} for part in parts.values()):
-        status = "ok"
-    else:
-        status = "degraded"
-    headers = {"Retry-After": str(RETRY_AFTER_S)} if status == "down" else {}
-    return JSONResponse({"status": status, "parts": parts}, 503 if status == "down" else 200, headers)
+    return answer(parts, ("primary", "replica"))
 
 
 async def _redis(link: RedisLink | None) -> dict[str, Any]:

@@ -46,6 +46,8 @@ class Settings:
     rate_limit: int = 10
     rate_window_s: int = 60
     cache_ttl_s: int = 30
+    start_timeout_s: int = 5
+    """How long a start waits for servers that do not answer, or do not know the role yet."""
 
 
 def read(cluster: Cluster) -> Settings:
@@ -64,6 +66,7 @@ def read(cluster: Cluster) -> Settings:
         rate_limit=_number(values, "RATE_LIMIT", 10),
         rate_window_s=max(1, _number(values, "RATE_WINDOW_S", 60)),
         cache_ttl_s=_number(values, "CACHE_TTL_S", 30),
+        start_timeout_s=_number(values, "START_TIMEOUT_S", 5),
     )
 
 

@@ -96,8 +96,6 @@ def test_the_paths_are_those_of_the_container() -> None:
     default = Settings.from_environ({})
     assert default.config_dir == Path("/etc/citus-cluster")
     assert default.password_file == Path("/run/secrets/superuser_password")
-    for service, name in ((ComponentName.REDIS, "redis_password"), (ComponentName.CASSANDRA, "cassandra_password")):
-        assert default.password_file_of(service) == Path("/run/secrets") / name
     assert default.start_s(ComponentName.CASSANDRA) > default.companion_start_s
     assert default.start_s(ComponentName.REDIS) == default.start_s(ComponentName.PG14) == default.companion_start_s
 
@@ -107,7 +105,6 @@ def test_a_service_without_secrets_is_asked_without_a_password(
 ) -> None:
     """An application that only answers HTTP has none."""
     monkeypatch.setattr(type(COMPONENTS[ComponentName.REDIS]), "secrets", ())
-    assert Settings.from_environ({}).password_file_of(ComponentName.REDIS) is None
     (files.folder / "cassandra_password").write_text("of cassandra")
     configuration = Configuration(files.settings())
     assert configuration.password_of(ComponentName.REDIS) == ""

@@ -25,12 +25,16 @@ from read_write_split.list_cache import ListCache, Page
 from read_write_split.positions import Position
 from read_write_split.rate_limit import Allowance, RateLimit
 from read_write_split.redis_link import RedisLink
-from read_write_split.settings import Server
+from read_write_split.settings import NAME, Server
 from service_kit.cluster import Address
 from waiting import eventually
 
 from bench.measure import free_base_port
-from bench.replication_accounts import NAME, create_keyspace, create_role, write_secrets
+from citus_cluster.errors import RoleError
+from citus_cluster.model.component_name import ComponentName
+from citus_cluster.model.plan.events import ignore
+from citus_cluster.operations.directory import load
+from citus_cluster.operations.start.preparation import make_accounts_of
 
 pytestmark = pytest.mark.cluster
 
@@ -46,14 +50,18 @@ def pair(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pair]:
     # No Citus runs here, so that its image need not be on the engine.
     cluster = GeneratedCluster(tmp_path_factory.mktemp("stack"), "citusdata/citus:13.2.0")
     try:
-        cluster.create("--services=pg14,redis,cassandra", "--pg14-log=verbose", "--yes")
-        write_secrets(cluster.root)
+        cluster.create("--services=pg14,redis,cassandra,example-replication", "--pg14-log=verbose", "--yes")
         cluster.compose("up", "-d", "cassandra")
         cluster.compose("up", "-d", "--wait", PRIMARY, REPLICA, "redis")
-        create_role(cluster.root, cluster.pg14_port)
+        make_accounts(cluster, ComponentName.PG14)
         yield Pair(cluster)
     finally:
         cluster.remove()
+
+
+def make_accounts(cluster: GeneratedCluster, component: ComponentName) -> None:
+    """Do the part of `citus-cluster up` that makes the accounts on one component."""
+    asyncio.run(make_accounts_of(load(cluster.root), component, ignore))
 
 
 @dataclass
@@ -458,7 +466,7 @@ def cassandra(pair: Pair, app: App) -> str:
     container = pair.container("cassandra")
     status = ("inspect", "-f", "{{.State.Health.Status}}", container)
     eventually(lambda: pair.cluster.docker(*status).out.strip() == "healthy", "Cassandra starts", 300, every_s=1)
-    create_keyspace(pair.cluster.root, container)
+    make_accounts(pair.cluster, ComponentName.CASSANDRA)
     return container
 
 
@@ -587,3 +595,55 @@ def test_the_end_is_orderly(pair: Pair, tmp_path: Path) -> None:
         "Shutting down FastAPI application",
         "Database connection pools closed",
     ]
+
+
+def test_the_component_serves_with_accounts_of_its_own(pair: Pair, cassandra: str) -> None:
+    """As `up` starts it: with tokens, and without any right beyond its own places."""
+    cluster = pair.cluster
+    cluster.cli("up")
+    container = cluster.container("example-replication")
+    port = cluster.example_ports["example-replication"]
+    token = cluster.docker(
+        "exec", container, "python", "-m", "read_write_split.tokens", "--subject", "alice"
+    ).out.strip()
+    with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=30) as client:
+        assert client.get("/users").status_code == 401
+        client.headers["Authorization"] = f"Bearer {token}"
+        created = client.post("/users", json={"name": "Component"})
+        assert created.status_code == 200, created.text
+        users = client.get("/users", headers={"X-Commit-LSN": created.headers["X-Commit-LSN"]}).json()
+        assert created.json() in users
+        eventually(lambda: client.get("/health").json()["status"] == "ok", "all its servers answer")
+    status = json.loads(cluster.cli("status", "--format=json").out)
+    (own,) = (one for one in status["companions"] if one["service"] == "example-replication")
+    assert (own["condition"], own["reason"]) == ("ok", None)
+    log = cluster.docker("logs", container).text
+    assert "Traceback" not in log, log
+
+
+def test_accounts_are_repaired_and_those_of_others_left_alone(pair: Pair, cassandra: str) -> None:
+    cluster = pair.cluster
+    pair.sql(PRIMARY, f"ALTER ROLE {NAME} NOLOGIN SUPERUSER PASSWORD 'other'")
+    make_accounts(cluster, ComponentName.PG14)
+    assert as_role(pair, PRIMARY, "SELECT current_user, current_schema()") == [(NAME, NAME)]
+    assert pair.sql(PRIMARY, f"SELECT rolsuper FROM pg_roles WHERE rolname = '{NAME}'") == [(False,)]
+    pair.sql(PRIMARY, f"ALTER ROLE {NAME} RENAME TO put_aside")
+    pair.sql(PRIMARY, f"CREATE ROLE {NAME} PASSWORD 'of somebody else'")
+    secret = f"SELECT rolpassword, rolcanlogin FROM pg_authid WHERE rolname = '{NAME}'"
+    before = pair.sql(PRIMARY, secret)
+    with pytest.raises(RoleError, match="citus-cluster did not create it"):
+        make_accounts(cluster, ComponentName.PG14)
+    assert pair.sql(PRIMARY, secret) == before
+    pair.sql(PRIMARY, f"DROP ROLE {NAME}")
+    pair.sql(PRIMARY, f"ALTER ROLE put_aside RENAME TO {NAME}")
+    make_accounts(cluster, ComponentName.PG14)
+
+    def cql(statement: str) -> str:
+        return cluster.docker("exec", cassandra, "cqlsh", "-e", statement).text
+
+    cql(f"ALTER ROLE {NAME} WITH PASSWORD = 'other'")
+    with pytest.raises(RoleError, match="with another password"):
+        make_accounts(cluster, ComponentName.CASSANDRA)
+    cql(f"DROP ROLE {NAME}")
+    make_accounts(cluster, ComponentName.CASSANDRA)
+    assert NAME in cql("LIST ROLES")

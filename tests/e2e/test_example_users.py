@@ -1,5 +1,6 @@
 """The users example on a cluster, as its README starts it; names of tests end with the rows of the requirements."""
 
+import json
 import os
 import random
 import subprocess
@@ -38,9 +39,7 @@ def serving(cluster: GeneratedCluster, port: int, log: Path) -> Iterator[httpx.C
 
 @pytest.fixture(scope="module")
 def users_cluster(main_cluster: GeneratedCluster) -> GeneratedCluster:
-    main_cluster.create("--workers=2", "--services=citus", "--up")
-    main_cluster.sql("CREATE SCHEMA example_users")
-    main_cluster.cli("roles", "create", "example_users", "--access=create", "--schema=example_users")
+    main_cluster.create("--workers=2", "--services=citus,admin-api,example-users", "--up")
     return main_cluster
 
 
@@ -53,6 +52,40 @@ def log(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def api(users_cluster: GeneratedCluster, log: Path) -> Iterator[httpx.Client]:
     with serving(users_cluster, users_cluster.base_port + 20, log) as client:
         yield client
+
+
+def test_the_component_serves_with_a_role_of_its_own(users_cluster: GeneratedCluster) -> None:
+    """And a role that is lost comes back with the next start, or by the admin API, with the same password."""
+    url = f"http://127.0.0.1:{users_cluster.example_ports['example-users']}"
+    assert httpx.get(f"{url}/users/1", timeout=30).json()["name"] == "Alice"
+    roles = users_cluster.sql(
+        "SELECT rolsuper, rolcreatedb, rolcreaterole FROM pg_roles WHERE rolname = 'example_users'"
+    )
+    assert roles == [(False, False, False)]
+    listed = users_cluster.cli("roles", "list", "--format=json").out
+    assert "generated/secrets/roles/example_users_password" in listed
+    status = json.loads(users_cluster.cli("status", "--format=json").out)
+    (own,) = (one for one in status["companions"] if one["service"] == "example-users")
+    assert (own["condition"], own["reason"]) == ("ok", None)
+
+
+def test_a_changed_password_reaches_the_component(users_cluster: GeneratedCluster) -> None:
+    users_cluster.cli("roles", "password", "example_users")
+    assert "restarting example-users: a password was changed" in users_cluster.cli("up").text
+    url = f"http://127.0.0.1:{users_cluster.example_ports['example-users']}"
+    assert httpx.get(f"{url}/users/2", timeout=30).json()["name"] == "Bob"
+
+
+def test_a_role_with_another_password_is_named_and_repaired(users_cluster: GeneratedCluster) -> None:
+    users_cluster.compose("stop", "admin-api")  # it would repair the role before anybody sees it
+    users_cluster.sql("ALTER ROLE example_users PASSWORD 'other'")
+    status = json.loads(users_cluster.cli("status", "--format=json", check=False).out)
+    (own,) = (one for one in status["companions"] if one["service"] == "example-users")
+    assert "role example_users has another password on the coordinator" in own["reason"]
+    users_cluster.cli("up")
+    status = json.loads(users_cluster.cli("status", "--format=json").out)
+    (own,) = (one for one in status["companions"] if one["service"] == "example-users")
+    assert own["condition"] == "ok"
 
 
 def superuser(cluster: GeneratedCluster, statement: str) -> list[tuple[Any, ...]]:
@@ -146,14 +179,14 @@ def test_the_shard_is_that_of_citus_also_after_a_rebalance_b30(
 ) -> None:
     agrees(api, users_cluster, 1000)
     before = {user: api.get(f"/users/{user}/shard").json()["node"] for user in range(1, 101)}
-    users_cluster.cli("nodes", "drain", "citus-worker2", "--yes", "--wait")
+    users_cluster.cli("nodes", "drain", "citus-worker2", "--wait")
     agrees(api, users_cluster, 1000)
     after = {user: api.get(f"/users/{user}/shard").json()["node"] for user in range(1, 101)}
     assert set(before.values()) == {"citus-worker1", "citus-worker2"}
     assert set(after.values()) == {"citus-worker1"}
     assert api.get("/users/1").json()["name"] == "Alice"
     shard = api.get("/users/1/shard").json()
-    rows = users_cluster.sql(f"SET search_path = example_users; {shard['sql']}")
+    rows = users_cluster.sql(shard["sql"])
     assert rows == [(shard["shard_id"], str(shard["hash_min"]), str(shard["hash_max"]), shard["node"], shard["port"])]
 
 

@@ -14,6 +14,7 @@ import yaml
 from setup_support import CPUS, ROOT
 
 from citus_cluster.model.api_config import hash_token
+from citus_cluster.model.component_name import EXAMPLES
 from citus_cluster.model.images import known_pg_major
 from citus_cluster.model.spec import API_VERSION, parse_spec
 from citus_cluster.model.topology import resolve
@@ -27,6 +28,8 @@ SECRETS = {
     "admin_api_token": "an admin's token",
     "admin_api_read_token": "a reader's token",
     "redis_password": "Pa55 of Redis",
+    "example_replication_redis_password": "Pa55 of the read/write split example",
+    "example_sharding_redis_password": "Pa55 of the consistent hashing example",
 }
 MEMORY_MB = 7840
 RESOURCES = {"memory_mb": MEMORY_MB, "cpus": CPUS}
@@ -62,6 +65,10 @@ CASES: dict[str, dict[str, Any]] = {
         },
     },
 }
+CASES["examples"] = {
+    "services": ["citus", "pg14", "redis", "cassandra", "admin-api", *EXAMPLES],
+    "resources": {"memory_mb": 15900, "cpus": 4},
+}
 GROWN = {
     "memory_mb": 15900,
     "workers": 4,
@@ -74,7 +81,7 @@ CASES["grown"] = {
     "workers": [1, 2, 3, 4, 6],
     "resources": {"memory_mb": 15900, "cpus": 4, "shared": GROWN},
 }
-EXAMPLES = ["cluster.minimal.yaml", "cluster.full.yaml", "cluster.workers-only.yaml"]
+SAMPLES = ["cluster.minimal.yaml", "cluster.full.yaml", "cluster.workers-only.yaml"]
 
 
 def bundle_of(data: dict[str, Any]) -> dict[str, str]:
@@ -96,7 +103,7 @@ def bundle_of(data: dict[str, Any]) -> dict[str, str]:
 
 def examples() -> dict[str, dict[str, Any]]:
     found = {}
-    for name in EXAMPLES:
+    for name in SAMPLES:
         found[name] = load_yaml((ROOT / "config" / name).read_text(encoding="utf-8"), name)
     return found
 
@@ -105,7 +112,7 @@ def all_cases() -> dict[str, dict[str, Any]]:
     return {name: {"apiVersion": API_VERSION, **data} for name, data in CASES.items()} | examples()
 
 
-@pytest.fixture(params=[*CASES, *EXAMPLES])
+@pytest.fixture(params=[*CASES, *SAMPLES])
 def bundle(request: pytest.FixtureRequest) -> dict[str, str]:
     return bundle_of(all_cases()[request.param])
 
@@ -120,9 +127,9 @@ def services(bundle: dict[str, str]) -> dict[str, Any]:
 def test_the_bundle_is_as_expected(case: str, request: pytest.FixtureRequest) -> None:
     """The wheel of the admin API and the constraints are left out: they change with the code, and with a release."""
     rendered = {
-        path: re.sub("citus-cluster-admin-api:[0-9a-f]{12}", "citus-cluster-admin-api:0123456789ab", text)
+        path: re.sub("(citus-cluster-(?:admin-api|example-[a-z]+)):[0-9a-f]{12}", r"\1:0123456789ab", text)
         for path, text in bundle_of({"apiVersion": API_VERSION, **CASES[case]}).items()
-        if path != "generated/admin-api/constraints.txt"
+        if not path.endswith("constraints.txt") and not path.startswith("generated/examples/")
     }
     folder = EXPECTED / case
     if request.config.getoption("--update-golden"):

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from setup_support import attempt, contents, plan, snapshot
 
-from citus_cluster.render.bundle import MANIFEST_FILE
+from citus_cluster.model.layout import MANIFEST_FILE
 from citus_cluster.runtime.store.journal import JOURNAL_FILE
 
 FIRST = ("--workers=2", "--services=citus,redis", "--memory=7840", "--cpus=2")

@@ -15,6 +15,7 @@ import programs
 import psycopg
 
 from bench.measure import free_base_port
+from citus_cluster.model.component_name import EXAMPLES
 
 ROOT = Path(__file__).parents[2]
 
@@ -88,6 +89,10 @@ class GeneratedCluster:
         return self.base_port + 14
 
     @property
+    def example_ports(self) -> dict[str, int]:
+        return {name.value: self.base_port + 15 + place for place, name in enumerate(EXAMPLES)}
+
+    @property
     def password(self) -> str:
         return self.secret("superuser_password")
 
@@ -150,6 +155,7 @@ class GeneratedCluster:
             *(f"--port={self.base_port}", f"--admin-port={self.admin_port}", f"--pg14-port={self.pg14_port}"),
             *(f"--redis-port={self.redis_port}", f"--cassandra-port={self.cassandra_port}"),
             f"--pgbouncer-port={self.pgbouncer_port}",
+            *(f"--{name}-port={port}" for name, port in self.example_ports.items()),
         ]
 
     def create(self, *options: str, check: bool = True) -> Result:

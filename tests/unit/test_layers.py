@@ -200,6 +200,8 @@ KNOWS_ONE = {
     "citus_cluster/render/spec_file.py": "a comment for each key of cluster.yaml",
     "citus_cluster/render/api_context.py": "the drivers that the API needs",
     "citus_cluster/runtime/probes/": "how each is asked",
+    "citus_cluster/runtime/accounts/": "how an application's account is made on each",
+    "citus_cluster/runtime/cassandra.py": "connections to Cassandra",
     "citus_cluster/operations/pair/": "the pair",
     "citus_cluster/operations/preparation.py": "who needs something of the coordinator",
     "citus_cluster/operations/inspection.py": "who tells more where the engine is asked",

@@ -1,19 +1,20 @@
 """The components, each in its own module; no code outside that module knows one by name."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
-from citus_cluster.model.component import Component
+from citus_cluster.model.component import Account, Component
 from citus_cluster.model.component_name import ComponentName
 from citus_cluster.model.components.admin_api import ADMIN_API
 from citus_cluster.model.components.cassandra import CASSANDRA
 from citus_cluster.model.components.citus import CITUS
+from citus_cluster.model.components.examples import EXAMPLES
 from citus_cluster.model.components.pg14 import PG14
 from citus_cluster.model.components.pgbouncer import PGBOUNCER
 from citus_cluster.model.components.redis import REDIS
 from citus_cluster.model.spec import ClusterSpec
 
 COMPONENTS: Mapping[ComponentName, Component] = {
-    component.name: component for component in (CITUS, PG14, REDIS, CASSANDRA, PGBOUNCER, ADMIN_API)
+    component.name: component for component in (CITUS, PG14, REDIS, CASSANDRA, PGBOUNCER, *EXAMPLES, ADMIN_API)
 }
 """In the order of the Compose file: a component comes after those that it depends on."""
 COMPANIONS = tuple(name for name, component in COMPONENTS.items() if component.companion)
@@ -23,6 +24,13 @@ COMPANIONS = tuple(name for name, component in COMPONENTS.items() if component.c
 def wanted(spec: ClusterSpec) -> tuple[Component, ...]:
     """Return the components of a specification, in their order."""
     return tuple(component for name, component in COMPONENTS.items() if name in spec.wanted)
+
+
+def accounts_on(server: ComponentName, wanted: Collection[ComponentName]) -> tuple[Account, ...]:
+    """Return the accounts that the wanted components have on a server."""
+    return tuple(
+        one for name in COMPONENTS if name in wanted for one in COMPONENTS[name].accounts if one.server is server
+    )
 
 
 def owner_of(service: str) -> Component | None:

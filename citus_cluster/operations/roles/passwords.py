@@ -30,10 +30,11 @@ class CredentialStore:
         return path if self.root and read_file(self.root, path) else None
 
     def keep(self, role: str, password: str) -> bool:
-        """Keep a password, 0600. Returns whether a file was written."""
+        """Keep a password. Returns whether a file was written."""
         if self.root is None:
             return False
-        path, wanted = secrets.role_password(role), WantedFile(password.encode(), 0o600)
+        path = secrets.role_password(role)
+        wanted = WantedFile(password.encode(), secrets.role_mode(path))
         found = read_file(self.root, path)
         if found and found.mode == wanted.mode and self.saved(role) == password:
             return False

@@ -3,10 +3,13 @@
 from collections.abc import Mapping
 
 from citus_cluster.errors import CitusClusterError
+from citus_cluster.model.citus.nodes import NodeAddress
+from citus_cluster.model.companion_target import Target
 from citus_cluster.model.component_name import ComponentName
 from citus_cluster.model.plan.events import Emit
+from citus_cluster.operations.accounts import make_accounts
 from citus_cluster.operations.directory import Directory
-from citus_cluster.operations.preparation import NEEDED, lacks_on_coordinator, prepare_coordinator
+from citus_cluster.operations.preparation import lacks_on_coordinator, needs_coordinator, prepare_coordinator
 from citus_cluster.runtime.postgres import connect
 
 _CONNECT_TIMEOUT_S = 10.0
@@ -19,10 +22,23 @@ async def prepare_coordinator_of(directory: Directory, emit: Emit) -> CitusClust
         return None
     try:
         async with await connect(directory.coordinator(), timeout_s=_CONNECT_TIMEOUT_S) as conn:
-            failures = await prepare_coordinator(conn, wanted, directory.password_of, emit)
+            failures = await prepare_coordinator(conn, wanted, directory.secret, emit)
     except CitusClusterError as error:
         return error
     return next(iter(failures.values()), None)
+
+
+async def make_accounts_of(directory: Directory, component: ComponentName, emit: Emit) -> None:
+    """Make the accounts that applications of a directory have on a component beside Citus, whose services are ready.
+
+    Raises RoleError, UnreachableError.
+    """
+    topology = directory.topology
+    accounts = topology.accounts_on(component)
+    if not accounts:
+        return
+    target = Target.of(component, topology.of(component), lambda one: NodeAddress(topology.connect_host, one.host_port))
+    await make_accounts(target, directory.password_of(component), accounts, directory.secret, emit)
 
 
 async def lacks_of(directory: Directory) -> Mapping[ComponentName, str]:
@@ -32,10 +48,10 @@ async def lacks_of(directory: Directory) -> Mapping[ComponentName, str]:
         return {}
     try:
         async with await connect(directory.coordinator(), timeout_s=_CONNECT_TIMEOUT_S) as conn:
-            return await lacks_on_coordinator(conn, wanted, directory.password_of)
+            return await lacks_on_coordinator(conn, wanted, directory.secret)
     except CitusClusterError:
         return {}
 
 
 def _wanted(directory: Directory) -> list[ComponentName]:
-    return [component for component in directory.topology.components if component in NEEDED]
+    return [component for component in directory.topology.components if needs_coordinator(component)]

@@ -36,7 +36,7 @@ from citus_cluster.operations.start.preflight import (
     compose_of,
     preflight,
 )
-from citus_cluster.operations.start.preparation import prepare_coordinator_of
+from citus_cluster.operations.start.preparation import make_accounts_of, prepare_coordinator_of
 from citus_cluster.operations.start.readiness import ContainerCache, Knock, wait_until_ready
 from citus_cluster.operations.start.reloads import Reloads, refuse_unused
 from citus_cluster.operations.start.unwanted import stop_departed, stop_unwanted
@@ -264,6 +264,8 @@ async def _wait_for_companions(
                 await _start(directory, found.containers, sorted(missing), emit, timeout_s=timeout_s)
         await wait_until_ready(containers, knocks, emit, deadline=until, timeout_s=timeout_s + patience_s)
         component = group[0].component
+        if topology.of(component)[0] in group:
+            await make_accounts_of(directory, component, emit)
         for problem in await inspection.problems_at_rest(component, directory, containers.engine):
             emit(Event(component.value, EventKind.WARNING, problem))
         refuse_unused(reloaded, knocks, emit)

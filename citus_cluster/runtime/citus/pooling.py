@@ -8,9 +8,6 @@ hash. It returns no secrets of superusers and of roles that replicate or bypass 
 coordinator itself, and none of this program's own roles.
 """
 
-import hashlib
-import hmac
-from base64 import b64decode, b64encode
 from dataclasses import dataclass
 
 from psycopg import sql
@@ -19,9 +16,10 @@ from citus_cluster.errors import RoleError
 from citus_cluster.model.pooling import POOLER_ROLE
 from citus_cluster.runtime.citus.nodes import prepare_schema
 from citus_cluster.runtime.citus.ownership import create_owner_record
-from citus_cluster.runtime.citus.roles import hashed, silent
+from citus_cluster.runtime.citus.roles import silent
 from citus_cluster.runtime.citus.server import QUICK_S
 from citus_cluster.runtime.postgres import Connection, bounded
+from citus_cluster.runtime.scram import hashed, opens
 
 FUNCTION = "citus_cluster.pgbouncer_secret(text)"
 _MARK = "Made by citus-cluster: PgBouncer asks as this role for the secrets of the clients that log in."
@@ -128,20 +126,3 @@ async def has_pooler_role(conn: Connection) -> bool:
             "SELECT FROM pg_roles WHERE rolname = %s AND shobj_description(oid, 'pg_authid') = %s", [POOLER_ROLE, _MARK]
         )
         return await cursor.fetchone() is not None
-
-
-def opens(secret: str, password: str) -> bool:
-    """Return whether a SCRAM secret of ``pg_authid`` belongs to this password (RFC 5802).
-
-    SASLprep is omitted, because it does not change ASCII characters, and our passwords have no others.
-    """
-    try:
-        method, iterations_salt, keys = secret.split("$")
-        iterations, salt = iterations_salt.split(":")
-        stored_key, _ = keys.split(":")
-    except ValueError:
-        return False
-    salted = hashlib.pbkdf2_hmac("sha256", password.encode(), b64decode(salt), int(iterations))
-    client_key = hmac.digest(salted, b"Client Key", "sha256")
-    made = b64encode(hashlib.sha256(client_key).digest()).decode()
-    return method == "SCRAM-SHA-256" and hmac.compare_digest(made, stored_key)

@@ -22,6 +22,7 @@ from citus_cluster.runtime.citus.nodes import CHANGE_TIMEOUT_S, IMPATIENT, LOCK_
 from citus_cluster.runtime.citus.probe import NO_LOGGING, ask, ask_node
 from citus_cluster.runtime.citus.server import QUICK_S
 from citus_cluster.runtime.postgres import Connection, bounded, set_local
+from citus_cluster.runtime.scram import hashed
 
 # An operator may have switched these off; a role that exists only on one node is useless.
 _EVERYWHERE = {
@@ -102,6 +103,12 @@ async def read_roles(conn: Connection) -> Mapping[str, FoundRole]:
             "SELECT rolname, rolcanlogin, rolsuper FROM pg_roles WHERE NOT starts_with(rolname, 'pg_') ORDER BY 1"
         )
         return {str(name): FoundRole(str(name), login, super_) for name, login, super_ in await cursor.fetchall()}
+
+
+async def create_schema(conn: Connection, name: str) -> None:
+    """Create a schema, on every node, unless it exists."""
+    async with changing(conn):
+        await conn.execute(sql.SQL("CREATE SCHEMA IF NOT EXISTS {}").format(sql.Identifier(name)))
 
 
 async def missing_schemas(conn: Connection, schemas: Sequence[str]) -> tuple[str, ...]:
@@ -194,11 +201,6 @@ async def silent(conn: Connection, role: str) -> AsyncIterator[None]:
             "the SQLSTATE "
             "means: https://www.postgresql.org/docs/current/errcodes-appendix.html",
         )
-
-
-def hashed(conn: Connection, role: str, password: str) -> str:
-    """Hash a password as psql's ``\\password`` does, so that no statement contains it."""
-    return conn.pgconn.encrypt_password(password.encode(), role.encode(), b"scram-sha-256").decode()
 
 
 async def _keep_row(conn: Connection, role: str, password: str) -> None:

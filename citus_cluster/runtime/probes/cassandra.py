@@ -5,7 +5,6 @@ costs 80 ms and 10 MB.
 """
 
 import asyncio
-import logging
 import re
 import threading
 from collections.abc import Mapping, Sequence, Set
@@ -21,6 +20,7 @@ from citus_cluster.model.component_name import ComponentName
 from citus_cluster.model.components.cassandra import OPTIONS
 from citus_cluster.model.components.cassandra import USER as CASSANDRA_USER
 from citus_cluster.model.documents import Documented
+from citus_cluster.runtime.cassandra import cluster_at
 from citus_cluster.runtime.docker.engine import Container, Engine, in_thread
 from citus_cluster.runtime.ports import answers
 from citus_cluster.runtime.probes import Doubt
@@ -147,26 +147,8 @@ class CassandraClient:
             self._turn.release()
 
     def _connect(self, address: NodeAddress, timeout_s: float) -> "Session":
-        from cassandra.auth import PlainTextAuthProvider
-        from cassandra.cluster import EXEC_PROFILE_DEFAULT, Cluster, ExecutionProfile
-        from cassandra.policies import WhiteListRoundRobinPolicy
-
         if self._session is None:
-            logging.getLogger("cassandra").setLevel(logging.CRITICAL)  # our own answers report the same, once
-            # From outside the network, the addresses that the nodes announce are unreachable.
-            profile = ExecutionProfile(load_balancing_policy=WhiteListRoundRobinPolicy([address.host]))
-            self._cluster = Cluster(
-                [address.host],
-                port=address.port,
-                auth_provider=PlainTextAuthProvider(CASSANDRA_USER, self._password),
-                execution_profiles={EXEC_PROFILE_DEFAULT: profile},
-                protocol_version=4,
-                connect_timeout=timeout_s,
-                control_connection_timeout=timeout_s,
-                schema_metadata_enabled=False,
-                token_metadata_enabled=False,
-                executor_threads=1,
-            )
+            self._cluster = cluster_at(address, CASSANDRA_USER, self._password, timeout_s)
             self._session = self._cluster.connect()
         return self._session
 

@@ -2,8 +2,9 @@
 
 from collections.abc import Mapping
 
-from citus_cluster.model.component_name import ComponentName
+from citus_cluster.model.component_name import EXAMPLES, ComponentName
 from citus_cluster.runtime.probes import Factory
+from citus_cluster.runtime.probes.application import ApplicationProbe
 from citus_cluster.runtime.probes.cassandra import CassandraProbe
 from citus_cluster.runtime.probes.pair import PairProbe
 from citus_cluster.runtime.probes.pgbouncer import PgBouncerProbe
@@ -14,4 +15,5 @@ PROBES: Mapping[ComponentName, Factory] = {
     ComponentName.REDIS: RedisProbe,
     ComponentName.CASSANDRA: CassandraProbe,
     ComponentName.PGBOUNCER: PgBouncerProbe,
+    **dict.fromkeys(EXAMPLES, ApplicationProbe),
 }

@@ -19,9 +19,8 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from citus_cluster.errors import LockedError, WriteError
-from citus_cluster.model.layout import SPEC_FILE
+from citus_cluster.model.layout import MANIFEST_FILE, SPEC_FILE
 from citus_cluster.model.plan.changes import Action, FileChange, FoundFile, WantedFile, digest
-from citus_cluster.render.bundle import MANIFEST_FILE
 
 LOCK_FILE = ".citus-cluster.lock"
 _STAGING_PREFIX = ".citus-cluster.staging-"

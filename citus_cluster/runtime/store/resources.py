@@ -3,6 +3,7 @@
 They are at the top of a checkout, and next to the code in an installed wheel.
 """
 
+from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 
@@ -15,6 +16,10 @@ from citus_cluster.render.bundle import Sources
 _PACKAGE = Path(citus_cluster.__file__).parent
 _ROOT = _PACKAGE.parent
 _DATA = _PACKAGE / "data"
+_SHARED = "service_kit"
+"""The package that all examples import."""
+_RUN = {".py", ".html"}
+"""Endings of the files that an example runs."""
 
 
 def _folder(name: str) -> Path:
@@ -34,17 +39,33 @@ def load_sources() -> Sources:
         config=_texts(_folder("config")),
         initdb=_texts(_folder("initdb")),
         contexts={
-            component.context: _api_context() if component is ADMIN_API else _context(_folder(component.context))
+            component.context: _api_context() if component is ADMIN_API else _example_context(component.context)
             for component in COMPONENTS.values()
             if component.context
         },
     )
 
 
-def _context(folder: Path) -> dict[str, bytes]:
-    """Read the build context of an image, by path, without the files that Python has compiled there."""
-    files = (path for path in sorted(folder.rglob("*")) if path.is_file() and "__pycache__" not in path.parts)
-    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in files}
+def _example_context(path: str) -> dict[str, bytes]:
+    """Read the build context of an example, by path: its package, and what it shares with the others beside it."""
+    package = _folder(path)
+    beside = package.parent
+    files = [beside / "pyproject.toml", beside / "constraints.txt"]
+    files += (file for folder in (beside / _SHARED, package) for file in _files(folder))
+    found = {file.relative_to(beside).as_posix(): file.read_bytes() for file in files}
+    return {"Dockerfile": found.pop(f"{package.name}/Dockerfile"), **found}
+
+
+def _files(folder: Path) -> Iterator[Path]:
+    """Yield the files that run; not the tests, and not what Python has compiled there."""
+    for path in sorted(folder.rglob("*")):
+        inner = path.relative_to(folder)
+        if (
+            path.is_file()
+            and (path.suffix in _RUN or path.name == "Dockerfile")
+            and not {"tests", "__pycache__"} & {*inner.parts}
+        ):
+            yield path
 
 
 def _api_context() -> dict[str, bytes]:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from citus_cluster.errors import ImmutableError, UsageError
 from citus_cluster.model.api_config import hash_token
-from citus_cluster.model.component import SECRETS_FOLDER
+from citus_cluster.model.component import ROLES_FOLDER
 from citus_cluster.model.component_name import ComponentName
 from citus_cluster.model.components import COMPONENTS, admin_api, citus
 from citus_cluster.model.names import password_problem, without_line_end
@@ -40,7 +40,13 @@ class Secrets:
 
 def role_password(name: str) -> str:
     """Return the path of an ordinary role's password, which is created with the role, not by a set-up."""
-    return f"{SECRETS_FOLDER}/roles/{name}_password"
+    return f"{ROLES_FOLDER}/{name}_password"
+
+
+def role_mode(path: str) -> int:
+    """Return the mode of an ordinary role's password file: a container without root may have to read it."""
+    mounted = {one.path for component in COMPONENTS.values() for one in component.secrets if one.read_without_root}
+    return 0o644 if path in mounted else 0o600
 
 
 def generate() -> str:

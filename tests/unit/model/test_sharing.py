@@ -12,6 +12,7 @@ from setup_support import CPUS
 
 from citus_cluster.errors import DoesNotFitError
 from citus_cluster.model.component_name import ALL, ComponentName
+from citus_cluster.model.components import COMPONENTS
 from citus_cluster.model.sharing import has_room_for_a_worker, with_earlier_shares, with_shares
 from citus_cluster.model.spec import API_VERSION, ClusterSpec, grown_workers, parse_spec, without_worker
 from citus_cluster.model.topology import Topology, resolve
@@ -58,7 +59,7 @@ class Cluster:
 
     @property
     def files(self) -> dict[str, str]:
-        digests = dict.fromkeys(("admin_api_token", "admin_api_read_token", "redis_password"), "0" * 64)
+        digests = {one.name: "0" * 64 for component in COMPONENTS.values() for one in component.secrets}
         files = render_bundle(self.topology, sources(), digests=digests, gitignore=None)
         return {path: file.content.decode() for path, file in files.items() if not path.endswith(".whl")}
 
@@ -276,7 +277,8 @@ def steps(chance: random.Random, made: Cluster) -> Iterator[dict[str, Any]]:
     if len(numbers) > 1:
         yield {"workers": without_worker(made.spec.workers, chance.choice(numbers))}
     companions = [one for one in ComponentName if one not in SMALL and chance.random() < 0.5]
-    yield {"services": [*SMALL, *companions]}
+    wanted = [*SMALL, *companions]
+    yield {"services": [one for one in wanted if set(COMPONENTS[one].needs) <= {*wanted}]}
     yield {"settings": {"coordinator": {"work_mem": f"{chance.randint(2, 9)}MB"}}}
     yield {"cassandra": {"nodes": made.spec.cassandra.nodes + 1}}
 

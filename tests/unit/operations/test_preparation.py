@@ -8,6 +8,7 @@ from typing import Any, cast
 import pytest
 
 from citus_cluster.errors import CitusClusterError, RoleError, UsageError
+from citus_cluster.model.component import Secret
 from citus_cluster.model.component_name import ComponentName
 from citus_cluster.model.plan.events import ignore
 from citus_cluster.operations import preparation
@@ -44,21 +45,20 @@ def needed(monkeypatch: pytest.MonkeyPatch) -> Needed:
     needed = Needed({})
     both = {component: needed.of(component) for component in (ONE, TWO)}
     monkeypatch.setattr(preparation, "NEEDED", both)
-    monkeypatch.setattr(at_start, "NEEDED", both)
     return needed
 
 
-def password_of(component: ComponentName) -> str:
-    return f"of {component.value}"
+def secret_of(secret: Secret) -> str:
+    return f"value of {secret.name}"
 
 
 def prepare(*components: ComponentName) -> Mapping[ComponentName, CitusClusterError]:
-    return asyncio.run(preparation.prepare_coordinator(CONN, components, password_of, ignore, wait_for_lock_s=3))
+    return asyncio.run(preparation.prepare_coordinator(CONN, components, secret_of, ignore, wait_for_lock_s=3))
 
 
 def test_what_wanted_components_need_is_made_with_their_passwords(needed: Needed) -> None:
     assert prepare(ComponentName.CITUS, TWO) == {}
-    assert needed.made == [(TWO, "of redis", 3)]
+    assert needed.made == [(TWO, "value of redis_password", 3)]
 
 
 def test_one_that_fails_keeps_none_from_being_made_and_is_told(needed: Needed) -> None:
@@ -69,8 +69,8 @@ def test_one_that_fails_keeps_none_from_being_made_and_is_told(needed: Needed) -
 
 def test_what_wanted_components_lack_is_told_and_nothing_is_made(needed: Needed) -> None:
     needed.failures = {TWO: RoleError("second")}
-    lacks = asyncio.run(preparation.lacks_on_coordinator(CONN, [ComponentName.CITUS, ONE, TWO], password_of))
-    assert lacks == {TWO: "the password 'of redis' is missing"}
+    lacks = asyncio.run(preparation.lacks_on_coordinator(CONN, [ComponentName.CITUS, ONE, TWO], secret_of))
+    assert lacks == {TWO: "the password 'value of redis_password' is missing"}
     assert needed.made == []
 
 

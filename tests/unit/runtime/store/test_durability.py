@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 from setup_support import plan
 
+from citus_cluster.model.layout import MANIFEST_FILE
 from citus_cluster.model.plan.changes import WantedFile
 from citus_cluster.operations.setup.plan import apply_setup
-from citus_cluster.render.bundle import MANIFEST_FILE
 from citus_cluster.runtime.store import files
 
 CITUS_ONLY = {"services": ["citus"], "workers": 1, "resources.memory_mb": 8000, "resources.cpus": 2}

@@ -15,9 +15,9 @@ import pytest
 from setup_support import contents, plan, set_up, snapshot
 
 from citus_cluster.errors import LockedError, WriteError
+from citus_cluster.model.layout import MANIFEST_FILE
 from citus_cluster.model.plan.changes import Action
 from citus_cluster.operations.setup.plan import apply_setup
-from citus_cluster.render.bundle import MANIFEST_FILE
 from citus_cluster.runtime.store import files
 
 # Without the admin API, whose many sources take their time.

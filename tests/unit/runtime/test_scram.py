@@ -1,6 +1,6 @@
 """Whether the coordinator has PgBouncer's password."""
 
-from citus_cluster.runtime.citus.pooling import opens
+from citus_cluster.runtime.scram import opens
 
 # Of the password "pencil", with the salt of RFC 7677.
 SECRET = (
