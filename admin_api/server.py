@@ -52,6 +52,8 @@ class PatientProtocol(H11Protocol):
 
 OPTIONS: dict[str, Any] = {
     "http": PatientProtocol,
+    # The same loop everywhere, whatever else is installed: uvloop closes connections differently.
+    "loop": "asyncio",
     "ws": "none",
     "log_config": None,
     "access_log": False,
