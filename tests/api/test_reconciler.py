@@ -316,7 +316,7 @@ def test_what_other_services_need_of_the_coordinator_is_made_and_is_no_condition
     assert fake.prepared[0] == (("pgbouncer",), ("of the pooler",), 12)
     *_, made, taken, missing = said(caplog)
     assert made == ("INFO", "the coordinator has what they need")
-    assert taken == ("WARNING", "pgbouncer lacks what it needs on the coordinator: The name is taken.")
+    assert taken == ("WARNING", "pgbouncer lacks what it needs: The name is taken.")
     assert missing[0] == "WARNING"
     assert "pgbouncer_password cannot be read" in missing[1]
 

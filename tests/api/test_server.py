@@ -44,6 +44,7 @@ def test_the_program_serves_the_app_as_the_compose_file_expects_it(monkeypatch: 
                 "host": "0.0.0.0",
                 "port": 8000,
                 "http": PatientProtocol,
+                "loop": "asyncio",
                 "ws": "none",
                 # The log is ours, and has no line for each request: the health check makes one every few seconds.
                 "log_config": None,

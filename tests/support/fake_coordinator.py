@@ -15,7 +15,9 @@ from admin_api import coordinator as coordinator_module
 from admin_api import reconciler as reconciler_module
 from citus_cluster.errors import CitusClusterError
 from citus_cluster.model.citus.nodes import NodeAddress, NodeResult, Outcome
+from citus_cluster.model.component import Secret
 from citus_cluster.model.component_name import ComponentName
+from citus_cluster.model.components import COMPONENTS
 from citus_cluster.model.disks import Disk
 from citus_cluster.model.plan.events import Emit, Event, EventKind
 from citus_cluster.runtime.postgres import Connection, ConnectionInfo, connect
@@ -106,13 +108,14 @@ class FakeCoordinator:
         self,
         connection: Connection,
         components: Sequence[ComponentName],
-        password_of: Callable[[ComponentName], str],
+        secret_of: Callable[[Secret], str],
         emit: Emit,
         *,
         wait_for_lock_s: float,
     ) -> Mapping[ComponentName, CitusClusterError]:
         try:
-            passwords = tuple(map(password_of, components))
+            secrets = [COMPONENTS[component].password for component in components]
+            passwords = tuple(secret_of(secret) for secret in secrets if secret)
         except CitusClusterError as error:
             return dict.fromkeys(components, error)
         self.prepared.append((tuple(components), passwords, wait_for_lock_s))

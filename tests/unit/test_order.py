@@ -10,7 +10,7 @@ TESTS = Path(__file__).parents[1]
 
 
 def item(file: str, *, cluster: bool) -> Any:
-    return SimpleNamespace(path=TESTS / file, get_closest_marker=lambda name: True if cluster else None)
+    return SimpleNamespace(nodeid=f"tests/{file}::test", get_closest_marker=lambda name: True if cluster else None)
 
 
 def test_the_longest_files_come_first_and_those_without_a_cluster_last(pytestconfig: pytest.Config) -> None:

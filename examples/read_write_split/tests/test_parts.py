@@ -31,7 +31,7 @@ HERE = Address("127.0.0.1", 1)
 
 def claims(**changed: Any) -> dict[str, Any]:
     now = int(time.time())
-    made = {"iss": ISSUER, "aud": AUDIENCE, "sub": "alice", "iat": now, "nbf": now, "exp": now + 60, **changed}
+    made = {"iss": ISSUER, "aud": AUDIENCE, "sub": "alice", "iat": now, "nbf": now, "exp": now + 86400, **changed}
     return {name: value for name, value in made.items() if value is not None}
 
 
@@ -50,8 +50,8 @@ NOW = int(time.time())
         (jwt.encode(claims(), "w" * 32, "HS256"), "not valid"),
         (jwt.encode(claims(), "k" * 64, "HS512"), "not valid"),
         (jwt.encode(claims(exp=NOW - 60), KEY), "expired"),
-        (jwt.encode(claims(nbf=NOW + 600), KEY), "not valid yet"),
-        (jwt.encode(claims(iat=NOW + 600), KEY), "not valid yet"),
+        (jwt.encode(claims(nbf=NOW + 86400), KEY), "not valid yet"),
+        (jwt.encode(claims(iat=NOW + 86400), KEY), "not valid yet"),
         (jwt.encode(claims(aud="another"), KEY), "another service"),
         (jwt.encode(claims(iss="another"), KEY), "another service"),
         (jwt.encode(claims(exp=None), KEY), "not valid"),

@@ -17,7 +17,7 @@ from setup_support import ROOT
 from citus_cluster.cli import program
 from citus_cluster.cli.completion import Shell, wanted_services
 from citus_cluster.cli.tree import TREE
-from citus_cluster.model.component_name import OPT_IN
+from citus_cluster.model.component_name import EXAMPLES
 
 VARIABLE = "_CITUS_CLUSTER_COMPLETE"
 
@@ -220,7 +220,7 @@ def test_services_are_completed_after_a_comma() -> None:
     assert wanted_services("a") == ["admin-api", "all"]
     assert wanted_services("redis,a") == ["redis,admin-api"]
     assert "redis,redis" not in wanted_services("redis,")
-    assert wanted_services("all,") == [f"all,{name}" for name in OPT_IN]
+    assert wanted_services("all,") == ["all,pgbouncer", *(f"all,{name}" for name in EXAMPLES), "all,examples"]
     assert "pgbouncer,all" in wanted_services("pgbouncer,")
 
 

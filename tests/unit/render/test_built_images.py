@@ -64,13 +64,21 @@ def test_a_changed_context_renames_its_own_image_alone() -> None:
 def test_a_context_is_read_from_the_folder_of_its_name(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, built: None
 ) -> None:
-    folder = tmp_path / "examples/users"
-    for path, content in {**APPLICATION, "app/__pycache__/main.pyc": b"compiled"}.items():
-        (folder / path).parent.mkdir(parents=True, exist_ok=True)
-        (folder / path).write_bytes(content)
+    """With what the examples share beside it, and without what does not run."""
+    shared = {"pyproject.toml": b"[project]", "constraints.txt": b"", "service_kit/health.py": b"well = True"}
+    own = {"users/main.py": b"app = None", "users/templates/page.html": b"<p>"}
+    rest = {
+        "users/tests/test_app.py": b"",
+        "users/__pycache__/main.pyc": b"",
+        "users/README.md": b"",
+        "other/app.py": b"",
+    }
+    for path, content in {**shared, **own, **rest, "users/Dockerfile": b"FROM python"}.items():
+        (tmp_path / "examples" / path).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "examples" / path).write_bytes(content)
     monkeypatch.setattr(resources, "_folder", lambda name: tmp_path / name if name == "examples/users" else ROOT / name)
     contexts = resources.load_sources.__wrapped__().contexts
-    assert contexts["examples/users"] == APPLICATION
+    assert contexts["examples/users"] == {"Dockerfile": b"FROM python", **shared, **own}
     assert "constraints.txt" in contexts["admin-api"]
 
 
