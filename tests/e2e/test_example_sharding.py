@@ -48,7 +48,8 @@ def site(default_image: str, tmp_path_factory: pytest.TempPathFactory) -> Iterat
         return
     cluster = GeneratedCluster(tmp_path_factory.mktemp("cluster"), default_image)
     try:
-        cluster.create("--services=citus,pg14,redis,example-sharding", "--workers=2", "--up")
+        # For the connections of several processes of the service.
+        cluster.create("--services=citus,pg14,redis,example-sharding", "--workers=2", "--memory=15900", "--up")
         try_component(cluster)
         # The tests run processes of their own, and drop the shards.
         cluster.compose("stop", "example-sharding")
