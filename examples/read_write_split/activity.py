@@ -73,9 +73,11 @@ class ActivityLog:
         self._away: str | None = _NOT_YET
 
     def open(self) -> None:
-        """Begin to write. Cassandra may be away."""
+        """Begin to connect and to write. Cassandra may be away."""
         if self._server is not None:
-            self._writers = [asyncio.create_task(self._write()) for _ in range(_WRITERS)]
+            # Before the first record: the health of the service says whether it works.
+            connecting = asyncio.create_task(self._connect_first())
+            self._writers = [connecting, *(asyncio.create_task(self._write()) for _ in range(_WRITERS))]
 
     def note(self, record: Record) -> None:
         """Queue a record, or drop it; returns at once."""
@@ -135,6 +137,9 @@ class ActivityLog:
             self._metrics.activity_queued.set(self._unwritten)
             self._metrics.activity_written.inc()
             self._queue.task_done()
+
+    async def _connect_first(self) -> None:
+        await self._connected()
 
     async def _connected(self) -> "Session":
         async with self._turn:

@@ -376,7 +376,7 @@ def test_tokens_and_limits_of_a_running_service(pair: Pair, app: App, start: Cal
 
     refused = strict.client.get("/users")
     assert (refused.status_code, refused.headers["WWW-Authenticate"][:6]) == (401, "Bearer")
-    alice, bob = headers("alice"), headers("bob")
+    alice, bob = headers("of the service"), headers("another")
     statuses = [strict.client.get("/users", headers=alice).status_code for _ in range(10)]
     assert statuses == [200] * 10
     refused = strict.client.get("/users", headers=alice)
@@ -519,7 +519,9 @@ def test_the_commands_of_the_readme_do_what_it_shows(pair: Pair, app: App, cassa
         done = subprocess.run(
             ["bash", "-c", script], cwd=FOLDER, env=one.environment(), capture_output=True, text=True, timeout=120
         )
-    for (command, wanted), got in zip(steps, done.stdout.replace("\r", "").split("@@@\n"), strict=False):
+    # A cqlsh that is older than the server says so.
+    printed = re.sub(r"^WARNING: cqlsh was built.*\n", "", done.stdout.replace("\r", ""), flags=re.MULTILINE)
+    for (command, wanted), got in zip(steps, printed.split("@@@\n"), strict=False):
         assert re.fullmatch(masked(wanted.strip()), got.strip()), f"{command}\n{got}\n{done.stderr}"
 
 
@@ -623,19 +625,20 @@ def test_the_component_serves_with_accounts_of_its_own(pair: Pair, cassandra: st
 
 def test_accounts_are_repaired_and_those_of_others_left_alone(pair: Pair, cassandra: str) -> None:
     cluster = pair.cluster
-    pair.sql(PRIMARY, f"ALTER ROLE {NAME} NOLOGIN SUPERUSER PASSWORD 'other'")
+    primary = pair.status()["chosen_primary"]
+    pair.sql(primary, f"ALTER ROLE {NAME} NOLOGIN SUPERUSER PASSWORD 'other'")
     make_accounts(cluster, ComponentName.PG14)
-    assert as_role(pair, PRIMARY, "SELECT current_user, current_schema()") == [(NAME, NAME)]
-    assert pair.sql(PRIMARY, f"SELECT rolsuper FROM pg_roles WHERE rolname = '{NAME}'") == [(False,)]
-    pair.sql(PRIMARY, f"ALTER ROLE {NAME} RENAME TO put_aside")
-    pair.sql(PRIMARY, f"CREATE ROLE {NAME} PASSWORD 'of somebody else'")
+    assert as_role(pair, primary, "SELECT current_user, current_schema()") == [(NAME, NAME)]
+    assert pair.sql(primary, f"SELECT rolsuper FROM pg_roles WHERE rolname = '{NAME}'") == [(False,)]
+    pair.sql(primary, f"ALTER ROLE {NAME} RENAME TO put_aside")
+    pair.sql(primary, f"CREATE ROLE {NAME} PASSWORD 'of somebody else'")
     secret = f"SELECT rolpassword, rolcanlogin FROM pg_authid WHERE rolname = '{NAME}'"
-    before = pair.sql(PRIMARY, secret)
+    before = pair.sql(primary, secret)
     with pytest.raises(RoleError, match="citus-cluster did not create it"):
         make_accounts(cluster, ComponentName.PG14)
-    assert pair.sql(PRIMARY, secret) == before
-    pair.sql(PRIMARY, f"DROP ROLE {NAME}")
-    pair.sql(PRIMARY, f"ALTER ROLE put_aside RENAME TO {NAME}")
+    assert pair.sql(primary, secret) == before
+    pair.sql(primary, f"DROP ROLE {NAME}")
+    pair.sql(primary, f"ALTER ROLE put_aside RENAME TO {NAME}")
     make_accounts(cluster, ComponentName.PG14)
 
     def cql(statement: str) -> str:
