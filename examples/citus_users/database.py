@@ -54,7 +54,7 @@ class Settings:
 
 @dataclass(frozen=True)
 class User:
-    """A row of the table."""
+    """A user: a row of the table, and the answer to a request for it."""
 
     user_id: int
     name: str
