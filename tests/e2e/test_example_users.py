@@ -105,9 +105,7 @@ def test_the_first_users_are_there_b23_b28(api: httpx.Client) -> None:
     assert (missing.status_code, missing.headers["Content-Type"]) == (404, "application/problem+json")
 
 
-def test_the_commands_of_the_readme_do_what_it_shows(api: httpx.Client, users_cluster: GeneratedCluster) -> None:
-    users_cluster.sql("DELETE FROM example_users.users WHERE user_id > 2")
-    users_cluster.sql("ALTER SEQUENCE example_users.users_user_id_seq RESTART WITH 3")
+def test_the_commands_of_the_readme_do_what_it_shows(api: httpx.Client) -> None:
     port = api.base_url.port
     check_console_blocks(
         FOLDER / "README.md", os.environ, lambda script: script.replace("localhost:8000", f"127.0.0.1:{port}"), least=5
