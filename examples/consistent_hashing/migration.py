@@ -42,13 +42,21 @@ class Migration:
     async def add(self, name: str, weight: float = 1.0) -> Moved:
         """Make a shard, and move to it what the ring with it assigns to it. Raises TopologyError."""
         topology = await self._shards.refresh(None)
-        if topology.becoming is None and name not in topology.nodes:
+        while topology.becoming is None and name not in topology.nodes:
             wanted = topology.adding(name, weight)
             await make_shard(self._server, name, topology.shard_by)
             self._reached("made")
-            if name not in topology.lost:
-                await self._refuse_foreign_rows(name)
-            topology = await self._decide(wanted, topology.decided_on)
+            if name not in topology.lost and await self._has_users(name):
+                # They are no foreign ones if another run of this command has moved them there meanwhile.
+                newer = await self._shards.refresh(topology)
+                if newer.version == topology.version:
+                    raise TopologyError(
+                        f"The database {name} has users, and is not in the ring. They would mix with those that are "
+                        f"moved. Empty its table users, or choose another name."
+                    )
+                topology = newer
+            else:
+                topology = await self._decide(wanted, topology)
         if name not in (topology.becoming or topology.nodes):
             topology.adding(name, weight)  # says what is under way
         return await self._finish(topology)
@@ -56,8 +64,8 @@ class Migration:
     async def remove(self, name: str) -> Moved:
         """Move every row of a shard to the others, and take it out of the ring. Raises TopologyError."""
         topology = await self._shards.refresh(None)
-        if topology.becoming is None and name in topology.nodes:
-            topology = await self._decide(topology.removing(name), topology.decided_on)
+        while topology.becoming is None and name in topology.nodes:
+            topology = await self._decide(topology.removing(name), topology)
         if name in (topology.becoming or topology.nodes):
             topology.removing(name)
         moved = await self._finish(topology)
@@ -66,20 +74,19 @@ class Migration:
             await self._shards.publish(name, await self._shards.topology())
         return moved
 
-    async def _refuse_foreign_rows(self, name: str) -> None:
+    async def _has_users(self, name: str) -> bool:
         async with self._shards.connection(name) as connection:
-            row = await (await connection.execute("SELECT 1 FROM users LIMIT 1")).fetchone()
-        if row is not None:
-            raise TopologyError(
-                f"The database {name} has users, and is not in the ring. They would mix with those that are moved. "
-                f"Empty its table users, or choose another name."
-            )
+            return await (await connection.execute("SELECT 1 FROM users LIMIT 1")).fetchone() is not None
 
-    async def _decide(self, wanted: Topology, on: str) -> Topology:
-        if not await self._shards.decide(wanted, on):
+    async def _decide(self, wanted: Topology, now: Topology, on: str | None = None) -> Topology:
+        """Make ``wanted`` follow ``now``; give the newer topology if another run was faster."""
+        if await self._shards.decide(wanted, on or now.decided_on):
+            self._reached("decided")
+            return wanted
+        newer = await self._shards.refresh(now)
+        if newer.version == now.version:
             raise TopologyError("Another change was faster. See python -m consistent_hashing status, and try again.")
-        self._reached("decided")
-        return wanted
+        return newer
 
     async def _finish(self, topology: Topology) -> Moved:
         moved = Moved()
@@ -135,7 +142,7 @@ class Migration:
             self._progress(moved)
 
     async def _databases(self) -> set[str]:
-        async with await maintain(self._server) as connection:
+        async with maintain(self._server) as connection:
             return await databases(connection)
 
     async def take_out(self, name: str) -> Topology:
@@ -145,15 +152,14 @@ class Migration:
         must not find it. Raises TopologyError.
         """
         topology = await self._shards.refresh(None)
-        if name in topology.lost:
-            return topology
-        wanted = topology.without(name)
-        async with await maintain(self._server) as connection:
-            if name in await databases(connection):
-                await _set_connections(connection, name, allowed=False)
-                await _rename(connection, name, _kept(name))
-        self._reached("fenced")
-        topology = await self._decide(wanted, wanted.decided_on)
+        while name not in topology.lost:
+            wanted = topology.without(name)
+            async with maintain(self._server) as connection:
+                if name in await databases(connection):
+                    await _set_connections(connection, name, allowed=False)
+                    await _rename(connection, name, _kept(name))
+            self._reached("fenced")
+            topology = await self._decide(wanted, topology, wanted.decided_on)
         await self._tell(topology)
         return topology
 
@@ -165,7 +171,7 @@ class Migration:
         topology = await self._shards.refresh(None)
         if name not in {**topology.lost, **(topology.becoming or topology.nodes)}:
             raise TopologyError(f"{name} was not taken out.")
-        async with await maintain(self._server) as connection:
+        async with maintain(self._server) as connection:
             if _kept(name) in await databases(connection):
                 await _set_connections(connection, _kept(name), allowed=True)
                 # Before it has its name, it must know that it is not in the ring.

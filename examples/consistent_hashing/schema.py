@@ -1,6 +1,8 @@
 """The databases of the shards, and what is in each: made by commands that may run twice, or be killed half way."""
 
+import contextlib
 import logging
+from collections.abc import AsyncIterator
 from typing import LiteralString
 
 import psycopg
@@ -41,15 +43,24 @@ def _users(shard_by: ShardBy) -> LiteralString:
 
 
 _INDEX = "CREATE INDEX IF NOT EXISTS idx_users_region ON users (region)"
-# Any number: only those who make tables take it.
-_LOCK = "SELECT pg_advisory_xact_lock(715827882)"
+# Any number: only those who make, change and drop databases and tables take it, each in the database it works in.
+_LOCK_KEY: LiteralString = "715827882"
+_LOCK = f"SELECT pg_advisory_xact_lock({_LOCK_KEY})"
+# CREATE DATABASE cannot run in a transaction, so this lock ends with the session. The server ends a session whose
+# process sleeps, or others would wait for it.
+_MAINTAIN = f"SET idle_session_timeout = '10s'; SELECT pg_advisory_lock({_LOCK_KEY})"
 
 
-async def maintain(server: Server) -> _Connection:
-    """Connect to the database from which databases are made."""
-    return await psycopg.AsyncConnection.connect(
-        server.conninfo(server.maintenance_database, statement_timeout_ms=30_000), autocommit=True
-    )
+@contextlib.asynccontextmanager
+async def maintain(server: Server) -> AsyncIterator[_Connection]:
+    """Connect to the database from which databases are made; one process at a time.
+
+    Without the lock, two that change one database at once fail with "tuple concurrently updated".
+    """
+    conninfo = server.conninfo(server.maintenance_database, statement_timeout_ms=30_000)
+    async with await psycopg.AsyncConnection.connect(conninfo, autocommit=True) as connection:
+        await connection.execute(_MAINTAIN)
+        yield connection
 
 
 async def databases(connection: _Connection) -> set[str]:
@@ -59,14 +70,11 @@ async def databases(connection: _Connection) -> set[str]:
 
 async def make_shard(server: Server, shard: str, shard_by: ShardBy) -> None:
     """Make the database of a shard and its tables, where they are missing."""
-    async with await maintain(server) as connection:
+    async with maintain(server) as connection:
         name = sql.Identifier(shard)
         if shard not in await databases(connection):
-            try:
-                await connection.execute(sql.SQL("CREATE DATABASE {}").format(name))
-                logger.info("Made the database %s", shard)
-            except (psycopg.errors.DuplicateDatabase, psycopg.errors.UniqueViolation):
-                pass  # another process was faster
+            await connection.execute(sql.SQL("CREATE DATABASE {}").format(name))
+            logger.info("Made the database %s", shard)
         await connection.execute(sql.SQL("REVOKE CONNECT, TEMPORARY ON DATABASE {} FROM PUBLIC").format(name))
     async with await psycopg.AsyncConnection.connect(server.conninfo(shard)) as inside:
         await inside.execute(_LOCK)
@@ -82,7 +90,7 @@ async def make_shards(server: Server, wanted: Topology) -> Topology:
 
     Raises TopologyError if what exists does not fit.
     """
-    async with await maintain(server) as connection:
+    async with maintain(server) as connection:
         existing = await databases(connection)
     shards = Shards(server, wanted.shards)
     try:
@@ -121,6 +129,6 @@ def _check(found: Topology, wanted: Topology, existing: set[str]) -> None:
 
 async def drop_shards(server: Server, shards: list[str]) -> None:
     """Remove databases with all users in them."""
-    async with await maintain(server) as connection:
+    async with maintain(server) as connection:
         for shard in shards:
             await connection.execute(sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(sql.Identifier(shard)))

@@ -17,11 +17,14 @@ from typing import Any
 
 import httpx
 import pytest
+from consistent_hashing.migration import Migration
 from consistent_hashing.moving import move_users
 from consistent_hashing.ring import ConsistentHashing
 from consistent_hashing.scatter import Scatter
+from consistent_hashing.schema import make_shard
 from consistent_hashing.settings import read_settings
 from consistent_hashing.shards import Shards
+from consistent_hashing.topology import ShardBy
 from consistent_hashing.users import User, UserStore
 from generated_cluster import GeneratedCluster
 from sharding_support import EXAMPLE, STEPS, Ledger, Service, Site
@@ -44,7 +47,8 @@ def site(default_image: str, tmp_path_factory: pytest.TempPathFactory) -> Iterat
     if given := os.environ.get("EXAMPLE_CLUSTER_DIR"):
         port = re.search(r"PG14_PRIMARY_PORT=(\d+)", (Path(given) / ".env").read_text())
         assert port is not None
-        yield Site(Path(given), int(port[1]), "", folder)
+        password = (Path(given) / "generated/secrets/pg14_password").read_text()
+        yield Site(Path(given), int(port[1]), password, folder)
         return
     cluster = GeneratedCluster(tmp_path_factory.mktemp("cluster"), default_image)
     try:
@@ -278,6 +282,32 @@ def test_two_runs_of_one_migration_end_the_same(shards: Site) -> None:
     assert all("The shards are shard_1, shard_2, shard_3, shard_4." in one for one in said)
     ring = ConsistentHashing(FOUR)
     assert shards.copies(FOUR) == {number: [ring.get_node(str(number))] for number in range(1, 3001)}
+
+
+def test_changes_of_one_database_at_once_do_not_collide(shards: Site) -> None:
+    """The server refuses two statements that change one row of its catalog: "tuple concurrently updated"."""
+    fill(shards, 300)
+    settings = read_settings(shards.environment())
+
+    async def at_once(work: Callable[[Migration], Awaitable[object]]) -> None:
+        processes = [Shards(settings.server, THREE) for _ in range(4)]
+        try:
+            await asyncio.gather(*(work(Migration(one)) for one in processes))
+        finally:
+            await asyncio.gather(*(one.close() for one in processes))
+
+    async def run() -> None:
+        for _ in range(5):
+            await asyncio.gather(*(make_shard(settings.server, "shard_1", ShardBy.HYBRID) for _ in range(8)))
+        await at_once(lambda migration: migration.take_out("shard_2"))
+        assert "shard_2_taken_out" in str(shards.sql("testdb", "SELECT datname FROM pg_database"))
+        await at_once(lambda migration: migration.bring_back("shard_2"))
+        await at_once(lambda migration: migration.add("shard_4"))
+        await at_once(lambda migration: migration.remove("shard_4"))
+
+    asyncio.run(run())
+    ring = ConsistentHashing(THREE)
+    assert shards.copies(FOUR) == {number: [ring.get_node(str(number))] for number in range(1, 301)}
 
 
 def test_half_made_shards_are_completed_and_lost_ones_are_not_made_anew(shards: Site) -> None:
