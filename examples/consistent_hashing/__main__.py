@@ -9,18 +9,17 @@ from pathlib import Path
 
 import psycopg
 from service_kit.cluster import NotConfiguredError
-from service_kit.problems import UnavailableError
+from service_kit.unavailable import UnavailableError
 
 from consistent_hashing.distribution import draw_svg, draw_text
 from consistent_hashing.migration import Migration
 from consistent_hashing.moving import Moved
 from consistent_hashing.scatter import Scatter
 from consistent_hashing.schema import drop_shards, make_shards
-from consistent_hashing.service import count_users
 from consistent_hashing.settings import Settings, read_settings
 from consistent_hashing.shards import Shards
 from consistent_hashing.topology import SHARD_NAME, TopologyError
-from consistent_hashing.users import UserStore
+from consistent_hashing.users import UserStore, count_users
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -19,15 +19,16 @@ async def within(seconds: float, work: Coroutine[Any, Any, T]) -> T:
     try:
         done, _ = await asyncio.wait({task}, timeout=seconds)
     except asyncio.CancelledError:
-        _leave(task)
+        leave(task)
         raise
     if not done:
-        _leave(task)
+        leave(task)
         raise TimeoutError
     return task.result()
 
 
-def _leave(task: asyncio.Task[Any]) -> None:
+def leave(task: asyncio.Task[Any]) -> None:
+    """Cancel a task, and do not wait until it has ended."""
     _left_behind.add(task)
     task.add_done_callback(_forget)
     task.cancel()

@@ -20,7 +20,7 @@ import psycopg
 from psycopg.conninfo import make_conninfo
 from psycopg_pool import AsyncConnectionPool
 from service_kit.cluster import Cluster
-from service_kit.problems import UnavailableError
+from service_kit.unavailable import UnavailableError
 
 from consistent_hashing.migration import Migration
 from consistent_hashing.scatter import Scatter

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Generic, TypeVar
 
 import psycopg
-from service_kit.problems import UnavailableError
+from service_kit.unavailable import UnavailableError
 
 from consistent_hashing.bounded import within
 

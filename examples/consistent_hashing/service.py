@@ -19,16 +19,16 @@ from redis.backoff import NoBackoff
 from service_kit import problems
 from service_kit.fields import Name
 from service_kit.health import Health, answer
-from service_kit.problems import UnavailableError
+from service_kit.unavailable import UnavailableError
 
 from consistent_hashing import cache, schema
 from consistent_hashing.cache import UserCache
-from consistent_hashing.distribution import ShardCount, draw_svg, report
+from consistent_hashing.distribution import draw_svg
 from consistent_hashing.scatter import Scatter
 from consistent_hashing.settings import Redis, Settings, read_settings
 from consistent_hashing.shards import Shards
-from consistent_hashing.topology import ShardBy, Topology, TopologyError
-from consistent_hashing.users import User, UserExistsError, UserStore
+from consistent_hashing.topology import ShardBy, TopologyError
+from consistent_hashing.users import User, UserExistsError, UserStore, count_users
 
 logger = logging.getLogger(__name__)
 LARGEST_ID = 2**63 - 1
@@ -280,12 +280,3 @@ def _add_shards(app: FastAPI) -> None:
             missing = {"status": "down", "detail": "does not answer; users are read from their shards"}
             states["cache"] = {"status": "ok"} if await parts.cache.ping() else missing
         return answer(states, needed)
-
-
-async def count_users(shards: Shards, store: UserStore) -> list[ShardCount]:
-    """Count the users of each shard, beside the share of the ring that it owns."""
-    answers = await store.counts()
-    topology: Topology = await shards.topology()
-    ring = topology.next_ring or topology.ring
-    shares = {shard: ring.shares().get(shard, 0.0) for shard in topology.shards}
-    return report({shard: counted[0] for shard, counted in answers.of_shards.items()}, shares)

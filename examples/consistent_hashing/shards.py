@@ -9,16 +9,17 @@ transactions with the previous version have ended.
 import asyncio
 import contextlib
 import logging
+import select
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import Any, LiteralString, TypeVar
 
 import psycopg
 from psycopg.rows import DictRow, dict_row
-from psycopg_pool import AsyncConnectionPool
-from service_kit.problems import UnavailableError
+from psycopg_pool import AsyncConnectionPool, PoolTimeout
+from service_kit.unavailable import UnavailableError
 
-from consistent_hashing.bounded import within
+from consistent_hashing.bounded import leave, within
 from consistent_hashing.server import Server
 from consistent_hashing.topology import Topology
 
@@ -30,6 +31,8 @@ logger = logging.getLogger(__name__)
 POOL_SIZE = 5
 POOL_TIMEOUT_S = 2.5
 FOLLOW_TIMEOUT_S = 4.0
+LOOK_AFTER_S = 0.3
+"""A shard that takes longer may have left the topology, and nothing waits for it that need not."""
 
 # Of the modes of table locks, ROW SHARE conflicts with EXCLUSIVE, which a change of the topology takes, and not with
 # itself. It has to be a statement of its own: the next one sees what was committed while this one waited.
@@ -69,7 +72,6 @@ class Shards:
             kwargs={"row_factory": dict_row, "autocommit": True},
             min_size=1,
             max_size=self._pool_size,
-            timeout=POOL_TIMEOUT_S,
             # Give up soon, and begin anew with the next request: the pauses between attempts would grow to minutes.
             reconnect_timeout=2,
             name=shard,
@@ -81,28 +83,50 @@ class Shards:
         return pool
 
     @contextlib.asynccontextmanager
-    async def connection(self, shard: str, timeout_s: float | None = None) -> AsyncIterator[Connection]:
-        """Take a connection from the pool. Raises UnavailableError when there is none in time, or when it breaks."""
+    async def connection(
+        self, shard: str, timeout_s: float = POOL_TIMEOUT_S, *, version: int | None = None
+    ) -> AsyncIterator[Connection]:
+        """Take a connection from the pool. Raises UnavailableError when there is none in time, or when it breaks.
+
+        ``version`` is that of the topology in use. If there is no connection because that is no longer the newest,
+        raises StaleTopologyError.
+        """
         logger.debug("Creating session for shard: %s", shard)
         pool = await self._pool(shard)
-        try:
-            connection = await pool.getconn(timeout_s)
-        except psycopg.OperationalError as error:
-            raise self._away(shard, error) from error
+        connection = await self._take(pool, shard, timeout_s, version)
         try:
             async with connection:  # ends the transaction; the pool's connections close themselves never
                 yield connection
         except psycopg.OperationalError as error:
             if not connection.closed:
                 raise
-            raise self._away(shard, error) from error
+            raise self._away(shard, error, version) from error
         finally:
             await pool.putconn(connection)
             logger.debug("Closed session for shard %s", shard)
 
+    async def _take(self, pool: Pool, shard: str, timeout_s: float, version: int | None) -> Connection:
+        give_up_at = time.monotonic() + timeout_s
+        while True:
+            left_s = give_up_at - time.monotonic()
+            try:
+                connection = await pool.getconn(min(left_s, LOOK_AFTER_S))
+            except psycopg.OperationalError as error:
+                if version is not None and self._topology is not None and self._topology.version > version:
+                    raise StaleTopologyError(shard) from error
+                if not isinstance(error, PoolTimeout) or left_s <= LOOK_AFTER_S:
+                    raise self._away(shard, error, version) from error
+                if version is not None:
+                    self._look_for_change()
+                continue
+            if not _has_ended(connection):
+                return connection
+            await connection.close()
+            await pool.putconn(connection)  # opens another one
+
     async def read(self, shard: str, version: int, query: LiteralString, values: Sequence[Any]) -> list[DictRow]:
         """Run a query whose every row has the topology's ``version``, and that gives at least one row."""
-        async with self.connection(shard) as connection:
+        async with self.connection(shard, version=version) as connection:
             rows = await (await connection.execute(query, values, prepare=True)).fetchall()
         if not rows or rows[0]["version"] != version:
             raise StaleTopologyError(shard)
@@ -111,7 +135,7 @@ class Shards:
     @contextlib.asynccontextmanager
     async def fenced(self, shard: str, version: int) -> AsyncIterator[Connection]:
         """Open a transaction that ends before the topology of this shard can change."""
-        async with self.connection(shard) as connection, self.fence(connection, shard, version):
+        async with self.connection(shard, version=version) as connection, self.fence(connection, shard, version):
             yield connection
 
     @contextlib.asynccontextmanager
@@ -126,9 +150,10 @@ class Shards:
                 raise StaleTopologyError(shard)
             yield
 
-    def _away(self, shard: str, error: Exception) -> UnavailableError:
+    def _away(self, shard: str, error: Exception, version: int | None) -> UnavailableError:
         logger.warning("Shard %s does not answer: %s", shard, " ".join(str(error).split()))
-        self._look_for_change()
+        if version is not None:
+            self._look_for_change()
         return UnavailableError(f"Shard {shard} does not answer. Try again in a few seconds.")
 
     def _look_for_change(self) -> None:
@@ -153,12 +178,13 @@ class Shards:
         async with self._refreshing:
             if self._topology is not None and (stale is None or self._topology.version > stale.version):
                 return self._topology
-            answers = await self._stored_in({*self._first, *(stale.shards if stale else ())})
+            asked = {*self._first, *(stale.shards if stale else ())}
+            answers = await self._stored_in(asked, None if stale is None else stale.version)
             newest = max(filter(None, answers.values()), key=_version, default=None)
             if newest is None:
                 raise UnavailableError("No shard answers that knows the topology. Try again in a few seconds.")
-            if unknown := set(newest.shards) - set(answers):
-                answers |= await self._stored_in(unknown)
+            if unknown := set(newest.shards) - asked:
+                answers |= await self._stored_in(unknown, None)
                 newest = max(filter(None, answers.values()), key=_version)
             for shard in newest.shards:
                 if shard in answers and _version(answers[shard]) < newest.version:
@@ -171,18 +197,30 @@ class Shards:
                 await self._pools.pop(gone).close()
             return newest
 
-    async def _stored_in(self, shards: Iterable[str]) -> dict[str, Topology | None]:
-        """Give the topology as each shard knows it; those that do not answer are left out."""
+    async def _stored_in(self, shards: Iterable[str], stale: int | None) -> dict[str, Topology | None]:
+        """Give the topology as each shard knows it; those that do not answer are left out.
+
+        With a newer one than ``stale``, those that answer later are left out too.
+        """
         answers: dict[str, Topology | None] = {}
 
         async def ask(shard: str) -> None:
             with contextlib.suppress(UnavailableError, psycopg.OperationalError, psycopg.errors.UndefinedTable):
                 answers[shard] = await self.stored(shard, timeout_s=1.5)
 
-        await asyncio.gather(*map(ask, shards))
+        asking = [asyncio.create_task(ask(shard)) for shard in shards]
+        try:
+            if stale is not None:
+                await asyncio.wait(asking, timeout=LOOK_AFTER_S)
+                if any(_version(one) > stale for one in answers.values()):
+                    return answers
+            await asyncio.gather(*asking)
+        finally:
+            for one in asking:
+                leave(one)
         return answers
 
-    async def stored(self, shard: str, timeout_s: float | None = None) -> Topology | None:
+    async def stored(self, shard: str, timeout_s: float = POOL_TIMEOUT_S) -> Topology | None:
         """Give the topology that is stored in a shard, if it has one."""
         async with self.connection(shard, timeout_s) as connection:
             row = await (await connection.execute("SELECT version, plan FROM topology WHERE version > 0")).fetchone()
@@ -230,6 +268,18 @@ class Shards:
                 if newer is topology:
                     await asyncio.sleep(0.02)
                 topology = newer
+
+
+def _has_ended(connection: Connection) -> bool:
+    """Give whether the server has ended a session, without asking it: to one that is idle, it sends only that.
+
+    Otherwise every connection of the pool would fail once after the server has restarted.
+    """
+    if connection.closed:
+        return True
+    sent = select.poll()
+    sent.register(connection.fileno(), select.POLLIN)
+    return bool(sent.poll(0))
 
 
 def _version(topology: Topology | None) -> int:

@@ -8,6 +8,7 @@ from typing import Any, LiteralString
 import psycopg
 from psycopg.rows import DictRow
 
+from consistent_hashing.distribution import ShardCount, report
 from consistent_hashing.moving import move_users
 from consistent_hashing.scatter import Answers, Scatter
 from consistent_hashing.shards import Shards
@@ -57,7 +58,7 @@ class UserStore:
         async def work(topology: Topology) -> None:
             key = topology.key(user.user_id, user.region)
             shard = await self._ready_to_write(topology, user.user_id, key)
-            async with self._shards.connection(shard) as connection:
+            async with self._shards.connection(shard, version=topology.version) as connection:
                 try:
                     async with self._shards.fence(connection, shard, topology.version):
                         await connection.execute(
@@ -177,6 +178,15 @@ class UserStore:
             return await self._scatter.gather([topology.shards], ask)
 
         return await self._shards.following(work)
+
+
+async def count_users(shards: Shards, store: UserStore) -> list[ShardCount]:
+    """Count the users of each shard, beside the share of the ring that it owns."""
+    answers = await store.counts()
+    topology: Topology = await shards.topology()
+    ring = topology.next_ring or topology.ring
+    shares = {shard: ring.shares().get(shard, 0.0) for shard in topology.shards}
+    return report({shard: counted[0] for shard, counted in answers.of_shards.items()}, shares)
 
 
 def _belongs(topology: Topology, row: DictRow, shard: str) -> bool:

@@ -13,18 +13,12 @@ from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException as StarletteHTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from service_kit.unavailable import UnavailableError as UnavailableError
+
 MEDIA_TYPE = "application/problem+json"
 RETRY_AFTER_S = 5
 MAX_BODY_BYTES = 64 * 1024
 logger = logging.getLogger(__name__)
-
-
-class UnavailableError(Exception):
-    """A server that a request needs does not answer."""
-
-    def __init__(self, detail: str) -> None:
-        super().__init__(detail)
-        self.detail = detail
 
 
 def problem(

@@ -7,7 +7,7 @@ import psycopg
 import pytest
 from consistent_hashing.bounded import within
 from consistent_hashing.scatter import Answers, Scatter
-from service_kit.problems import UnavailableError
+from service_kit.unavailable import UnavailableError
 
 SHARDS = [f"shard_{number}" for number in range(12)]
 
