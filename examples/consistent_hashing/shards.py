@@ -221,10 +221,21 @@ class Shards:
         return answers
 
     async def stored(self, shard: str, timeout_s: float = POOL_TIMEOUT_S) -> Topology | None:
-        """Give the topology that is stored in a shard, if it has one."""
-        async with self.connection(shard, timeout_s) as connection:
-            row = await (await connection.execute("SELECT version, plan FROM topology WHERE version > 0")).fetchone()
-        return None if row is None else Topology.load(row["version"], row["plan"])
+        """Give the topology that is stored in a shard, if it has one. Raises UnavailableError.
+
+        It connects anew: that a shard refuses is known at once, while the pool would try again until the time is over.
+        """
+
+        async def ask() -> tuple[int, Mapping[str, Any]] | None:
+            async with await psycopg.AsyncConnection.connect(self.server.conninfo(shard)) as connection:
+                cursor = await connection.execute("SELECT version, plan FROM topology WHERE version > 0")
+                return await cursor.fetchone()
+
+        try:
+            row = await within(timeout_s, ask())
+        except (TimeoutError, psycopg.OperationalError) as error:
+            raise self._away(shard, error, None) from error
+        return None if row is None else Topology.load(*row)
 
     async def publish(self, shard: str, topology: Topology) -> None:
         """Store a topology that is decided in a shard that has an older one; wait for transactions under that one."""

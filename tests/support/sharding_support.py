@@ -14,30 +14,39 @@ from typing import Any
 
 import httpx
 import psycopg
+import redis
+from consistent_hashing.settings import read_settings
+from consistent_hashing.topology import Topology
 from generated_cluster import ROOT, GeneratedCluster
 from waiting import eventually
 
 from bench.measure import free_base_port
 
 EXAMPLE = ROOT / "examples" / "consistent_hashing"
+# One process for all steps imports once; each step has a child of its own, which is killed.
 KILLED_AT = """
 import asyncio, os, signal, sys
 from consistent_hashing.migration import Migration
 from consistent_hashing.settings import read_settings
 from consistent_hashing.shards import Shards
 
-command, shard, step = sys.argv[1:]
+async def run(command, shard, step):
+    def reached(at):
+        if at == step:
+            os.kill(os.getpid(), signal.SIGKILL)
 
-def reached(at):
-    if at == step:
-        os.kill(os.getpid(), signal.SIGKILL)
-
-async def run():
     settings = read_settings()
     migration = Migration(Shards(settings.server, settings.first.shards), reached=reached)
     await {"add-shard": migration.add, "remove-shard": migration.remove}[command](shard)
 
-asyncio.run(run())
+command, shard, *steps = sys.argv[1:]
+for step in steps:
+    if not (child := os.fork()):
+        asyncio.run(run(command, shard, step))
+        os._exit(0)
+    status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    if status != -signal.SIGKILL:
+        sys.exit(f"{step} was never reached: the process ended with {status}")
 """
 STEPS = (
     *("made", "decided", "told", "locked", "read", "copied", "copy committed", "deleted", "delete committed"),
@@ -52,17 +61,22 @@ class Service:
     process: subprocess.Popen[bytes]
     url: str
     log_file: Path
+    # A client for each request would take longer than the request.
+    client: httpx.Client = field(
+        default_factory=lambda: httpx.Client(timeout=10, limits=httpx.Limits(keepalive_expiry=1))
+    )
 
     @property
     def log(self) -> str:
         return self.log_file.read_text()
 
     def kill(self) -> None:
+        self.client.close()
         self.process.kill()
         self.process.wait()
 
     def request(self, method: str, path: str, **options: Any) -> httpx.Response:
-        return httpx.request(method, self.url + path, timeout=10, **options)
+        return self.client.request(method, self.url + path, **options)
 
     def get(self, path: str) -> httpx.Response:
         return self.request("GET", path)
@@ -78,6 +92,8 @@ class Site:
     folder: Path
     variables: dict[str, str] = field(default_factory=dict)
     cluster: GeneratedCluster | None = None
+    version: int = 1000
+    """Of the topology of the test that runs."""
 
     def environment(self, **more: str) -> dict[str, str]:
         return {**os.environ, "CLUSTER_DIR": str(self.directory), "LOG_LEVEL": "DEBUG", **self.variables, **more}
@@ -93,11 +109,11 @@ class Site:
         assert done.returncode == status, done.stdout + done.stderr
         return done.stdout if status == 0 else done.stderr
 
-    def killed_at(self, step: str, *command: str) -> None:
-        """Run a migration that is killed when it reaches a step."""
-        run = [sys.executable, "-c", KILLED_AT, *command, step]
+    def killed_at(self, steps: Sequence[str], *command: str) -> None:
+        """Run a migration that is killed when it reaches a step, once for each step."""
+        run = [sys.executable, "-c", KILLED_AT, *command, *steps]
         done = subprocess.run(run, env=self.environment(), capture_output=True, text=True, timeout=60)
-        assert done.returncode == -signal.SIGKILL, f"{step} was never reached: {done.stdout}{done.stderr}"
+        assert done.returncode == 0, f"{done.stdout}{done.stderr}"
 
     @contextmanager
     def killed_after(self, seconds: float, *command: str) -> Iterator[None]:
@@ -120,6 +136,7 @@ class Site:
             yield running
         finally:
             for one in running:
+                one.client.close()
                 one.process.send_signal(signal.SIGTERM)
             for one in running:
                 assert one.process.wait(20) in {0, -signal.SIGTERM, -signal.SIGKILL}, one.log[-3000:]
@@ -155,6 +172,45 @@ class Site:
             dbname=database,
             autocommit=True,
         )
+
+    def empty(self, shards: Sequence[str], topology: Topology) -> None:
+        """Remove what a test has left in the shards, and make those that are missing.
+
+        The topology gets a version that no process has seen, so that services that run follow it.
+        """
+        self.version += 1000
+        with self.connect("testdb") as connection:
+            found = dict(
+                connection.execute(
+                    "SELECT datname, datallowconn FROM pg_database WHERE datname LIKE 'shard%'"
+                ).fetchall()
+            )
+            for left in [name for name, open_ in found.items() if name not in shards or not open_]:
+                connection.execute(f'DROP DATABASE "{left}" WITH (FORCE)'.encode())
+                del found[left]
+        if not set(shards) <= set(found) or not all(self._is_usable(shard, topology) for shard in shards):
+            for shard in shards:
+                self.sql("testdb", f"DROP DATABASE IF EXISTS {shard} WITH (FORCE)")
+            self.command("create")
+        for shard in shards:
+            with self.connect(shard) as connection, connection.transaction():
+                connection.execute("TRUNCATE users")
+                connection.execute("UPDATE topology SET version = %s, plan = %s", [self.version, topology.dump()])
+
+    def empty_cache(self) -> None:
+        """Forget the users that the services of earlier tests have cached."""
+        settings = read_settings(self.environment()).redis
+        if settings is not None:
+            password = (self.directory / "generated/secrets/redis_password").read_text()
+            with redis.Redis(settings.address.host, settings.address.port, password=password) as cache:
+                cache.flushdb()
+
+    def _is_usable(self, shard: str, topology: Topology) -> bool:
+        try:
+            stored = self.sql(shard, "SELECT plan ->> 'shard_by' FROM topology")
+        except psycopg.errors.UndefinedTable:
+            return False
+        return stored == [(topology.shard_by,)]
 
     def sql(self, database: str, statement: str) -> list[tuple[Any, ...]]:
         with self.connect(database) as connection:
