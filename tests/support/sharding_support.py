@@ -23,9 +23,10 @@ from waiting import eventually
 from bench.measure import free_base_port
 
 EXAMPLE = ROOT / "examples" / "consistent_hashing"
-# One process for all steps imports once; each step has a child of its own, which is killed.
+# One process for all steps imports once; each step has a child of its own, which is killed. A number is not a step, but
+# the seconds after which the child is killed, if it still runs.
 KILLED_AT = """
-import asyncio, os, signal, sys
+import asyncio, os, signal, sys, time
 from consistent_hashing.migration import Migration
 from consistent_hashing.settings import read_settings
 from consistent_hashing.shards import Shards
@@ -44,8 +45,12 @@ for step in steps:
     if not (child := os.fork()):
         asyncio.run(run(command, shard, step))
         os._exit(0)
+    at_random = step[0].isdigit()
+    if at_random:
+        time.sleep(float(step))
+        os.kill(child, signal.SIGKILL)
     status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-    if status != -signal.SIGKILL:
+    if status != -signal.SIGKILL and not (at_random and status == 0):
         sys.exit(f"{step} was never reached: the process ended with {status}")
 """
 STEPS = (
@@ -110,20 +115,13 @@ class Site:
         return done.stdout if status == 0 else done.stderr
 
     def killed_at(self, steps: Sequence[str], *command: str) -> None:
-        """Run a migration that is killed when it reaches a step, once for each step."""
+        """Run a migration that is killed when it reaches a step, once for each step.
+
+        A step may also be a number of seconds, after which it is killed wherever it is.
+        """
         run = [sys.executable, "-c", KILLED_AT, *command, *steps]
         done = subprocess.run(run, env=self.environment(), capture_output=True, text=True, timeout=60)
         assert done.returncode == 0, f"{done.stdout}{done.stderr}"
-
-    @contextmanager
-    def killed_after(self, seconds: float, *command: str) -> Iterator[None]:
-        run = [sys.executable, "-m", "consistent_hashing", *command]
-        with subprocess.Popen(run, env=self.environment(), stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL) as one:
-            try:
-                one.wait(seconds)
-            except subprocess.TimeoutExpired:
-                one.kill()
-        yield
 
     @contextmanager
     def services(self, number: int = 1, **variables: str) -> Iterator[list[Service]]:
