@@ -530,7 +530,7 @@ def test_the_comparison_with_citus_runs(shards: Site) -> None:
     cluster.cli("roles", "create", "example_users", "--access", "create", "--schema", "example_users")
     cluster.sql("ALTER ROLE example_users SET search_path = example_users, public")
     # Each shard that the rebalance moves takes a second or two.
-    cluster.sql("ALTER ROLE example_users SET citus.shard_count = 6")
+    cluster.sql("ALTER ROLE example_users SET citus.shard_count = 4")
     psql = f"docker exec {cluster.container('citus-coordinator')} psql -qU postgres"
     grow = f"{psql} -c \"{new_worker.format('true')}\" -c 'SELECT rebalance_table_shards()' >/dev/null"
     done = subprocess.run(
