@@ -227,9 +227,13 @@ class Shards:
         """
 
         async def ask() -> tuple[int, Mapping[str, Any]] | None:
-            async with await psycopg.AsyncConnection.connect(self.server.conninfo(shard)) as connection:
+            connection = await psycopg.AsyncConnection.connect(self.server.conninfo(shard), autocommit=True)
+            try:
                 cursor = await connection.execute("SELECT version, plan FROM topology WHERE version > 0")
                 return await cursor.fetchone()
+            finally:
+                # With "async with", a second cancellation during the rollback would leave it open.
+                await connection.close()
 
         try:
             row = await within(timeout_s, ask())
