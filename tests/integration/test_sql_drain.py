@@ -204,14 +204,14 @@ def test_two_drains_at_once_leave_a_node_that_may_hold_shards(
         async with await cluster.connect() as conn:
             return await drain.drain(conn, named(worker), ignore, mode=TransferMode.AUTO, wait=True)
 
-    async def both(conn: Connection) -> tuple[Drained | BaseException, ...]:
+    async def both(conn: Connection) -> list[Drained | BaseException]:
         async with asyncio.timeout(60):
             async with writer_lock(conn, wait_s=5):
-                drains = asyncio.gather(one(FIRST), one(SECOND), return_exceptions=True)
+                drains = [asyncio.create_task(one(worker)) for worker in (FIRST, SECOND)]
                 while await (await conn.execute(WAITING_WRITERS)).fetchone() != (2,):
-                    assert not drains.done(), drains.result()
+                    assert not [task.result() for task in drains if task.done()]
                     await asyncio.sleep(0.1)
-            return await drains
+            return await asyncio.gather(*drains, return_exceptions=True)
 
     results = on(cluster, both)
     (refused,) = [result for result in results if isinstance(result, BaseException)]

@@ -44,6 +44,8 @@ async def plan_moves(
     async with bounded(conn, PLAN_TIMEOUT_S, rollback=bool(without)):
         await set_local(conn, _IMPATIENT)
         if without:
+            # A trigger of the table takes this lock after the change, so two plans at once would deadlock.
+            await conn.execute("LOCK TABLE pg_dist_node IN SHARE ROW EXCLUSIVE MODE")
             statement = "UPDATE pg_dist_node SET shouldhaveshards = false WHERE nodeid = ANY (%s)"
             await conn.execute(statement, [list(without)])
         cursor = await conn.execute(
@@ -76,6 +78,7 @@ async def start(
 
     The groups of the shards ``held`` move first, with writes to them held. In the same transaction the nodes of
     ``unburden`` lose the property that they may hold shards; if Citus refuses the job, they keep it. The
+    tasks of tables that belong to an ordinary role run as this role.
     """
     arguments = "%(strategy)s::name, %(drain_only)s, %(mode)s::citus.shard_transfer_mode"
     if options.wants_parallel:

@@ -295,7 +295,9 @@ class Engine:
             except docker.errors.NotFound:
                 return None
             with tarfile.open(fileobj=io.BytesIO(b"".join(stream))) as archive:
-                file = archive.extractfile(archive.next() or "")
+                # Empty if the file was removed after the engine had found it.
+                member = archive.next()
+                file = archive.extractfile(member) if member else None
                 return file.read() if file else None
 
     def has_stale_mount(self, container: Container, path: str, content: bytes) -> bool:

@@ -1,13 +1,17 @@
 import gc
 import hashlib
+import io
 import json
 import socket
 import socketserver
+import tarfile
 import threading
 import warnings
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 
@@ -127,3 +131,18 @@ def test_a_port_is_free_or_taken_or_of_another_machine() -> None:
         assert port_state("0.0.0.0", port) is PortState.TAKEN
     assert port_state("127.0.0.1", port) is PortState.FREE
     assert port_state("192.0.2.1", port) is PortState.NOT_HERE
+
+
+@pytest.mark.parametrize("content", [b"3\n", b"", None])
+def test_a_file_that_vanishes_while_it_is_read_is_missing(content: bytes | None) -> None:
+    """The engine then sends an archive without members."""
+    archive = io.BytesIO()
+    with tarfile.open(fileobj=archive, mode="w") as tar:
+        if content is not None:
+            member = tarfile.TarInfo("file")
+            member.size = len(content)
+            tar.addfile(member, io.BytesIO(content))
+    api = SimpleNamespace(get_archive=lambda *_: ([archive.getvalue()], {}), close=lambda: None)
+    engine = Engine(cast("Any", api), "unix:///test")
+    container = cast("Any", SimpleNamespace(id="0", name="pg14-replica"))
+    assert engine.read_file(container, "/file") == content
