@@ -11,12 +11,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-import psycopg
-
 from bench.example_service import running_service
 from bench.load import HttpTarget, Job, Outcome, SqlTarget, measure
 from bench.measure import (
     SETUP,
+    connect,
     docker_answers,
     free_base_port,
     median,
@@ -112,15 +111,7 @@ def _running_pair() -> Iterator[_Pair]:
 
 
 def _fill(pair: _Pair, rows: int, writer: int) -> None:
-    server = pair.server(pair.port)
-    with psycopg.connect(
-        host=server.host,
-        port=server.port,
-        user=server.user,
-        password=server.password,
-        dbname=server.database,
-        autocommit=True,
-    ) as connection:
+    with connect(pair.server(pair.port)) as connection:
         connection.execute("TRUNCATE users RESTART IDENTITY")
         connection.execute("INSERT INTO users (name) SELECT md5(n::text) FROM generate_series(1, %s) n", [rows - 1])
     # The last through the service, which makes the cache forget what it has.

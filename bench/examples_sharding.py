@@ -12,13 +12,12 @@ import timeit
 from collections.abc import Callable
 from pathlib import Path
 
-import psycopg
-
 from bench.example_service import running_service
 from bench.load import HttpTarget, Job, SqlTarget, measure
 from bench.measure import (
     ROOT,
     SETUP,
+    connect,
     docker_answers,
     free_base_port,
     median,
@@ -89,9 +88,7 @@ def _requests(root: Path, port: int) -> None:
     subprocess.run(command, cwd=_EXAMPLES, env=environment, check=True, capture_output=True)
     password = (root / "generated/secrets/example_sharding_password").read_text()
     server = ConnectionInfo("127.0.0.1", port, "example_sharding", "shard_2", password)
-    with psycopg.connect(
-        host=server.host, port=port, user=server.user, password=server.password, dbname=server.database, autocommit=True
-    ) as connection:
+    with connect(server) as connection:
         # User 1 is on shard_2; what else is there makes the table as large as it would be.
         connection.execute(
             "INSERT INTO users SELECT n, 'user ' || n, 'EU', n || '@example.com' FROM generate_series(1, %s) n",

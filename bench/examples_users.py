@@ -9,11 +9,19 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-import psycopg
-
 from bench.example_service import running_service
 from bench.load import HttpTarget, Job, Outcome, SqlTarget, measure
-from bench.measure import SETUP, docker_answers, free_base_port, median, percentile, print_table, remove_cluster, run
+from bench.measure import (
+    SETUP,
+    connect,
+    docker_answers,
+    free_base_port,
+    median,
+    percentile,
+    print_table,
+    remove_cluster,
+    run,
+)
 from citus_cluster.runtime.postgres import ConnectionInfo
 
 _NAME = "citus-bench-users"
@@ -83,14 +91,7 @@ def _running_cluster() -> Iterator[_Cluster]:
 
 def _fill(server: ConnectionInfo) -> None:
     """Make the table as large as it would be."""
-    with psycopg.connect(
-        host=server.host,
-        port=server.port,
-        user=server.user,
-        password=server.password,
-        dbname=server.database,
-        autocommit=True,
-    ) as connection:
+    with connect(server) as connection:
         connection.execute(
             "INSERT INTO users (name, email) SELECT 'user ' || n, n || '@example.com' FROM generate_series(3, %s) AS n",
             [_USERS],

@@ -15,6 +15,8 @@ from typing import Any
 
 import psycopg
 
+from citus_cluster.runtime.postgres import ConnectionInfo
+
 ROOT = Path(__file__).parent.parent
 SETUP = [sys.executable, str(ROOT / "setup_citus_cluster.py"), "--no-prompt"]
 CLUSTER = [sys.executable, "-m", "citus_cluster"]
@@ -71,10 +73,21 @@ def docker_answers() -> bool:
     )
 
 
-def connect_coordinator(root: Path, port: int) -> psycopg.Connection[Any]:
-    """Connect to the coordinator of the cluster in ``root``, as its superuser."""
+def connect(server: ConnectionInfo) -> psycopg.Connection[Any]:
+    return psycopg.connect(
+        host=server.host,
+        port=server.port,
+        user=server.user,
+        password=server.password,
+        dbname=server.database,
+        autocommit=True,
+    )
+
+
+def connect_node(root: Path, port: int) -> psycopg.Connection[Any]:
+    """Connect to the node of Citus at ``port`` of the cluster in ``root``, as its superuser."""
     password = (root / "generated/secrets/superuser_password").read_text()
-    return psycopg.connect(host="127.0.0.1", port=port, user="postgres", password=password, autocommit=True)
+    return connect(ConnectionInfo("127.0.0.1", port, "postgres", "postgres", password))
 
 
 def remove_cluster(root: Path) -> None:

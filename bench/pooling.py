@@ -14,7 +14,7 @@ import psycopg
 from bench.measure import (
     CLUSTER,
     SETUP,
-    connect_coordinator,
+    connect_node,
     docker_answers,
     free_base_port,
     median,
@@ -58,7 +58,7 @@ def bench_pooling() -> None:
             wanted = ["--services=citus,pgbouncer", f"--name={_NAME}", *ports, *size]
             run([*SETUP, *wanted, f"--output-dir={root}", "--up"])
             run([*CLUSTER, "roles", "create", "bench"], cwd=root)
-            with connect_coordinator(root, port) as conn:
+            with connect_node(root, port) as conn:
                 conn.execute("CREATE TABLE items (id int PRIMARY KEY, note text)")
                 conn.execute("SELECT create_distributed_table('items', 'id')")
                 conn.execute(f"INSERT INTO items SELECT n, n::text FROM generate_series(1, {_ROWS}) n".encode())

@@ -18,7 +18,7 @@ import psycopg
 from bench.measure import (
     CLUSTER,
     SETUP,
-    connect_coordinator,
+    connect_node,
     docker_answers,
     free_base_port,
     median,
@@ -79,7 +79,7 @@ def bench_rebalance() -> None:
         run([*SETUP, *options])
         try:
             run([*CLUSTER, "up", f"--dir={root}"])
-            with connect_coordinator(root, first) as connection:
+            with connect_node(root, first) as connection:
                 size_bytes = _load(connection)
                 sql = partial(_by_sql, root, first)
                 pairs = [
@@ -133,7 +133,7 @@ def _measure(
 
 def _by_sql(root: Path, port: int) -> tuple[float, Sequence[_Display]]:
     """Return the time of the request, and the displayed lines, which are none."""
-    with connect_coordinator(root, port) as connection:
+    with connect_node(root, port) as connection:
         connection.execute("SELECT citus_rebalance_start()")
         submitted = time.time()
         connection.execute("SELECT citus_rebalance_wait()")

@@ -18,7 +18,8 @@ from typing import Any
 
 import psycopg
 
-from bench.measure import CLUSTER, SETUP, free_base_port, percentile, print_table, remove_cluster, run
+from bench.measure import CLUSTER, SETUP, connect, free_base_port, percentile, print_table, remove_cluster, run
+from citus_cluster.runtime.postgres import ConnectionInfo
 
 _NAME = "citus-bench-pair"
 _IMAGE = "postgres:17"
@@ -61,12 +62,7 @@ def bench_replication() -> None:
 
 def _measure(root: Path, port: int, mode: str) -> list[Sequence[object]]:
     password = (root / "generated/secrets/pg14_password").read_text()
-    servers = [
-        psycopg.connect(
-            host="127.0.0.1", port=one, user="postgres", password=password, dbname="testdb", autocommit=True
-        )
-        for one in (port, port + 1)
-    ]
+    servers = [connect(ConnectionInfo("127.0.0.1", one, "postgres", "testdb", password)) for one in (port, port + 1)]
     primary, replica = servers
     try:
         _pgbench(password, "-i", "-q", "-s", str(_SCALE))

@@ -11,7 +11,7 @@ from pathlib import Path
 from bench.measure import (
     CLUSTER,
     SETUP,
-    connect_coordinator,
+    connect_node,
     docker_answers,
     free_base_port,
     median,
@@ -124,7 +124,7 @@ def _bench_status(root: Path) -> None:
     port = _setup(root, 3, "--memory=12g")
     try:
         run([*CLUSTER, "up", f"--dir={root}"])
-        with connect_coordinator(root, port) as connection:
+        with connect_node(root, port) as connection:
             for number in range(_TABLES):
                 connection.execute(f"CREATE TABLE many_{number} (id bigint PRIMARY KEY, note text)".encode())
                 connection.execute(

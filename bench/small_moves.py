@@ -18,7 +18,7 @@ import psycopg
 from bench.measure import (
     CLUSTER,
     SETUP,
-    connect_coordinator,
+    connect_node,
     docker_answers,
     free_base_port,
     median,
@@ -63,13 +63,13 @@ def bench_small_moves() -> None:
         run([*SETUP, *options, f"--output-dir={root}"])
         try:
             run([*CLUSTER, "up", f"--dir={root}"])
-            with connect_coordinator(root, port) as connection:
+            with connect_node(root, port) as connection:
                 size_bytes = _load(connection)
                 command = partial(run, [*CLUSTER, "rebalance", "start", "--wait", f"--dir={root}"])
                 online = partial(run, [*CLUSTER, "rebalance", "start", "--wait", "--online", f"--dir={root}"])
-                ours = _measure(connection, partial(connect_coordinator, root, port), command)
-                theirs = _measure(connection, partial(connect_coordinator, root, port), partial(_by_sql, root, port))
-                slow = _measure(connection, partial(connect_coordinator, root, port), online)
+                ours = _measure(connection, partial(connect_node, root, port), command)
+                theirs = _measure(connection, partial(connect_node, root, port), partial(_by_sql, root, port))
+                slow = _measure(connection, partial(connect_node, root, port), online)
         finally:
             remove_cluster(root)
     _print(size_bytes, theirs, ours, slow)
@@ -92,7 +92,7 @@ def _load(connection: psycopg.Connection[Any]) -> int:
 
 
 def _by_sql(root: Path, port: int) -> None:
-    with connect_coordinator(root, port) as connection:
+    with connect_node(root, port) as connection:
         connection.execute("SELECT citus_rebalance_start()")
         connection.execute("SELECT citus_rebalance_wait()")
 

@@ -22,7 +22,7 @@ from typing import Any
 
 import psycopg
 
-from bench.measure import CLUSTER, SETUP, free_base_port, median, print_table, remove_cluster, run
+from bench.measure import CLUSTER, SETUP, connect_node, free_base_port, median, print_table, remove_cluster, run
 
 _WORKERS = 3
 _MEMORY = "8g"
@@ -120,9 +120,7 @@ class _Side:
 
     def connect(self, node: int = 0) -> psycopg.Connection[Any]:
         """Connect to the coordinator (0) or a worker."""
-        password = (self.root / "generated/secrets/superuser_password").read_text()
-        port = self.port + node
-        return psycopg.connect(host="127.0.0.1", port=port, user="postgres", password=password, autocommit=True)
+        return connect_node(self.root, self.port + node)
 
     def everywhere(self, *statements: str) -> None:
         """Run statements on every node."""

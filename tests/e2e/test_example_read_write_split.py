@@ -507,7 +507,8 @@ def test_the_commands_of_the_readme_do_what_it_shows(pair: Pair, app: App, cassa
             script = script.replace("localhost:8000", f"127.0.0.1:{one.port}")
             script = re.sub(r"(?<=docker exec )cassandra", cassandra, script)
             # What was written must have arrived in Cassandra when it is shown.
-            return script.replace("docker exec", "sleep 1; docker exec")
+            written = f"until curl -s 127.0.0.1:{one.port}/health | grep -q '\"queued\":0'; do sleep 0.1; done"
+            return script.replace("docker exec", f"{written}; docker exec")
 
         check_console_blocks(FOLDER / "README.md", one.environment(), adapt, least=11)
 

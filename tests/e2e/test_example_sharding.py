@@ -26,6 +26,7 @@ from consistent_hashing.settings import read_settings
 from consistent_hashing.shards import Shards
 from consistent_hashing.topology import ShardBy, first_topology
 from consistent_hashing.users import User, UserStore
+from console_blocks import console_commands
 from generated_cluster import GeneratedCluster
 from sharding_support import EXAMPLE, STEPS, Ledger, Service, Site
 from waiting import eventually
@@ -42,14 +43,7 @@ REDIS_PREFIX = "example_sharding:"
 
 @pytest.fixture(scope="module")
 def site(default_image: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
-    """The pair, Redis, and Citus to compare with; or, to work on the example, those in EXAMPLE_CLUSTER_DIR."""
-    folder = tmp_path_factory.mktemp("services")
-    if given := os.environ.get("EXAMPLE_CLUSTER_DIR"):
-        port = re.search(r"PG14_PRIMARY_PORT=(\d+)", (Path(given) / ".env").read_text())
-        assert port is not None
-        password = (Path(given) / "generated/secrets/pg14_password").read_text()
-        yield Site(Path(given), int(port[1]), password, folder)
-        return
+    """The pair, Redis, and Citus to compare with."""
     cluster = GeneratedCluster(tmp_path_factory.mktemp("cluster"), default_image)
     try:
         # For the connections of several processes of the service.
@@ -57,7 +51,7 @@ def site(default_image: str, tmp_path_factory: pytest.TempPathFactory) -> Iterat
         try_component(cluster)
         # The tests run processes of their own, and drop the shards.
         cluster.compose("stop", "example-sharding")
-        yield Site(cluster.root, cluster.pg14_port, cluster.secret("pg14_password"), folder, cluster=cluster)
+        yield Site(cluster, tmp_path_factory.mktemp("services"))
     finally:
         cluster.remove()
 
@@ -395,14 +389,11 @@ def test_a_shard_that_comes_back_answers_the_first_request(service: Service, sha
 
 def test_users_in_redis(service: Service, shards: Site) -> None:
     """G-12: the second read needs no shard, a write is seen at once, and Redis may be away."""
-    if shards.cluster is None:
-        pytest.skip("this cluster has no Redis for the example")
     service.request("POST", "/users/", json=ALICE)
     password = shards.cluster.secret("redis_password")
 
     def redis(*command: str) -> str:
         cli = ["redis-cli", "--no-auth-warning", "-a", password, *command]
-        assert shards.cluster is not None
         return shards.cluster.docker("exec", shards.cluster.container("redis"), *cli).out.strip()
 
     key = f"{REDIS_PREFIX}user:1"
@@ -438,8 +429,6 @@ def test_users_in_redis(service: Service, shards: Site) -> None:
 
 
 def test_a_primary_that_is_away_and_comes_back(service: Service, shards: Site) -> None:
-    if shards.cluster is None:
-        pytest.skip("this cluster has no container")
     service.request("POST", "/users/", json=ALICE)
     primary = shards.cluster.container("pg14-primary")
     requests = (("GET", "/users/1"), ("POST", "/users/"), ("GET", "/users?region=US"))
@@ -475,29 +464,16 @@ def test_locust_has_no_failures(service: Service) -> None:
     assert total[2] == "0"
 
 
-def readme_commands() -> list[tuple[str, str]]:
-    """Give each command that the README shows, with the output that it shows."""
-    text = (EXAMPLE / "README.md").read_text()
-    found: list[tuple[str, str]] = []
-    for block in re.findall(r"```console\n(.*?)```", text, re.DOTALL):
-        for part in re.split(r"^\$ ", block, flags=re.MULTILINE)[1:]:
-            command, _, output = part.partition("\n")
-            found.append((command, output))
-    return found
-
-
 def test_the_readme_shows_what_happens(shards: Site) -> None:
     """Its commands run in their order. Three dots stand for what differs each time."""
     shards.command("drop", "--yes")
     port = str(free_base_port(1))
-    psql = f"PGPASSWORD={shards.superuser_password} psql -h 127.0.0.1 -p {shards.port}"
-    if shards.cluster is not None:
-        psql = f"docker exec {shards.cluster.container('pg14-primary')} psql"
+    psql = f"docker exec {shards.cluster.container('pg14-primary')} psql"
     environment = shards.environment(LOG_LEVEL="INFO")
     environment["PATH"] = f"{Path(sys.executable).parent}:{environment['PATH']}"
     running: list[subprocess.Popen[bytes]] = []
     try:
-        for command, expected in readme_commands():
+        for command, expected in console_commands(EXAMPLE / "README.md"):
             here = command.replace("localhost:8000", f"localhost:{port}").replace("docker exec pg14-primary psql", psql)
             here = here.replace("uvicorn main:app", f"uvicorn main:app --port {port}").replace("-t 10s", "-t 2s")
             run = ["bash", "-c", here.removesuffix("&")]
@@ -522,8 +498,7 @@ def test_the_readme_shows_what_happens(shards: Site) -> None:
 
 def test_the_comparison_with_citus_runs(shards: Site) -> None:
     """D-32, G-13: worker 2 takes no shards at first, as if it were new."""
-    if (cluster := shards.cluster) is None:
-        pytest.skip("this cluster has no Citus for the example")
+    cluster = shards.cluster
     new_worker = "SELECT citus_set_node_property('citus-worker2', 5432, 'shouldhaveshards', {})"
     cluster.sql(new_worker.format("false"))
     cluster.sql("CREATE SCHEMA IF NOT EXISTS example_users")

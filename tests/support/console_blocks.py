@@ -10,6 +10,12 @@ _STEP = re.compile(r"^\$ (.*)\n((?:(?!\$ ).*\n)*)", re.MULTILINE)
 _END = "@@@"
 
 
+def console_commands(readme: Path) -> list[tuple[str, str]]:
+    """Return each command, with the output that the README shows."""
+    blocks = [block.group(1) for block in _BLOCK.finditer(readme.read_text(encoding="utf-8"))]
+    return [step for block in blocks for step in _STEP.findall(block)]
+
+
 def check_console_blocks(
     readme: Path, environment: Mapping[str, str], adapt: Callable[[str], str] = lambda script: script, *, least: int
 ) -> None:
@@ -17,8 +23,7 @@ def check_console_blocks(
 
     ``adapt`` changes the script, such as its ports; ``least`` is the least number of commands.
     """
-    blocks = [block.group(1) for block in _BLOCK.finditer(readme.read_text(encoding="utf-8"))]
-    steps = [step for block in blocks for step in _STEP.findall(block)]
+    steps = console_commands(readme)
     assert len(steps) >= least
     # A line of its own ends each output.
     script = adapt("".join(f"{command}\necho; echo '{_END}'\n" for command, _ in steps))

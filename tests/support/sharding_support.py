@@ -89,19 +89,16 @@ class Service:
 
 @dataclass
 class Site:
-    """A directory of a cluster, in which the example runs."""
+    """A cluster on which processes of the example run; their logs go to ``folder``."""
 
-    directory: Path
-    port: int
-    superuser_password: str
+    cluster: GeneratedCluster
     folder: Path
     variables: dict[str, str] = field(default_factory=dict)
-    cluster: GeneratedCluster | None = None
     version: int = 1000
     """Of the topology of the test that runs."""
 
     def environment(self, **more: str) -> dict[str, str]:
-        return {**os.environ, "CLUSTER_DIR": str(self.directory), "LOG_LEVEL": "DEBUG", **self.variables, **more}
+        return {**os.environ, "CLUSTER_DIR": str(self.cluster.root), "LOG_LEVEL": "DEBUG", **self.variables, **more}
 
     def command(self, *arguments: str, status: int = 0, variables: Mapping[str, str] | None = None) -> str:
         done = subprocess.run(
@@ -164,9 +161,9 @@ class Site:
         """Connect as the superuser."""
         return psycopg.connect(
             host="127.0.0.1",
-            port=self.port,
+            port=self.cluster.pg14_port,
             user="postgres",
-            password=self.superuser_password,
+            password=self.cluster.secret("pg14_password"),
             dbname=database,
             autocommit=True,
         )
@@ -199,7 +196,7 @@ class Site:
         """Forget the users that the services of earlier tests have cached."""
         settings = read_settings(self.environment()).redis
         if settings is not None:
-            password = (self.directory / "generated/secrets/redis_password").read_text()
+            password = self.cluster.secret("redis_password")
             with redis.Redis(settings.address.host, settings.address.port, password=password) as cache:
                 cache.flushdb()
 

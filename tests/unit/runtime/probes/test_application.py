@@ -2,40 +2,15 @@
 
 import asyncio
 import json
-import threading
-from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
+from http_server import answering
 
 from citus_cluster.model.citus.nodes import NodeAddress
 from citus_cluster.model.companion_status import CompanionStatus, Condition
 from citus_cluster.model.companion_target import Target
 from citus_cluster.model.component_name import ComponentName
 from citus_cluster.runtime.probes.application import ApplicationProbe
-
-
-class Handler(BaseHTTPRequestHandler):
-    answer: tuple[int, object] = (200, {})
-
-    def do_GET(self) -> None:
-        status, body = self.answer
-        content = json.dumps(body).encode()
-        self.send_response(status)
-        self.send_header("Content-Length", str(len(content)))
-        self.end_headers()
-        self.wfile.write(content)
-
-    def log_message(self, format: str, *args: object) -> None:
-        pass
-
-
-@pytest.fixture(scope="module")
-def port() -> Iterator[int]:
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
-        yield server.server_port
-        server.shutdown()
 
 
 def ask(port: int) -> CompanionStatus:
@@ -56,11 +31,10 @@ def ask(port: int) -> CompanionStatus:
         ((200, ["something else"]), Condition.OK, None),
     ],
 )
-def test_its_own_word_counts(
-    port: int, answer: tuple[int, object], condition: Condition, reason: str | None, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(Handler, "answer", answer)
-    found = ask(port)
+def test_its_own_word_counts(answer: tuple[int, object], condition: Condition, reason: str | None) -> None:
+    status, body = answer
+    with answering({"/health": (status, json.dumps(body).encode())}) as port:
+        found = ask(port)
     assert (found.service, found.condition, found.reason) == (ComponentName.EXAMPLE_USERS, condition, reason)
 
 
