@@ -70,7 +70,7 @@ class CompanionWatch:
         await _close(before, asking)
 
     def _made(self, targets: Sequence[Target]) -> Companions:
-        return Companions(targets, self._configuration.password_of, doubt=_doubt)
+        return Companions(targets, self._configuration.password_of, doubt=doubt)
 
     async def _ask(self) -> None:
         companions = self._companions
@@ -108,7 +108,7 @@ async def _close(companions: Companions, asking: asyncio.Task[None] | None) -> N
     await companions.close()
 
 
-async def _doubt(address: NodeAddress) -> str | None:
+async def doubt(address: NodeAddress) -> str | None:
     """Return why an address may not be ours: a running container is in the API's network, but its name may resolve
     elsewhere too.
     """

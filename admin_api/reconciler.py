@@ -14,18 +14,16 @@ from shutil import disk_usage
 
 import psycopg
 
+from admin_api.accounts import Accounts
 from admin_api.configuration import Configuration
 from admin_api.coordinator import connection_info
 from admin_api.settings import APPLICATION_NAME, Settings
 from citus_cluster.errors import CitusClusterError
 from citus_cluster.model.api_config import ApiConfig
 from citus_cluster.model.citus.nodes import NodeAddress, NodeResult, Outcome
-from citus_cluster.model.component import Account
 from citus_cluster.model.component_name import ComponentName
-from citus_cluster.model.components import COMPONENTS
 from citus_cluster.model.disks import Disk
 from citus_cluster.model.plan.events import Event, ignore
-from citus_cluster.operations.accounts import make_accounts
 from citus_cluster.operations.journaled import ADMIN_API, Asker, of_container
 from citus_cluster.operations.nodes.checks import troubles
 from citus_cluster.operations.nodes.losses import find_losses
@@ -81,7 +79,7 @@ class Reconciler:
         self._measure_at = 0.0
         self.unprepared: Mapping[ComponentName, str] = {}
         """Components that lack something on the servers of others, and why the last check could not create it."""
-        self._accounts_made: set[Account] = set()
+        self._accounts = Accounts(configuration)
         self.troubles: tuple[str, ...] = ()
         """One line for each registered node that did not serve queries, or had lost data, at the last check."""
 
@@ -91,14 +89,17 @@ class Reconciler:
 
     async def run(self) -> None:
         """Check every second while a worker is missing, and every ten seconds otherwise."""
-        while True:
-            error = await self._look()
-            if error and error != self.registration.error:
-                logger.warning("workers cannot be registered now: %s", error)
-            if self.registration.error and not error:
-                logger.info("workers can be registered again")
-            self.registration = Registration(self.registration.results, error)
-            await self._rest()
+        try:
+            while True:
+                error = await self._look()
+                if error and error != self.registration.error:
+                    logger.warning("workers cannot be registered now: %s", error)
+                if self.registration.error and not error:
+                    logger.info("workers can be registered again")
+                self.registration = Registration(self.registration.results, error)
+                await self._rest()
+        finally:
+            await self._accounts.close()
 
     async def _look(self) -> str | None:
         """Register the workers that can be registered; return the reason if this failed."""
@@ -147,29 +148,12 @@ class Reconciler:
             wait_for_lock_s=self._settings.lock_timeout_s,
         )
         unprepared = {component: error.message for component, error in failures.items()}
-        unprepared |= await self._make_accounts(desired)
+        self._accounts.begin(desired)
+        unprepared |= self._accounts.missing
         for component, reason in unprepared.items():
             if self.unprepared.get(component) != reason:
                 logger.warning("%s lacks what it needs: %s", component.value, reason)
         self.unprepared = unprepared
-
-    async def _make_accounts(self, desired: ApiConfig) -> Mapping[ComponentName, str]:
-        """Make the accounts of applications on the servers beside Citus, once; return why one could not be made."""
-        targets = {target.component: target for target in desired.components}
-        failures = {}
-        for component in targets:
-            for account in COMPONENTS[component].accounts:
-                if account.server not in targets or account in self._accounts_made:
-                    continue
-                target, password_of = targets[account.server], self._configuration.password_of
-                try:
-                    await make_accounts(
-                        target, password_of(account.server), [account], self._configuration.secret, _log
-                    )
-                    self._accounts_made.add(account)
-                except CitusClusterError as error:
-                    failures[component] = error.message
-        return failures
 
     async def _measure_disks(self, connection: Connection) -> None:
         if time.monotonic() < self._measure_at:

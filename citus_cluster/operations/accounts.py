@@ -16,8 +16,7 @@ from citus_cluster.runtime.accounts.registry import MAKERS
 from citus_cluster.runtime.citus import roles as citus_roles
 from citus_cluster.runtime.citus.lock import WAIT_FOR_LOCK_S, writer_lock
 from citus_cluster.runtime.postgres import Connection, ConnectionInfo, translated
-
-_TIMEOUT_S = 10.0
+from citus_cluster.runtime.probes import Doubt
 
 SecretOf = Callable[[Secret], str]
 """Reads a secret. Raises CitusClusterError."""
@@ -32,9 +31,8 @@ async def make_on_coordinator(
     """
     if await account_lacks(conn, account, password) is None:
         return
-    info = ConnectionInfo(conn.info.host, conn.info.port, conn.info.user, conn.info.dbname, conn.info.password)
-    store = CredentialStore(info, None)  # the password is in its file already
     name = account.name
+    store = _store(conn)
     async with translated(f"creating schema {name}"):
         async with writer_lock(conn, wait_s=wait_for_lock_s):
             await citus_roles.create_schema(conn, name)
@@ -56,14 +54,19 @@ async def account_lacks(conn: Connection, account: Account, password: str) -> st
         return f"role {name} is missing on the coordinator: {repair}"
     if missing:
         return f"schema {name} is missing on the coordinator: {repair}"
-    info = ConnectionInfo(conn.info.host, conn.info.port, name, conn.info.dbname, password)
-    if not await opens(info):
+    if not await opens(_store(conn).connection(name, password)):
         return f"role {name} has another password on the coordinator than in {account.secret.path}: {repair}"
     return None
 
 
+def _store(conn: Connection) -> CredentialStore:
+    """Return the login of ``conn``, without files: the passwords of accounts are in theirs already."""
+    info = conn.info
+    return CredentialStore(ConnectionInfo(info.host, info.port, info.user, info.dbname, info.password), None)
+
+
 async def make_accounts(
-    target: Target, password: str, accounts: Sequence[Account], secret_of: SecretOf, emit: Emit
+    target: Target, password: str, accounts: Sequence[Account], secret_of: SecretOf, doubt: Doubt, emit: Emit
 ) -> None:
     """Create or repair the accounts on the servers of a component beside Citus, which are ready.
 
@@ -71,7 +74,7 @@ async def make_accounts(
     """
     if accounts and target.component in MAKERS:
         logins = [AccountLogin(account, secret_of(account.secret)) for account in accounts]
-        for account in await MAKERS[target.component](target, password, logins):
+        for account in await MAKERS[target.component](target, password, logins, doubt):
             _tell(account, emit)
 
 

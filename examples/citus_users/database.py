@@ -1,7 +1,6 @@
 """The table of users on Citus, and what Citus says about its shards."""
 
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date
 from typing import Any
@@ -124,15 +123,10 @@ class Users:
     def __init__(self, pool: AsyncConnectionPool[AsyncConnection[Any]]) -> None:
         self._pool = pool
 
-    @asynccontextmanager
-    async def _session(self) -> AsyncIterator[AsyncConnection[Any]]:
-        async with self._pool.connection() as conn:
-            yield conn
-
     async def silence(self) -> str | None:
         """Say why the coordinator does not answer; None if it does."""
         try:
-            async with self._session() as conn:
+            async with self._pool.connection() as conn:
                 await conn.execute("SELECT 1")
         except psycopg.OperationalError as error:
             return (str(error).splitlines() or [type(error).__name__])[0]
@@ -140,7 +134,7 @@ class Users:
 
     async def make(self) -> None:
         """Create the table with its first users, unless it exists. Several processes may do so at once."""
-        async with self._session() as conn, conn.transaction():
+        async with self._pool.connection() as conn, conn.transaction():
             await conn.execute("SET LOCAL statement_timeout = '60s'")
             await conn.execute("SELECT pg_advisory_xact_lock(hashtext('example_users'))")
             found = await (await conn.execute("SELECT to_regclass('users')")).fetchone()
@@ -160,14 +154,14 @@ class Users:
 
     async def get(self, user_id: int) -> User | None:
         """Give a user: one shard is asked."""
-        async with self._session() as conn:
+        async with self._pool.connection() as conn:
             cursor = conn.cursor(row_factory=class_row(User))
             await cursor.execute("SELECT user_id, name, email, created_at FROM users WHERE user_id = %s", (user_id,))
             return await cursor.fetchone()
 
     async def create(self, name: str, email: str) -> User:
         """Insert a user."""
-        async with self._session() as conn:
+        async with self._pool.connection() as conn:
             cursor = conn.cursor(row_factory=class_row(User))
             await cursor.execute(
                 "INSERT INTO users (name, email) VALUES (%s, %s) RETURNING user_id, name, email, created_at",
@@ -179,14 +173,14 @@ class Users:
 
     async def shard_of(self, user_id: int) -> Shard | None:
         """Say which shard a user is in, or would be in."""
-        async with self._session() as conn:
+        async with self._pool.connection() as conn:
             cursor = conn.cursor(row_factory=class_row(Shard))
             await cursor.execute(SHARD_OF_USER.format(user_id="%s").encode(), (user_id,))
             return await cursor.fetchone()
 
     async def shards(self) -> list[ShardUsers]:
         """Give every shard with the number of its users and the first of them, in the order of their hashes."""
-        async with self._session() as conn:
+        async with self._pool.connection() as conn:
             cursor = conn.cursor(row_factory=dict_row)
             await cursor.execute(
                 """\
@@ -204,7 +198,7 @@ class Users:
 
     async def moves(self) -> list[Move]:
         """Give the moves of this table's shards in the rebalance that runs, none if none runs."""
-        async with self._session() as conn:
+        async with self._pool.connection() as conn:
             cursor = conn.cursor(row_factory=class_row(Move))
             await cursor.execute(
                 """\

@@ -182,7 +182,7 @@ def plan_setup(request: SetupRequest, *, connect_engine: Callable[[], Engine] = 
             for path in made.files
         ),
         secrets=made,
-        effects=_effects(changes, previous),
+        effects=_effects(changes, previous, topology),
         warnings=(*warnings, *_warnings(request, spec, topology, previous)),
         notes=(
             *_notes(resources),
@@ -240,7 +240,9 @@ def _spec_change(request: SetupRequest, spec: ClusterSpec) -> FileChange:
     return FileChange(SPEC_FILE, action, found.content, WantedFile(content, found.mode, tracked=False))
 
 
-def _effects(changes: tuple[FileChange, ...], previous: files.Manifest | None) -> tuple[Effect, ...]:
+def _effects(
+    changes: tuple[FileChange, ...], previous: files.Manifest | None, topology: Topology
+) -> tuple[Effect, ...]:
     """Read the old and new files themselves, so that the plan shows what Compose will do."""
     if previous is None or not any(change.changes for change in changes):
         return ()
@@ -256,7 +258,21 @@ def _effects(changes: tuple[FileChange, ...], previous: files.Manifest | None) -
             found[service] = content.decode() if content else ""
         return found
 
-    return effects(old, new, confs(old, after=False), confs(new, after=True))
+    found = effects(old, new, confs(old, after=False), confs(new, after=True))
+    named = {effect.service for effect in found}
+    # Compose does not see these files, so `up` restarts the containers itself.
+    reread = {
+        service.name: service
+        for service in topology.services
+        for name in service.restart_files
+        if (change := by_path.get(f"{CONFIG_FOLDER}/{service.config}/{name}")) and change.changes
+    }
+    restarts = (
+        Effect(name, EffectKind.RECREATE, (f"{service.restart_reason} has changed",))
+        for name, service in reread.items()
+        if name not in named
+    )
+    return (*found, *restarts)
 
 
 @lru_cache(maxsize=4)

@@ -9,7 +9,9 @@ from citus_cluster.model.component_name import ComponentName
 from citus_cluster.model.plan.events import Emit
 from citus_cluster.operations.accounts import make_accounts
 from citus_cluster.operations.directory import Directory
+from citus_cluster.operations.listeners import Listeners
 from citus_cluster.operations.preparation import lacks_on_coordinator, needs_coordinator, prepare_coordinator
+from citus_cluster.runtime.docker.project import Project
 from citus_cluster.runtime.postgres import connect
 
 _CONNECT_TIMEOUT_S = 10.0
@@ -38,7 +40,8 @@ async def make_accounts_of(directory: Directory, component: ComponentName, emit:
     if not accounts:
         return
     target = Target.of(component, topology.of(component), lambda one: NodeAddress(topology.connect_host, one.host_port))
-    await make_accounts(target, directory.password_of(component), accounts, directory.secret, emit)
+    doubt = (await Listeners.look(Project(topology.name))).doubt
+    await make_accounts(target, directory.password_of(component), accounts, directory.secret, doubt, emit)
 
 
 async def lacks_of(directory: Directory) -> Mapping[ComponentName, str]:

@@ -6,6 +6,7 @@ from typing import Protocol
 
 from citus_cluster.model.companion_target import Target
 from citus_cluster.model.component import Account
+from citus_cluster.runtime.probes import Doubt
 
 
 @dataclass(frozen=True)
@@ -19,7 +20,10 @@ class AccountLogin:
 class MakeAccounts(Protocol):
     """Creates or repairs accounts on the servers of ``target``; ``password`` is that of the administration.
 
-    Returns the accounts that had to change. Raises RoleError for one that was not made here, UnreachableError.
+    ``doubt`` is asked before a password is sent in cleartext. Returns the accounts that had to change. Raises RoleError
+    for one that was not made here, UnreachableError.
     """
 
-    async def __call__(self, target: Target, password: str, logins: Sequence[AccountLogin]) -> list[Account]: ...
+    async def __call__(
+        self, target: Target, password: str, logins: Sequence[AccountLogin], doubt: Doubt, /
+    ) -> list[Account]: ...

@@ -12,6 +12,7 @@ from citus_cluster.model.component import Account
 from citus_cluster.model.components.cassandra import USER
 from citus_cluster.runtime.accounts import AccountLogin
 from citus_cluster.runtime.cassandra import cluster_at
+from citus_cluster.runtime.probes import Doubt
 
 if TYPE_CHECKING:
     from cassandra.cluster import Session
@@ -21,9 +22,16 @@ _COPIES = 3
 """The usual number of copies of a row in production; fewer if there are fewer nodes."""
 
 
-async def make_in_cassandra(target: Target, password: str, logins: Sequence[AccountLogin]) -> list[Account]:
+async def make_in_cassandra(
+    target: Target, password: str, logins: Sequence[AccountLogin], doubt: Doubt
+) -> list[Account]:
     """Make roles and keyspaces; see MakeAccounts."""
     nodes = [*target.addresses.values()]
+    if reason := await doubt(nodes[0]):
+        raise UnreachableError(
+            f"The roles of the examples in Cassandra were not checked: {reason}.",
+            hint="citus-cluster status says how Cassandra is. Then run citus-cluster up again.",
+        )
     made = [
         await asyncio.to_thread(_make_role, nodes[0], password, one.account.name, one.password, nodes=len(nodes))
         for one in logins
@@ -71,7 +79,8 @@ def _make(session: "Session", name: str, password: str, nodes: int) -> None:
         f'CREATE KEYSPACE IF NOT EXISTS "{name}" WITH replication = '
         f"{{'class': 'NetworkTopologyStrategy', '{data_center}': {min(nodes, _COPIES)}}}"
     )
-    session.execute(f"CREATE ROLE IF NOT EXISTS \"{name}\" WITH PASSWORD = '{password}' AND LOGIN = true")
+    quoted = password.replace("'", "''")
+    session.execute(f"CREATE ROLE IF NOT EXISTS \"{name}\" WITH PASSWORD = '{quoted}' AND LOGIN = true")
     session.execute(f'GRANT ALL PERMISSIONS ON KEYSPACE "{name}" TO "{name}"')
 
 

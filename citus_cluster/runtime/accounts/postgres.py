@@ -10,6 +10,7 @@ from citus_cluster.model.component import Account
 from citus_cluster.model.components.pg14 import LOGIN
 from citus_cluster.runtime.accounts import AccountLogin
 from citus_cluster.runtime.postgres import Connection, ConnectionInfo, bounded, connect, translated
+from citus_cluster.runtime.probes import Doubt
 from citus_cluster.runtime.probes.pair import pair_status
 from citus_cluster.runtime.scram import hashed, opens
 
@@ -25,7 +26,7 @@ FROM pg_authid WHERE rolname = %(name)s
 """
 
 
-async def make_on_pair(target: Target, password: str, logins: Sequence[AccountLogin]) -> list[Account]:
+async def make_on_pair(target: Target, password: str, logins: Sequence[AccountLogin], _doubt: Doubt) -> list[Account]:
     """Make roles on the primary, which can be either server; see MakeAccounts."""
     servers = {
         service: ConnectionInfo(address.host, address.port, LOGIN.user, LOGIN.database, password)

@@ -199,6 +199,16 @@ def test_a_plan_says_which_services_read_a_setting_that_changes(
         assert reason.endswith("→ 5MB"), service
 
 
+def test_a_plan_says_that_redis_restarts_for_other_users(tmp_path: Path) -> None:
+    """Compose does not see that file: `up` restarts Redis."""
+    set_up(tmp_path, {"services": ["citus", "pg14", "redis"]})
+    made = plan(tmp_path, {"services": ["citus", "pg14", "redis", "example-sharding"]})
+    effects = {effect.service: effect for effect in made.effects}
+    assert set(effects) == {"redis", "example-sharding"}
+    assert effects["redis"].kind is EffectKind.RECREATE
+    assert effects["redis"].reasons == ("its password, or what its user may do, has changed",)
+
+
 def test_a_new_version_of_citus_on_the_same_postgresql_is_taken(root: Path) -> None:
     assert not plan(root).upgrades_citus
     made = set_up(root, {"images.citus": "citusdata/citus:13.2.2"})
