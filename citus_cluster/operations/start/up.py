@@ -171,7 +171,15 @@ async def up(
         )
         on_citus(result)
         failure = await prepare_coordinator_of(directory, emit)
-        ready = await companions
+        if failure:
+            # A service that lacks it may never become ready, so the reason comes before that wait, and not after it.
+            emit(Event("prepare", EventKind.WARNING, failure.message))
+        try:
+            ready = await companions
+        except ServiceFailedError:
+            if failure:
+                raise failure from None
+            raise
     finally:
         companions.cancel()
         await asyncio.gather(companions, return_exceptions=True)

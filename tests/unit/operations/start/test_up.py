@@ -500,7 +500,13 @@ def test_an_api_that_was_just_made_is_only_waited_for(more: Run) -> None:
     assert more.told("restart") == []
 
 
-def test_what_the_components_need_is_told_after_everything_runs(more: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("ready", [True, False])
+def test_what_the_components_lack_is_told_at_once_and_is_the_error_when_everything_was_tried(
+    more: Run, monkeypatch: pytest.MonkeyPatch, ready: bool
+) -> None:
+    """A service that lacks it may not become ready, and does not know why."""
+    if not ready:
+        more.host.engine.health[REDIS] = HealthProbe(False, "it lacks something")
     failure = UnreachableError("The coordinator is gone.")
 
     async def fail(directory: object, emit: object) -> UnreachableError:
@@ -509,8 +515,9 @@ def test_what_the_components_need_is_told_after_everything_runs(more: Run, monke
     monkeypatch.setattr(preparation, "prepare_coordinator_of", fail)
     monkeypatch.setattr("citus_cluster.operations.start.up.prepare_coordinator_of", fail)
     with pytest.raises(UnreachableError, match="The coordinator is gone"):
-        more()
-    assert more.told(f"ready:{REDIS}", EventKind.DONE)
+        more(timeout_s=40)
+    assert more.told("prepare", EventKind.WARNING) == ["The coordinator is gone."]
+    assert bool(more.told(f"ready:{REDIS}", EventKind.DONE)) is ready
 
 
 # A newer or older Citus
