@@ -188,7 +188,7 @@ prepare_ring() {
     if [ ! -e "$data/data" ]; then
         found=$(ask "$1" "SELECT CAST(peer_port AS text) FROM system.peers_v2") || return
         if [[ $found = *" $((6999 + number))"* ]]; then
-            say "the volume of $service is empty, but the ring knows $service: take the lost node out of it first \
+            say "the volume of $service is empty, but the ring knows $service: remove the lost node from the ring first \
 (docker compose exec $1 nodetool removenode, with its Host ID, which nodetool status shows); then this one joins"
             sleep 2
             return 1
@@ -207,7 +207,7 @@ ask() {
     if found=$(cql credentials "$1" "$2"); then
         printf '%s' "$found"
     else
-        say "$1 does not let this node prepare its joining: ${found:-no answer}" >&2
+        say "$1 refused what must be done before this node joins: ${found:-no answer}" >&2
         sleep 2
         return 1
     fi

@@ -68,7 +68,7 @@ claim() {
     printf '%s\n' "$1" >"$own"
     sync "$own"
     if ln "$own" "$roles/primary" 2>/dev/null; then
-        say "notes that $1 is the primary"
+        say "records $1 as the primary"
     fi
     rm "$own"
     sync "$roles"
@@ -255,7 +255,7 @@ while :; do
         if [[ $service != "$initial_primary" ]]; then
             report waiting "waits until $peer has made its data"
         elif ! initialise; then
-            say "could not make its data: see above" >&2
+            say "could not create its data: see above" >&2
             exit 1
         else
             rm -rf "$partial"
