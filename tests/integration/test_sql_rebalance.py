@@ -275,6 +275,30 @@ def test_a_move_that_is_retried_is_shown_at_once(cluster: Servers) -> None:
 
 
 @pytest.mark.usefixtures("only_newest")
+def test_a_message_that_is_not_text_is_shown_as_far_as_it_is(cluster: Servers) -> None:
+    """Citus was seen to leave such a message when a worker was killed."""
+    cluster.sql(
+        COORDINATOR.host,
+        "INSERT INTO pg_dist_background_job (state, job_type, description) VALUES ('failed', 'rebalance', '')",
+        "INSERT INTO pg_dist_background_task (job_id, owner, status, command) "
+        "SELECT max(job_id), current_user::regrole, 'error', 'SELECT citus_move_shard_placement(1, 1, 2, ''auto'')' "
+        "FROM pg_dist_background_job",
+        "CREATE CAST (bytea AS text) WITHOUT FUNCTION",
+        r"UPDATE pg_dist_background_task SET message = '\x4552524f523a206c6f7374ff'::bytea::text "
+        "WHERE job_id = (SELECT max(job_id) FROM pg_dist_background_job)",
+        "DROP CAST (bytea AS text)",
+    )
+    try:
+        found = on(cluster, rebalance_watch.status)
+        assert found.state is JobState.FAILED
+        assert any("failed: lost\ufffd" in problem for problem in found.problems), found.problems
+    finally:
+        last = "WHERE job_id = (SELECT max(job_id) FROM pg_dist_background_job)"
+        for table in ("pg_dist_background_task", "pg_dist_background_job"):
+            cluster.sql(COORDINATOR.host, f"DELETE FROM {table} {last}")
+
+
+@pytest.mark.usefixtures("only_newest")
 @pytest.mark.parametrize("begun", [False, True], ids=["before the first move", "in a move"])
 def test_a_paused_node_is_named_at_once_and_all_is_told_when_it_is_back(cluster: Servers, begun: bool) -> None:
     two_of_three(cluster)

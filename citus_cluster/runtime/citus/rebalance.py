@@ -130,7 +130,7 @@ async def tasks(conn: Connection, job_id: int) -> tuple[Task, ...]:
     async with bounded(conn, QUICK_S):
         cursor = await conn.execute(
             r"""
-            SELECT task_id, status::text, command, coalesce(retry_count, 0), message, not_before, pid,
+            SELECT task_id, status::text, command, coalesce(retry_count, 0), textsend(message), not_before, pid,
                    target.nodename || ':' || target.nodeport, source.nodename || ':' || source.nodeport
             FROM pg_dist_background_task
             CROSS JOIN LATERAL regexp_match(command, 'citus_move_shard_placement\(\d+, *(\d+), *(\d+) *,') AS ids
@@ -140,7 +140,12 @@ async def tasks(conn: Connection, job_id: int) -> tuple[Task, ...]:
             """,
             [job_id],
         )
-        return tuple(Task(*row) for row in await cursor.fetchall())
+        return tuple(Task(*(*row[:4], _message(row[4]), *row[5:])) for row in await cursor.fetchall())
+
+
+def _message(sent: bytes | None) -> str | None:
+    """Decode a message of a task, in which Citus can leave bytes that are no text (seen after a worker was killed)."""
+    return None if sent is None else sent.decode(errors="replace")
 
 
 async def queue_is_served(conn: Connection) -> bool:
