@@ -1,5 +1,6 @@
 """Faults on a real cluster: commands killed at each event, and a writer that records the acknowledged rows."""
 
+import contextlib
 import os
 import random
 import re
@@ -41,7 +42,9 @@ def killed_at_every_event(cluster: GeneratedCluster, *command: str, with_childre
                 event = _NUMBER.sub("#", line.strip())
                 if event not in events:
                     events.append(event)
-                    (os.killpg if with_children else os.kill)(run.process.pid, signal.SIGKILL)
+                    # It may have ended just after it reported the event.
+                    with contextlib.suppress(ProcessLookupError):
+                        (os.killpg if with_children else os.kill)(run.process.pid, signal.SIGKILL)
                     break
             else:
                 assert run.process.wait() == 0, "".join(said)
