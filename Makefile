@@ -6,6 +6,7 @@
 #                   skipped tests with the reasons
 # make test-lowest  run unit and golden tests under the oldest supported Python (LOWEST=/usr/bin/python3.11)
 # make lint         check formatting, lint and types
+# make lessons      check every lab and project of the course in lessons/ on the cluster of this directory
 # make bench        run the benchmarks and print ratios
 # make docs         update the generated parts of the documents, the JSON Schema and config/cluster.full.yaml
 # make parameters   update the table of parameters from a server of each PostgreSQL major version
@@ -18,7 +19,7 @@ ASKED := $(filter-out file,$(origin WORKERS))$(if $(wildcard cluster.yaml),,new)
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: up example-users example-replication example-sharding test test-lowest lint bench docs parameters venv
+.PHONY: up example-users example-replication example-sharding lessons test test-lowest lint bench docs parameters venv
 
 up: venv
 	$(BIN)/python setup_citus_cluster.py $(if $(ASKED),--workers=$(WORKERS)) --up $(ARGS)
@@ -26,7 +27,10 @@ up: venv
 example-users example-replication example-sharding: venv
 	$(BIN)/python -m tools.start_example $@ $(ARGS)
 
-test: venv
+lessons: $(VENV)/lessons-installed
+	$(BIN)/python -m lessons check
+
+test: $(VENV)/lessons-installed
 	$(BIN)/python -m pytest --numprocesses $(JOBS) --dist loadfile --durations 40
 
 # Empty if there is no such Python, or none that can create virtual environments.
@@ -44,7 +48,7 @@ $(LOWEST_VENV)/installed: pyproject.toml constraints.txt
 	$(LOWEST_VENV)/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
 	@touch $@
 
-lint: venv
+lint: $(VENV)/lessons-installed
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
@@ -67,4 +71,11 @@ $(VENV)/installed: pyproject.toml constraints.txt examples/pyproject.toml exampl
 	@echo "Installing the Python packages into $(VENV): half a minute, this time only"
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt \
 		--constraint examples/constraints.txt --editable '.[dev]' --editable './examples[users,replication,sharding,load]'
+	@touch $@
+
+# Apart from the above, because only the course needs these: make up is not slower for those who do not take it.
+$(VENV)/lessons-installed: $(VENV)/installed lessons/pyproject.toml lessons/constraints.txt
+	@echo "Installing the packages of the lessons into $(VENV)"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt \
+		--constraint lessons/constraints.txt --editable './lessons[figures]'
 	@touch $@
