@@ -175,6 +175,12 @@ class Lab:
             finally:
                 stop(process)
 
+    def page_names(self, *terms: str) -> Seen:
+        """Look for every term in the page of this lesson or project; capitals and line breaks do not matter."""
+        page = " ".join((self.folder / "README.md").read_text(encoding="utf-8").lower().split())
+        missing = [one for one in terms if one.lower() not in page]
+        return Seen(not missing, f"missing: {', '.join(missing)}" if missing else f"all {len(terms)}")
+
     def command(self, script: str, *arguments: object) -> list[str]:
         """Return the command of a script of this folder; ``-m`` and a project's own files stay as they are."""
         first = [script] if script == "-m" else [str(self.folder / script)]
