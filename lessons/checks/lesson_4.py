@@ -14,7 +14,7 @@ _LINE = re.compile(r"^(?P<what>.+?)\s+(?P<ms>[\d.]+) ms\s+(?P<answer>\S+ \S+|\S+
 
 @contextlib.contextmanager
 def _orders(lab: Lab) -> Iterator[tuple[dict[str, re.Match[str]], sqlite3.Connection]]:
-    """Run indexes.py in a folder of its own. Yields its lines by their first column, and the database that it leaves."""
+    """Run indexes.py in a folder of its own. Yields its lines by their first column, and its database."""
     with tempfile.TemporaryDirectory() as folder:
         out = lab.run("indexes.py", TMPDIR=folder)
         database = sqlite3.connect(Path(folder) / "scale_test.db")
