@@ -3,6 +3,7 @@
 import argparse
 import json
 import os
+import re
 import sys
 import time
 from collections import Counter
@@ -32,7 +33,7 @@ def main() -> None:
     tasks = [{"type": f"task_{number}"} for number in range(options.count)] or TASKS
     for task in tasks:
         client.lpush(QUEUE, json.dumps({**task, "queued_at": time.time()}))
-    for kind, times in Counter(task["type"].rstrip("0123456789") for task in tasks).items():
+    for kind, times in Counter(re.sub(r"\d+$", "N", task["type"]) for task in tasks).items():
         print(f"queued {times} {kind}")
     print(f"Queue length: {client.llen(QUEUE)}")
 
