@@ -62,6 +62,7 @@ def main() -> None:
     replica.wait_for(3)
     print(f"replica: counter = {replica.value} (eventually consistent)")
     replica.thread.stop()
+    replica.thread.join()
 
 
 if __name__ == "__main__":
