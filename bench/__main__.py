@@ -10,6 +10,7 @@ from bench.examples_replication import bench_examples_replication
 from bench.examples_sharding import bench_examples_sharding
 from bench.examples_users import bench_examples_users
 from bench.generation import bench_generation
+from bench.load_tester import bench_load_tester
 from bench.pooling import bench_pooling
 from bench.rebalance import bench_rebalance
 from bench.replication import bench_replication
@@ -31,6 +32,7 @@ _BENCHES = {
     "examples-users": bench_examples_users,
     "examples-replication": bench_examples_replication,
     "examples-sharding": bench_examples_sharding,
+    "load-tester": bench_load_tester,
     "scale": bench_scale,
     "tuning": bench_tuning,
 }

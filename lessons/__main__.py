@@ -16,6 +16,7 @@ from lessons.check import Check, Seen, all_checks
 from lessons.cluster import LessonsError, Servers
 
 _COMMANDS = ("list", "run", "env", "check", "figures")
+_FILE_WIDTH = 1000
 _EXAMPLES = """\
 examples:
   python -m lessons                                    list lessons, labs and projects
@@ -127,12 +128,12 @@ def _env() -> int:
 
 def _check(chosen: Sequence[Unit]) -> int:
     keys = {one.key for one in chosen}
-    checks = [one for one in all_checks() if one.unit_key in keys]
+    checks = sorted((one for one in all_checks() if one.unit_key in keys), key=lambda one: one.row)
     if not checks:
         raise UnknownNameError(f"There are no checks for {', '.join(sorted(keys))}.")
     servers = Servers()
-    console, progress = Console(), Console(stderr=True)
     # Long texts wrap on a terminal; in a file every row is one line.
+    console, progress = Console(width=None if sys.stdout.isatty() else _FILE_WIDTH), Console(stderr=True)
     table = Table("row", "step", "expected", "seen", "passed", box=None, pad_edge=False)
     results: list[str] = []
     with progress.status("Checking") as status:
@@ -142,7 +143,7 @@ def _check(chosen: Sequence[Unit]) -> int:
             results.append(result)
             colour = {"yes": "green", "NO": "red"}.get(result, "yellow")
             table.add_row(one.row, escape(one.step), escape(one.expected), escape(seen), f"[{colour}]{result}[/]")
-    console.print(table, width=None if console.is_terminal else 10_000)
+    console.print(table)
     failed, left = results.count("NO"), results.count("not run")
     print(f"\n{results.count('yes')} passed, {failed} failed, {left} not run")
     return 1 if failed else 0

@@ -22,6 +22,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache, cached_property
+from pathlib import Path
 
 import redis
 
@@ -150,7 +151,12 @@ class Lab:
 
     @contextlib.contextmanager
     def server(
-        self, script: str, *arguments: object, port: int | None = None, **environment: str
+        self,
+        script: str,
+        *arguments: object,
+        port: int | None = None,
+        timeout_s: float = 30,
+        **environment: str,
     ) -> Iterator["RunningServer"]:
         """Start a server on a free port, wait until it accepts connections, and end it with the block.
 
@@ -158,7 +164,7 @@ class Lab:
         """
         chosen = port or free_port()
         given = [str(one).replace("{port}", str(chosen)) for one in arguments]
-        with tempfile.TemporaryFile("w+") as output:
+        with tempfile.NamedTemporaryFile("w+") as output:
             process = subprocess.Popen(
                 self.command(script, *given),
                 env=self.environment(PORT=str(chosen), **environment),
@@ -167,11 +173,14 @@ class Lab:
                 stderr=subprocess.STDOUT,
             )
             try:
-                wait_for(lambda: process.poll() is not None or _accepts(chosen), f"{script} to accept connections", 30)
+                wait_for(
+                    lambda: process.poll() is not None or _accepts(chosen), f"{script} to accept connections", timeout_s
+                )
                 if process.poll() is not None:
-                    output.seek(0)
-                    raise AssertionError(f"{script} ended with {process.returncode}:\n{output.read().strip()}")
-                yield RunningServer(chosen, process)
+                    raise AssertionError(
+                        f"{script} ended with {process.returncode}:\n{Path(output.name).read_text().strip()}"
+                    )
+                yield RunningServer(chosen, process, Path(output.name))
             finally:
                 stop(process)
 
@@ -204,10 +213,15 @@ class RunningServer:
 
     port: int
     process: subprocess.Popen[bytes]
+    output: Path
 
     @property
     def url(self) -> str:
         return f"http://127.0.0.1:{self.port}"
+
+    def log(self) -> str:
+        """Return what it has printed so far, stdout and stderr together."""
+        return self.output.read_text()
 
     def kill(self) -> None:
         """End it as ``kill -9`` does."""

@@ -1,6 +1,9 @@
 """Checks of lesson 1, capacity."""
 
 import json
+import os
+import re
+import resource
 import urllib.request
 from typing import Any
 
@@ -35,3 +38,54 @@ def load(lab: Lab, script: str, *arguments: object, options: tuple[object, ...] 
         command = ["-m", "lessons.projects.load_tester", server.url, "--quiet", "--json", "-", *arguments]
         report: dict[str, Any] = json.loads(lab.run(*map(str, command)))
     return report
+
+
+WORK_MS = 30
+"""How long a request takes in the checks. It is longer than the plan's 10 ms, so that the wait decides, and not a
+machine that is busy with other things: one at a time gives at most 33 requests/s, 50 threads up to 1,600."""
+
+
+@check("E1-01", expected="open files, processors and memory of this machine")
+def limits(lab: Lab) -> Seen:
+    """limits.py shows what one machine has."""
+    out = lab.run("limits.py")
+    open_files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = rf"open files\D+{open_files}\b[^\n]*\nprocessors\s+{os.cpu_count()}\nmemory\s+\d+\.\d GB\nload.*"
+    return Seen(re.match(wanted, out) is not None, " ".join(out.split()))
+
+
+@check("E1-04", expected="1,000,000 active, 23.15 uploads/s, 231.5 reads/s, 4 TB/day, 1.46 PB/year, SSD: yes")
+def estimation(lab: Lab) -> Seen:
+    """estimate.py computes the example of the photo service."""
+    out = lab.run("estimate.py")
+    wanted = (
+        "1,000,000 a day",
+        "2,000,000 a day, 23.15 a second",
+        "231.5 a second",
+        "4 TB a day, 1.46 PB a year",
+        "? yes",
+    )
+    return Seen(all(text in out for text in wanted), "; ".join(out.splitlines()))
+
+
+@check("E1-05", expected="threads serve more than 4 times as many requests/s")
+def threads_beside_one_thread(lab: Lab) -> Seen:
+    """With 50 clients and the same work, threaded_server.py serves many times what server.py does."""
+    single, threaded = (
+        load(lab, script, "-n", requests, "-c", 50, options=("--work-ms", WORK_MS))["requests_per_second"]
+        for script, requests in (("server.py", 60), ("threaded_server.py", 400))
+    )
+    return Seen(threaded > 4 * single, f"{threaded:.0f} and {single:.0f} requests/s, {threaded / single:.1f} times")
+
+
+@check(
+    "E1-06", expected="8 rows; from 1 to 50 clients, server.py stays below 1.5 times, threaded_server.py above 3 times"
+)
+def exercise(lab: Lab) -> Seen:
+    """compare_servers.py measures both servers at 1, 10, 50 and 100 clients."""
+    out = lab.run("compare_servers.py", "-n", 30, "--work-ms", 20)
+    rows = re.findall(r"^(\w+\.py) +(\d+) +([\d.]+) +([\d.]+)$", out, re.MULTILINE)
+    rates = {(script, int(clients)): float(rate) for script, clients, rate, _ in rows}
+    single, threaded = (rates[script, 50] / rates[script, 1] for script in ("server.py", "threaded_server.py"))
+    passed = len(rows) == len(rates) == 8 and single < 1.5 and threaded > 3
+    return Seen(passed, f"{len(rows)} rows; {single:.1f} times, {threaded:.1f} times")
