@@ -102,6 +102,8 @@ class Lab:
         self.folder = of.folder
         self.servers = servers
         self.needs = needs
+        self.start_within_s = 30.0
+        """How long a server may take until it accepts connections."""
 
     @cached_property
     def redis_url(self) -> str:
@@ -155,7 +157,6 @@ class Lab:
         script: str,
         *arguments: object,
         port: int | None = None,
-        timeout_s: float = 30,
         **environment: str,
     ) -> Iterator["RunningServer"]:
         """Start a server on a free port, wait until it accepts connections, and end it with the block.
@@ -174,7 +175,9 @@ class Lab:
             )
             try:
                 wait_for(
-                    lambda: process.poll() is not None or _accepts(chosen), f"{script} to accept connections", timeout_s
+                    lambda: process.poll() is not None or _accepts(chosen),
+                    f"{script} to accept connections",
+                    self.start_within_s,
                 )
                 if process.poll() is not None:
                     raise AssertionError(

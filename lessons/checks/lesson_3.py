@@ -30,13 +30,14 @@ class Balanced:
 @contextlib.contextmanager
 def balanced(lab: Lab, script: str, *options: object, slow_ms: float = 0) -> Iterator[Balanced]:
     """Start three workers, of which the first takes ``slow_ms``, and a load balancer in front of them."""
+    lab.start_within_s = PULL_S
     with contextlib.ExitStack() as stack:
         works_ms = (slow_ms, 0, 0)
         workers = tuple(
             stack.enter_context(lab.server("worker.py", "{port}", "--work-ms", work_ms)) for work_ms in works_ms
         )
         ports = [worker.port for worker in workers]
-        balancer = lab.server(script, "--workers", *ports, *options, timeout_s=PULL_S)
+        balancer = lab.server(script, "--workers", *ports, *options)
         yield Balanced(workers, stack.enter_context(balancer))
 
 
