@@ -16,7 +16,8 @@ import pytest
 from setup_support import ROOT
 
 from lessons.check import free_port
-from lessons.projects.load_tester.plan import PlanError, target_of
+from lessons.projects.load_tester.loop import Run
+from lessons.projects.load_tester.plan import Plan, PlanError, target_of
 from lessons.projects.load_tester.results import Results, percentile, summary_ms
 
 OK = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok"
@@ -357,3 +358,21 @@ def test_the_command_is_installed() -> None:
     done = subprocess.run([script, "--help"], capture_output=True, text=True, env=dict(os.environ), timeout=60)
     assert done.returncode == 0
     assert "coordinated" in done.stdout or "closed" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("rate", "duration_s", "requests", "wanted"),
+    [
+        (100, 1, None, 100),
+        (0.1 * 3, 10, None, 3),
+        (1.5, 1, None, 2),
+        (0.5, 1, None, 1),
+        (100, 1, 7, 7),
+        (10, None, 7, 7),
+    ],
+)
+def test_the_open_loop_knows_what_will_be_due(
+    rate: float, duration_s: float | None, requests: int | None, wanted: int
+) -> None:
+    plan = Plan(target_of("http://x"), requests=requests, duration_s=duration_s, rate=rate)
+    assert Run(plan)._all == wanted

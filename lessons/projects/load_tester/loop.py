@@ -1,6 +1,7 @@
 """The closed and the open loop: who sends when, what is counted, and when a run ends."""
 
 import asyncio
+import math
 import ssl
 import time
 from collections import deque
@@ -22,6 +23,7 @@ class Run:
         self._idle: deque[Client] = deque()
         self._clients: list[Client] = []
         self._issued = 0
+        self._all = self._limit()
         self._stopping = False
         self._timer: asyncio.TimerHandle | None = None
 
@@ -69,19 +71,19 @@ class Run:
     def _finish(self) -> None:
         """The duration is over: send nothing new, wait for what is under way or, in the open loop, already due."""
         self._stopping = True
-        if self.plan.rate is not None:
-            self._due_in_all = min(self._limit(), int(self.plan.rate * (self.plan.duration_s or 0)))
         self._maybe_end()
 
     def _limit(self) -> int:
-        """The number of requests of the whole run; practically endless without ``requests``."""
-        return self.plan.requests if self.plan.requests is not None else 1 << 62
+        """The number of requests of the whole run; practically endless in a closed loop without ``requests``."""
+        limit = self.plan.requests if self.plan.requests is not None else 1 << 62
+        if self.plan.rate is not None and self.plan.duration_s is not None:
+            # Due are 0, 1/rate, 2/rate … before the end; the subtrahend is for what floating point adds.
+            limit = min(limit, math.ceil(self.plan.rate * self.plan.duration_s - 1e-6))
+        return max(1, limit)
 
     def _wanted(self) -> int:
         """The number of requests that may be sent so far."""
-        if self._stopping:
-            return self._issued if self.plan.rate is None else self._due_in_all
-        return self._limit()
+        return self._issued if self._stopping and self.plan.rate is None else self._all
 
     def _due(self, number: int) -> float:
         assert self.plan.rate is not None
@@ -146,7 +148,7 @@ class Run:
                     client.abandon()
                     self._done(client, None, "timeout")
             if self.plan.rate is not None and self._stopping and now > self._deadline():
-                self.results.unfinished = max(0, self._due_in_all - self.results.requests)
+                self.results.unfinished = max(0, self._all - self.results.requests)
                 self._ended.set()
 
     def _deadline(self) -> float:
