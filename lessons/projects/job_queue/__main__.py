@@ -7,6 +7,7 @@ import logging
 import os
 import re
 import signal
+import socket
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -14,7 +15,6 @@ from typing import Any
 
 import redis
 
-from .crash_test import JOB_TYPE, crash_test, recording_handler
 from .handlers import HANDLERS
 from .queue import LONGEST_WINDOW_S, MAX_ATTEMPTS, PREFIX, JobQueue, Priority
 from .worker import Worker
@@ -37,7 +37,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return status
     except redis.RedisError as error:
         print(f"Redis cannot be used: {error} Start a cluster with Redis, or set REDIS_URL.", file=sys.stderr)
-    except (UsageError, ValueError) as error:
+    except (UsageError, ValueError, RuntimeError, TimeoutError) as error:
         print(error, file=sys.stderr)
     except KeyboardInterrupt:
         return 130
@@ -68,7 +68,6 @@ def _parser() -> argparse.ArgumentParser:
     )
     work.add_argument("--drain", action="store_true", help="end when no job is left")
     work.add_argument("--quiet", action="store_true", help="print warnings only")
-    work.add_argument("--crash-test", type=float, help=argparse.SUPPRESS)
     work.set_defaults(run=_work)
 
     stats = commands.add_parser("stats", help="print the numbers of the dashboard as JSON")
@@ -128,8 +127,6 @@ def _work(queue: JobQueue, options: argparse.Namespace) -> int:
         except ImportError as error:
             raise UsageError(f"The module {options.handlers} cannot be imported: {error}.") from error
         handlers |= HANDLERS
-    if options.crash_test is not None:
-        handlers[JOB_TYPE] = recording_handler(queue.client, f"{queue.prefix}ledger", options.crash_test)
     if options.types:
         asked = options.types.split(",")
         if unknown := [one for one in asked if one not in handlers]:
@@ -176,22 +173,33 @@ def _dashboard(queue: JobQueue, options: argparse.Namespace) -> int:
 
     from .dashboard import create_app
 
+    try:
+        listener = socket.create_server(("127.0.0.1", options.port))
+    except (OSError, OverflowError) as error:
+        reason = os.strerror(error.errno) if isinstance(error, OSError) and error.errno else error
+        raise UsageError(f"Cannot listen on port {options.port}: {reason}. Choose another one: --port 8090") from error
     if warning := queue.may_lose_jobs():
         print(warning, file=sys.stderr)
     print(f"http://127.0.0.1:{options.port}/", flush=True)
-    uvicorn.run(create_app(queue), host="127.0.0.1", port=options.port, log_level="warning")
+    uvicorn.Server(uvicorn.Config(create_app(queue), log_level="warning")).run(sockets=[listener])
     return 0
 
 
 def _crash_test(queue: JobQueue, options: argparse.Namespace) -> int:
-    if options.prefix == PREFIX:
-        queue = JobQueue(queue.client, "job_queue_crash_test:")
-    try:
-        ledger = crash_test(
-            queue, jobs=options.jobs, workers=options.workers, kills=options.kills, visibility_s=options.visibility
+    from .crash_test import crash_test
+
+    if min(options.jobs, options.workers) < 1 or options.kills < 0 or options.visibility <= 0:
+        raise UsageError(
+            "--jobs and --workers must be at least 1, --kills at least 0, --visibility more than 0 seconds."
         )
-    finally:
-        queue.drop()
+    ledger = crash_test(
+        REDIS_URL,
+        options.prefix,
+        jobs=options.jobs,
+        workers=options.workers,
+        kills=options.kills,
+        visibility_s=options.visibility,
+    )
     print(ledger)
     return 1 if ledger.lost or ledger.dead else 0
 

@@ -1,7 +1,7 @@
 """Kills workers with SIGKILL in the middle of their jobs, under load, and counts what became of every job.
 
 The workers keep a ledger of two lists in Redis: which jobs they began, and which they ended. A job is lost if it was
-not ended when the queue is empty.
+not ended when the queue is empty. This module is also the workers' ``--handlers``.
 """
 
 import os
@@ -11,16 +11,19 @@ import socket
 import subprocess
 import sys
 import time
+import uuid
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 
 import redis
 
-from .handlers import Handler
+from .handlers import handles
 from .queue import Job, JobQueue, Priority, State
 
 JOB_TYPE = "crash_test"
+_TIMEOUT_S = 180
 
 
 @dataclass(frozen=True)
@@ -45,19 +48,22 @@ class Ledger:
         )
 
 
-def recording_handler(client: redis.Redis, ledger: str, work_s: float) -> Handler:
-    """Return a handler that writes into the ledger when it begins and when it ends."""
+@cache
+def _client() -> redis.Redis:
+    return redis.Redis.from_url(os.environ["REDIS_URL"])
 
-    def work(job: Job) -> None:
-        client.rpush(f"{ledger}:begun", job.id)
-        time.sleep(work_s)
-        client.rpush(f"{ledger}:ended", job.id)
 
-    return work
+@handles(JOB_TYPE)
+def record(job: Job) -> None:
+    """Write into the ledger that the job begins, work, and write that it ends."""
+    _client().rpush(f"{job.payload['ledger']}begun", job.id)
+    time.sleep(job.payload["work_s"])
+    _client().rpush(f"{job.payload['ledger']}ended", job.id)
 
 
 def crash_test(
-    queue: JobQueue,
+    url: str,
+    prefix: str,
     *,
     jobs: int = 300,
     workers: int = 4,
@@ -66,52 +72,54 @@ def crash_test(
     work_s: float = 0.02,
     report: Callable[[str], None] = print,
 ) -> Ledger:
-    """Run ``jobs`` on ``workers`` processes, of which ``kills`` are killed and replaced. Drops the queue before.
+    """Run ``jobs`` on ``workers`` processes, of which ``kills`` are killed and replaced, in a queue of its own.
 
     The work of a job takes ``work_s``. Raises TimeoutError if the queue is not empty after three minutes.
     """
-    queue.drop()
-    ledger = f"{queue.prefix}ledger"
-    dice = random.Random()
+    queue = JobQueue.at(url, f"{prefix}crash_test:{uuid.uuid4().hex[:8]}:")
     start = time.monotonic()
-    deadline = start + 180
-    ids = [
-        # More attempts than kills: a job that every kill meets must not become a dead letter.
-        queue.enqueue(JOB_TYPE, {"number": number}, priority=dice.choice(list(Priority)), max_attempts=kills + 5)
-        for number in range(jobs)
-    ]
     processes: dict[int, subprocess.Popen[bytes]] = {}
 
     def start_worker() -> None:
         process = subprocess.Popen(
             [
                 *(sys.executable, "-m", "lessons.projects.job_queue", "--prefix", queue.prefix, "work", "--quiet"),
-                *("--types", JOB_TYPE, "--visibility", str(visibility_s), "--crash-test", str(work_s)),
-            ]
+                *("--handlers", __name__, "--types", JOB_TYPE, "--visibility", str(visibility_s), "--drain"),
+            ],
+            env={**os.environ, "REDIS_URL": url},
         )
         processes[process.pid] = process
 
     try:
+        ids = [
+            queue.enqueue(
+                JOB_TYPE,
+                {"ledger": queue.prefix, "work_s": work_s},
+                priority=random.choice(list(Priority)),
+                # A job that is met by every kill must not become a dead letter.
+                max_attempts=kills + 5,
+            )
+            for _ in range(jobs)
+        ]
         for _ in range(workers):
             start_worker()
         killed = 0
         while queue.stats().unfinished:
-            if time.monotonic() > deadline:
-                raise TimeoutError(f"The queue is not empty after 180 s: {queue.stats()}")
-            # Spread over the run: the next one when its share of the jobs is done.
-            progress = queue.client.llen(f"{ledger}:ended") / jobs
-            if killed < kills and progress >= killed / (kills + 1) and (pid := _busy(queue, set(processes))):
+            if time.monotonic() > start + _TIMEOUT_S:
+                raise TimeoutError(f"The queue is not empty after {_TIMEOUT_S} s: {queue.stats()}")
+            # Spread over the first half of the run, so that all happen under load.
+            progress = queue.client.llen(f"{queue.prefix}ended") / jobs
+            if killed < kills and progress >= killed / kills / 2 and (pid := _busy(queue, set(processes))):
                 os.kill(pid, signal.SIGKILL)
                 processes.pop(pid).wait()
                 killed += 1
                 report(f"{time.monotonic() - start:5.1f} s  killed worker {pid}, {queue.stats().unfinished} jobs left")
                 start_worker()
             for pid, process in processes.items():
-                if process.poll() is not None:
+                if process.poll():
                     raise RuntimeError(f"Worker {pid} ended by itself with status {process.returncode}.")
             time.sleep(0.01)
-        seconds = time.monotonic() - start
-        begun, ended = (Counter(queue.client.lrange(f"{ledger}:{one}", 0, -1)) for one in ("begun", "ended"))
+        begun, ended = (Counter(queue.client.lrange(f"{queue.prefix}{one}", 0, -1)) for one in ("begun", "ended"))
         return Ledger(
             jobs=jobs,
             kills=killed,
@@ -120,13 +128,14 @@ def crash_test(
             begun_again=sum(begun[one] > 1 for one in ids),
             done_again=sum(ended[one] > 1 for one in ids),
             dead=queue.stats().dead,
-            seconds=seconds,
+            seconds=time.monotonic() - start,
         )
     finally:
         for process in processes.values():
             process.terminate()
         for process in processes.values():
             process.wait()
+        queue.drop()
 
 
 def _busy(queue: JobQueue, pids: set[int]) -> int | None:

@@ -6,6 +6,7 @@ from typing import Annotated, Any
 
 import redis
 from fastapi import FastAPI, HTTPException, Query, Request
+from fastapi.middleware.trustedhost import TrustedHostMiddleware
 from fastapi.responses import HTMLResponse, JSONResponse
 
 from .queue import LONGEST_WINDOW_S, Job, JobQueue
@@ -15,6 +16,8 @@ _PAGE = (Path(__file__).parent / "dashboard.html").read_text(encoding="utf-8")
 
 def create_app(queue: JobQueue) -> FastAPI:
     app = FastAPI(title="Job queue")
+    # A page elsewhere that lets its own name point to this machine reads nothing.
+    app.add_middleware(TrustedHostMiddleware, allowed_hosts=["127.0.0.1", "localhost"])
 
     @app.exception_handler(redis.RedisError)
     def redis_is_away(request: Request, error: redis.RedisError) -> JSONResponse:

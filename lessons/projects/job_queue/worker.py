@@ -14,6 +14,7 @@ from .handlers import Handler, PermanentError
 from .queue import Job, JobQueue, State
 
 log = logging.getLogger("job_queue")
+log.addHandler(logging.NullHandler())  # whoever imports this decides what is printed
 
 _LONGEST_WAIT_S = 1.0
 """A worker looks at the queue at least this often, so a stop or a lost wake-up takes no longer."""
@@ -38,6 +39,7 @@ class Worker:
         self.base_delay_s = base_delay_s
         self.name = name or f"{socket.gethostname()}:{os.getpid()}"
         self._stopping = threading.Event()
+        self._under_way: Job | None = None
 
     def stop(self) -> None:
         """End after the job under way."""
@@ -48,13 +50,19 @@ class Worker:
 
         Without Redis it waits until Redis is back.
         """
+        with self._extending_leases():
+            return self._run(list(self.handlers), drain)
+
+    def _run(self, types: list[str], drain: bool) -> int:
         done = 0
-        types = list(self.handlers)
         while not self._stopping.is_set():
             try:
                 job = self.queue.claim(types, worker=self.name, visibility_s=self.visibility_s)
                 if isinstance(job, Job):
-                    done += self._work(job)
+                    try:
+                        done += self._work(job)
+                    finally:
+                        self._under_way = None
                 elif drain and not self._left(types):
                     break
                 else:
@@ -71,9 +79,9 @@ class Worker:
         return ready + stats.delayed + stats.in_progress
 
     def _work(self, job: Job) -> bool:
+        self._under_way = job
         try:
-            with self._lease_extended(job):
-                self.handlers[job.type](job)
+            self.handlers[job.type](job)
         except Exception as error:
             delay_s = backoff_s(job.attempts, base_s=self.base_delay_s)
             reason = f"{type(error).__name__}: {error}"
@@ -95,22 +103,27 @@ class Worker:
         log.warning("%s: the lease of %s %s ended meanwhile; the job is done again", self.name, job.type, job.id)
 
     @contextlib.contextmanager
-    def _lease_extended(self, job: Job) -> Iterator[None]:
-        """Extend the lease while the job runs. It ends by itself when this process is killed or stopped."""
-        finished = threading.Event()
+    def _extending_leases(self) -> Iterator[None]:
+        """Extend the lease of the job under way, until the block ends.
+
+        A thread does it, so it ends when this process is killed or stopped, and another worker gets the job.
+        """
+        ended = threading.Event()
 
         def extend() -> None:
-            while not finished.wait(self.visibility_s / 3):
+            # A job that was claimed just after one round is extended in the next, long before its lease ends.
+            while not ended.wait(self.visibility_s / 3):
+                job = self._under_way
                 try:
-                    if not self.queue.extend(job, self.visibility_s):
-                        return
+                    if job:
+                        self.queue.extend(job, self.visibility_s)
                 except redis.RedisError as error:
-                    log.warning("%s: the lease of %s could not be extended: %s", self.name, job.id, error)
+                    log.warning("%s: the lease of a job could not be extended: %s", self.name, error)
 
         thread = threading.Thread(target=extend, daemon=True)
         thread.start()
         try:
             yield
         finally:
-            finished.set()
+            ended.set()
             thread.join()

@@ -9,12 +9,14 @@ end
 for _, id in ipairs(redis.call('ZRANGE', key('leased'), '-inf', now(), 'BYSCORE', 'LIMIT', 0, 100)) do
     redis.call('ZREM', key('leased'), id)
     local job = redis.call('HMGET', job_key(id), 'attempts', 'max_attempts', 'worker')
-    count('timed_out')
-    count_in_second('failed')
-    if tonumber(job[1]) >= tonumber(job[2]) then
-        make_dead(id, 'worker ' .. job[3] .. ' did not finish within the visibility time-out')
-    else
-        make_ready(id)
+    if job[1] then
+        count('timed_out')
+        count_in_second('failed')
+        if tonumber(job[1]) >= tonumber(job[2]) then
+            make_dead(id, 'worker ' .. job[3] .. ' did not finish within the visibility time-out')
+        else
+            make_ready(id)
+        end
     end
 end
 
@@ -27,6 +29,9 @@ for index = 3, #ARGV do
 end
 if best then
     redis.call('ZREM', key('ready:' .. best_type), best)
+    if redis.call('EXISTS', job_key(best)) == 0 then
+        return {'0'}  -- somebody has deleted the job; ask again
+    end
     redis.call('ZADD', key('leased'), now() + visibility_s, best)
     redis.call('HINCRBY', job_key(best), 'attempts', 1)
     redis.call('HSET', job_key(best), 'state', 'leased', 'worker', worker, 'token', redis.call('INCR', key('tokens')))

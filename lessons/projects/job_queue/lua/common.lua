@@ -31,6 +31,9 @@ end
 -- Ready jobs of a type are ordered by priority, then by arrival. 2^48 jobs of a priority fit in front of the next.
 local function make_ready(id)
     local job = redis.call('HMGET', job_key(id), 'type', 'priority')
+    if not job[1] then
+        return  -- somebody has deleted the job
+    end
     local place = rank_of[job[2]] * 2^48 + redis.call('INCR', key('sequence'))
     redis.call('ZADD', key('ready:' .. job[1]), place, id)
     redis.call('HSET', job_key(id), 'state', 'ready')
