@@ -279,6 +279,7 @@ def no_job_is_given_out_twice(lab: Lab) -> Seen:
         def take() -> None:
             while isinstance(job := queue.claim(["a"], worker="check", visibility_s=VISIBILITY_S), Job):
                 given.append(job.id)
+                assert len(given) <= len(ids), "more jobs are given out than there are"
 
         threads = [threading.Thread(target=take) for _ in range(8)]
         for thread in threads:
