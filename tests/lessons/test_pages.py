@@ -16,7 +16,7 @@ SAID = [
     ("E1-01", "1", r"sysctl -n hw.ncpu hw.memsize"),
     ("E1-07", "1", r"needs 100 requests per second and has a server that does 1,000 needs no load balancer"),
     ("E2-05", "2", r"Cache-aside.*TTL.*Write-through.*Write-behind"),
-    ("E2-05", "2", r"Memcached.*CDN.*L1.*L2.*L3"),
+    ("E2-05", "2", r"L1, L2 and L3 caches.*CDN.*Memcached"),
     ("E2-05", "2", r"Pareto"),
     ("E2-06", "2", r"redis-cli -n 15 monitor"),
     ("E3-07", "3", r"round robin.*least connections.*consistent hashing"),
