@@ -34,6 +34,8 @@ def main() -> None:
         help="seconds of the slowest task (%(default)s); the fastest takes a fifth",
     )
     options = parser.parse_args()
+    if options.timeout <= 0 or options.slowest < 0:
+        parser.error("--timeout must be more than 0, and --slowest at least 0")
 
     # The client must wait longer for an answer than Redis waits for a task.
     client = redis.Redis.from_url(REDIS_URL, socket_timeout=options.timeout + 5, decode_responses=True)

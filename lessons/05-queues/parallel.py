@@ -20,8 +20,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--tasks", type=int, default=20)
     parser.add_argument("--consumers", type=int, default=3)
-    parser.add_argument("--slowest", default="0.5", help="seconds of the slowest task (0.5)")
+    parser.add_argument("--slowest", type=float, default=0.5, help="seconds of the slowest task (0.5)")
     options = parser.parse_args()
+    if min(options.tasks, options.consumers) < 1 or options.slowest < 0:
+        parser.error("--tasks and --consumers must be at least 1, and --slowest at least 0")
 
     client = redis.Redis.from_url(REDIS_URL, decode_responses=True)
     client.delete(QUEUE, DEAD_LETTERS)

@@ -34,6 +34,8 @@ def main() -> None:
     parser.add_argument("--failure-rate", type=float, default=0.7, help="part of the calls that fail (0.7)")
     parser.add_argument("--base-delay", type=float, default=0.1, help="seconds after the first failure (0.1)")
     options = parser.parse_args()
+    if options.base_delay < 0:
+        parser.error("--base-delay must be at least 0")
     try:
         print(retry_with_backoff(lambda: flaky_service(options.failure_rate), base_delay=options.base_delay))
     except TimeoutError as error:

@@ -41,6 +41,8 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=10)
     parser.add_argument("--seconds", type=float, default=0.1, help="that one task takes (0.1)")
     options = parser.parse_args()
+    if min(options.tasks, options.workers) < 1 or options.seconds < 0:
+        parser.error("--tasks and --workers must be at least 1, and --seconds at least 0")
 
     start = time.perf_counter()
     results = synchronous(options.tasks, options.seconds)

@@ -33,6 +33,8 @@ def main() -> None:
     parser.add_argument("--failure-rate", type=float, default=0.0, help="part of the requests that fail (0)")
     parser.add_argument("--speed", type=float, default=1.0, help="how many times faster than 70 ms a request (1)")
     options = parser.parse_args()
+    if options.speed <= 0:
+        parser.error("--speed must be more than 0")
     for path in itertools.islice(itertools.cycle(["/api/users", "/api/orders"]), options.requests):
         handle(path, options.failure_rate, options.speed)
 

@@ -47,3 +47,19 @@ def test_other_errors_are_not_retried() -> None:
 
     with pytest.raises(KeyError):
         retry.retry_with_backoff(call, sleep=lambda _: pytest.fail("waited for a bug to go away"))
+
+
+@pytest.mark.parametrize(
+    ("script", "option"),
+    [
+        ("consumer.py", "--timeout=0"),
+        ("consumer.py", "--slowest=-1"),
+        ("sync_vs_async.py", "--workers=0"),
+        ("sync_vs_async.py", "--seconds=-1"),
+        ("parallel.py", "--consumers=0"),
+        ("retry.py", "--base-delay=-1"),
+    ],
+)
+def test_values_out_of_range_are_told(script: str, option: str) -> None:
+    out = Lab(LESSON, Servers({**os.environ})).run(script, option, status=2)
+    assert option.partition("=")[0] in out.splitlines()[-1]

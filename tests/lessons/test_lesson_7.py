@@ -112,3 +112,7 @@ def test_a_port_in_use_is_told(lab: Lab) -> None:
     with lab.server("healthcheck.py") as first:
         out = lab.run("healthcheck.py", "--port", first.port, status=1)
     assert out == f"Cannot listen on port {first.port}: Address already in use. Choose another one: --port 8090\n"
+
+
+def test_a_speed_of_zero_is_told(lab: Lab) -> None:
+    assert "error: --speed must be more than 0" in lab.run("structured_log.py", "--speed=0", status=2)

@@ -52,8 +52,6 @@ def test_its_commands_exist(one: Unit) -> None:
 @pytest.mark.parametrize("one", PAGES, ids=lambda one: one.key)
 def test_its_links_and_figures_exist(one: Unit) -> None:
     for target in re.findall(r"\]\(([^)#]+)[^)]*\)", page(one)):
-        if target.startswith("../projects/job_queue"):
-            continue
         assert target.startswith("https://") or (one.folder / target).exists(), target
     drawn = {path.relative_to(one.folder).as_posix() for path in one.folder.glob("figures/*.svg")}
     assert drawn <= set(re.findall(r"\]\(([^)]+\.svg)\)", page(one)))
