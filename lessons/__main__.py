@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from lessons.catalogue import ROOT, Script, Unit, UnknownNameError, unit, units
+from lessons.catalogue import ROOT, SERVER_VARIABLES, Script, Unit, UnknownNameError, unit, units
 from lessons.check import Check, Seen, all_checks
 from lessons.cluster import LessonsError, Servers
 
@@ -106,10 +106,10 @@ def _run(key: str, arguments: Sequence[str]) -> int:
 
 def _environment(servers: Servers, needs: tuple[str, ...]) -> dict[str, str]:
     """Return the environment of a script; says what is missing, because the script then uses its default."""
-    known = servers.variables(needs)
-    for need in needs:
-        if reason := servers.missing(need):
-            print(f"There is {reason}; the script uses its default.", file=sys.stderr)
+    known = servers.variables_at_hand(needs)
+    if absent := [name for name, need in SERVER_VARIABLES.items() if need in needs and name not in known]:
+        what = "is" if len(absent) == 1 else "are"
+        print(f"{' and '.join(absent)} {what} not set, and there is no cluster here that provides it.", file=sys.stderr)
     path = os.pathsep.join(filter(None, [str(ROOT), servers.environment.get("PYTHONPATH")]))
     return servers.environment | known | {"PYTHONPATH": path}
 

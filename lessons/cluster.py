@@ -31,6 +31,10 @@ class LessonsError(Exception):
     """What a person can correct. The message says what happened, why, and what to do next."""
 
 
+class UnavailableError(LessonsError):
+    """A server is there by its address, and does not answer."""
+
+
 class Servers:
     """The servers of one cluster; ``environment`` is the caller's."""
 
@@ -51,24 +55,28 @@ class Servers:
     def redis_url(self) -> str | None:
         """URL of database 15 of Redis, with its password; None without a cluster that runs Redis.
 
-        Raises LessonsError if that database holds keys of somebody else.
+        Raises LessonsError if that database holds keys of somebody else, UnavailableError if it does not answer.
         """
-        url = self.environment.get("REDIS_URL")
-        if url is None:
-            try:
-                address = self._cluster.address("REDIS", "REDIS_PORT")
-                password = self._cluster.secret("redis_password")
-            except NotConfiguredError:
-                return None
-            url = f"redis://:{quote(password, safe='')}@{address}/{REDIS_DATABASE}"
-        _claim(url)
+        url = self._redis_address()
+        if url is not None:
+            _claim(url)
         return url
+
+    def _redis_address(self) -> str | None:
+        if given := self.environment.get("REDIS_URL"):
+            return given
+        try:
+            address = self._cluster.address("REDIS", "REDIS_PORT")
+            password = self._cluster.secret("redis_password")
+        except NotConfiguredError:
+            return None
+        return f"redis://:{quote(password, safe='')}@{address}/{REDIS_DATABASE}"
 
     @cached_property
     def database_url(self) -> str | None:
         """URL of the coordinator's database as role ``lessons``, which is created if it is missing.
 
-        None without a cluster that has a coordinator. Raises LessonsError if the role cannot be created.
+        None without a cluster that has a coordinator. Raises UnavailableError if the role cannot be created.
         """
         if given := self.environment.get("DATABASE_URL"):
             return given
@@ -91,6 +99,18 @@ class Servers:
             "DATABASE_URL": self.database_url if "postgresql" in needs else None,
         }
         return {name: value for name, value in found.items() if value}
+
+    def variables_at_hand(self, needs: tuple[str, ...]) -> dict[str, str]:
+        """As ``variables``, for a script that shows what happens while a server is away: that is reported only."""
+        found: dict[str, str] = {}
+        for need in needs:
+            try:
+                found |= self.variables((need,))
+            except UnavailableError as error:
+                self._report(str(error))
+                if need == "redis" and (address := self._redis_address()):
+                    found["REDIS_URL"] = address
+        return found
 
     def missing(self, need: str) -> str | None:
         """Return why a check that needs ``need`` cannot run: ``no Redis …``; None if it can."""
@@ -124,7 +144,7 @@ class Servers:
             text=True,
         )
         if done.returncode:
-            raise LessonsError(
+            raise UnavailableError(
                 f"The role of the lessons could not be created: citus-cluster {' '.join(arguments)} ended with "
                 f"{done.returncode}:\n{done.stderr.strip()}\nStart the cluster (citus-cluster up), then try again."
             )
@@ -151,7 +171,9 @@ def _claim(url: str) -> None:
                 )
             client.set(MARK, "This database belongs to the lessons of the course in system design.")
     except redis.RedisError as error:
-        raise LessonsError(f"Redis does not answer: {error} Start it (citus-cluster up), or set REDIS_URL.") from error
+        raise UnavailableError(
+            f"Redis does not answer: {error} Start it (citus-cluster up), or set REDIS_URL."
+        ) from error
     except ValueError as error:
         raise LessonsError(
             f"REDIS_URL is not a URL of Redis: {error} An example is redis://localhost:6379/15."

@@ -18,6 +18,7 @@ LONGEST_FILES = (
     "e2e/test_whole_stack.py",
     "e2e/test_rebalance_faults.py",
     "e2e/test_example_users.py",
+    "lessons/test_checks.py",
     "integration/test_sql_drain.py",
     "e2e/test_main_job.py",
     "e2e/test_pg14.py",

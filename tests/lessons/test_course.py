@@ -139,6 +139,22 @@ def test_a_role_that_cannot_be_created_says_why(tmp_path: Path) -> None:
         _ = servers.database_url
 
 
+def test_a_script_runs_while_its_servers_are_away(tmp_path: Path) -> None:
+    """Lesson 7 shows what a health check says then, and a project may not need them."""
+    said: list[str] = []
+    directory = directory_of(tmp_path, role=False)
+    servers = Servers({**os.environ, "CLUSTER_DIR": str(directory)}, report=said.append)
+    assert servers.variables_at_hand(("redis", "postgresql")) == {"REDIS_URL": "redis://:a%2Fb@127.0.0.1:1/15"}
+    assert "Redis does not answer" in said[0]
+    assert "CREATE SCHEMA" in said[-1]
+
+
+def test_a_lab_without_a_cluster_says_so_and_uses_its_default() -> None:
+    done = run("2", "expiry", "--help")
+    assert done.returncode == 0
+    assert "REDIS_URL is not set, and there is no cluster here that provides it." in done.stderr
+
+
 def test_redis_that_does_not_answer_is_named() -> None:
     with pytest.raises(LessonsError, match="Redis does not answer"):
         _ = Servers({"REDIS_URL": f"redis://127.0.0.1:{free_port()}/15"}).redis_url

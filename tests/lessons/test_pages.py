@@ -69,3 +69,34 @@ def test_a_figure_is_readable_on_dark_pages_and_has_no_date(path: Path) -> None:
     text = path.read_text(encoding="utf-8")
     assert "fill: #ffffff" in text
     assert "<dc:date>" not in text
+
+
+CONTENTS = (ROOT / "docs" / "lessons.md").read_text(encoding="utf-8")
+
+
+def test_the_contents_name_every_lesson_project_and_lab_f_12() -> None:
+    for one in units():
+        (line,) = re.findall(
+            rf"^\|.*\]\(\.\./{one.folder.relative_to(ROOT).as_posix()}/README\.md\).*$", CONTENTS, re.MULTILINE
+        )
+        assert {lab.name for lab in one.labs} == set(re.findall(r"`(\w+)`", line)) or one.is_project
+    assert len(units()) == 8 + 3
+
+
+def test_the_topics_are_eight_e8_14() -> None:
+    table = CONTENTS.partition("## Topics")[2].partition("\n\n[")[0]
+    topics = re.findall(r"^\| ([\w ]+) \| ([^|]+) \| (\d) \|$", table, re.MULTILINE)
+    assert [number for *_, number in topics] == [str(number) for number in range(1, 9)]
+    assert topics[7][0] == "design process"
+    for _, concepts, _ in topics:
+        assert concepts.count(",") >= 3
+
+
+def test_the_commands_of_the_contents_exist() -> None:
+    for key, lab in re.findall(r"python -m lessons (?!check|figures|env|list)(\w+) (\w+)", CONTENTS):
+        assert unit(key).lab(lab)
+    anchors = re.findall(r"\]\(\.\./(lessons/[^)#]+)#([\w-]+)\)", CONTENTS)
+    assert anchors
+    for path, anchor in anchors:
+        headings = re.findall(r"^#+ (.+)$", (ROOT / path).read_text(encoding="utf-8"), re.MULTILINE)
+        assert anchor in [heading.lower().replace(" ", "-") for heading in headings]
