@@ -17,7 +17,7 @@ from html import unescape
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
-from urllib.parse import unquote
+from urllib.parse import unquote, urlsplit
 
 import psycopg
 
@@ -41,12 +41,13 @@ class Answer:
 
 @contextlib.contextmanager
 def running(
-    lab: Lab, data: str, *options: object, redis: bool | str = False, limit: int = 0
+    lab: Lab, data: str, *options: object, redis: bool | str = False, limit: int = 0, database_url: str = ""
 ) -> Iterator[RunningServer]:
     """Run the service on a folder, with SQLite unless options say otherwise; ``redis`` may be a URL of its own."""
     more = ("--redis", redis) if isinstance(redis, str) else () if redis else ("--no-redis",)
+    variables: dict[str, Any] = {"DATABASE_URL": database_url} if database_url else {}
     package = "lessons.projects.url_shortener"
-    with lab.server("-m", package, "--data", data, "--limit", limit, *more, *options) as server:
+    with lab.server("-m", package, "--data", data, "--limit", limit, *more, *options, **variables) as server:
         yield server
 
 
@@ -353,6 +354,114 @@ def redis_hangs(lab: Lab) -> Seen:
     """Redis accepts connections and never answers."""
     with _silent_server() as port:
         return _works_without_redis(lab, f"redis://127.0.0.1:{port}/15")
+
+
+class Wire:
+    """A connection of the service to one of its servers, which can be cut, or frozen as by a server that hangs."""
+
+    def __init__(self, url: str) -> None:
+        parts = urlsplit(url)
+        self._target = (parts.hostname or "localhost", parts.port or 5432)
+        self._running = threading.Event()
+        self._running.set()
+        self._open: list[socket.socket] = []
+        self._listening = socket.create_server(("127.0.0.1", 0))
+        port = self._listening.getsockname()[1]
+        self.url = url.replace(f"{parts.hostname}:{parts.port}", f"127.0.0.1:{port}")
+        assert self.url != url, f"no host and port in {url}"
+        self.is_cut = False
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def freeze(self) -> None:
+        self._running.clear()
+
+    def thaw(self) -> None:
+        self._running.set()
+
+    def cut(self) -> None:
+        """End all connections; new ones end at once."""
+        self.is_cut = True
+        for one in self._open:
+            with contextlib.suppress(OSError):
+                one.shutdown(socket.SHUT_RDWR)
+
+    def mend(self) -> None:
+        self.is_cut = False
+
+    def close(self) -> None:
+        self.cut()
+        self.thaw()
+        with contextlib.suppress(OSError):
+            self._listening.shutdown(socket.SHUT_RDWR)
+        self._listening.close()
+
+    def _accept(self) -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                near, _ = self._listening.accept()
+                if self.is_cut:
+                    near.close()
+                    continue
+                far = socket.create_connection(self._target)
+                self._open += [near, far]
+                for pair in ((near, far), (far, near)):
+                    threading.Thread(target=self._pump, args=pair, daemon=True).start()
+
+    def _pump(self, source: socket.socket, target: socket.socket) -> None:
+        with contextlib.suppress(OSError):
+            while data := source.recv(65536):
+                self._running.wait()
+                target.sendall(data)
+        for one in (source, target):
+            with contextlib.suppress(OSError):
+                one.shutdown(socket.SHUT_RDWR)
+        source.close()
+
+
+@check(
+    "G-16",
+    expected="302 302 503 / 302 302 / 302 201, healthy; every click stored once",
+    needs=("redis", "postgresql"),
+)
+def servers_fail_in_turn(lab: Lab) -> Seen:
+    """PostgreSQL hangs, then Redis fails too, and both come back."""
+    with (
+        tempfile.TemporaryDirectory() as data,
+        contextlib.closing(Wire(lab.database_url)) as database,
+        contextlib.closing(Wire(lab.redis_url)) as cache,
+        running(lab, data, "--database", "postgresql", redis=cache.url, database_url=database.url) as server,
+        psycopg.connect(lab.database_url, autocommit=True) as connection,
+    ):
+        code = create(server.port)
+        path = f"/{code}"
+        try:
+            database.freeze()
+            seen = [ask(server.port, path).status for _ in range(2)]
+            refused = ask(server.port, "/shorten", {"url": "https://example.com/"})
+            seen.append(refused.status)
+            retry_after_s = refused.headers["Retry-After"]
+            database.thaw()
+            cache.cut()
+            # The database may need a moment for what it was asked meanwhile.
+            wait_for(lambda: ask(server.port, path).status == 302, "a redirect without Redis")
+            seen += [ask(server.port, path).status for _ in range(2)]
+            cache.mend()
+            wait_for(lambda: ask(server.port, "/health").document["checks"]["redis"] == "ok", "Redis")
+            seen.append(ask(server.port, path).status)
+            wait_for(lambda: clicks_of(server.port, code) >= 6, "the clicks")
+            created = ask(server.port, "/shorten", {"url": "https://example.com/"})
+            seen.append(created.status)
+            health = ask(server.port, "/health")
+            clicks = clicks_of(server.port, code)
+        finally:
+            database.thaw()
+            codes = [code, created.document["code"]] if "created" in locals() else [code]
+            connection.execute("DELETE FROM clicks WHERE code = ANY(%s)", (codes,))
+            connection.execute("DELETE FROM urls WHERE code = ANY(%s)", (codes,))
+    passed = seen == [302, 302, 503, 302, 302, 302, 201] and clicks == 6 and health.status == 200 and retry_after_s
+    return Seen(
+        bool(passed), f"{' '.join(map(str, seen))}, {health.document['status']}, {clicks} of 6 clicks, {retry_after_s}"
+    )
 
 
 class _Active(HTMLParser):
