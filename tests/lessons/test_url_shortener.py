@@ -4,7 +4,9 @@ import asyncio
 import fcntl
 import os
 import random
+import socket
 import sqlite3
+import sys
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable
@@ -17,6 +19,7 @@ import httpx
 import pytest
 from fastapi import FastAPI
 
+from lessons.projects.url_shortener import __main__ as program
 from lessons.projects.url_shortener import rate_limit, service
 from lessons.projects.url_shortener.analytics import Bucket, last_buckets, timestamp
 from lessons.projects.url_shortener.app import create_app
@@ -559,6 +562,63 @@ def test_clicks_are_stored_at_the_end(tmp_path: Path) -> None:
     on_http(tmp_path, work, collect_every_s=1000)
     with closing(sqlite3.connect(tmp_path / "url_shortener.db")) as connection:
         assert connection.execute("SELECT count(*) FROM clicks").fetchone() == (5,)
+
+
+@pytest.mark.parametrize(
+    ("options", "environment", "message"),
+    [
+        (["--redis", "bla://x"], {}, "'bla://x' is not a URL of Redis"),
+        (["--port", "{used}"], {}, "Address already in use. End the other program"),
+        (["--host", "192.0.2.1"], {}, "Cannot listen on 192.0.2.1:8080: "),
+        (["--data", "{file}"], {}, "cannot be used: File exists. Name another folder"),
+        (["--database", "postgresql"], {"DATABASE_URL": ""}, "DATABASE_URL is not set."),
+        (["--database", "postgresql"], {"DATABASE_URL": "x"}, "PostgreSQL at DATABASE_URL cannot be used"),
+        (
+            ["--database", "postgresql"],
+            {"DATABASE_URL": "postgresql://127.0.0.1:1/x"},
+            "Connection refused Is the server running on that host and accepting TCP/IP connections?. Start the server",
+        ),
+        (["--ip-ranges", "/nonexistent"], {}, "/nonexistent cannot be used"),
+    ],
+)
+def test_what_prevents_the_start_is_one_line(
+    options: list[str],
+    environment: dict[str, str],
+    message: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    (tmp_path / "file").touch()
+    for name, value in {"PORT": "8080", **environment}.items():
+        monkeypatch.setenv(name, value)
+    with socket.create_server(("127.0.0.1", 0)) as used:
+        filled = [one.format(used=used.getsockname()[1], file=tmp_path / "file") for one in options]
+        data = [] if "--data" in options else ["--data", str(tmp_path / "data")]
+        monkeypatch.setattr(sys, "argv", ["url_shortener", *data, *filled])
+        assert program.main() == 1
+    told = capsys.readouterr().err
+    assert message in told
+    assert told.count("\n") == 1
+
+
+@pytest.mark.parametrize("options", [["--port", "65536"], ["--workers", "0"], ["--limit", "-1"], ["--window-s", "0"]])
+def test_wrong_options_are_told(
+    options: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["url_shortener", *options])
+    with pytest.raises(SystemExit, match="2"):
+        program.main()
+    assert f"{options[0]} " in capsys.readouterr().err.rpartition("error: ")[2]
+
+
+def test_a_file_that_is_no_database_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "url_shortener.db").write_text("junk" * 1000)
+    monkeypatch.setattr(sys, "argv", ["url_shortener", "--data", str(tmp_path)])
+    assert program.main() == 1
+    assert "file is not a database. Name another folder" in capsys.readouterr().err
 
 
 def test_now_is_in_milliseconds() -> None:

@@ -9,6 +9,7 @@ import tempfile
 from pathlib import Path
 
 import uvicorn
+from redis import ConnectionPool
 from uvicorn.supervisors import Multiprocess
 
 from .countries import BadTableError, read_countries
@@ -76,7 +77,7 @@ def _options() -> argparse.Namespace:
     )
     add("--no-redis", action="store_true", help="use no cache, no live counters, and count creations in the process")
     add("--host", default="127.0.0.1", help="address to listen on (default: %(default)s)")
-    add("--port", type=int, default=int(os.environ.get("PORT", "8080")), help="default: PORT, or 8080")
+    add("--port", type=int, default=os.environ.get("PORT", "8080"), help="default: PORT, or 8080")
     add("--base-url", help="how links begin (default: http://localhost:PORT)")
     add("--workers", type=int, default=1, help="processes (default: %(default)s)")
     add(
@@ -103,6 +104,8 @@ def _options() -> argparse.Namespace:
         help="CSV file with the columns network and country, instead of the small table of this package",
     )
     options = parser.parse_args()
+    if not 0 < options.port < 65536:
+        parser.error(f"--port is {options.port}, but must be between 1 and 65535")
     if options.workers < 1 or options.limit < 0 or options.window_s <= 0:
         parser.error("--workers must be at least 1, --limit at least 0, and --window-s above 0")
     return options
@@ -119,6 +122,14 @@ def _settings(options: argparse.Namespace) -> Settings:
             read_countries(options.ip_ranges)
         except BadTableError as error:
             raise _RefusedError(str(error)) from error
+    if not options.no_redis:
+        try:
+            ConnectionPool.from_url(options.redis)
+        except ValueError as error:
+            raise _RefusedError(
+                f"{options.redis!r} is not a URL of Redis: {error}. An example is {_REDIS_URL}. "
+                "Correct --redis or REDIS_URL, or add --no-redis."
+            ) from error
     data = options.data or Path(tempfile.gettempdir()) / "url_shortener"
     try:
         data.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -145,9 +156,10 @@ def _listen(host: str, port: int) -> socket.socket:
     try:
         family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
         return socket.create_server((host, port), family=family, backlog=2048)
-    except (OSError, OverflowError) as error:
+    except OSError as error:
+        reason = os.strerror(error.errno) if error.errno and error.errno > 0 else str(error)
         raise _RefusedError(
-            f"Cannot listen on {host}:{port}: {error}. Stop the other program, or name another port: --port PORT."
+            f"Cannot listen on {host}:{port}: {reason}. End the other program, or choose another port: --port 8090"
         ) from error
 
 
@@ -156,7 +168,10 @@ async def _try(settings: Settings) -> None:
     try:
         await (await open_store(settings)).close()
     except StoreAwayError as error:
-        raise _RefusedError(f"{error} Start the server, check DATABASE_URL, or use --database sqlite.") from error
+        hint = "Start the server, correct DATABASE_URL, or use --database sqlite"
+        if not settings.database:
+            hint = "Name another folder: --data DIRECTORY"
+        raise _RefusedError(f"{error}. {hint}.") from error
 
 
 if __name__ == "__main__":

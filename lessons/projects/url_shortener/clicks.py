@@ -16,6 +16,7 @@ from pathlib import Path
 
 SUFFIX = ".clicks"
 _MAX_REFERRER_LENGTH = 500
+_MAX_IP_LENGTH = 45
 _CREATED = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_EXCL
 
 
@@ -33,7 +34,7 @@ def encode(click: Click) -> bytes:
     """Write a click as one line."""
     # PostgreSQL stores no zero bytes in text.
     referrer = click.referrer[:_MAX_REFERRER_LENGTH].replace("\0", "")
-    values = (click.code, click.clicked_at, referrer, click.ip)
+    values = (click.code, click.clicked_at, referrer, click.ip[:_MAX_IP_LENGTH])
     return json.dumps(values, separators=(",", ":")).encode() + b"\n"
 
 

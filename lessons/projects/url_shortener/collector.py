@@ -15,7 +15,7 @@ from pathlib import Path
 from .clicks import SUFFIX, ClickLog, decode
 from .countries import Countries
 from .referrers import host_of
-from .store import ClickRow, Store, StoreAwayError
+from .store import ClickRow, Store
 
 _BATCH_BYTES = 256 * 1024
 _SEGMENT_BYTES = 8 * 1024 * 1024
@@ -55,7 +55,7 @@ class Collector:
                 if self._away:
                     logger.warning("The database answers again: clicks are collected.")
                 self._away = False
-            except (StoreAwayError, OSError) as error:
+            except Exception as error:  # whatever it is, later clicks must be collected
                 # The transaction may have been committed all the same: the database knows.
                 self._positions.clear()
                 if not self._away:

@@ -141,7 +141,8 @@ class PostgresStore(Store):
             at = (
                 f"{where.get('host', 'localhost')}:{where.get('port', 5432)}" if "where" in locals() else "DATABASE_URL"
             )
-            raise StoreAwayError(f"PostgreSQL at {at} cannot be used: {str(error).strip()}") from error
+            reason = " ".join(str(error).split())
+            raise StoreAwayError(f"PostgreSQL at {at} cannot be used: {reason}") from error
         await store._pool.open()
         return store
 
