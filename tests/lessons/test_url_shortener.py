@@ -32,6 +32,7 @@ from lessons.projects.url_shortener.dashboard import bars
 from lessons.projects.url_shortener.databases import SqliteStore
 from lessons.projects.url_shortener.live import LiveCounters
 from lessons.projects.url_shortener.rate_limit import RateLimit, client_of
+from lessons.projects.url_shortener.redis_link import RedisLink
 from lessons.projects.url_shortener.referrers import host_of
 from lessons.projects.url_shortener.service import NoFreeCodeError, Shortener
 from lessons.projects.url_shortener.settings import Settings
@@ -435,6 +436,58 @@ def test_referrers_are_counted_by_host(referrer: str, host: str) -> None:
 )
 def test_a_limit_counts_networks_of_customers(ip: str, client: str) -> None:
     assert client_of(ip) == client
+
+
+class SlowRedis(RedisLink):
+    """Answers when it is told to; every code leads to its own name, except a missing one."""
+
+    def __init__(self) -> None:
+        super().__init__("redis://localhost:1/0", "")
+        self.asked: list[list[str]] = []
+        self.answers = asyncio.Event()
+        self.client = SimpleNamespace(mget=self.mget)  # type: ignore[assignment]
+        self.failure: Exception | None = None
+
+    async def mget(self, keys: list[str]) -> list[str | None]:
+        self.asked.append(keys)
+        await self.answers.wait()
+        if self.failure:
+            raise self.failure
+        return [None if key == "url:missing" else key for key in keys]
+
+
+def test_look_ups_that_come_together_are_one_question() -> None:
+    """Of 500 clients at once, each would otherwise wait for a connection to Redis, until Redis seems to be away."""
+
+    async def run() -> None:
+        redis = SlowRedis()
+        cache = Cache(redis)
+        first = asyncio.create_task(cache.get("a"))
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        others = [asyncio.create_task(cache.get(code)) for code in ("b", "c", "missing", "b") * 100]
+        await asyncio.sleep(0)
+        others[0].cancel()
+        redis.answers.set()
+        assert await first == "url:a"
+        assert [await one for one in others[1:4]] == ["url:c", None, "url:b"]
+        assert others[0].cancelled()
+        assert redis.asked == [["url:a"], ["url:b", "url:c", "url:missing"]]
+
+    asyncio.run(run())
+
+
+def test_a_failed_look_up_is_a_miss_for_all_who_wait() -> None:
+    async def run() -> None:
+        redis = SlowRedis()
+        redis.failure = ConnectionResetError()
+        redis.answers.set()
+        cache = Cache(redis)
+        assert await asyncio.gather(*(cache.get(code) for code in "abc")) == [None] * 3
+        assert await cache.get("d") is None
+        assert len(redis.asked) == 1, "the second is not even tried"
+
+    asyncio.run(run())
 
 
 def test_the_limit_of_a_process_slides(monkeypatch: pytest.MonkeyPatch) -> None:

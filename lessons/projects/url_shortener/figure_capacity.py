@@ -19,7 +19,7 @@ from psycopg.sql import SQL, Identifier
 from lessons import figures
 from lessons.check import free_port, stop, wait_for
 
-RATES = (250, 500, 1000, 1500, 2000, 2500, 3000, 4000, 5000)
+RATES = (250, 500, 1000, 1500, 2000, 2500, 3000, 4000, 5000, 6000, 8000)
 REQUIRED_PER_S = 1000
 CLIENTS = 64
 KEPT_UP = 0.95
