@@ -172,9 +172,10 @@ def declared(function: object, *needs: str) -> Check:
         (declared(lambda lab: Seen(True, "1")), 0, "1 passed, 0 failed, 0 not run"),
         (declared(lambda lab: Seen(False, "2")), 1, "0 passed, 1 failed, 0 not run"),
         (declared(lambda lab: lab.run("server.py", "--port", "x")), 1, "0 passed, 1 failed, 0 not run"),
+        (declared(lambda lab: Seen(1 / 0 > 1, "a mistake")), 1, "0 passed, 1 failed, 0 not run"),
         (declared(lambda lab: Seen(True, "1"), "no-such-command"), 0, "0 passed, 0 failed, 1 not run"),
     ],
-    ids=["passed", "failed", "raised", "not-run"],
+    ids=["passed", "failed", "raised", "mistaken", "not-run"],
 )
 def test_the_table_of_checks_tells_what_happened(
     check: Check, status: int, last: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
