@@ -2,16 +2,20 @@
 
 import contextlib
 import json
+import subprocess
 import threading
 import time
 import urllib.error
 import urllib.request
 import uuid
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
-from lessons.check import Lab, Seen, check, stop, wait_for
+import redis
+
+from lessons.check import Lab, Seen, check, free_port, stop, wait_for
 from lessons.projects.job_queue.crash_test import crash_test
 from lessons.projects.job_queue.handlers import PermanentError
 from lessons.projects.job_queue.queue import Job, JobQueue, Priority, State
@@ -185,6 +189,66 @@ def killed_workers_lose_nothing(lab: Lab) -> Seen:
         f"{ledger.done} done, {ledger.lost} lost, {ledger.dead} dead; {ledger.kills} killed, "
         f"{ledger.begun_again} begun again",
     )
+
+
+def _docker(*arguments: str) -> None:
+    done = subprocess.run(["docker", *arguments], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, f"docker {' '.join(arguments)}: {done.stderr.strip()}"
+
+
+def _with_patience(call: Callable[[], Any]) -> Any:
+    """Call until Redis answers, at most a minute, as a producer does that must not lose its job."""
+    for _ in range(120):
+        try:
+            return call()
+        except redis.RedisError:
+            time.sleep(0.5)
+    return call()
+
+
+def _enqueue_200(queue: JobQueue, ledger: str, half_time: Callable[[], None]) -> set[str]:
+    """Enqueue jobs, whatever happens at ``half_time``. Returns their ids; an id makes the call repeatable."""
+    ids = [uuid.uuid4().hex for _ in range(200)]
+    for number, one in enumerate(ids):
+        if number == 100:
+            half_time()
+        _with_patience(
+            partial(queue.enqueue, "crash_test", {"ledger": ledger, "work_s": 0.005}, job_id=one, max_attempts=20)
+        )
+    return set(ids)
+
+
+@check("G-17", expected="200 jobs done at least once, 0 lost, although Redis was killed in between", needs=("docker",))
+def killed_redis_loses_nothing(lab: Lab) -> Seen:
+    """docker kill of a Redis with a log, under load: workers wait for it, and no job that it confirmed is lost."""
+    name, port = f"lessons-check-{uuid.uuid4().hex[:8]}", free_port()
+    url, ledger = f"redis://127.0.0.1:{port}/15", "check:ledger:"
+    workers = []
+
+    def kill_redis() -> None:
+        wait_for(lambda: queue.client.llen(f"{ledger}ended") >= 20, "the first jobs", 60)
+        _docker("kill", name)
+        _docker("start", name)
+
+    try:
+        # As on the stack: the log is written before an answer, and synced once a second.
+        options = ("--appendonly", "yes", "--appendfsync", "everysec")
+        _docker("run", "-d", "--name", name, "-p", f"127.0.0.1:{port}:6379", "redis:7", "redis-server", *options)
+        queue = JobQueue.at(url, "check:")
+        _with_patience(queue.client.ping)
+        command = ["-m", MODULE, "--prefix", queue.prefix, "work", "--quiet", "--visibility", "2"]
+        command += ["--handlers", f"{MODULE}.crash_test", "--types", "crash_test"]
+        workers = [lab.start(*command, REDIS_URL=url) for _ in range(2)]
+        ids = _enqueue_200(queue, ledger, kill_redis)
+        wait_for(lambda: not _with_patience(queue.stats).unfinished, "all jobs", 60)
+        ended = set(queue.client.lrange(f"{ledger}ended", 0, -1))
+        stats, alive = queue.stats(), sum(worker.poll() is None for worker in workers)
+    finally:
+        for worker in workers:
+            stop(worker)
+        _docker("rm", "-f", "-v", name)
+    passed = ended == ids and (stats.totals["done"], stats.dead, alive) == (200, 0, 2)
+    return Seen(passed, f"{len(ended)} done, {len(ids - ended)} lost, {stats.dead} dead; {alive} workers live on")
 
 
 @check(
