@@ -14,7 +14,7 @@ from types import ModuleType
 from typing import Any
 from uuid import uuid4
 
-from lessons.catalogue import Script
+from lessons.catalogue import ROOT, Script
 from lessons.check import Lab, Seen, check
 
 EXAMPLE = "https://example.com"
@@ -289,7 +289,10 @@ def checklist(lab: Lab) -> Seen:
     text = _section((lab.folder / "README.md").read_text(encoding="utf-8"), "The decision checklist")
     groups = re.findall(r"^\*\*(\w+)\*\*\n\n((?:\d+\. .*\n(?:   .*\n)*)+)", text, re.MULTILINE)
     found = {name: len(re.findall(r"^\d+\. [^?]*\?", questions, re.MULTILINE)) for name, questions in groups}
-    return Seen(found == QUESTIONS, ", ".join(f"{name} {number}" for name, number in found.items()))
+    page = (ROOT / "docs/lessons.md").read_text(encoding="utf-8")
+    linked = "(../lessons/08-design/README.md#the-decision-checklist)" in page
+    text = ", ".join(f"{name} {number}" for name, number in found.items())
+    return Seen(found == QUESTIONS and linked, text if linked else f"{text}; docs/lessons.md has no link to it")
 
 
 @check("E8-11", expected="code generation, cache TTL, analytics, consistency, each with its choices")
@@ -321,3 +324,12 @@ def worked_exercise(lab: Lab) -> Seen:
     text = _section((lab.folder / "README.md").read_text(encoding="utf-8"), "Exercise")
     found = re.findall(r"^\| (\d+) \| .{10,} \|$", text, re.MULTILINE)
     return Seen(found == [str(number) for number in range(1, 21)], f"{len(found)} answers")
+
+
+@check("E8-14", expected="8 rows, each with its key concepts; the last is the design process")
+def topics(lab: Lab) -> Seen:
+    """The course's page has the table of topics."""
+    text = _section((ROOT / "docs/lessons.md").read_text(encoding="utf-8"), "Topics")
+    rows = re.findall(r"^\| ([^|]+) \| ([^|]+, [^|]+) \| (\d) \|$", text, re.MULTILINE)
+    passed = [number for _, _, number in rows] == list("12345678") and rows[-1][0] == "design process"
+    return Seen(passed, ", ".join(topic for topic, _, _ in rows))
