@@ -477,6 +477,23 @@ def test_look_ups_that_come_together_are_one_question() -> None:
     asyncio.run(run())
 
 
+def test_only_one_redirect_waits_for_a_redis_that_hangs() -> None:
+    async def run() -> None:
+        redis = SlowRedis()
+        redis.away = "it did not answer before"
+        cache = Cache(redis)
+        first = asyncio.create_task(cache.get("a"))
+        await asyncio.sleep(0)
+        async with asyncio.timeout(20):
+            assert await asyncio.gather(*(cache.get("b") for _ in range(100))) == [None] * 100
+        assert not first.done()
+        redis.answers.set()
+        assert await first == "url:a"
+        assert await cache.get("b") == "url:b"
+
+    asyncio.run(run())
+
+
 def test_a_failed_look_up_is_a_miss_for_all_who_wait() -> None:
     async def run() -> None:
         redis = SlowRedis()

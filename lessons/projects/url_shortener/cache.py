@@ -25,10 +25,13 @@ class Cache:
         """Give the target, if Redis has it."""
         if self._link is None:
             return None
+        asking = self._asking is not None and not self._asking.done()
+        if asking and self._link.away is not None:
+            return None  # the question under way tries whether Redis is back, and may wait long
         wanted = self._wanted.get(code)
         if wanted is None:
             wanted = self._wanted[code] = asyncio.get_running_loop().create_future()
-        if self._asking is None or self._asking.done():
+        if not asking:
             self._asking = asyncio.create_task(self._ask(self._link))
         # Others may wait for the same answer.
         return await asyncio.shield(wanted)
