@@ -54,10 +54,14 @@ if __name__ == "__main__":
     path = Path(tempfile.gettempdir()) / "lb-nginx.conf"
     path.write_text(CONFIGURATION.format(servers="\n".join(servers), listen=listen))
     name = f"lessons-nginx-{options.port}"
-    subprocess.run(["docker", "rm", "-f", name], capture_output=True)  # of a run that was killed
+    if not options.test:
+        running = subprocess.run(["docker", "ps", "-q", "-f", f"name=^{name}$"], capture_output=True, text=True)
+        if running.stdout:
+            sys.exit(f"nginx already runs for port {options.port}. Use it, or end it: docker rm -f {name}")
     network = ["--network", "host"] if ON_LINUX else ["-p", f"127.0.0.1:{options.port}:8080"]
     mount = f"{path}:/etc/lb-nginx.conf:ro"
-    command = ["docker", "run", "--rm", "--name", name, *network, "-v", mount, "--entrypoint", "nginx"]
+    command = ["docker", "run", "--rm", *network, "-v", mount, "--entrypoint", "nginx"]
+    command += [] if options.test else ["--name", name]
     command += [os.environ.get("NGINX_IMAGE", "nginx:1.28"), "-c", "/etc/lb-nginx.conf"]
     command += ["-t"] if options.test else ["-g", "daemon off;"]
     os.execvp("docker", command)  # so that Ctrl-C and the exit status are nginx's own

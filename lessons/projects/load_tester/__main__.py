@@ -7,9 +7,8 @@ import json
 import signal
 import socket
 import sys
-from collections.abc import Coroutine, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from lessons.projects.load_tester.client import reason
 from lessons.projects.load_tester.loop import Run
@@ -32,7 +31,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(problem, file=sys.stderr)
         return 1
     run = Run(plan)
-    _run(_measure(run, quiet=asked.quiet))
+    asyncio.run(_measure(run, quiet=asked.quiet))
     found = document(run)
     written = json.dumps(found, indent=2)
     if asked.json == "-":
@@ -66,16 +65,6 @@ async def _measure(run: Run, *, quiet: bool) -> None:
         progress.cancel()
         if sys.stderr.isatty():
             print("\r\x1b[K", end="", file=sys.stderr)
-
-
-def _run(measuring: Coroutine[Any, Any, None]) -> None:
-    """Run on uvloop, or where there is none (Windows), on asyncio's own loop."""
-    try:
-        import uvloop
-    except ImportError:
-        asyncio.run(measuring)
-    else:
-        uvloop.run(measuring)
 
 
 def _plan(asked: argparse.Namespace) -> Plan:

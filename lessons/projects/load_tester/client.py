@@ -4,7 +4,6 @@ import asyncio
 import ssl
 import time
 from collections.abc import Callable
-from typing import cast
 
 import httptools
 
@@ -110,8 +109,8 @@ class _Connection(asyncio.Protocol):
         self.transport: asyncio.Transport
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        # uvloop's is one without inheriting from it.
-        self.transport = cast("asyncio.Transport", transport)
+        assert isinstance(transport, asyncio.Transport)
+        self.transport = transport
 
     def write(self, request: bytes) -> None:
         self._begun = self._length_known = False
