@@ -60,7 +60,7 @@ class Check:
         lab = Lab(unit(self.unit_key), servers, self.needs)
         try:
             return self.function(lab)
-        except Exception as error:
+        except Exception as error:  # also a mistake in a project: the table shows it beside the others
             return Seen(False, f"{type(error).__name__}: {error}")
 
 
