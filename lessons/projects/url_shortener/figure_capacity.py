@@ -122,9 +122,9 @@ def draw(found: dict[str, list[Point]]) -> None:
         latency.plot(rates, [point.p99_ms for point in points], color=colour, marker="o")
     for axes in (throughput, latency):
         axes.axvline(REQUIRED_PER_S, color="#999999", linewidth=1)
-    throughput.annotate("required", (REQUIRED_PER_S, highest), ha="right", va="top", rotation=90, color="#666666")
+    throughput.text(REQUIRED_PER_S, highest, " required", va="top", color="#666666")
     throughput.set_ylabel("redirects answered per second")
-    throughput.legend(loc="upper left")
+    throughput.legend(loc="lower right")
     latency.set_ylabel("p99 in milliseconds, since due")
     latency.set_yscale("log")
     latency.set_xlabel("redirects requested per second (open loop)")
