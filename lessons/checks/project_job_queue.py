@@ -246,6 +246,7 @@ def killed_redis_loses_nothing(lab: Lab) -> Seen:
     finally:
         for worker in workers:
             stop(worker)
+            worker.communicate()  # closes its output
         _docker("rm", "-f", "-v", name)
     passed = ended == ids and (stats.totals["done"], stats.dead, alive) == (200, 0, 2)
     return Seen(passed, f"{len(ended)} done, {len(ids - ended)} lost, {stats.dead} dead; {alive} workers live on")
