@@ -232,6 +232,7 @@ def test_a_server_that_dies_is_an_error_and_no_end() -> None:
     found = json.loads(testing.communicate(timeout=30)[0])
     assert found["errors"].keys() <= {"connection refused", "connection closed"}
     assert 0 < found["failed"] < found["requests"]
+    assert found["interrupted"]
 
 
 def test_the_open_loop_counts_the_wait_of_what_was_due_g_18() -> None:

@@ -53,6 +53,14 @@ class Client:
             self._connection.transport.abort()
             self._connection = None
 
+    def opened(self, connection: "_Connection") -> None:
+        """A connection is there; from this moment on, its end is noticed."""
+        if not self.busy:
+            connection.transport.abort()
+            return
+        self._connection, self._opening = connection, None
+        connection.write(self._target.request)
+
     def answered(self, connection: "_Connection", status: int, *, keep: bool) -> None:
         if connection is not self._connection:
             return
@@ -80,17 +88,13 @@ class Client:
 
     async def _connect(self) -> None:
         try:
-            _, connection = await asyncio.get_running_loop().create_connection(
+            await asyncio.get_running_loop().create_connection(
                 lambda: _Connection(self), self._target.host, self._target.port, ssl=self._tls
             )
         except OSError as error:
             await asyncio.sleep(RETRY_DELAY_S)
             self._opening = None
             self._end(None, reason(error))
-            return
-        self._opening = None
-        self._connection = connection
-        connection.write(self._target.request)
 
     def _end(self, status: int | None, error: str | None) -> None:
         if self.busy:
@@ -111,6 +115,7 @@ class _Connection(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert isinstance(transport, asyncio.Transport)
         self.transport = transport
+        self._client.opened(self)
 
     def write(self, request: bytes) -> None:
         self._begun = self._length_known = False
