@@ -3,6 +3,7 @@
 import asyncio
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -378,3 +379,13 @@ def test_the_open_loop_knows_what_will_be_due(
 ) -> None:
     plan = Plan(target_of("http://x"), requests=requests, duration_s=duration_s, rate=rate)
     assert Run(plan)._all == wanted
+
+
+def test_progress_goes_on_through_a_second_without_an_answer() -> None:
+    async def never(number: int) -> bytes | None:
+        await asyncio.sleep(60)
+        return None
+
+    with serving(Server(never)) as url:
+        done = loadtest(url, "-d", 2.5, "-c", 1, "--timeout", 0.4)
+    assert len(re.findall(r"^ +\d s  \d+ requests, \d/s, \d+ failed$", done.stderr, re.MULTILINE)) == 2, done.stderr

@@ -81,8 +81,8 @@ async def show_progress(run: Run) -> None:
         recent = sorted(results.latencies_s[answered:])
         rate = results.requests - shown
         shown, answered = results.requests, len(results.latencies_s)
-        tail = f"p50 {1000 * percentile(recent, 0.5):.1f} ms, p99 {1000 * percentile(recent, 0.99):.1f} ms, " * bool(
-            recent
-        )
+        tail = ""
+        if recent:  # a second may pass without an answer
+            tail = f"p50 {1000 * percentile(recent, 0.5):.1f} ms, p99 {1000 * percentile(recent, 0.99):.1f} ms, "
         line = f"{run.elapsed_s():5.0f} s  {shown:,} requests, {rate:,}/s, {tail}{results.failed:,} failed"
         print(f"\r{line}\x1b[K" if on_terminal else line, end="" if on_terminal else "\n", file=sys.stderr, flush=True)
