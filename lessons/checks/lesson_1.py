@@ -78,14 +78,14 @@ def threads_beside_one_thread(lab: Lab) -> Seen:
     return Seen(threaded > 4 * single, f"{threaded:.0f} and {single:.0f} requests/s, {threaded / single:.1f} times")
 
 
-@check(
-    "E1-06", expected="8 rows; from 1 to 50 clients, server.py stays below 1.5 times, threaded_server.py above 3 times"
-)
+@check("E1-06", expected="8 rows; server.py at most 50 requests/s, threaded_server.py with 50 clients above 3 times")
 def exercise(lab: Lab) -> Seen:
     """compare_servers.py measures both servers at 1, 10, 50 and 100 clients."""
     out = lab.run("compare_servers.py", "-n", 30, "--work-ms", 20)
     rows = re.findall(r"^(\w+\.py) +(\d+) +([\d.]+) +([\d.]+)$", out, re.MULTILINE)
     rates = {(script, int(clients)): float(rate) for script, clients, rate, _ in rows}
-    single, threaded = (rates[script, 50] / rates[script, 1] for script in ("server.py", "threaded_server.py"))
-    passed = len(rows) == len(rates) == 8 and single < 1.5 and threaded > 3
-    return Seen(passed, f"{len(rows)} rows; {single:.1f} times, {threaded:.1f} times")
+    single = max(rate for (script, _), rate in rates.items() if script == "server.py")
+    times = rates["threaded_server.py", 50] / rates["server.py", 50]
+    # One request after the other, each 20 ms: no machine is too fast for this bound, and a busy one only slower.
+    passed = len(rows) == len(rates) == 8 and single <= 51 and times > 3
+    return Seen(passed, f"{len(rows)} rows; server.py {single:.0f} at most, with 50 clients {times:.1f} times")

@@ -239,6 +239,8 @@ def killed_redis_loses_nothing(lab: Lab) -> Seen:
         command = ["-m", MODULE, "--prefix", queue.prefix, "work", "--quiet", "--visibility", "2"]
         command += ["--handlers", f"{MODULE}.crash_test", "--types", "crash_test"]
         workers = [lab.start(*command, REDIS_URL=url) for _ in range(2)]
+        # A worker that starts while Redis is away says so and ends.
+        wait_for(lambda: len(queue.client.client_list()) == 3, "both workers to connect", 60)
         ids = _enqueue_200(queue, ledger, kill_redis)
         wait_for(lambda: not _with_patience(queue.stats).unfinished, "all jobs", 60)
         ended = set(queue.client.lrange(f"{ledger}ended", 0, -1))
