@@ -91,6 +91,16 @@ def test_imports_run_one_way() -> None:
     assert upwards == []
 
 
+def test_examples_and_lessons_import_nothing_of_ours() -> None:
+    """People copy them out of this project, or read them without it."""
+    for path in [*(ROOT / "examples").rglob("*.py"), *(ROOT / "lessons").rglob("*.py")]:
+        for node in nodes_of(path):
+            names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            if isinstance(node, ast.ImportFrom):
+                names = [node.module or ""]
+            assert not [name for name in names if name.split(".")[0] in ("citus_cluster", "admin_api")], name_of(path)
+
+
 def in_circles(below: dict[str, set[str]]) -> dict[str, set[str]]:
     """What is left of a graph of imports when whatever imports nothing that is left is taken away, again and again."""
     left = dict(below)
