@@ -56,6 +56,21 @@ class UsageError(CitusClusterError):
     http_status = 422
 
 
+class NotFoundError(CitusClusterError):
+    """The cluster has no such object."""
+
+    code = "not-found"
+    exit_status = ExitStatus.USAGE
+    http_status = 404
+
+
+class BlockedError(CitusClusterError):
+    """A check before the change found what would make it fail, so nothing was changed; ``details`` has the findings."""
+
+    code = "blocked"
+    http_status = 409
+
+
 class SpecError(UsageError):
     """The specification of the cluster is not valid; ``details`` has one line for each problem."""
 

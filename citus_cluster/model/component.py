@@ -40,12 +40,16 @@ class ConfigFile:
     """A file that a service mounts, rendered from a template of config/; scripts (``.sh``) are copied as they are.
 
     Templates get ``topology``, ``service``, its ``facts``, ``groups`` (its settings, grouped), ``digests`` (SHA-256 of
-    each secret by name). A component may write a file itself (``Component.text``); it then has no template.
+    each secret by name). A component may write a file itself (``Component.text``); it then has no template. Or it is a
+    copy of a file of the user (``copy_of``, relative to the cluster's directory), which contains no secret.
+    ``verbatim``: the template is copied as it is, like a script.
     """
 
     name: str
     template: str = ""
     reread: Reread = Reread.START
+    copy_of: str = ""
+    verbatim: bool = False
 
 
 @dataclass(frozen=True)
@@ -54,13 +58,15 @@ class Secret:
 
     ``opens_data``: the data in a volume were created with it, so another one locks the user out.
     ``read_without_root``: a process without root reads it in a container. ``for_admin_api``: the admin API uses it to
-    query the service, or to create the account. ``folder`` is the folder of the file, below the cluster's directory.
+    query the service, or to create the account. ``reads_admin_api``: it is the service's own token for reading the
+    admin API. ``folder`` is the folder of the file, below the cluster's directory.
     """
 
     name: str
     opens_data: bool = True
     read_without_root: bool = False
     for_admin_api: bool = True
+    reads_admin_api: bool = False
     folder: str = SECRETS_FOLDER
 
     @property
@@ -290,6 +296,10 @@ class Component:
     def access(self, services: Sequence[Service], place: Place) -> Iterable[tuple[str, str]]:
         """Yield each service with the command that opens a session on it from the user's machine."""
         return ()
+
+    def copy_problem(self, file: ConfigFile, text: str) -> str | None:
+        """Return what is wrong with the content of a file of the user that a container gets a copy of."""
+        return None
 
     def text(self, file: ConfigFile, topology: Any, digests: Mapping[str, str]) -> str:
         """Return the text of a file that has no template, because it depends on the whole ``topology``."""

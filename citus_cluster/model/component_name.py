@@ -15,6 +15,7 @@ class ComponentName(StrEnum):
     EXAMPLE_REPLICATION = "example-replication"
     EXAMPLE_SHARDING = "example-sharding"
     EXAMPLE_USERS = "example-users"
+    MONITORING = "monitoring"
     ADMIN_API = "admin-api"
 
     @property
@@ -24,7 +25,7 @@ class ComponentName(StrEnum):
 
 
 EXAMPLES = (ComponentName.EXAMPLE_REPLICATION, ComponentName.EXAMPLE_SHARDING, ComponentName.EXAMPLE_USERS)
-OPT_IN = (ComponentName.PGBOUNCER, *EXAMPLES)
+OPT_IN = (ComponentName.PGBOUNCER, *EXAMPLES, ComponentName.MONITORING)
 """Components that ``all`` does not include."""
 ALL = tuple(name for name in ComponentName if name not in OPT_IN)
 GROUPS: Mapping[str, tuple[ComponentName, ...]] = {"all": ALL, "examples": EXAMPLES}

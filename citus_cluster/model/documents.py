@@ -27,7 +27,10 @@ class Documented:
 
 
 def as_data(value: object) -> Any:
-    """Turn a value into what JSON knows: an enum into its value, a time into ISO 8601, a data class into its fields."""
+    """Turn a value into what JSON knows: an enum into its value, a time into ISO 8601, a data class into its fields.
+
+    A secret becomes ``***``.
+    """
     if isinstance(value, Documented) and (document := value.document()) is not value:
         return as_data(document)
     if is_dataclass(value):
@@ -40,4 +43,6 @@ def as_data(value: object) -> Any:
         return {key: as_data(one) for key, one in value.items()}
     if isinstance(value, (list, tuple)):
         return [as_data(one) for one in value]
+    if hasattr(value, "get_secret_value"):  # pydantic's SecretStr; importing it costs more than this module
+        return "***"
     return value

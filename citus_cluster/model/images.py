@@ -10,11 +10,15 @@ DEFAULT_REDIS_IMAGE = "redis:7"
 DEFAULT_CASSANDRA_IMAGE = "cassandra:5"
 DEFAULT_PGBOUNCER_IMAGE = "ghcr.io/cloudnative-pg/pgbouncer:1.26.1"
 
+DEFAULT_MONITORING_IMAGE = "prom/prometheus:v3.5.3"
+"""A release with long-term support."""
+
 PAIR_PG_MAJOR = 14
 """The PostgreSQL major of the primary and replica beside Citus."""
 _REDIS_LEAST = 7
 _CASSANDRA_MAJOR = 5
 _PGBOUNCER_LEAST = (1, 24)
+_PROMETHEUS_LEAST = 3
 
 # Read from citusdata/docker: each Citus release is built on the newest PostgreSQL that it supports.
 _PG_MAJOR_OF_CITUS_MAJOR = {11: 15, 12: 16, 13: 17, 14: 18}
@@ -102,6 +106,7 @@ _PRODUCTS = {
     "redis": "Redis",
     "cassandra": "Cassandra",
     "pgbouncer": "PgBouncer",
+    "prometheus": "Prometheus",
 }
 
 
@@ -170,6 +175,15 @@ def pgbouncer_image_problem(name: str) -> str | None:
     version = tag_version(name)
     if _repository(name).endswith("pgbouncer") and version and version < _PGBOUNCER_LEAST:
         return f"{name!r} is PgBouncer before 1.24, which cannot limit the clients of a database: use 1.24 or newer"
+    return reference_problem(name)
+
+
+def monitoring_image_problem(name: str) -> str | None:
+    if problem := _other_product(name, "prometheus"):
+        return problem
+    found = re.search(r"(?:^|/)prometheus:v?(\d+)", name.partition("@")[0])
+    if found and int(found[1]) < _PROMETHEUS_LEAST:
+        return f"{name!r} is Prometheus {found[1]}, but the settings are for Prometheus 3: use prom/prometheus:v3.5.3"
     return reference_problem(name)
 
 

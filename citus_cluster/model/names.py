@@ -2,6 +2,7 @@
 
 import ipaddress
 import re
+from urllib.parse import urlsplit
 
 _PROJECT = re.compile(r"[a-z0-9][a-z0-9_-]{0,39}")
 _IDENTIFIER = re.compile(r"[A-Za-z_][A-Za-z0-9_-]{0,62}")
@@ -93,6 +94,55 @@ def bind_problem(address: str) -> str | None:
     except ValueError:
         return f"{address!r} is not an IP address: use 127.0.0.1 for only this machine, or 0.0.0.0 for all interfaces"
     return None
+
+
+_SCHEME = re.compile(r"https?://")
+_ORIGIN = re.compile(r"https?://(?P<host>[a-z0-9.-]+|\[[0-9a-f:.]+\])(:(?P<port>[0-9]{1,5}))?")
+
+
+def is_url(text: str) -> bool:
+    """Return whether a text is a URL of the web, not the path of a file."""
+    return _SCHEME.match(text) is not None
+
+
+def origin_problem(origin: str) -> str | None:
+    """Check the origin of a web page, as browsers send it: scheme, host in lower case, and a port that is not usual."""
+    found = _ORIGIN.fullmatch(origin)
+    if found is None or host_problem(found["host"].strip("[]")):
+        return (
+            f"{origin!r} is not the origin of a web page: use a scheme, a host in lower case and perhaps a port, such "
+            "as https://console.example.com or http://localhost:3000, without a path; '*' is not possible"
+        )
+    usual_port = "443" if origin.startswith("https") else "80"
+    if found["port"] == usual_port or int(found["port"] or 1) > 65535:
+        return f"{origin!r} has a port that browsers omit, or that does not exist: leave it out"
+    return None
+
+
+def key_source_problem(source: str) -> str | None:
+    """Check where the public keys of an issuer are: a URL, or the path of a file."""
+    if not is_url(source):
+        if not source or not source.isprintable() or "://" in source:
+            return f"{source!r} is neither a URL that begins with https:// nor the path of a file"
+        return None
+    try:
+        parts = urlsplit(source)
+        host, _ = parts.hostname or "", parts.port
+    except ValueError:
+        host = ""
+    if host_problem(host) or parts.username is not None or parts.fragment or not source.isprintable() or " " in source:
+        return f"{source!r} is not a URL with a host, and without a password"
+    if parts.scheme == "http" and not _is_inside(host):
+        return f"{source!r} is not protected: whoever can change the answer on its way can log in as an admin; use https://"
+    return None
+
+
+def _is_inside(host: str) -> bool:
+    """Return whether a host is probably in a network of the user's own: a plain name, or a private address."""
+    try:
+        return ipaddress.ip_address(host).is_private
+    except ValueError:
+        return "." not in host
 
 
 def host_problem(host: str) -> str | None:

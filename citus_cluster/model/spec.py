@@ -15,11 +15,13 @@ from citus_cluster.model.flags import Flag
 from citus_cluster.model.images import (
     DEFAULT_CASSANDRA_IMAGE,
     DEFAULT_CITUS_IMAGE,
+    DEFAULT_MONITORING_IMAGE,
     DEFAULT_PG14_IMAGE,
     DEFAULT_PGBOUNCER_IMAGE,
     DEFAULT_REDIS_IMAGE,
     cassandra_image_problem,
     citus_image_problem,
+    monitoring_image_problem,
     pg14_image_problem,
     pgbouncer_image_problem,
     redis_image_problem,
@@ -41,6 +43,7 @@ DEFAULT_PGBOUNCER_PORT = 6432
 DEFAULT_EXAMPLE_REPLICATION_PORT = 8001
 DEFAULT_EXAMPLE_SHARDING_PORT = 8002
 DEFAULT_EXAMPLE_USERS_PORT = 8003
+DEFAULT_MONITORING_PORT = 9090
 DEFAULT_ADMIN_PORT = 8000
 DEFAULT_SERVICES = ALL
 _LEFT_OUT = " and ".join((", ".join(OPT_IN[:-1]), OPT_IN[-1]))
@@ -123,6 +126,9 @@ class Ports(_Model):
     example_users: Annotated[Port, Flag("--example-users-port")] = Field(
         DEFAULT_EXAMPLE_USERS_PORT, description="Host port of the users example."
     )
+    monitoring: Annotated[Port, Flag("--monitoring-port")] = Field(
+        DEFAULT_MONITORING_PORT, description="Host port of Prometheus."
+    )
     admin_api: Annotated[Port, Flag("--admin-port")] = Field(
         DEFAULT_ADMIN_PORT, description="Host port of the admin API."
     )
@@ -160,6 +166,9 @@ class Images(_Model):
     )
     example_users: Annotated[BuiltHere, Flag("--example-users-image", default="built here")] = Field(
         None, description="Image of the users example; by default it is built here."
+    )
+    monitoring: Annotated[StrictStr, _refuse(monitoring_image_problem), Flag("--monitoring-image")] = Field(
+        DEFAULT_MONITORING_IMAGE, description="Image of Prometheus."
     )
     admin_api: Annotated[BuiltHere, Flag("--admin-api-image", default="built here")] = Field(
         None, description="Image of the admin API; by default it is built from generated/admin-api."
@@ -261,6 +270,55 @@ class PgBouncer(_Model):
     )
 
 
+class Jwt(_Model):
+    """JSON Web Tokens of the user's own issuer, which the admin API accepts beside its own tokens."""
+
+    issuer: Annotated[StrictStr, Field(min_length=1)] = Field(description="Value of the claim iss.")
+    audience: Annotated[StrictStr, Field(min_length=1)] = Field(description="Value that the claim aud must contain.")
+    keys: Annotated[StrictStr, _refuse(names.key_source_problem)] = Field(
+        description="Public keys of the issuer: the URL of its JWKS, or a file with a JWKS or a public key in PEM."
+    )
+    role_claim: Annotated[StrictStr, Field(min_length=1)] = Field(
+        "role", description="Claim that holds the role; dots lead into objects (realm_access.roles)."
+    )
+    admin_values: list[Annotated[StrictStr, Field(min_length=1)]] = Field(
+        default_factory=list, description="Values of that claim that allow changes."
+    )
+    read_values: list[Annotated[StrictStr, Field(min_length=1)]] = Field(
+        default_factory=list, description="Values of that claim that allow reading."
+    )
+
+    @property
+    def is_url(self) -> bool:
+        """Whether ``keys`` is a URL, not a file."""
+        return names.is_url(self.keys)
+
+
+class AdminApi(_Model):
+    """Who may call the admin API, in addition to the holders of its tokens."""
+
+    cors_origins: list[Annotated[StrictStr, _refuse(names.origin_problem)]] = Field(
+        default_factory=list,
+        description="Origins of other web pages that may call the admin API (https://console.example.com); none by "
+        "default.",
+    )
+    jwt: Jwt | None = Field(
+        None,
+        description="Accept JWTs of your own issuer (issuer, audience, keys, role_claim, admin_values, read_values).",
+    )
+
+
+class Monitoring(_Model):
+    """Prometheus, which keeps the figures of the cluster until they are too old or too many."""
+
+    retention_days: Annotated[StrictInt, Field(ge=1, le=3650)] = Field(
+        15, description="Days for which Prometheus keeps the figures."
+    )
+    retention_mb: Annotated[StrictInt, Field(ge=64, le=10_000_000)] = Field(
+        1024, description="Disk space in MB that the figures take at most."
+    )
+
+
 class LogDriver(StrEnum):
     """Docker's logging driver for every container; ``engine`` uses the engine's own configuration."""
 
@@ -344,6 +402,8 @@ class ClusterSpec(_Model):
     redis: Redis = Field(default_factory=lambda: Redis.model_validate({}))
     cassandra: Cassandra = Field(default_factory=lambda: Cassandra.model_validate({}))
     pgbouncer: PgBouncer = Field(default_factory=lambda: PgBouncer.model_validate({}))
+    monitoring: Monitoring = Field(default_factory=lambda: Monitoring.model_validate({}))
+    admin_api: AdminApi = Field(default_factory=lambda: AdminApi.model_validate({}))
     logging: Logging = Field(default_factory=lambda: Logging.model_validate({}))
     settings: NodeSettings = Field(default_factory=lambda: NodeSettings.model_validate({}))
 
@@ -374,6 +434,8 @@ class ClusterSpec(_Model):
                 usual = default if group is data else default["ports" if group is data["ports"] else "images"]
                 if group.get(key) == usual.get(key):
                     group.pop(key, None)
+        if data.get("admin_api") == default["admin_api"]:
+            del data["admin_api"]
         if not data["resources"]["detected"]:
             del data["resources"]["detected"]
         settings = {role: values for role, values in data.pop("settings").items() if values}

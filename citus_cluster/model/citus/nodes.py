@@ -62,6 +62,53 @@ class Node:
     address: NodeAddress
 
 
+@dataclass(frozen=True)
+class NodeRow:
+    """One row of ``pg_dist_node``, and whether the node answers now, which the metadata do not know.
+
+    ``role`` is what the node is for, ``node_role`` whether it is the primary or a secondary of its group. ``shards``
+    counts the placements on it. ``answers`` is None for a node that is not active, which is not asked; ``reason`` says
+    why a node does not answer. ``in_maintenance``: ``nodes pause`` has recorded it, and ``nodes resume`` has not ended
+    that yet.
+    """
+
+    node: str
+    host: str
+    port: int
+    node_id: int
+    group_id: int
+    role: Role
+    node_role: str
+    is_active: bool
+    should_have_shards: bool
+    has_metadata: bool
+    metadata_synced: bool
+    shards: int
+    in_maintenance: bool = False
+    answers: bool | None = None
+    reason: str | None = None
+
+
+@dataclass(frozen=True)
+class ActiveWorker:
+    """One row of ``citus_get_active_worker_nodes()``, which is metadata, not liveness; ``node`` is HOST:PORT."""
+
+    node: str
+    node_name: str
+    node_port: int
+
+
+@dataclass(frozen=True)
+class MeshRow:
+    """Whether one node can connect to another; ``connects`` is None if the first one could not be asked."""
+
+    link: str
+    from_node: str
+    to_node: str
+    connects: bool | None
+    reason: str | None = None
+
+
 class Outcome(StrEnum):
     """The outcome of registering a worker."""
 

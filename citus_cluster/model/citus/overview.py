@@ -51,6 +51,7 @@ class NodeOverview(Documented):
     reference_count: int = 0
     disk: Disk | None = None
     lost_slots: tuple[str, ...] = ()
+    in_maintenance: bool = False
     loss: Loss | None = None
     """Shards that the catalog places there and that do not exist."""
     extension: ExtensionVersions | None = None
@@ -67,7 +68,12 @@ class NodeOverview(Documented):
 
     @property
     def condition(self) -> str:
-        """In a word: active, drained, draining (shards are left on it), disabled, or lost data (shards are missing)."""
+        """In a word: active, drained, draining (shards are left on it), disabled, in maintenance, or lost data.
+
+        Data are lost if shards are missing.
+        """
+        if self.in_maintenance and not self.loss:
+            return "in maintenance"
         if not self.is_active:
             return "disabled"
         if self.loss:

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 from enum import StrEnum
 
+from citus_cluster.model.citus.diagnosis import explain
 from citus_cluster.model.citus.nodes import NodeAddress
 from citus_cluster.model.documents import Documented
 
@@ -382,47 +383,18 @@ def _count(states: Iterable[str]) -> Mapping[str, int]:
     return counts
 
 
-_REMEDIES = (
-    (
-        r"wal_level|logical decoding",
-        "set wal_level = logical on every node and restart the nodes",
-    ),
-    (
-        r"replica identity|REPLICA IDENTITY",
-        "give the table a primary key, or use --mode block_writes",
-    ),
-    (r"replication slots are in use|max_replication_slots", "raise max_replication_slots on the nodes"),
-    (
-        r"max_wal_senders|requested standby connections",
-        "raise max_wal_senders on the nodes",
-    ),
-    (
-        r"max_logical_replication_workers|out of logical replication worker slots",
-        "raise max_logical_replication_workers",
-    ),
-    (r"max_worker_processes|background worker slots", "raise max_worker_processes on the nodes"),
-    (r"No space left|enough (disk |empty )?space|disk space", "free some space on the target's disk"),
-    (r"password|fe_sendauth", "add the role's row to pg_dist_authinfo on every node"),
-    (
-        r"could not (connect|translate host name|receive data|send data)|connection to (the remote node|server)"
-        r"|connection not open|connection marked as essential|server closed|terminating connection"
-        r"|SSL (SYSCALL|error|connection)|Could not fetch disk stats",
-        "check that all nodes run (citus-cluster status), and read their logs",
-    ),
-    (r"lock timeout|deadlock", "end the long transaction that holds the lock"),
-)
-
-
 def remedy(message: str) -> str:
     """Return what to do about the error of a move."""
-    for pattern, advice in _REMEDIES:
-        if re.search(pattern, message):
-            return advice
-    return "read the logs of both nodes; to stop the rebalance: citus-cluster rebalance stop"
+    return explain(message)[1]
 
 
 def describe_problem(task: Task, groups: Mapping[int, ShardGroup]) -> str:
     """Return one line for people: what fails, how often, why, and what to do."""
+    return f"{describe_trouble(task, groups)}; {remedy(task.message or '')}"
+
+
+def describe_trouble(task: Task, groups: Mapping[int, ShardGroup]) -> str:
+    """Return one line for people: what fails, how often, and why."""
     shard = task.shard_id
     what = (
         f"moving shard {shard} of {_group(groups, task).table}" if shard is not None else "copying the reference tables"
@@ -431,10 +403,10 @@ def describe_problem(task: Task, groups: Mapping[int, ShardGroup]) -> str:
         what += f" to {task.target}"
     reason = last_error(task.message)
     if task.state == "error":
-        return f"{what} failed: {reason}; {remedy(task.message or '')}"
+        return f"{what} failed: {reason}"
     times = "once" if task.retry_count == 1 else f"{task.retry_count} times"
     again = f" at {task.not_before:%H:%M:%S %Z}" if task.not_before and task.state != "running" else ""
-    return f"{what} failed {times} and is retried{again}: {reason}; {remedy(task.message or '')}"
+    return f"{what} failed {times} and is retried{again}: {reason}"
 
 
 def last_error(message: str | None) -> str:

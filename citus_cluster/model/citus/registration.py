@@ -6,11 +6,13 @@ from dataclasses import dataclass, field, replace
 from citus_cluster.model.citus.nodes import NodeAddress, Outcome
 
 COORDINATOR_GROUP = 0
+IN_MAINTENANCE = "it is in maintenance"
+"""Why a worker that an operator paused is not registered now."""
 
 
 @dataclass(frozen=True)
 class RegisteredNode:
-    """One row of ``pg_dist_node``."""
+    """One row of ``pg_dist_node``; ``in_maintenance``: an operator paused it, so its silence is no trouble."""
 
     node_id: int
     group_id: int
@@ -18,6 +20,7 @@ class RegisteredNode:
     is_active: bool
     role: str
     should_have_shards: bool
+    in_maintenance: bool = False
 
     @property
     def is_coordinator(self) -> bool:
@@ -26,7 +29,8 @@ class RegisteredNode:
     @property
     def is_drained(self) -> bool:
         """Whether it is a worker that no longer gets shards; it may still hold some."""
-        return self.is_active and self.role == "primary" and not (self.is_coordinator or self.should_have_shards)
+        leaves = self.role == "primary" and not (self.is_coordinator or self.should_have_shards)
+        return self.is_active and leaves and not self.in_maintenance
 
 
 @dataclass(frozen=True)
@@ -74,6 +78,8 @@ def _decide_one(registry: Registry, address: NodeAddress) -> RegistrationDecisio
     node = registry.find(address)
     if node is not None and node.is_active:
         return RegistrationDecision(address, Outcome.ALREADY)
+    if node is not None and node.in_maintenance:
+        return RegistrationDecision(address, Outcome.WITHDRAWN, IN_MAINTENANCE)
     if node is not None:
         return RegistrationDecision(address, Outcome.WITHDRAWN, "it is in the node list, but disabled")
     if address in (registry.recorded or ()):
@@ -158,6 +164,48 @@ def mismatch(coordinator: NodeIdentity, worker: NodeIdentity) -> str | None:
         return (
             f"its extension citus is at {worker.extension_version}, the coordinator's at "
             f"{coordinator.extension_version} (ALTER EXTENSION citus UPDATE)"
+        )
+    return None
+
+
+@dataclass(frozen=True)
+class Instance:
+    """One running server: its data (``system_identifier``, the same on a standby), and since when it runs."""
+
+    system_identifier: str
+    started_at: str
+    in_recovery: bool
+    group_id: int
+
+
+def standby_problem(standby: NodeIdentity, primary: NodeIdentity) -> str | None:
+    """Return why a server is not a physical standby of another one, or None if it is."""
+    if standby.system_identifier != primary.system_identifier:
+        return "its data are not a copy of that server's (the system identifiers differ)"
+    if not standby.in_recovery:
+        return "it accepts writes of its own"
+    return None
+
+
+def stand_in_problem(new: Instance, old: Instance | None, node: RegisteredNode, new_address: NodeAddress) -> str | None:
+    """Return why the server at a new address cannot take a node's place, or None if it can.
+
+    It must be the same server, or a standby of it, which was promoted if the node is a primary. ``old`` is the server
+    at the node's present address; None if it does not answer.
+    """
+    name = f"The server at {new_address}"
+    if new.group_id != node.group_id:
+        return f"{name} belongs to group {new.group_id} by its own data, {node.address} to group {node.group_id}."
+    if old is not None and new.system_identifier != old.system_identifier:
+        return f"{name} is another server than {node.address}: their system identifiers differ."
+    if node.role == "primary" and new.in_recovery:
+        return f"{name} is still a standby. Promote it first: SELECT pg_promote();"
+    if node.role != "primary" and not new.in_recovery:
+        return f"{name} is not a standby, but {node.address} is a {node.role}."
+    if node.role == "primary" and old is not None and old.started_at != new.started_at and not old.in_recovery:
+        return (
+            f"{node.address} still accepts writes, beside the server at {new_address}: their data would diverge. Stop "
+            "it first."
         )
     return None
 

@@ -1,11 +1,10 @@
 """Whether a worker may leave, and what it holds: decisions from what the nodes report."""
 
-import difflib
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from citus_cluster.errors import CitusClusterError, InUseError, UsageError
+from citus_cluster.model.citus.names import closest
 from citus_cluster.model.citus.nodes import NodeAddress
 from citus_cluster.model.citus.registration import RegisteredNode, Registry
 from citus_cluster.model.documents import Documented
@@ -276,20 +275,12 @@ def resolve_name(name: str, own: Mapping[str, NodeAddress], registry: Registry) 
     services = {address: service for service, address in own.items()}
     workers = [services.get(node.address, str(node.address)) for node in registry.nodes if not node.is_coordinator]
     known_words = f"the workers are {', '.join(workers)}" if workers else "there are no workers"
-    meant = _closest(name, workers)
+    meant = closest(name, workers)
     raise UsageError(
         f"There is no worker {name!r}: {known_words}.",
         hint=(f"Did you mean {meant}? " if meant else "")
         + "Name a worker by its service, or as citus-cluster status shows it: HOST or HOST:PORT.",
     )
-
-
-def _closest(name: str, workers: Sequence[str]) -> str | None:
-    """Guess a worker from its container's name (shop-worker3), from a part (worker3, 3), or from a mistyped name."""
-    number = re.fullmatch(r"(?:.*worker-?)?(\d+)", name)
-    if number and (service := f"citus-worker{number[1]}") in workers:
-        return service
-    return next(iter(difflib.get_close_matches(name, workers, n=1, cutoff=0.8)), None)
 
 
 def find_shard_targets(node: RegisteredNode | None, nodes: Iterable[RegisteredNode]) -> tuple[NodeAddress, ...]:

@@ -109,9 +109,11 @@ def role_problem(name: str, superuser: str) -> str | None:
 
 
 def schema_problem(name: str) -> str | None:
-    """Refuse schemas that belong to PostgreSQL, Citus or this tool."""
+    """Refuse schemas that belong to PostgreSQL, Citus or this tool, and what no server accepts as a name."""
     if name in _SCHEMAS_THAT_CANNOT_BE or name.startswith("pg_") or name == "citus_cluster" or not name:
         return f"{name!r} is a system schema"
+    if "\x00" in name:
+        return f"{name!r} is not a name in PostgreSQL"
     return None
 
 

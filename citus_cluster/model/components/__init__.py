@@ -8,13 +8,15 @@ from citus_cluster.model.components.admin_api import ADMIN_API
 from citus_cluster.model.components.cassandra import CASSANDRA
 from citus_cluster.model.components.citus import CITUS
 from citus_cluster.model.components.examples import EXAMPLES
+from citus_cluster.model.components.monitoring import MONITORING
 from citus_cluster.model.components.pg14 import PG14
 from citus_cluster.model.components.pgbouncer import PGBOUNCER
 from citus_cluster.model.components.redis import REDIS
 from citus_cluster.model.spec import ClusterSpec
 
 COMPONENTS: Mapping[ComponentName, Component] = {
-    component.name: component for component in (CITUS, PG14, REDIS, CASSANDRA, PGBOUNCER, *EXAMPLES, ADMIN_API)
+    component.name: component
+    for component in (CITUS, PG14, REDIS, CASSANDRA, PGBOUNCER, *EXAMPLES, MONITORING, ADMIN_API)
 }
 """In the order of the Compose file: a component comes after those that it depends on."""
 COMPANIONS = tuple(name for name, component in COMPONENTS.items() if component.companion)

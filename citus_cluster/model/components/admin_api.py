@@ -1,20 +1,23 @@
 """The admin API: one container beside the coordinator."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from citus_cluster.model.api_config import CLUSTER_FILE, TOKENS_FILE, ApiConfig, ApiTokens
+from citus_cluster.model.api_config import CLUSTER_FILE, JWT_KEYS_FILE, TOKENS_FILE, ApiConfig, ApiTokens, JwtConfig
 from citus_cluster.model.citus.nodes import NodeAddress
 from citus_cluster.model.companion_target import Target
 from citus_cluster.model.component import AsksHttp, Component, ConfigFile, Reread, Secret, Service, Sign
 from citus_cluster.model.component_name import ComponentName
+from citus_cluster.model.jwt_keys import keys_problem
 from citus_cluster.model.names import container_name
-from citus_cluster.model.spec import ClusterSpec
+from citus_cluster.model.spec import AdminApi, ClusterSpec
 from citus_cluster.model.tuning.budget import Part
 from citus_cluster.model.tuning.servers import Tuning
 
 MEMORY_MB = 192
+DATA_FOLDER = "/var/lib/citus-cluster/data"
+"""Where its own volume is mounted, which keeps the record of operations."""
 ADMIN_TOKEN = Secret("admin_api_token", opens_data=False, for_admin_api=False)
 READ_TOKEN = Secret("admin_api_read_token", opens_data=False, for_admin_api=False)
 
@@ -60,7 +63,10 @@ class _AdminApi(Component):
                 files=(
                     ConfigFile(CLUSTER_FILE, reread=Reread.ALWAYS),
                     ConfigFile(TOKENS_FILE, reread=Reread.ALWAYS),
+                    *_jwt_files(spec.admin_api),
                 ),
+                data=DATA_FOLDER,
+                facts=spec.admin_api,
                 knock=AsksHttp(),
                 keeps_journal=True,
                 secrets=tuple(asked_with),
@@ -69,14 +75,52 @@ class _AdminApi(Component):
             ),
         )
 
+    def problems(self, spec: ClusterSpec) -> Iterator[str]:
+        jwt = spec.admin_api.jwt
+        if jwt and not (jwt.admin_values or jwt.read_values):
+            yield (
+                f"admin_api.jwt: no value of the claim {jwt.role_claim!r} gives a role: set admin_values, "
+                "read_values, or both"
+            )
+
+    def copy_problem(self, file: ConfigFile, text: str) -> str | None:
+        return keys_problem(text)
+
     def text(self, file: ConfigFile, topology: Any, digests: Mapping[str, str]) -> str:
         if file.name == TOKENS_FILE:
-            return ApiTokens(admin=digests[ADMIN_TOKEN.name], read=digests[READ_TOKEN.name]).to_json()
+            readers = {
+                service.name: digests[secret.name]
+                for service in topology.services
+                for secret in service.secrets
+                if secret.reads_admin_api and service.component is not self.name
+            }
+            tokens = ApiTokens(admin=digests[ADMIN_TOKEN.name], read=digests[READ_TOKEN.name], services=readers)
+            return tokens.to_json()
         return _cluster(topology).to_json()
+
+
+def _jwt_files(access: AdminApi) -> tuple[ConfigFile, ...]:
+    if access.jwt is None or access.jwt.is_url:
+        return ()
+    return (ConfigFile(JWT_KEYS_FILE, reread=Reread.ALWAYS, copy_of=access.jwt.keys),)
+
+
+def _jwt(access: AdminApi) -> JwtConfig | None:
+    if (jwt := access.jwt) is None:
+        return None
+    return JwtConfig(
+        issuer=jwt.issuer,
+        audience=jwt.audience,
+        keys_url=jwt.keys if jwt.is_url else None,
+        role_claim=jwt.role_claim,
+        admin_values=tuple(jwt.admin_values),
+        read_values=tuple(jwt.read_values),
+    )
 
 
 def _cluster(topology: Any) -> ApiConfig:
     coordinator = topology.coordinator
+    (service,) = topology.of(ComponentName.ADMIN_API)
     assert coordinator is not None, "the specification refuses an admin API without a coordinator"  # noqa: S101
 
     def address(service: Service) -> NodeAddress:
@@ -91,6 +135,8 @@ def _cluster(topology: Any) -> ApiConfig:
         coordinator_address=coordinator.address,
         workers=tuple(worker.address for worker in topology.workers),
         components=tuple(Target.of(component, topology.of(component), address) for component in beside),
+        cors_origins=tuple(service.facts.cors_origins),
+        jwt=_jwt(service.facts),
     )
 
 

@@ -30,8 +30,9 @@ MOVES_PER_NODE = 1
 TABLE_OWNERS = 1
 SPARE_PROCESSES = 3
 OWN_SESSIONS = 12
-"""Sessions of this tool on a Citus node at once (A): 4 of the admin API, 1 of its reconciler, 4 of ``status``,
-1 of a command that waits (a rebalance, a drain), and 2 health checks. Citus counts them among the clients."""
+"""Sessions of this tool on a Citus node at once (A): 4 of the admin API, 1 of its reconciler, 1 of its sampler, 3 of
+``status``, 1 of a command that waits (a rebalance, a drain), and 2 health checks. Citus counts them among the
+clients."""
 PAIR_SESSIONS = 7
 """The same on a PostgreSQL 14 server: the admin API, 2 health checks, ``status``, ``lag --watch``, ``up``, 1 spare."""
 ROOM = 2

@@ -4,6 +4,7 @@ from citus_cluster.model.images import (
     DEFAULT_CITUS_IMAGE,
     Image,
     known_pg_major,
+    monitoring_image_problem,
     pgbouncer_image_problem,
     reference_problem,
 )
@@ -75,3 +76,18 @@ def test_pgbouncer_that_can_limit_the_clients_of_a_database(tag: str) -> None:
 
 def test_an_older_pgbouncer_is_refused() -> None:
     assert "use 1.24 or newer" in str(pgbouncer_image_problem("ghcr.io/cloudnative-pg/pgbouncer:1.23.1"))
+
+
+@pytest.mark.parametrize(
+    ("name", "problem"),
+    [
+        ("prom/prometheus:v3.5.3", None),
+        ("registry.example.org/prometheus:v3.9.0-distroless", None),
+        ("prom/prometheus:v2.53.0", "is Prometheus 2, but the settings are for Prometheus 3"),
+        ("prom/prometheus", "has no tag"),
+        ("redis:7", "is an image of Redis"),
+    ],
+)
+def test_monitoring_runs_prometheus_3(name: str, problem: str | None) -> None:
+    told = monitoring_image_problem(name)
+    assert problem in told if problem and told else told is problem

@@ -61,7 +61,7 @@ def test_another_exit_status_alone_is_no_cause(exit_code: int) -> None:
 class Logs:
     """An engine whose containers all log the same."""
 
-    def logs(self, container: Container, lines: int) -> str:
+    def logs(self, container: Container, lines: int, *, earlier: bool = False) -> str:
         return "FATAL:  could not write to file: No space left on device"
 
 

@@ -152,8 +152,8 @@ def test_clients_of_the_pair_find_their_number_beside_the_tools_own_sessions_and
 
 
 def test_the_admin_apis_sessions_are_counted() -> None:
-    the_reconciler, status, a_waiting_command, health_checks = 1, AT_ONCE, 1, 2
-    assert MAX_CONNECTIONS + the_reconciler + status + a_waiting_command + health_checks <= OWN_SESSIONS
+    the_reconciler, the_sampler, status, a_waiting_command, health_checks = 1, 1, AT_ONCE, 1, 2
+    assert MAX_CONNECTIONS + the_reconciler + the_sampler + status + a_waiting_command + health_checks <= OWN_SESSIONS
 
 
 @pytest.mark.parametrize(
