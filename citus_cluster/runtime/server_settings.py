@@ -1,11 +1,23 @@
 """The settings of a running server: reloading changed files, and the lines that it refuses."""
 
 from datetime import datetime
+from typing import LiteralString
 
 from citus_cluster.model.tuning.parameters import UnusedSetting
 from citus_cluster.runtime.postgres import Connection, bounded
 
 _TIMEOUT_S = 5.0
+UNUSED_SETTINGS: LiteralString = """
+    SELECT regexp_replace(file.sourcefile, '^.*/', '') AS file, file.sourceline AS line,
+           coalesce(file.name, settings.name) AS name, file.setting, error AS reason,
+           current_setting(settings.name, true) AS in_force,
+           coalesce(settings.context = 'postmaster', false) AS needs_restart
+    FROM pg_file_settings AS file FULL JOIN pg_settings AS settings ON lower(settings.name) = lower(file.name)
+    WHERE error IS NOT NULL AND (settings.context = 'postmaster' AND source = 'command line') IS NOT TRUE
+       OR pending_restart AND file.name IS NULL
+    ORDER BY seqno, 3
+"""
+"""The lines of the settings files that the server does not use, with the fields of ``UnusedSetting``."""
 
 
 async def reload_if_stale(conn: Connection, changed_at: datetime) -> bool:
@@ -32,17 +44,7 @@ async def unused_settings(conn: Connection) -> tuple[UnusedSetting, ...]:
     skipped, because they are not expected to be used.
     """
     async with bounded(conn, _TIMEOUT_S):
-        cursor = await conn.execute(
-            """
-            SELECT regexp_replace(file.sourcefile, '^.*/', ''), file.sourceline, coalesce(file.name, settings.name),
-                   file.setting, error, current_setting(settings.name, true),
-                   coalesce(settings.context = 'postmaster', false)
-            FROM pg_file_settings AS file FULL JOIN pg_settings AS settings ON lower(settings.name) = lower(file.name)
-            WHERE error IS NOT NULL AND (settings.context = 'postmaster' AND source = 'command line') IS NOT TRUE
-               OR pending_restart AND file.name IS NULL
-            ORDER BY seqno, 3
-            """
-        )
+        cursor = await conn.execute(UNUSED_SETTINGS)
         return tuple(
             UnusedSetting(file, line, name, setting, reason, in_force, needs_restart=restart)
             for file, line, name, setting, reason, in_force, restart in await cursor.fetchall()

@@ -37,8 +37,19 @@ _HARMLESS = (
     "uuidv4",
     "uuidv7",
 )
+_WITH_PARTITIONS = """
+SELECT partition.relid AS logicalrelid FROM unnest(%s::oid[]) AS root(oid)
+CROSS JOIN LATERAL (SELECT root.oid AS relid UNION SELECT relid FROM pg_partition_tree(root.oid::regclass)) AS partition
+"""
+# Tables that are no Citus tables yet, or that get other shards.
+_COPIED_TABLES = """
+tables AS (
+    SELECT pg_class.oid, relowner, rolname, rolsuper, rolcanlogin, false AS by_owner
+    FROM pg_class JOIN pg_roles ON pg_roles.oid = relowner WHERE pg_class.oid IN (SELECT logicalrelid FROM moving)
+)
+"""
 _FOREIGN = f"""
-, {_TABLES}, copied AS (
+, copied AS (
     SELECT oid, rolsuper FROM tables WHERE NOT by_owner AND oid IN (SELECT logicalrelid FROM moving)
 ), parts AS (
     SELECT copied.oid AS relation, rolsuper, format('check constraint %%I', conname) AS what, conbin::text AS tree,
@@ -136,9 +147,17 @@ async def foreign_code_of_reference_tables(conn: Connection) -> tuple[ForeignCod
     return await _foreign_code(conn, _REFERENCE_TABLES, [])
 
 
-async def _foreign_code(conn: Connection, tables: str, parameters: Sequence[object]) -> tuple[ForeignCode, ...]:
+async def foreign_code_of_tables(conn: Connection, oids: Sequence[int]) -> tuple[ForeignCode, ...]:
+    """Return the same for tables, with their partitions, whose rows are copied as the caller into new shards."""
+    return await _foreign_code(conn, _WITH_PARTITIONS, [list(oids)], tables_cte=_COPIED_TABLES)
+
+
+async def _foreign_code(
+    conn: Connection, tables: str, parameters: Sequence[object], *, tables_cte: str = _TABLES
+) -> tuple[ForeignCode, ...]:
+    query = f"WITH RECURSIVE moving AS ({tables}), {tables_cte}{_FOREIGN}"
     async with bounded(conn, QUICK_S):
-        cursor = await conn.execute(f"WITH RECURSIVE moving AS ({tables}){_FOREIGN}".encode(), parameters)
+        cursor = await conn.execute(query.encode(), parameters)
         rows = await cursor.fetchall()
     return tuple(ForeignCode(bare_name(row[0]), row[1], row[2], row[3]) for row in rows)
 

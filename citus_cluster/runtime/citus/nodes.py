@@ -1,16 +1,18 @@
 """The node list: one function for each query and each change."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 import psycopg
 
-from citus_cluster.model.citus.nodes import NodeAddress
-from citus_cluster.model.citus.registration import RegisteredNode, Registry
+from citus_cluster.model.citus.nodes import NodeAddress, NodeRow, Role
+from citus_cluster.model.citus.registration import COORDINATOR_GROUP, RegisteredNode, Registry
 from citus_cluster.runtime.citus.server import QUICK_S
 from citus_cluster.runtime.postgres import Connection, bounded, set_local
 
 CHANGE_TIMEOUT_S = 45.0
 """Adding a node copies the metadata of all tables to it, which may take long."""
+COPY_TIMEOUT_S = 6 * 3600.0
+COPY_LOCK_TIMEOUT_S = 60.0
 LOCK_TIMEOUT_S = 5.0
 """A rebalance locks the node list; report this early instead of waiting for hours."""
 
@@ -27,16 +29,57 @@ async def read_registry(conn: Connection) -> Registry:
             "SELECT nodeid, groupid, nodename, nodeport, isactive, noderole::text, shouldhaveshards "
             "FROM pg_dist_node ORDER BY groupid, noderole, nodeid"
         )
-        nodes = tuple(_node(row) for row in await cursor.fetchall())
+        rows = await cursor.fetchall()
         cursor = await conn.execute(
-            "SELECT to_regclass('citus_cluster.worker') IS NOT NULL, to_regclass('citus_cluster.departed') IS NOT NULL"
+            "SELECT to_regclass('citus_cluster.worker') IS NOT NULL, "
+            "to_regclass('citus_cluster.departed') IS NOT NULL, to_regclass('citus_cluster.maintenance') IS NOT NULL"
         )
-        recorded, departed = await cursor.fetchone() or (False, False)
+        recorded, departed, maintained = await cursor.fetchone() or (False, False, False)
+        resting = await _resting(conn) if maintained else frozenset()
+        nodes = tuple(_node(row, resting) for row in rows)
         if not recorded:
             return Registry(nodes, None)
         cursor = await conn.execute("SELECT nodename, nodeport FROM citus_cluster.worker")
         known = frozenset(NodeAddress(str(row[0]), int(row[1])) for row in await cursor.fetchall())
         return Registry(nodes, known, await _read_released(conn) if departed else {})
+
+
+async def _resting(conn: Connection) -> frozenset[int]:
+    """Return the ids of the nodes in maintenance; the table exists."""
+    cursor = await conn.execute("SELECT nodeid FROM citus_cluster.maintenance")
+    return frozenset(int(row[0]) for row in await cursor.fetchall())
+
+
+async def read_rows(conn: Connection) -> tuple[NodeRow, ...]:
+    """Read the node list with the number of placements on each node. Whether a node answers is not known here."""
+    async with bounded(conn, QUICK_S):
+        resting = await _resting(conn) if await has_maintenance(conn) else frozenset()
+        cursor = await conn.execute(
+            """
+            SELECT nodeid, groupid, nodename, nodeport, noderole::text, isactive, shouldhaveshards, hasmetadata,
+                   metadatasynced, (SELECT count(*) FROM pg_dist_placement WHERE groupid = node.groupid)
+            FROM pg_dist_node AS node ORDER BY groupid, noderole, nodeid
+            """
+        )
+        rows = await cursor.fetchall()
+    return tuple(
+        NodeRow(
+            node=str(NodeAddress(host, port)),
+            host=host,
+            port=port,
+            node_id=node_id,
+            group_id=group_id,
+            role=Role.COORDINATOR if group_id == COORDINATOR_GROUP else Role.WORKER,
+            node_role=node_role,
+            is_active=is_active,
+            should_have_shards=holds,
+            has_metadata=has_metadata,
+            metadata_synced=synced,
+            shards=shards,
+            in_maintenance=node_id in resting,
+        )
+        for node_id, group_id, host, port, node_role, is_active, holds, has_metadata, synced, shards in rows
+    )
 
 
 async def _read_released(conn: Connection) -> Mapping[NodeAddress, str]:
@@ -48,7 +91,7 @@ async def _read_released(conn: Connection) -> Mapping[NodeAddress, str]:
     return {NodeAddress(str(row[0]), int(row[1])): str(row[2]) for row in await cursor.fetchall()}
 
 
-def _node(row: tuple[object, ...]) -> RegisteredNode:
+def _node(row: tuple[object, ...], resting: Collection[int]) -> RegisteredNode:
     return RegisteredNode(
         node_id=int(str(row[0])),
         group_id=int(str(row[1])),
@@ -56,6 +99,7 @@ def _node(row: tuple[object, ...]) -> RegisteredNode:
         is_active=bool(row[4]),
         role=str(row[5]),
         should_have_shards=bool(row[6]),
+        in_maintenance=row[0] in resting,
     )
 
 
@@ -112,6 +156,19 @@ async def has_departures(conn: Connection) -> bool:
     cursor = await conn.execute("SELECT to_regclass('citus_cluster.departed') IS NOT NULL")
     row = await cursor.fetchone()
     return bool(row and row[0])
+
+
+async def has_maintenance(conn: Connection) -> bool:
+    """Return, within the caller's transaction, whether the table of nodes in maintenance exists."""
+    cursor = await conn.execute("SELECT to_regclass('citus_cluster.maintenance') IS NOT NULL")
+    row = await cursor.fetchone()
+    return bool(row and row[0])
+
+
+async def forget_maintenance(conn: Connection, node_id: int) -> None:
+    """Drop, within the caller's transaction, the record that a node is in maintenance, if there is one."""
+    if await has_maintenance(conn):
+        await conn.execute("DELETE FROM citus_cluster.maintenance WHERE nodeid = %s", [node_id])
 
 
 async def forget_departure(conn: Connection, worker: NodeAddress) -> None:
@@ -174,6 +231,74 @@ async def activate_worker(conn: Connection, worker: NodeAddress, *, timeout_s: f
         await set_local(conn, IMPATIENT)
         await conn.execute("SELECT citus_activate_node(%s, %s)", [worker.host, worker.port])
         await _record(conn, worker)
+
+
+async def copy_reference_tables(conn: Connection) -> None:
+    """Copy the reference tables to every active node that lacks them: Citus does it only before it places a shard.
+
+    Writes to them wait meanwhile if one of them has no replica identity.
+    """
+    async with bounded(conn, COPY_TIMEOUT_S, lock_timeout_s=COPY_LOCK_TIMEOUT_S, whole_s=COPY_TIMEOUT_S):
+        cursor = await conn.execute(
+            """
+            SELECT bool_or(relreplident = 'n' OR relreplident = 'd' AND NOT EXISTS (
+                SELECT FROM pg_index WHERE indrelid = pg_class.oid AND indisprimary))
+            FROM pg_dist_partition JOIN pg_class ON pg_class.oid = logicalrelid WHERE repmodel = 't'
+            """
+        )
+        row = await cursor.fetchone()
+        mode = "block_writes" if row and row[0] else "auto"
+        await conn.execute("SELECT replicate_reference_tables(%s::citus.shard_transfer_mode)", [mode])
+
+
+async def add_inactive(conn: Connection, worker: NodeAddress) -> None:
+    """Add a worker to the node list without activating it, and record it, in one transaction."""
+    async with bounded(conn, CHANGE_TIMEOUT_S, lock_timeout_s=LOCK_TIMEOUT_S):
+        await set_local(conn, IMPATIENT)
+        await conn.execute("SELECT citus_add_inactive_node(%s, %s)", [worker.host, worker.port])
+        await _record(conn, worker)
+
+
+async def add_secondary(conn: Connection, standby: NodeAddress, primary: NodeAddress) -> None:
+    """Add a standby to the group of its primary."""
+    async with bounded(conn, CHANGE_TIMEOUT_S, lock_timeout_s=LOCK_TIMEOUT_S):
+        await set_local(conn, IMPATIENT)
+        await conn.execute(
+            "SELECT citus_add_secondary_node(%s, %s, %s, %s)", [standby.host, standby.port, primary.host, primary.port]
+        )
+
+
+async def disable_node(conn: Connection, node: NodeAddress, *, synchronous: bool) -> None:
+    """Disable a node. ``synchronous``: every other node knows it at once, for which every one must answer."""
+    async with bounded(conn, CHANGE_TIMEOUT_S, lock_timeout_s=LOCK_TIMEOUT_S):
+        await set_local(conn, IMPATIENT)
+        await conn.execute("SELECT citus_disable_node(%s, %s, %s)", [node.host, node.port, synchronous])
+
+
+async def remove_secondary(conn: Connection, node: NodeAddress) -> None:
+    """Remove a standby from the node list; it holds no placement of its own."""
+    async with bounded(conn, CHANGE_TIMEOUT_S, lock_timeout_s=LOCK_TIMEOUT_S):
+        await set_local(conn, IMPATIENT)
+        await conn.execute("SELECT citus_remove_node(%s, %s)", [node.host, node.port])
+
+
+async def move_node(
+    conn: Connection, node_id: int, address: NodeAddress, *, recorded: bool, force: bool, lock_timeout_s: float
+) -> None:
+    """Change the address of a node, and record the new one if it is a worker's (``recorded``), in one transaction.
+
+    Citus locks the node's shards, so it waits for the statements that write to them. With ``force``, it terminates
+    the sessions of those that have not ended after ``lock_timeout_s``.
+    """
+    whole_s = lock_timeout_s + CHANGE_TIMEOUT_S
+    async with bounded(conn, whole_s, lock_timeout_s=whole_s if force else lock_timeout_s):
+        await set_local(conn, IMPATIENT)
+        await conn.execute(
+            "SELECT citus_update_node(%s, %s, %s, force => %s, lock_cooldown => %s)",
+            [node_id, address.host, address.port, force, round(lock_timeout_s * 1000)],
+        )
+        if recorded:
+            await _record(conn, address)
 
 
 async def node_health(conn: Connection, timeout_s: float) -> list[tuple[NodeAddress, NodeAddress, bool | None]]:

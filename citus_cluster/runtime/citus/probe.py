@@ -20,7 +20,7 @@ from citus_cluster.errors import (
     WorkerUnreachableError,
 )
 from citus_cluster.model.citus.nodes import NodeAddress
-from citus_cluster.model.citus.registration import NodeIdentity, RegisteredNode
+from citus_cluster.model.citus.registration import Instance, NodeIdentity, RegisteredNode
 from citus_cluster.model.companion_status import timed_out
 from citus_cluster.runtime.libpq import NOT_IN_CLEAR, PROVEN
 from citus_cluster.runtime.postgres import Connection, bounded, describe, gives_password_away, set_local, tidy
@@ -82,6 +82,15 @@ SELECT json_build_object(
 """
 
 
+_INSTANCE = """
+SELECT json_build_object(
+    'system_identifier', (SELECT system_identifier::text FROM pg_control_system()),
+    'started_at', pg_postmaster_start_time(),
+    'in_recovery', pg_is_in_recovery(),
+    'group_id', (SELECT groupid FROM pg_dist_local_group))
+"""
+
+
 class ProbeUnavailableError(CitusClusterError):
     """The coordinator's image does not have the library of dblink."""
 
@@ -108,14 +117,16 @@ async def ask(
     *,
     timeout_s: float = ANSWER_TIMEOUT_S,
     registered: bool = False,
+    settings: Mapping[str, str] | None = None,
 ) -> Mapping[str, object]:
     """Let the coordinator run a query on ``node`` that returns one JSON document, with a time limit.
 
-    A server that is not ``registered`` must prove that it knows the password. Raises AuthenticationError,
-    WorkerUnreachableError, ProbeUnavailableError.
+    A server that is not ``registered`` must prove that it knows the password. ``settings`` apply to the query. Raises
+    AuthenticationError, WorkerUnreachableError, ProbeUnavailableError.
     """
+    require_auth = NOT_IN_CLEAR if registered else PROVEN
     parameters = {
-        "target": _target(conn, node, timeout_s, require_auth=NOT_IN_CLEAR if registered else PROVEN),
+        "target": _target(conn, node, timeout_s, require_auth=require_auth, **(settings or {})),
         "question": question,
     }
     document = await _run(conn, node, _ASK, parameters, timeout_s)
@@ -123,14 +134,47 @@ async def ask(
 
 
 async def ask_node(
-    conn: Connection, node: RegisteredNode, question: str, *, timeout_s: float = ANSWER_TIMEOUT_S
+    conn: Connection,
+    node: RegisteredNode,
+    question: str,
+    *,
+    timeout_s: float = ANSWER_TIMEOUT_S,
+    settings: Mapping[str, str] | None = None,
 ) -> Mapping[str, object]:
     """Like :func:`ask`, for any node of the cluster: the coordinator answers directly."""
     if not (node.is_coordinator and node.role == "primary"):
-        return await ask(conn, node.address, question, timeout_s=timeout_s, registered=True)
+        return await ask(conn, node.address, question, timeout_s=timeout_s, registered=True, settings=settings)
     async with bounded(conn, timeout_s, rollback=True):
+        if settings:
+            await set_local(conn, dict(settings))
         row = await (await conn.execute(question.encode())).fetchone()
     return cast("Mapping[str, object]", row[0] if row else {})
+
+
+async def ask_all(
+    conn: Connection,
+    nodes: Iterable[RegisteredNode],
+    question: str,
+    *,
+    timeout_s: float = ANSWER_TIMEOUT_S,
+    settings: Mapping[str, str] | None = None,
+) -> tuple[tuple[tuple[RegisteredNode, object], ...], Mapping[NodeAddress, str]]:
+    """Run a query on every active node. Return the answers, and why the other nodes gave none.
+
+    Raises ProbeUnavailableError, and the driver's error if the connection to the coordinator is lost.
+    """
+    answers: list[tuple[RegisteredNode, object]] = []
+    silent: dict[NodeAddress, str] = {}
+    for node in nodes:
+        if not node.is_active:
+            continue
+        try:
+            answers.append((node, await ask_node(conn, node, question, timeout_s=timeout_s, settings=settings)))
+        except (UnreachableError, psycopg.Error) as error:
+            if conn.closed:
+                raise
+            silent[node.address] = describe(error) if isinstance(error, psycopg.Error) else error.message
+    return tuple(answers), silent
 
 
 async def tell(conn: Connection, node: NodeAddress, statement: str) -> None:
@@ -196,6 +240,25 @@ async def identity(conn: Connection, node: NodeAddress, *, registered: bool = Fa
     if document["extension_version"] is not None:
         document |= await ask(conn, node, _CITUS, registered=registered)
     return NodeIdentity.from_json(document)
+
+
+async def instance(conn: Connection, node: NodeAddress) -> Instance:
+    """Return which server answers at an address that need not be in the node list; errors as in :func:`ask`."""
+    return _instance(await ask(conn, node, _INSTANCE))
+
+
+async def instance_of(conn: Connection, node: RegisteredNode) -> Instance:
+    """Return which server answers for a node of the cluster; errors as in :func:`ask`."""
+    return _instance(await ask_node(conn, node, _INSTANCE))
+
+
+def _instance(document: Mapping[str, object]) -> Instance:
+    return Instance(
+        str(document["system_identifier"]),
+        str(document["started_at"]),
+        bool(document["in_recovery"]),
+        int(str(document["group_id"])),
+    )
 
 
 async def reaches(conn: Connection, node: NodeAddress, other: NodeAddress) -> bool:

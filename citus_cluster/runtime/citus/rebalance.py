@@ -107,6 +107,62 @@ async def start(
     return job_id
 
 
+async def start_move(
+    conn: Connection, shard_id: int, source: NodeAddress, target: RegisteredNode, mode: TransferMode
+) -> int:
+    """Schedule the move of one shard, with its group, as a job like that of a rebalance. Return its id.
+
+    Citus has no function for this, but its queue runs the tasks of any job. It is run as the owner of the tables where
+    that is possible.
+    """
+    async with bounded(conn, PLAN_TIMEOUT_S):
+        cursor = await conn.execute(
+            """
+            WITH job AS (
+                INSERT INTO pg_dist_background_job (job_type, description)
+                VALUES ('rebalance', format(
+                    'Move of shard %%s to %%s:%%s', %(shard)s::bigint, %(host)s::text, %(port)s::int))
+                RETURNING job_id
+            )
+            INSERT INTO pg_dist_background_task (job_id, command, nodes_involved)
+            SELECT job_id,
+                   format('SELECT pg_catalog.citus_move_shard_placement(%%s,%%s,%%s,%%L)',
+                          %(shard)s::bigint, nodeid, %(target)s::int, %(mode)s::text),
+                   ARRAY[nodeid, %(target)s::int]
+            FROM job, pg_dist_node WHERE nodename = %(source)s AND nodeport = %(source_port)s RETURNING job_id
+            """,
+            {
+                "shard": shard_id,
+                "host": target.address.host,
+                "port": target.address.port,
+                "target": target.node_id,
+                "mode": mode.value,
+                "source": source.host,
+                "source_port": source.port,
+            },
+        )
+        row = await cursor.fetchone()
+        assert row is not None, "the source is a node"  # noqa: S101
+        await hand_to_owners(conn, row[0])
+    return int(row[0])
+
+
+async def moves_to(conn: Connection, job_id: int, shard_ids: Sequence[int], node_id: int) -> bool:
+    """Return whether a job has nothing else to do than to move one of these shards to a node."""
+    async with bounded(conn, QUICK_S):
+        cursor = await conn.execute(
+            r"""
+            SELECT coalesce(bool_and(coalesce(ids[1]::bigint = ANY (%s) AND ids[2]::int = %s, false)), false)
+            FROM pg_dist_background_task CROSS JOIN LATERAL
+                 regexp_match(command, 'citus_move_shard_placement\((\d+), *\d+, *(\d+) *,') AS ids
+            WHERE job_id = %s
+            """,
+            [list(shard_ids), node_id, job_id],
+        )
+        row = await cursor.fetchone()
+    return bool(row and row[0])
+
+
 async def stop(conn: Connection) -> None:
     """Cancel the running rebalance. Raises psycopg's error if none runs."""
     async with bounded(conn, QUICK_S):
@@ -123,6 +179,42 @@ async def last_job(conn: Connection, job_id: int | None = None) -> Job | None:
         )
         row = await cursor.fetchone()
     return Job(row[0], JobState(row[1]), row[2], row[3], row[4]) if row else None
+
+
+async def jobs(conn: Connection, most: int) -> tuple[Job, ...]:
+    """Return the latest rebalances, the newest first."""
+    async with bounded(conn, QUICK_S):
+        cursor = await conn.execute(
+            "SELECT job_id, state::text, started_at, finished_at, clock_timestamp() FROM pg_dist_background_job "
+            "WHERE job_type = 'rebalance' ORDER BY job_id DESC LIMIT %s",
+            [most],
+        )
+        return tuple(Job(row[0], JobState(row[1]), *row[2:]) for row in await cursor.fetchall())
+
+
+async def tasks_of(conn: Connection, job_ids: Sequence[int]) -> Mapping[int, Sequence[Task]]:
+    """Return the tasks of several jobs, by job, with what does not need the node list: state, command and retries."""
+    async with bounded(conn, QUICK_S):
+        cursor = await conn.execute(
+            "SELECT job_id, task_id, status::text, command, coalesce(retry_count, 0) FROM pg_dist_background_task "
+            "WHERE job_id = ANY (%s) ORDER BY task_id",
+            [list(job_ids)],
+        )
+        found: dict[int, list[Task]] = {job_id: [] for job_id in job_ids}
+        for job_id, *values in await cursor.fetchall():
+            found[job_id].append(Task(*values))
+    return found
+
+
+async def retry_now(conn: Connection, job_id: int) -> int:
+    """Let the tasks of a job that wait for their next attempt start at once. Return how many waited."""
+    async with bounded(conn, QUICK_S):
+        cursor = await conn.execute(
+            "UPDATE pg_dist_background_task SET not_before = NULL "
+            "WHERE job_id = %s AND status = 'runnable' AND not_before > clock_timestamp()",
+            [job_id],
+        )
+        return cursor.rowcount
 
 
 async def tasks(conn: Connection, job_id: int) -> tuple[Task, ...]:

@@ -118,6 +118,7 @@ async def remove_worker(conn: Connection, node: RegisteredNode, *, answers: bool
         await conn.execute("SELECT citus_remove_node(%s, %s)", [host, port])
         # Objects that were still to be dropped there stay in its volume: they can no longer be dropped.
         await conn.execute("DELETE FROM pg_dist_cleanup WHERE node_group_id = %s", [node.group_id])
+        await citus_nodes.forget_maintenance(conn, node.node_id)
         await citus_nodes.forget_departure(conn, node.address)
         await _record_departure(conn, node.address, identifier)
 

@@ -1,6 +1,7 @@
 """The probe of each component."""
 
 from collections.abc import Mapping
+from functools import partial
 
 from citus_cluster.model.component_name import EXAMPLES, ComponentName
 from citus_cluster.runtime.probes import Factory
@@ -16,4 +17,6 @@ PROBES: Mapping[ComponentName, Factory] = {
     ComponentName.CASSANDRA: CassandraProbe,
     ComponentName.PGBOUNCER: PgBouncerProbe,
     **dict.fromkeys(EXAMPLES, ApplicationProbe),
+    # Prometheus answers 200 once it has read its data.
+    ComponentName.MONITORING: partial(ApplicationProbe, path="/-/ready"),
 }

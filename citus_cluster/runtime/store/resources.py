@@ -28,7 +28,9 @@ def _folder(name: str) -> Path:
 
 
 def _texts(folder: Path) -> dict[str, str]:
-    return {path.name: path.read_text(encoding="utf-8") for path in sorted(folder.iterdir()) if path.is_file()}
+    """Return the texts of a folder and of the folders below, by path."""
+    files = (path for path in sorted(folder.rglob("*")) if path.is_file())
+    return {path.relative_to(folder).as_posix(): path.read_text(encoding="utf-8") for path in files}
 
 
 @cache
@@ -80,4 +82,10 @@ def _api_context() -> dict[str, bytes]:
             for path in package.rglob("*.py")
         },
         version=citus_cluster.__version__,
+        data={
+            path.relative_to(_ROOT).as_posix(): path.read_bytes()
+            for folder in ("templates", "static")
+            for path in sorted((api / "pages" / folder).rglob("*"))
+            if path.is_file()
+        },
     )
