@@ -3,6 +3,7 @@
 The scripts are typer's: Tab runs the program with a variable in its environment, and the parser answers.
 """
 
+import json
 import os
 import re
 from collections.abc import Callable, Iterable
@@ -18,9 +19,11 @@ from citus_cluster.cli.examples import PROGRAM
 from citus_cluster.errors import CitusClusterError
 from citus_cluster.model.component_name import GROUPS, ComponentName
 from citus_cluster.model.layout import COMPOSE_FILE
+from citus_cluster.model.token_role import NAMED_TOKENS_FILE
 
 _VARIABLE = "_CITUS_CLUSTER_COMPLETE"
 _ROLES_FOLDER = "generated/secrets/roles"
+_TOKENS_FILE = f"generated/config/admin-api/{NAMED_TOKENS_FILE}"
 _ROLE_FILE = re.compile(r"([a-z_][a-z0-9_-]*)_password")
 # The first line names the command that a file in zsh's fpath completes.
 _ZSH_HEAD = """\
@@ -124,6 +127,13 @@ def _roles(directory: Path) -> Iterable[str]:
     return ()
 
 
+def _tokens(directory: Path) -> Iterable[str]:
+    with suppress(OSError, ValueError, LookupError, TypeError):
+        found = json.loads((directory / _TOKENS_FILE).read_bytes())
+        return [str(token["name"]) for token in found["tokens"]]
+    return ()
+
+
 def _completer(of: Callable[[Path], Iterable[str]], kind: str = r"[a-z0-9_-]+") -> Callable[..., list[str]]:
     """Return a completer for names of the cluster in ``--dir`` that match a pattern; a shell must get no other text."""
 
@@ -139,6 +149,7 @@ workers = _completer(_services, r"citus-worker\d+")
 servers = _completer(_services, r"citus-(coordinator|worker\d+)|pg14-[a-z]+")
 pair = _completer(_services, r"pg14-[a-z]+")
 roles = _completer(_roles)
+tokens = _completer(_tokens, r"[A-Za-z0-9._-]+")
 
 
 def wanted_services(incomplete: str) -> list[str]:

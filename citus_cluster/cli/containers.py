@@ -60,9 +60,13 @@ def logs(
     ] = None,
     directory: DirectoryOption = Path(),
 ) -> None:
-    """Print the logs of services, including stopped ones."""
+    """Print the logs of services, including stopped ones.
+
+    On a terminal, the JSON lines of the admin API are shown as plain text.
+    """
     with importing():
         from citus_cluster.console import screen
+        from citus_cluster.model.log_records import readable
         from citus_cluster.operations import containers
         from citus_cluster.operations.directory import load
         from citus_cluster.operations.start.preflight import compose_of
@@ -74,6 +78,6 @@ def logs(
     try:
         # Print them with our own screen: a client can write control sequences into a log.
         for line in compose_of(loaded).read_lines(*arguments):
-            screen.out.print(line, markup=False)
+            screen.out.print(readable(line), markup=False)
     except KeyboardInterrupt:
         sys.exit(INTERRUPTED)

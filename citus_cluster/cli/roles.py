@@ -14,7 +14,6 @@ from citus_cluster.cli.options import (
     DsnOption,
     Format,
     FormatOption,
-    ShowSecretsOption,
     option,
 )
 from citus_cluster.entry import importing
@@ -34,6 +33,10 @@ NameArgument = Annotated[
 PasswordFileOption = Annotated[
     Path | None,
     option("--password-file", help="File that holds the role's password.", variable="ROLE_PASSWORD_FILE"),
+]
+ShowPasswordOption = Annotated[
+    bool,
+    option("--show-secrets", "--show-password", help="Print passwords instead of masking them."),
 ]
 
 
@@ -69,7 +72,7 @@ def create(
         ),
     ] = None,
     password_file: PasswordFileOption = None,
-    show_secrets: ShowSecretsOption = False,
+    show_secrets: ShowPasswordOption = False,
     dsn: DsnOption = None,
     directory: DirectoryOption = Path(),
     format_: FormatOption = Format.TEXT,
@@ -104,7 +107,7 @@ def password(
     context: typer.Context,
     name: NameArgument,
     password_file: PasswordFileOption = None,
-    show_secrets: ShowSecretsOption = False,
+    show_secrets: ShowPasswordOption = False,
     dsn: DsnOption = None,
     directory: DirectoryOption = Path(),
     format_: FormatOption = Format.TEXT,

@@ -16,6 +16,7 @@ from citus_cluster import __version__
 from citus_cluster.cli import completion
 from citus_cluster.cli.examples import PROGRAM, examples_of
 from citus_cluster.cli.options import DebugOption
+from citus_cluster.entry import importing
 
 
 @dataclass(frozen=True)
@@ -30,11 +31,22 @@ class Leaf:
 
 
 @dataclass(frozen=True)
+class Declared:
+    """The command of a declared change or view: ``place`` is its module below ``citus_cluster.operations``, and name.
+
+    ``summary`` is its own, so that the list of commands can be shown without imports.
+    """
+
+    place: str
+    summary: str
+
+
+@dataclass(frozen=True)
 class Branch:
     """A group of commands."""
 
     summary: str
-    leaves: Mapping[str, Leaf] = field(default_factory=dict)
+    leaves: Mapping[str, Leaf | Declared] = field(default_factory=dict)
 
 
 TREE: Mapping[str, Leaf | Branch] = {
@@ -46,13 +58,184 @@ TREE: Mapping[str, Leaf | Branch] = {
     "down": Leaf("start:down", "Stop and remove the containers."),
     "status": Leaf("status:status", "Show services, nodes, tables and a running rebalance."),
     "add-worker": Leaf("nodes:add_worker", "Register a worker with the coordinator."),
+    "cluster": Branch(
+        "Show the versions and the topology of the cluster, and how it differs from its files.",
+        {
+            "show": Declared(
+                "cluster_state.views:SHOW",
+                "Show the versions of all nodes, the topology, and what this version of Citus can do.",
+            ),
+            "drift": Declared(
+                "cluster_state.views:DRIFT",
+                "Compare the cluster with its files; only citus-cluster status on the host sees the containers.",
+            ),
+        },
+    ),
     "nodes": Branch(
-        "Register, drain and remove workers.",
-        {"add": Leaf("nodes:add_worker"), "drain": Leaf("nodes:drain"), "remove": Leaf("nodes:remove")},
+        "List, register, change, drain and remove nodes.",
+        {
+            "list": Declared("nodes.views:LIST", "List all nodes of pg_dist_node, and whether each answers now."),
+            "active": Declared(
+                "nodes.views:ACTIVE",
+                "List the rows of citus_get_active_worker_nodes(): metadata of Citus, not liveness.",
+            ),
+            "mesh": Declared("nodes.views:MESH", "Check that every node can connect to every node."),
+            "add": Leaf("nodes:add_worker"),
+            "activate": Declared("nodes.changes:ACTIVATE", "Activate a node that was disabled or added as inactive."),
+            "disable": Declared(
+                "nodes.changes:DISABLE",
+                "Disable a node whose shards other nodes have too; Citus sends it no query until it is activated.",
+            ),
+            "set": Declared("nodes.changes:SET", "Set whether Citus may place shards on a node."),
+            "add-inactive": Declared(
+                "nodes.joining:ADD_INACTIVE", "Add a worker to the node list without activating it."
+            ),
+            "add-secondary": Declared(
+                "nodes.joining:ADD_SECONDARY", "Add a physical standby of a node to the node list, for reads."
+            ),
+            "move": Declared(
+                "nodes.moving:MOVE", "Change the address of a node: the same server elsewhere, or its promoted standby."
+            ),
+            "pause": Declared(
+                "nodes.maintenance:PAUSE",
+                "Pause a node for maintenance: it gets no new shards, and no query where other nodes have its shards.",
+            ),
+            "resume": Declared(
+                "nodes.maintenance:RESUME", "End the maintenance of a node, and restore its state before."
+            ),
+            "drain": Leaf("nodes:drain"),
+            "remove": Leaf("nodes:remove"),
+        },
+    ),
+    "tables": Branch(
+        "List tables, and choose how Citus stores them.",
+        {
+            "list": Declared(
+                "tables.views:TABLES",
+                "List all tables: distributed, reference, local, and those of distributed schemas.",
+            ),
+            "distribute": Declared(
+                "tables.distribution:DISTRIBUTE", "Divide the rows of a table among the nodes by a column."
+            ),
+            "reference": Declared("tables.distribution:REFERENCE", "Copy a table to every node, as a reference table."),
+            "undistribute": Declared(
+                "tables.alteration:UNDISTRIBUTE",
+                "Make a distributed or reference table an ordinary table of the coordinator.",
+            ),
+            "alter": Declared(
+                "tables.alteration:ALTER",
+                "Change the distribution column, the number of shards, or the colocation of a distributed table.",
+            ),
+        },
+    ),
+    "schemas": Branch(
+        "List schemas, and place each on a node of its own.",
+        {
+            "list": Declared("tables.views:SCHEMAS", "List all schemas, and the node of each distributed schema."),
+            "distribute": Declared(
+                "schemas.changes:DISTRIBUTE", "Move all tables of a schema to one node, as one tenant."
+            ),
+            "undistribute": Declared(
+                "schemas.changes:UNDISTRIBUTE", "Move all tables of a distributed schema back to the coordinator."
+            ),
+            "move": Declared("schemas.changes:MOVE", "Move a distributed schema to another node."),
+        },
+    ),
+    "shards": Branch(
+        "List, find, move and split shards.",
+        {
+            "list": Declared("shards.views:LIST", "List every placement of every shard, with its size."),
+            "groups": Declared(
+                "shards.views:GROUPS",
+                "List the groups of shards that move together, on each node, with their size and skew.",
+            ),
+            "where": Declared(
+                "shards.views:WHERE", "Show the shard and the node of one value of a table's distribution column."
+            ),
+            "move": Declared(
+                "shards.moving:MOVE",
+                "Move a shard, with those that are always on the same node, to another node.",
+            ),
+            "split": Declared(
+                "shards.splitting:SPLIT",
+                "Split a shard, with those that are always on the same node, by hash values.",
+            ),
+            "isolate": Declared(
+                "shards.splitting:ISOLATE",
+                "Give the rows with one value of the distribution column a shard of their own.",
+            ),
+        },
     ),
     "rebalance": Branch(
         "Move shards so that they are balanced across the nodes.",
-        {name: Leaf(f"rebalance:{name}") for name in ("plan", "start", "status", "stop", "wait")},
+        {
+            **{name: Leaf(f"rebalance:{name}") for name in ("plan", "start", "status", "stop", "wait")},
+            "tasks": Declared(
+                "rebalance.views:TASKS", "List the moves of a rebalance, with their state, retries and last error."
+            ),
+            "history": Declared(
+                "rebalance.views:HISTORY", "List the rebalances, with their moves and how long they took."
+            ),
+            "diagnosis": Declared(
+                "rebalance.views:DIAGNOSIS",
+                "Find out why a rebalance does not continue, and what earlier ones left behind.",
+            ),
+            "repair": Declared(
+                "rebalance.repair:REPAIR",
+                "Clear what is safe to clear so that a rebalance continues, and name what is left for a person.",
+            ),
+        },
+    ),
+    "activity": Branch(
+        "Show running statements, lock waits and statistics, and end statements.",
+        {
+            "list": Declared("activity.views:LIST", "List the running statements and open transactions of all nodes."),
+            "locks": Declared(
+                "activity.views:LOCKS",
+                "List the sessions that wait for locks as a tree, each below the one that blocks it.",
+            ),
+            "statements": Declared(
+                "activity.views:STATEMENTS", "List the statements that have taken most time on a node."
+            ),
+            "tenants": Declared("activity.views:TENANTS", "List the tenants with most queries on each node."),
+            "features": Declared(
+                "activity.views:FEATURES", "List which statistics are collected, and what the others lack."
+            ),
+            "enable": Declared(
+                "activity.changes:ENABLE",
+                "Switch on the statistics of statements or tenants, as far as no restart is needed.",
+            ),
+            "cancel": Declared(
+                "activity.changes:CANCEL", "Cancel the running statement of a session, on whichever node it is."
+            ),
+            "terminate": Declared(
+                "activity.changes:TERMINATE",
+                "End a session, on whichever node it is, and roll back its transaction.",
+            ),
+        },
+    ),
+    "consistency": Branch(
+        "Show and end what is left over of transactions and moves, and create restore points.",
+        {
+            "prepared": Declared(
+                "consistency.views:PREPARED",
+                "List the prepared transactions of all nodes, and whether each will be committed.",
+            ),
+            "recover": Declared(
+                "consistency.changes:RECOVER", "Commit or roll back prepared transactions that are left over."
+            ),
+            "orphans": Declared(
+                "consistency.views:ORPHANS", "List what moves and splits of shards left behind on the nodes."
+            ),
+            "cleanup": Declared("consistency.changes:CLEANUP", "Drop what moves and splits of shards left behind."),
+            "restore-points": Declared(
+                "consistency.views:RESTORE_POINTS", "List the restore points that were created."
+            ),
+            "restore-point": Declared(
+                "consistency.changes:RESTORE_POINT",
+                "Create a named position in the WAL of all nodes, to which backups can be restored together.",
+            ),
+        },
     ),
     "roles": Branch(
         "Create, list and drop ordinary roles, and change their passwords.",
@@ -61,6 +244,14 @@ TREE: Mapping[str, Leaf | Branch] = {
             "list": Leaf("roles:list_roles"),
             "password": Leaf("roles:password"),
             "drop": Leaf("roles:drop"),
+        },
+    ),
+    "tokens": Branch(
+        "Create, list and revoke tokens of the admin API.",
+        {
+            "create": Leaf("tokens:create"),
+            "list": Leaf("tokens:list_tokens"),
+            "revoke": Leaf("tokens:revoke"),
         },
     ),
     "pg14": Branch(
@@ -77,6 +268,7 @@ TREE: Mapping[str, Leaf | Branch] = {
         "Open psql as the superuser in the container of a node or a PostgreSQL 14 server; needs no password.",
     ),
     "logs": Leaf("containers:logs", "Print the logs of services, including stopped ones."),
+    "api": Leaf("api:api", "Send a request to the admin API, and print its answer as JSON."),
     "completion": Leaf("completion:completion", "Print a script that completes commands, options and names."),
 }
 
@@ -139,13 +331,34 @@ def _load(name: str, part: Leaf | Branch) -> Any:
     def group() -> None: ...
 
     group.__doc__ = part.summary
-    return _group(name, group, {below: _command(leaf, f"{name} {below}") for below, leaf in part.leaves.items()})
+    return _group(name, group, {below: _leaf(leaf, name, below) for below, leaf in part.leaves.items()})
+
+
+def _leaf(leaf: Leaf | Declared, group: str, name: str) -> Any:
+    path = f"{group} {name}"
+    if isinstance(leaf, Leaf):
+        return _command(leaf, path)
+    return Unloaded(name, leaf.summary, partial(_declared_command, leaf, path))
+
+
+def _declared_command(leaf: Declared, path: str) -> Any:
+    with importing():
+        from citus_cluster.cli import declared
+
+        module, _, name = leaf.place.partition(":")
+        found = getattr(import_module(f"citus_cluster.operations.{module}"), name)
+    make = declared.command_of_view if hasattr(found, "read") else declared.command_of_change
+    return _made(make(found), path, PROGRAM)
 
 
 def _command(leaf: Leaf, path: str, program: str = PROGRAM) -> Any:
     module, _, function = leaf.place.partition(":")
+    return _made(getattr(import_module(f"citus_cluster.cli.{module}"), function), path, program)
+
+
+def _made(function: Callable[..., None], path: str, program: str) -> Any:
     app = _typer()
-    app.command(path.rpartition(" ")[2])(getattr(import_module(f"citus_cluster.cli.{module}"), function))
+    app.command(path.rpartition(" ")[2])(function)
     command: Any = typer.main.get_command(app)
     _finish(command)
     command.epilog = examples_of(path, program)

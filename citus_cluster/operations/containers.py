@@ -1,12 +1,16 @@
-"""Access to the containers for users: a psql session on a server, and the logs of services."""
+"""Access to the containers: a psql session on a server, and the logs of services."""
 
 import difflib
 from collections.abc import Sequence
 
 from citus_cluster.errors import ServiceFailedError, UsageError
 from citus_cluster.model.component import Login, Service
+from citus_cluster.model.log_records import readable
 from citus_cluster.operations.directory import Directory
-from citus_cluster.runtime.docker.engine import Engine, exec_argv
+from citus_cluster.runtime.docker.engine import Container, Engine, exec_argv, in_thread
+
+_LINES_SHOWN, _LINES_READ = 20, 200
+"""More lines are read than are shown, because lines about single requests are omitted."""
 
 
 def psql_argv(directory: Directory, name: str | None, statements: Sequence[str], *, terminal: bool) -> tuple[str, ...]:
@@ -56,6 +60,15 @@ def logs_arguments(directory: Directory, names: Sequence[str], *, follow: bool, 
         services.append(found[0])
     options = [*(["--follow"] if follow else []), *([f"--tail={tail}"] if tail is not None else [])]
     return ("logs", "--no-color", *options, *services)
+
+
+async def last_log_lines(engine: Engine, container: Container, *, earlier: bool = False) -> tuple[str, ...]:
+    """Return the last lines that a container wrote about itself since its last start; with ``earlier``, before it too.
+
+    JSON lines become plain text, in which the causes of a failure are searched.
+    """
+    log = await in_thread(engine.logs, container, _LINES_READ, earlier=earlier)
+    return tuple(readable(log, with_requests=False).splitlines()[-_LINES_SHOWN:])
 
 
 def _unknown(kind: str, name: str, known: Sequence[str]) -> UsageError:

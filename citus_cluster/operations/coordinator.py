@@ -25,3 +25,12 @@ def connecting(info: ConnectionInfo) -> OnCoordinator:
             return await work(conn)
 
     return run
+
+
+def lent(conn: Connection) -> OnCoordinator:
+    """Use one connection, which the caller has opened, for every piece of work."""
+
+    async def run(work: Callable[[Connection], Awaitable[T]], /) -> T:
+        return await work(conn)
+
+    return run

@@ -20,7 +20,7 @@ from citus_cluster.model.spec import ClusterSpec, parse_spec
 from citus_cluster.model.topology import Topology, resolve
 from citus_cluster.model.units import size
 from citus_cluster.model.yaml_text import load_yaml
-from citus_cluster.render.bundle import GITIGNORE_FILE, render_bundle
+from citus_cluster.render.bundle import CONFIG_FOLDER, GITIGNORE_FILE, render_bundle
 from citus_cluster.runtime.store import secrets
 from citus_cluster.runtime.store.files import Manifest, read_file, read_files, read_manifest
 from citus_cluster.runtime.store.resources import load_sources
@@ -166,6 +166,7 @@ def compare_files(
         digests=made.digests,
         # The user's own lines are written back unchanged, in any encoding.
         gitignore=ignore.content.decode(errors="surrogateescape") if ignore else None,
+        copies=_read_copies(root, topology),
     )
     changes = plan_files(wanted, read_files(root, {*wanted, *recorded}), recorded, replace_edited=replace_edited)
     return tuple(
@@ -174,6 +175,35 @@ def compare_files(
         else change
         for change in changes
     )
+
+
+def _read_copies(root: Path, topology: Topology) -> dict[str, str]:
+    """Read the user's files that containers get a copy of. If one is gone, for example after the directory was moved,
+    the existing copy stays.
+
+    Raises UsageError if there is neither, or for a content that cannot be used.
+    """
+    copies = {}
+    copied = ((service, file) for service in topology.services for file in service.files if file.copy_of)
+    for service, file in copied:
+        found = read_file(root, file.copy_of) or read_file(root, f"{CONFIG_FOLDER}/{service.config}/{file.name}")
+        if found is None:
+            raise UsageError(
+                f"{root / file.copy_of}, which {SPEC_FILE} names, does not exist.",
+                hint="Restore it, or change its path.",
+            )
+        try:
+            text = found.content.decode()
+            problem = COMPONENTS[service.component].copy_problem(file, text)
+        except UnicodeDecodeError:
+            text, problem = "", "it is not UTF-8 text"
+        if problem:
+            raise UsageError(
+                f"{root / file.copy_of} cannot be used: {problem}.",
+                hint="Correct the file, or its path in cluster.yaml, then run setup_citus_cluster.py again.",
+            )
+        copies[file.copy_of] = text
+    return copies
 
 
 def compose_drift(change: FileChange, compare: Callable[[object, object], tuple[str, ...]] = drift) -> tuple[str, ...]:

@@ -20,8 +20,9 @@ ADMIN_API = "admin-api"
 class Asker(Documented):
     """Who requests operations, and how: with the ``arguments`` of a command (redacted), or a ``request``.
 
-    ``user`` runs the command, ``role`` is that of the request's token. Work that the program starts by itself has
-    neither.
+    ``user`` runs the command. ``name`` and ``role`` are those of the request's token, which arrived ``via`` a header or
+    otherwise, from the address ``client``; ``request_id`` is also in the log and in the answer. ``operation`` is the id
+    of the operation that it started. Work that the program starts by itself has none of them.
     """
 
     program: str
@@ -29,6 +30,11 @@ class Asker(Documented):
     arguments: tuple[str, ...] | None = None
     request: str | None = None
     role: str | None = None
+    name: str | None = None
+    via: str | None = None
+    client: str | None = None
+    request_id: str | None = None
+    operation: int | None = None
 
     def document(self) -> Mapping[str, object]:
         """Return the keys that have values."""

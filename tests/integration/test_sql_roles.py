@@ -226,6 +226,8 @@ def test_access_is_widened_and_narrowed(cluster: Servers, credentials: Credentia
     cluster.sql(COORDINATOR.host, "CREATE TABLE newest (id int)")
     with pytest.raises(psycopg.errors.InsufficientPrivilege):
         ask(cluster, credentials, "INSERT INTO newest VALUES (1)")
+    # The servers are shared, and only tables of Citus are dropped between tests.
+    cluster.sql(COORDINATOR.host, "DROP TABLE newest")
 
 
 @pytest.mark.parametrize("first", ["app", "report"])

@@ -46,7 +46,7 @@ async def add(
     """
 
     async def work(conn: Connection) -> Addition:
-        node = await registration.add_worker(
+        return await register(
             conn,
             coordinator,
             worker,
@@ -54,16 +54,44 @@ async def add(
             timeout_s=patience_s(),
             wait_for_lock_s=wait_for_lock_s,
             trust_functions=trust_functions,
+            rebalance=rebalance,
+            wait=wait,
+            tell=entry.tell,
         )
-        entry.tell(outcome=node.outcome)
-        if node.outcome in {Outcome.PENDING, Outcome.WITHDRAWN}:
-            raise WorkerUnreachableError(f"{worker} was not registered: {node.reason}.")
-        if rebalance is None:
-            return Addition(node)
-        started = await begin(conn, rebalance, emit, wait=wait)
-        entry.tell(job_id=started.job_id)
-        return Addition(node, started)
 
     asked = {"trust_functions": trust_functions, "rebalance": rebalance, "wait": wait}
     with journal.entry("add-worker", worker=str(worker), **asked) as entry:
         return await on_coordinator(work)
+
+
+async def register(
+    conn: Connection,
+    coordinator: NodeAddress | None,
+    worker: NodeAddress,
+    emit: Emit,
+    *,
+    timeout_s: float,
+    wait_for_lock_s: float = WAIT_FOR_LOCK_S,
+    trust_functions: bool = False,
+    rebalance: RebalanceOptions | None = None,
+    wait: bool = False,
+    tell: Callable[..., None] = lambda **outcome: None,
+) -> Addition:
+    """Like :func:`add`, on a connection and without a line in the journal; ``tell`` gets the results as they arrive."""
+    node = await registration.add_worker(
+        conn,
+        coordinator,
+        worker,
+        emit,
+        timeout_s=timeout_s,
+        wait_for_lock_s=wait_for_lock_s,
+        trust_functions=trust_functions,
+    )
+    tell(outcome=node.outcome)
+    if node.outcome in {Outcome.PENDING, Outcome.WITHDRAWN}:
+        raise WorkerUnreachableError(f"{worker} was not registered: {node.reason}.")
+    if rebalance is None:
+        return Addition(node)
+    started = await begin(conn, rebalance, emit, wait=wait)
+    tell(job_id=started.job_id)
+    return Addition(node, started)

@@ -18,12 +18,13 @@ _SERVES = "SELECT to_json(count(*)) FROM citus_get_active_worker_nodes()"
 async def troubles(conn: Connection, nodes: Sequence[RegisteredNode]) -> tuple[str, ...]:
     """Return one line for each active node that does not serve queries, with its name; bounded in time for each node.
 
+    Nodes in maintenance are not asked: an operator knows of them.
     A node that does not answer in time is asked once more before it counts. Raises UnreachableError or psycopg.Error if
     the coordinator itself goes away.
     """
     found = []
     for node in nodes:
-        if not node.is_active:
+        if not node.is_active or node.in_maintenance:
             continue
         try:
             await citus_probe.ask_patiently(partial(_ask, conn, node))

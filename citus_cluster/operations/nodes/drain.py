@@ -13,6 +13,7 @@ from citus_cluster.model.citus.removal import Departure, called, refuse_drain, r
 from citus_cluster.model.documents import Documented
 from citus_cluster.model.plan.events import Emit, Event, EventKind
 from citus_cluster.model.units import count
+from citus_cluster.operations.coordinator import OnCoordinator, lent
 from citus_cluster.operations.nodes.unregistration import look
 from citus_cluster.operations.rebalance import control as rebalance
 from citus_cluster.operations.rebalance import watch as rebalance_watch
@@ -74,7 +75,7 @@ async def plan(
 
     Raises the same errors as :func:`drain` if the moves cannot be determined.
     """
-    found = await _look(conn, workers)
+    found = await departures(conn, workers)
     options = RebalanceOptions(mode=mode, drain_only=True, trust_functions=trust_functions, online=online)
     preview = await rebalance.plan(conn, options, without=_nodes(found))
     events: list[Event] = []
@@ -96,55 +97,103 @@ async def drain(
     trust_functions: bool = False,
     online: bool = False,
 ) -> Drained:
+    """Drain workers on one connection, as :func:`carry_out` does."""
+    options = RebalanceOptions(mode=mode, drain_only=True, trust_functions=trust_functions, online=online)
+    return await carry_out(lent(conn), workers, options, emit, wait=wait, patience_s=0.0)
+
+
+async def carry_out(
+    on_coordinator: OnCoordinator,
+    workers: Mapping[str, NodeAddress],
+    options: RebalanceOptions,
+    emit: Emit,
+    *,
+    wait: bool,
+    patience_s: float = rebalance_watch.PATIENCE_S,
+) -> Drained:
     """Move every shard off these workers, which get no new shards from now on.
 
     ``workers`` maps the user's name of each worker to its address. The function first checks for problems that would
     block the moves, so a refused drain changes nothing. Running it again continues an interrupted drain. With ``wait``,
-    a rebalance that is already running is followed first. Raises UsageError, InUseError, RebalanceError.
+    a rebalance that is already running is followed first, and a connection is held only for a moment each time. Raises
+    UsageError, InUseError, RebalanceError.
     """
-    options = RebalanceOptions(mode=mode, drain_only=True, trust_functions=trust_functions, online=online)
     status: RebalanceStatus | None = None
     before: int | None = None
     while True:
-        found = await _look(conn, workers)
-        job_id = await _running(conn)
-        if job_id is None:
-            preview = await rebalance.plan(conn, options, without=_nodes(found))
-            await rebalance.check(conn, options, preview, emit)
-            left = sum(one.shards for one in found)
-            moving = any(move.source in workers.values() for move in preview.moves)
-            if not moving or (before is not None and left >= before):
-                await _mark(conn, workers, found, emit)
-                return _conclude(found, status, emit)
-            try:
-                job_id = await _begin(conn, workers, options, preview, emit)
-                before = left
-            except (RebalanceError, LockedError):
-                # Another rebalance has just started, and its job may drain these workers too; nothing was changed.
-                job_id = await _running(conn)
-                if job_id is None:
-                    raise
-                if not wait:
-                    await _refuse_other_job(conn, await _look(conn, workers), job_id)
-        elif not wait:
-            await _refuse_other_job(conn, found, job_id)
-        elif await _is_ours(conn, found, job_id):
-            emit(
-                Event(
-                    rebalance_watch.STEP,
-                    EventKind.STARTED,
-                    f"rebalance {job_id} is already moving these shards; following it",
-                )
-            )
-        else:
-            rebalance_watch.tell_followed(job_id, emit)
-        if job_id is not None and not wait:
-            return Drained(found, await rebalance_watch.status(conn, job_id))
-        if job_id is not None:
-            status = await _follow(conn, found, job_id, emit)
+
+        async def look(conn: Connection, before: int | None = before) -> Drained | _Moving:
+            return await _begin_or_join(conn, workers, options, emit, wait=wait, before=before)
+
+        found = await on_coordinator(look)
+        if isinstance(found, Drained):
+            return found if found.rebalance else replace(found, rebalance=status)
+        before = found.left if found.left is not None else before
+        status = await _follow(on_coordinator, found.departures, found.job_id, emit, patience_s)
 
 
-async def _look(conn: Connection, workers: Mapping[str, NodeAddress]) -> tuple[Departure, ...]:
+@dataclass(frozen=True)
+class _Moving:
+    """A job to follow; ``left`` is the number of shards when it was started here, None for a job of another."""
+
+    job_id: int
+    departures: tuple[Departure, ...]
+    left: int | None
+
+
+async def _begin_or_join(
+    conn: Connection,
+    workers: Mapping[str, NodeAddress],
+    options: RebalanceOptions,
+    emit: Emit,
+    *,
+    wait: bool,
+    before: int | None,
+) -> Drained | _Moving:
+    """Start the moves, or find the job that is running. Return the result if there is nothing to wait for."""
+    found = await departures(conn, workers)
+    job_id = await _running(conn)
+    left: int | None = None
+    if job_id is None:
+        preview = await rebalance.plan(conn, options, without=_nodes(found))
+        await rebalance.check(conn, options, preview, emit)
+        now_left = sum(one.shards for one in found)
+        moving = any(move.source in workers.values() for move in preview.moves)
+        if not moving or (before is not None and now_left >= before):
+            await _mark(conn, workers, found, emit)
+            return _conclude(found, None, emit)
+        try:
+            job_id = await _begin(conn, workers, options, preview, emit)
+            left = now_left
+        except (RebalanceError, LockedError):
+            # Another rebalance has just started, and its job may drain these workers too; nothing was changed.
+            job_id = await _running(conn)
+            if job_id is None:
+                raise
+            if not wait:
+                await _refuse_other_job(conn, await departures(conn, workers), job_id)
+    elif not wait:
+        await _refuse_other_job(conn, found, job_id)
+    elif await _is_ours(conn, found, job_id):
+        message = f"rebalance {job_id} is already moving these shards; following it"
+        emit(Event(rebalance_watch.STEP, EventKind.STARTED, message, {"job_id": job_id}))
+    else:
+        rebalance_watch.tell_followed(job_id, emit)
+    if job_id is None:  # Citus found nothing to move
+        return await _begin_or_join(conn, workers, options, emit, wait=wait, before=left)
+    if not wait:
+        return Drained(found, await rebalance_watch.status(conn, job_id))
+    return _Moving(job_id, found, left)
+
+
+async def stop(conn: Connection, workers: Mapping[str, NodeAddress], emit: Emit) -> None:
+    """Stop the job that drains these workers, if it is running. They stay marked: :func:`undo` unmarks them."""
+    job_id = await _running(conn)
+    if job_id is not None and await _is_ours(conn, await departures(conn, workers), job_id):
+        await rebalance.end(conn, job_id, emit)
+
+
+async def departures(conn: Connection, workers: Mapping[str, NodeAddress]) -> tuple[Departure, ...]:
     """Check each worker; workers that leave together receive no shards. Raises UsageError, InUseError."""
     found = []
     for name, address in workers.items():
@@ -190,9 +239,11 @@ async def _refuse_other_job(conn: Connection, found: Sequence[Departure], job_id
         )
 
 
-async def _follow(conn: Connection, found: Sequence[Departure], job_id: int, emit: Emit) -> RebalanceStatus:
+async def _follow(
+    on_coordinator: OnCoordinator, found: Sequence[Departure], job_id: int, emit: Emit, patience_s: float
+) -> RebalanceStatus:
     try:
-        return await rebalance_watch.wait(conn, emit, job_id=job_id)
+        return await rebalance_watch.follow(on_coordinator, emit, job_id, patience_s=patience_s)
     except RebalanceError as error:
         raise with_hint(
             error,
@@ -228,7 +279,7 @@ async def _mark(conn: Connection, workers: Mapping[str, NodeAddress], found: Seq
 
 async def _unmarked(conn: Connection, workers: Mapping[str, NodeAddress]) -> list[NodeAddress]:
     """Check again under the lock: another drain or removal may have taken the last other node in between."""
-    return [one.address for one in _nodes(await _look(conn, workers)) if one.should_have_shards]
+    return [one.address for one in _nodes(await departures(conn, workers)) if one.should_have_shards]
 
 
 def _tell_marked(unmarked: Sequence[NodeAddress], emit: Emit) -> None:

@@ -143,7 +143,7 @@ async def _settle_coordinator(
         return
     elif registry.has_workers:
         await citus_nodes.move_coordinator(conn, here.node_id, coordinator)
-        await _wait_until_synced(conn)
+        await wait_until_synced(conn)
     else:
         # Citus registers itself as localhost when the first table is distributed before any node was added.
         await citus_nodes.set_coordinator_host(conn, coordinator, holds_shards=None)
@@ -167,7 +167,7 @@ async def _blocked(conn: Connection, registry: Registry) -> str | None:
     return "Citus cannot add a node while a registered node does not answer. " + " ".join(silent)
 
 
-async def _wait_until_synced(conn: Connection) -> None:
+async def wait_until_synced(conn: Connection) -> None:
     """Wait until the other nodes know a change, before which Citus adds no node. Skips a node that is down."""
     deadline = time.monotonic() + SYNC_TIMEOUT_S
     while not await citus_nodes.all_synced(conn) and time.monotonic() < deadline:  # noqa: ASYNC110 # another process
@@ -191,7 +191,7 @@ async def _fulfil(
             decision.address, Outcome.PENDING, "not tried yet, because the workers before it used all the time"
         )
     try:
-        await _check_candidate(conn, coordinator, decision.address, own, registry)
+        await check_candidate(conn, coordinator, decision.address, own, registry)
         return await _register(
             conn, decision, registry, timeout_s=max(POLL_S, remaining_s), wait_for_lock_s=wait_for_lock_s
         )
@@ -203,7 +203,7 @@ async def _fulfil(
         return NodeResult(decision.address, Outcome.PENDING, error.message)
 
 
-async def _check_candidate(
+async def check_candidate(
     conn: Connection, coordinator: NodeAddress, worker: NodeAddress, own: NodeIdentity, registry: Registry
 ) -> None:
     """Raise unless the worker answers, runs the same versions as the coordinator, and can connect to it."""
@@ -284,7 +284,7 @@ async def _register(
         if decision.outcome is Outcome.ALREADY or (decision.outcome is Outcome.WITHDRAWN and not explicit):
             return NodeResult(worker, decision.outcome, decision.reason)
         if not trust_functions:
-            await _refuse_untrusted(conn, worker)
+            await refuse_untrusted(conn, worker)
         patience_s = min(timeout_s, citus_nodes.CHANGE_TIMEOUT_S)
         try:
             if registry.find(worker):
@@ -296,10 +296,10 @@ async def _register(
             await citus_nodes.add_worker(conn, worker, unburden=unburden, timeout_s=patience_s)
             return NodeResult(worker, Outcome.ADDED, await _copy_role_passwords(conn, worker))
         except psycopg.Error as error:
-            raise await _explain_failed_change(conn, worker, error) from error
+            raise await explain_failed_change(conn, worker, error) from error
 
 
-async def _refuse_untrusted(conn: Connection, worker: NodeAddress) -> None:
+async def refuse_untrusted(conn: Connection, worker: NodeAddress) -> None:
     found = tuple(map(str, await citus_movers.foreign_code_of_reference_tables(conn)))
     if found:
         raise UntrustedCodeError(
@@ -323,7 +323,7 @@ async def _copy_role_passwords(conn: Connection, worker: NodeAddress) -> str | N
     return None
 
 
-async def _explain_failed_change(conn: Connection, worker: NodeAddress, error: psycopg.Error) -> CitusClusterError:
+async def explain_failed_change(conn: Connection, worker: NodeAddress, error: psycopg.Error) -> CitusClusterError:
     if conn.closed and not isinstance(error, psycopg.errors.QueryCanceled):
         return UnreachableError(
             f"The connection to the coordinator was lost while {worker} was being registered: {describe(error)}."
@@ -380,7 +380,7 @@ async def add_worker(
     step = f"register:{worker}"
     emit(Event(step, EventKind.STARTED, f"registering {worker}"))
     async with translated(f"registering {worker}"):
-        here = coordinator or await _registered_coordinator(conn)
+        here = coordinator or await registered_coordinator(conn)
         if worker == here:
             raise UsageError(f"{worker} is the coordinator itself; a worker must be another server.")
         registry = await citus_nodes.read_registry(conn)
@@ -407,7 +407,7 @@ async def add_worker(
         return result
 
 
-async def _registered_coordinator(conn: Connection) -> NodeAddress:
+async def registered_coordinator(conn: Connection) -> NodeAddress:
     registry = await citus_nodes.read_registry(conn)
     if registry.coordinator is None or registry.coordinator.address.host in _UNSET_COORDINATOR:
         raise UsageError(
@@ -430,7 +430,7 @@ async def _wait_until_fit(
                 hint="Start or unpause the node. If it is lost, run on the coordinator: SELECT "
                 "citus_disable_node('HOST', PORT);",
             )
-        await _check_candidate(conn, coordinator, worker, own, registry)
+        await check_candidate(conn, coordinator, worker, own, registry)
 
     await _wait_for(check, emit, deadline, f"register:{worker}", WorkerUnreachableError)
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from citus_cluster.errors import ConsentNeededError
 from citus_cluster.model.citus.nodes import NodeAddress
-from citus_cluster.model.citus.rebalance_plan import TransferMode
+from citus_cluster.model.citus.rebalance_plan import RebalanceOptions, TransferMode
 from citus_cluster.model.citus.removal import resolve_name
 from citus_cluster.model.plan.events import Emit
 from citus_cluster.operations.coordinator import OnCoordinator
@@ -73,15 +73,11 @@ async def drain(
 ) -> Drained:
     """Move all shards off workers, given by the names that a user uses."""
 
-    async def work(conn: Connection) -> Drained:
-        workers = await _resolve(conn, directory, names)
-        return await draining.drain(
-            conn, workers, emit, mode=mode, wait=wait, trust_functions=trust_functions, online=online
-        )
-
+    options = RebalanceOptions(mode=mode, drain_only=True, trust_functions=trust_functions, online=online)
     asked = {"mode": mode, "online": online, "trust_functions": trust_functions, "wait": wait}
     with journal.entry("nodes-drain", nodes=tuple(names), **asked) as entry:
-        found = await on_coordinator(work)
+        workers = await on_coordinator(lambda conn: _resolve(conn, directory, names))
+        found = await draining.carry_out(on_coordinator, workers, options, emit, wait=wait)
         entry.tell(drained=found.done, job_id=found.rebalance.job_id if found.rebalance else None)
         return found
 

@@ -1,19 +1,21 @@
 """Previewing, starting and stopping a rebalance. Citus does the work in the background."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 
 import psycopg
 
-from citus_cluster.errors import LockedError, RebalanceError, UsageError
+from citus_cluster.errors import CitusClusterError, LockedError, RebalanceError, UsageError
 from citus_cluster.model.citus.capacity import missing_capacity, missing_space, scarce_space
 from citus_cluster.model.citus.movers import TRUST_HINT, missing_logins, short_timeouts
 from citus_cluster.model.citus.nodes import NodeAddress
 from citus_cluster.model.citus.rebalance import RebalanceStatus
 from citus_cluster.model.citus.rebalance_plan import RebalanceOptions, RebalancePlan, TransferMode, describe_holding
 from citus_cluster.model.citus.registration import RegisteredNode, Registry
+from citus_cluster.model.citus.removal import called
 from citus_cluster.model.plan.events import Emit, Event, EventKind
+from citus_cluster.model.plan.preview import Finding, blocks, warns
 from citus_cluster.model.units import size
 from citus_cluster.operations.rebalance import watch as rebalance_watch
 from citus_cluster.runtime.citus import movers as citus_movers
@@ -109,13 +111,8 @@ async def start(conn: Connection, options: RebalanceOptions, emit: Emit) -> int 
     (an option that this Citus does not have), LockedError.
     """
     async with translated("starting the rebalance"):
-        await _refuse_unsupported(conn, options)
-        running = await citus_rebalance.running_job_id(conn)
-        if running is not None and not await _only_waits(conn, running):
-            raise RebalanceError(
-                f"A rebalance is already running as job {running}.",
-                hint="To follow it: citus-cluster rebalance wait. To stop it: citus-cluster rebalance stop",
-            )
+        await refuse_unsupported(conn, options)
+        running = await find_waiting(conn)
         preview = await plan(conn, options)
         if not preview.moves:
             emit(Event(rebalance_watch.STEP, EventKind.SKIPPED, "the shards are already balanced: nothing to move"))
@@ -158,6 +155,17 @@ async def begin(
         return job_id
 
 
+async def find_waiting(conn: Connection) -> int | None:
+    """Return a job that only waits for its next attempt, which a start replaces. Raises RebalanceError if one moves."""
+    running = await citus_rebalance.running_job_id(conn)
+    if running is not None and not await _only_waits(conn, running):
+        raise RebalanceError(
+            f"A rebalance is already running as job {running}.",
+            hint="To follow it: citus-cluster rebalance wait. To stop it: citus-cluster rebalance stop",
+        )
+    return running
+
+
 async def _only_waits(conn: Connection, job_id: int) -> bool:
     tasks = await citus_rebalance.tasks(conn, job_id)
     return any(task.is_troubled for task in tasks) and not any(task.state == "running" for task in tasks)
@@ -166,11 +174,62 @@ async def _only_waits(conn: Connection, job_id: int) -> bool:
 async def check(conn: Connection, options: RebalanceOptions, preview: RebalancePlan, emit: Emit) -> None:
     """Check for problems that Citus would retry silently. Raises RebalanceError, which names them."""
     async with translated("checking the requirements of the moves"):
-        await _refuse_incapable(conn, options)
-        await _refuse_full(conn, preview, emit)
-        await _refuse_unidentified(conn, options, preview, emit)
-        await _refuse_owners(conn, preview, emit)
-        await _refuse_untrusted(conn, options, preview, emit)
+        for one in _checks(conn, options, preview, emit):
+            await one()
+
+
+async def findings(conn: Connection, options: RebalanceOptions, preview: RebalancePlan) -> list[Finding]:
+    """Return everything that :func:`check` refuses, not only the first problem, and its warnings."""
+    found: list[Finding] = []
+    told: list[Event] = []
+    async with translated("checking the requirements of the moves"):
+        for one in _checks(conn, options, preview, told.append):
+            try:
+                await one()
+            except RebalanceError as error:
+                found.append(refusal(error))
+    return [*found, *(warns(event.message, _statements(event)) for event in told)]
+
+
+def refusal(error: CitusClusterError) -> Finding:
+    """Return an error as a finding; its fix are the statements in its details, or its hint."""
+    statements = [one for one in error.details if one.endswith(";")]
+    return blocks(error.message, " ".join(statements) or error.hint)
+
+
+def _statements(event: Event) -> str | None:
+    found = event.data.get("statements")
+    return " ".join(map(str, found)) if isinstance(found, list) else None
+
+
+def _checks(
+    conn: Connection, options: RebalanceOptions, preview: RebalancePlan, emit: Emit
+) -> Sequence[Callable[[], Awaitable[None]]]:
+    return (
+        lambda: _refuse_maintenance(conn, preview),
+        lambda: _refuse_incapable(conn, options),
+        lambda: _refuse_full(conn, preview, emit),
+        lambda: _refuse_unidentified(conn, options, preview, emit),
+        lambda: _refuse_owners(conn, preview, emit),
+        lambda: _refuse_untrusted(conn, options, preview, emit),
+    )
+
+
+async def _refuse_maintenance(conn: Connection, preview: RebalancePlan) -> None:
+    """Refuse to empty a node that is only paused: it may hold no new shards, which is also the mark of a drain."""
+    moving = {move.source for move in preview.moves}
+    resting = [
+        node.address
+        for node in (await citus_nodes.read_registry(conn)).nodes
+        if node.in_maintenance and node.address in moving
+    ]
+    if resting:
+        names = ", ".join(map(str, resting))
+        commands = " ".join(f"citus-cluster nodes resume {called(address)};" for address in resting)
+        raise RebalanceError(
+            f"{names} is in maintenance, and its shards would move to other nodes; no shard was moved.",
+            hint=f"End the maintenance first: {commands}",
+        )
 
 
 async def _refuse_owners(conn: Connection, preview: RebalancePlan, emit: Emit) -> None:
@@ -205,7 +264,8 @@ async def _refuse_untrusted(conn: Connection, options: RebalanceOptions, preview
     )
 
 
-async def _refuse_unsupported(conn: Connection, options: RebalanceOptions) -> None:
+async def refuse_unsupported(conn: Connection, options: RebalanceOptions) -> None:
+    """Raise UsageError for options that this Citus does not have."""
     if not options.wants_parallel or await has_function(conn, citus_rebalance.PARALLEL_SIGNATURE):
         return
     raise UsageError(
@@ -305,14 +365,8 @@ async def end(conn: Connection, job_id: int, emit: Emit) -> None:
     emit(Event(step, EventKind.DONE, f"stopped rebalance {job_id}", {"job_id": job_id}))
 
 
-async def wait_for_running(conn: Connection, emit: Emit) -> None:
-    """Wait until a rebalance that is already running, if any, is finished. Raises as :func:`wait`.
-
-    :func:`start` handles one that only waits for its next attempt.
-    """
+async def find_moving(conn: Connection) -> int | None:
+    """Return the job that moves shards now; None if none does, or one only waits for its next attempt."""
     async with translated("looking for a running rebalance"):
         running = await citus_rebalance.running_job_id(conn)
-        waits = running is not None and await _only_waits(conn, running)
-    if running is not None and not waits:
-        rebalance_watch.tell_followed(running, emit)
-        await rebalance_watch.wait(conn, emit, job_id=running)
+        return None if running is None or await _only_waits(conn, running) else running

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 
 import psycopg
 
-from citus_cluster.errors import CitusClusterError, RebalanceError
+from citus_cluster.errors import AuthenticationError, CitusClusterError, RebalanceError, UnreachableError
 from citus_cluster.model.citus.blockers import describe_blocker
 from citus_cluster.model.citus.capacity import lost_slots_problem
 from citus_cluster.model.citus.rebalance import (
@@ -22,6 +22,7 @@ from citus_cluster.model.citus.rebalance import (
 from citus_cluster.model.citus.registration import RegisteredNode
 from citus_cluster.model.plan.events import Emit, Event, EventKind
 from citus_cluster.model.units import size
+from citus_cluster.operations.coordinator import OnCoordinator, lent
 from citus_cluster.runtime.citus import blockers as citus_blockers
 from citus_cluster.runtime.citus import nodes as citus_nodes
 from citus_cluster.runtime.citus import probe as citus_probe
@@ -39,6 +40,8 @@ _QUIET_S = 2.0
 _ASK_SILENT_AGAIN_S = 3.0
 # A restart takes less time; a server that does not answer for longer needs a person.
 _SILENCE_TOLERATED_S = 60.0
+PATIENCE_S = 60.0
+"""How long the coordinator may be away, for example while it restarts, before following a rebalance ends."""
 # After this time without progress, the blocking sessions are queried; and again after the same time.
 _STALLED_S = 10.0
 _NEVER = float("inf")
@@ -190,42 +193,100 @@ def tell_followed(job_id: int, emit: Emit) -> None:
 
 
 async def wait(conn: Connection, emit: Emit, poll_s: float = 1.0, job_id: int | None = None) -> RebalanceStatus:
+    """Follow a rebalance on one connection, as :func:`follow` does. Raises UnreachableError if it is lost."""
+    return await follow(lent(conn), emit, job_id, poll_s=poll_s, patience_s=0.0)
+
+
+async def follow(
+    on_coordinator: OnCoordinator,
+    emit: Emit,
+    job_id: int | None = None,
+    *,
+    poll_s: float = 1.0,
+    patience_s: float = PATIENCE_S,
+) -> RebalanceStatus:
     """Follow a rebalance until it ends. An interruption is harmless: the job belongs to Citus, and continues.
 
-    Emits progress when it changes, and each problem once, as soon as it occurs. Returns the last status (state NONE or
-    FINISHED). Raises RebalanceError if the rebalance failed, was stopped, or a node does not answer for a minute.
+    Emits progress when it changes, and each problem once, as soon as it occurs. Each check uses a connection only for
+    a moment. Returns the last status (state NONE or FINISHED). Raises RebalanceError if the rebalance failed, was
+    stopped, or a node does not answer for a minute, and UnreachableError if the coordinator does not for ``patience_s``
+    seconds.
     """
-    memory = _Memory(starts_here=True)
-    told: set[str] = set()
-    last: Mapping[str, object] = {}
-    silent: Mapping[str, str] = {}
-    async with translated("following the rebalance"):
-        started = asked_at = _now()
-        while True:
-            found = await _read_status(conn, job_id, memory)
-            job_id = found.job_id
-            if _now() - max(started, memory.answering_since) > _UNSERVED_S:
+    followed = _Followed(emit, job_id)
+    lost_at: float | None = None
+    while True:
+        try:
+            found = await on_coordinator(followed.check)
+        except AuthenticationError:
+            raise
+        except UnreachableError as error:
+            lost_at = _now() if lost_at is None else lost_at
+            if _now() - lost_at >= patience_s:
+                raise
+            followed.lose(error)
+            await asyncio.sleep(poll_s)
+            continue
+        lost_at = None
+        if found.state.is_final:
+            return _conclude(found, emit)
+        ends_soon = found.time_left_s is not None and found.time_left_s < _SOON_S
+        await asyncio.sleep(min(poll_s, _POLL_AT_THE_END_S) if ends_soon else poll_s)
+
+
+class _Followed:
+    """A rebalance that is followed: what was observed and told, from check to check."""
+
+    def __init__(self, emit: Emit, job_id: int | None) -> None:
+        self._emit = emit
+        self._job_id = job_id
+        self._memory = _Memory(starts_here=True)
+        self._told: set[str] = set()
+        self._last: Mapping[str, object] = {}
+        self._silent: Mapping[str, str] = {}
+        self._started = self._asked_at = _now()
+        self._is_lost = False
+
+    def lose(self, error: UnreachableError) -> None:
+        """Report that the coordinator does not answer, once each time."""
+        if not self._is_lost:
+            message = f"the coordinator does not answer; the rebalance continues once it does: {error.message}"
+            self._emit(Event("silent:coordinator", EventKind.WARNING, message))
+        self._is_lost = True
+
+    def warn(self, problem: str) -> None:
+        """Report a problem, once."""
+        if problem not in self._told:
+            self._emit(Event(STEP, EventKind.WARNING, problem, {"job_id": self._job_id} if self._job_id else {}))
+        self._told.add(problem)
+
+    async def check(self, conn: Connection) -> RebalanceStatus:
+        """Look once, and report what is new. Raises RebalanceError if a node has not answered for too long."""
+        async with translated("following the rebalance"):
+            memory = self._memory
+            found = await _read_status(conn, self._job_id, memory)
+            self._job_id = found.job_id
+            if self._is_lost:
+                self._is_lost = False
+                self._emit(Event("silent:coordinator", EventKind.DONE, "the coordinator answers again"))
+            if _now() - max(self._started, memory.answering_since) > _UNSERVED_S:
                 found = await _notice_unserved_queue(conn, found)
-            for node in silent.keys() - memory.silent.keys():
-                emit(Event(f"silent:{node}", EventKind.DONE, f"{node} answers again", {"job_id": job_id}))
-                told.discard(silent[node])
-            silent = _with_advice(memory)
+            for node in self._silent.keys() - memory.silent.keys():
+                self._emit(Event(f"silent:{node}", EventKind.DONE, f"{node} answers again", {"job_id": self._job_id}))
+                self._told.discard(self._silent[node])
+            self._silent = _with_advice(memory)
             held_up: tuple[str, ...] = ()
-            stalled = _now() - max(memory.moved_at, asked_at) > _STALLED_S
-            if stalled and not found.state.is_final and not silent:
-                asked_at, held_up = _now(), await _find_blockers(conn, found)
-            for problem in (*found.problems, *held_up):
-                if problem not in told:
-                    emit(Event(STEP, EventKind.WARNING, problem, {"job_id": job_id}))
-                told.add(problem)
-            if found.state.is_final:
-                return _conclude(found, emit)
-            _refuse_long_silence(found, memory, emit)
-            if _visible(found) != last:
-                emit(Event(STEP, EventKind.PROGRESS, progress_line(found), found.as_dict()))
-                last = _visible(found)
-            ends_soon = found.time_left_s is not None and found.time_left_s < _SOON_S
-            await asyncio.sleep(min(poll_s, _POLL_AT_THE_END_S) if ends_soon else poll_s)
+            stalled = _now() - max(memory.moved_at, self._asked_at) > _STALLED_S
+            if stalled and not found.state.is_final and not self._silent:
+                self._asked_at, held_up = _now(), await find_blockers(conn, found)
+        for problem in (*found.problems, *held_up):
+            self.warn(problem)
+        if found.state.is_final:
+            return found
+        _refuse_long_silence(found, memory, self._emit)
+        if _visible(found) != self._last:
+            self._emit(Event(STEP, EventKind.PROGRESS, progress_line(found), found.as_dict()))
+            self._last = _visible(found)
+        return found
 
 
 def _refuse_long_silence(found: RebalanceStatus, memory: _Memory, emit: Emit) -> None:
@@ -257,7 +318,8 @@ def _progress(found: RebalanceStatus) -> object:
     return found.shards_done, found.bytes_done, found.moves
 
 
-async def _find_blockers(conn: Connection, found: RebalanceStatus) -> tuple[str, ...]:
+async def find_blockers(conn: Connection, found: RebalanceStatus) -> tuple[str, ...]:
+    """Return the sessions that block running moves, and slots of moves that are lost, one line for each."""
     tasks = await citus_rebalance.tasks(conn, found.job_id or 0)
     processes = [task.process_id for task in tasks if task.state == "running" and task.process_id]
     registry = await citus_nodes.read_registry(conn)

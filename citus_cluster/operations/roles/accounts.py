@@ -76,13 +76,17 @@ class RoleResultDocument:
 
 @dataclass(frozen=True)
 class RoleResult:
-    """The result of a change of a role. ``changed`` describes the changes; it is empty if there were none."""
+    """The result of a change of a role. ``changed`` describes the changes; it is empty if there were none.
+
+    ``is_random``: the password was generated just now.
+    """
 
     record: RoleRecord
     changed: tuple[str, ...]
     password_file: str | None
     connection: ConnectionInfo = field(repr=False)
     limits: Mapping[str, str | None] | None = None
+    is_random: bool = False
 
     def as_dict(self, *, show_secrets: bool = False) -> Mapping[str, object]:
         """Return the document; it contains the password only with ``show_secrets``."""
@@ -133,10 +137,10 @@ async def create(
     async with translated(f"creating role {name}"), writer_lock(conn, wait_s=WAIT_FOR_LOCK_S):
         cluster = await look(conn)
         role, record = cluster.roles.get(name), cluster.records.get(name)
-        await _refuse_foreign(credentials, cluster, name, given)
+        await refuse_foreign(credentials, cluster, name, given)
         wanted = merged(name, record, access, schemas)
         wanted = replace(wanted, limits=merged_limits(wanted.limits, asked, is_new=role is None and record is None))
-        await _refuse_missing_schemas(conn, wanted)
+        await refuse_missing_schemas(conn, wanted)
         await citus_roles.create_record(conn)
         if role is None:
             password = first_password(credentials, name, given)
@@ -166,7 +170,8 @@ async def create(
         effective = role_limits.in_force(wanted)
     await _verify(credentials.connection(name, password), cluster)
     report.end(f"role {name} is up to date on {count(len(cluster.nodes), 'node')}")
-    return replace(_result(credentials, wanted, password, report), limits=effective)
+    is_random = role is None and given is None
+    return replace(_result(credentials, wanted, password, report), limits=effective, is_random=is_random)
 
 
 async def set_password(
@@ -183,13 +188,7 @@ async def set_password(
         writer_lock(conn, wait_s=WAIT_FOR_LOCK_S),
     ):
         cluster = await look(conn)
-        role, record = cluster.roles.get(name), cluster.records.get(name)
-        if role is None or record is None:
-            raise RoleError(
-                f"Role {name!r} does not exist, or was not created by citus-cluster.",
-                hint=f"Create it: citus-cluster roles create {name}. List all roles: citus-cluster roles list",
-            )
-        await _refuse_foreign(credentials, cluster, name, None)
+        record = await find_managed(credentials, cluster, name)
         password = given or new_password(credentials)
         # Change the server first: its own row then has the password, from which a later run can read it.
         await citus_roles.change_password(conn, name, password)
@@ -197,7 +196,19 @@ async def set_password(
         await copy_authinfo(conn, cluster, name, report)
         await keep_password(conn, credentials, name, password, report)
     await _verify(credentials.connection(name, password), cluster)
-    return _result(credentials, record, password, report)
+    return replace(_result(credentials, record, password, report), is_random=given is None)
+
+
+async def find_managed(credentials: CredentialStore, cluster: Cluster, name: str) -> RoleRecord:
+    """Return the record of a role that can be changed. Raises RoleError."""
+    record = cluster.records.get(name)
+    if name not in cluster.roles or record is None:
+        raise RoleError(
+            f"Role {name!r} does not exist, or was not created by citus-cluster.",
+            hint=f"Create it: citus-cluster roles create {name}. List all roles: citus-cluster roles list",
+        )
+    await refuse_foreign(credentials, cluster, name, None)
+    return record
 
 
 async def list_roles(conn: Connection, credentials: CredentialStore) -> RoleList:
@@ -274,7 +285,8 @@ def _result(credentials: CredentialStore, record: RoleRecord, password: str, rep
     )
 
 
-async def _refuse_foreign(credentials: CredentialStore, cluster: Cluster, name: str, given: str | None) -> None:
+async def refuse_foreign(credentials: CredentialStore, cluster: Cluster, name: str, given: str | None) -> None:
+    """Raise RoleError for a role that exists, but is not managed here or cannot be changed."""
     role = cluster.roles.get(name)
     if role is None:
         return
@@ -294,7 +306,8 @@ async def _refuse_foreign(credentials: CredentialStore, cluster: Cluster, name: 
     refuse_torn(cluster, name)
 
 
-async def _refuse_missing_schemas(conn: Connection, wanted: RoleRecord) -> None:
+async def refuse_missing_schemas(conn: Connection, wanted: RoleRecord) -> None:
+    """Raise UsageError for a schema that does not exist."""
     missing = await citus_roles.missing_schemas(conn, wanted.schemas)
     if missing:
         names = ", ".join(repr(schema) for schema in missing)

@@ -48,11 +48,8 @@ async def drop(
         cluster = await look(conn)
         role, record = cluster.roles.get(name), cluster.records.get(name)
         if role is not None:
-            record = await _refuse_foreign(conn, cluster, name)
-            await _refuse_elsewhere(conn, name)
-            await citus_roles.refuse_tasks(conn, name)
-            await _agreed(conn, cluster, record, reassign=reassign, named=named)
-            await _refuse_sessions(conn, cluster, name, disconnect=disconnect)
+            await check(conn, cluster, name, reassign=reassign, named=named, disconnect=disconnect)
+            record = cluster.records[name]
             # New logins are refused: a session could create objects that would be dropped too.
             await citus_roles.forbid_login(conn, name)
             async with _said_to_be_locked_out(name):
@@ -81,6 +78,21 @@ async def drop(
             report(f"{secrets.role_password(name)} removed")
     report.end(f"role {name} does not exist: nothing to do")
     return tuple(report.changed)
+
+
+async def check(
+    conn: Connection, cluster: Cluster, name: str, *, reassign: bool, named: Sequence[str], disconnect: bool
+) -> Handover | None:
+    """Raise what would refuse the drop of a role that exists; arguments and errors as in :func:`drop`.
+
+    Returns the new owners of its objects, None if it owns none. Changes nothing.
+    """
+    record = await _refuse_foreign(conn, cluster, name)
+    await _refuse_elsewhere(conn, name)
+    await citus_roles.refuse_tasks(conn, name)
+    handover = await _agreed(conn, cluster, record, reassign=reassign, named=named)
+    await _refuse_sessions(conn, cluster, name, disconnect=disconnect)
+    return handover
 
 
 async def plan_reassignment(conn: Connection, credentials: CredentialStore, name: str) -> Handover | None:

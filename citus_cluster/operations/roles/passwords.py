@@ -16,10 +16,14 @@ CONNECT_TIMEOUT_S = 10.0
 
 @dataclass(frozen=True)
 class CredentialStore:
-    """A cluster's coordinator, and the place of the passwords of its roles: nowhere without ``root``."""
+    """A cluster's coordinator, and the place of the passwords of its roles: nowhere without ``root``.
+
+    ``shown``: whoever requests a change sees a random password once, so it may be kept nowhere.
+    """
 
     coordinator: ConnectionInfo
     root: Path | None
+    shown: bool = False
 
     def saved(self, role: str) -> str | None:
         return secrets.saved(self.root, secrets.role_password(role)) if self.root else None
@@ -46,10 +50,11 @@ class CredentialStore:
 
 
 def new_password(credentials: CredentialStore) -> str:
-    if credentials.root is None:
+    if credentials.root is None and not credentials.shown:
         raise UsageError(
             "A random password cannot be kept without the cluster's directory.",
-            hint="Give a password with --password-file, or run the command in the coordinator's directory.",
+            hint="Give a password with --password-file, run the command in the coordinator's directory, or, in the "
+            "API, ask for it to be shown once (show_password).",
         )
     return secrets.generate()
 

@@ -13,6 +13,7 @@ from citus_cluster.errors import AuthenticationError, EngineUnavailableError, Se
 from citus_cluster.model.component import FENCED
 from citus_cluster.model.plan.causes import last_reason, probable_cause
 from citus_cluster.model.plan.events import Emit, Event, EventKind
+from citus_cluster.operations.containers import last_log_lines
 from citus_cluster.runtime.docker.engine import Container, Engine, HealthProbe, in_thread
 from citus_cluster.runtime.docker.project import Project
 
@@ -21,7 +22,6 @@ _LOOK_EVERY_S = 0.5
 # If the port cannot be reached from here (a remote engine), only the health check decides.
 _PROBE_ANYWAY_EVERY_S = 5.0
 _PROBE_AGAIN_AFTER_S = 0.5
-_LOG_LINES = 20
 _RESTARTS_TOLERATED = 1
 
 Knock = Callable[[], Awaitable[HealthProbe]]
@@ -184,13 +184,13 @@ async def _examine(containers: ContainerCache, service: str, said: str) -> Failu
             health = error.message
     # A container that keeps restarting may not have written anything since its last start.
     keeps_ending = containers.restarts(container) > _RESTARTS_TOLERATED
-    log = await in_thread(containers.engine.logs, container, _LOG_LINES, earlier=keeps_ending)
+    log_lines = await last_log_lines(containers.engine, container, earlier=keeps_ending)
     return Failure(
         service=service,
         container_name=container.name,
         condition=condition(container, containers.restarts(container)),
         health="\n".join(dict.fromkeys(part for part in (said, health or container.health_output) if part)),
-        log_lines=tuple(log.splitlines()[-_LOG_LINES:]),
+        log_lines=log_lines,
         exit_code=container.exit_code,
         oom_killed=container.oom_killed,
     )

@@ -16,7 +16,7 @@ from citus_cluster.errors import (
 )
 from citus_cluster.model.citus.extension import OUTDATED
 from citus_cluster.model.citus.nodes import Node, NodeResult, Outcome
-from citus_cluster.model.citus.registration import RegisteredNode
+from citus_cluster.model.citus.registration import IN_MAINTENANCE, RegisteredNode
 from citus_cluster.model.component import AsksHttp, AsksPostgres, AsksTcp, Service
 from citus_cluster.model.components import COMPONENTS
 from citus_cluster.model.documents import as_data
@@ -355,6 +355,11 @@ async def _register(
                 f"{result.address} was skipped: {result.reason}. To register it again: {way_back}. To remove it from "
                 f"cluster.yaml too: citus-cluster nodes remove {services[result.address]}"
             )
+            if result.reason == IN_MAINTENANCE:
+                message = (
+                    f"{result.address} is in maintenance. To end it: citus-cluster nodes resume "
+                    f"{services[result.address]}"
+                )
             emit(Event(f"register:{result.address}", EventKind.WARNING, message))
     return results
 

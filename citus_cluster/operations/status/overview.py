@@ -21,7 +21,7 @@ from citus_cluster.runtime.postgres import Connection, describe, translated
 
 BUDGET_S = 15.0
 """After this time no further node is asked; the remaining ones are unknown."""
-AT_ONCE = 4
+AT_ONCE = 3
 """Nodes that are asked at the same time, each over its own session: sizes of thousands of shards take time."""
 
 
@@ -164,6 +164,7 @@ def _describe_node(
         shard_count=len(placements),
         disk=known.disk if known else None,
         lost_slots=known.lost_slots if known else (),
+        in_maintenance=node.in_maintenance,
         reference_count=sum(placement.table_oid not in movable for placement in placements),
         shard_bytes=sum(known.sizes.values()) if known else None,
         reason=answer if isinstance(answer, str) else None,

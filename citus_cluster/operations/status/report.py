@@ -14,6 +14,7 @@ from citus_cluster.model.citus.extension import OUTDATED, UPDATE_HINT
 from citus_cluster.model.citus.nodes import NodeAddress
 from citus_cluster.model.citus.overview import NodeOverview, Overview, TableOverview
 from citus_cluster.model.citus.rebalance import RebalanceStatus
+from citus_cluster.model.citus.removal import called
 from citus_cluster.model.companion_status import CompanionStatus, Condition, timed_out, with_lacks
 from citus_cluster.model.companion_target import Target
 from citus_cluster.model.component import Service
@@ -26,6 +27,7 @@ from citus_cluster.model.topology import Topology
 from citus_cluster.operations import inspection
 from citus_cluster.operations.access import Access, AccessDocument, access
 from citus_cluster.operations.companions import Companions
+from citus_cluster.operations.containers import last_log_lines
 from citus_cluster.operations.directory import Directory
 from citus_cluster.operations.listeners import Listeners
 from citus_cluster.operations.start.preflight import project_findings
@@ -44,7 +46,6 @@ _COMPANIONS_TIMEOUT_S = 5.0
 _PATIENCE = 3
 """The factor for the time limit of the second attempt, before a service is reported as down."""
 _HEALTH_AGAIN_TIMEOUT_S = 30.0
-_LOG_LINES = 20
 _STOPPED = {0, 130, 137, 143}
 """Exit statuses of processes that were stopped or killed from outside: their logs do not contain the reason."""
 
@@ -167,11 +168,14 @@ async def status(directory: Directory) -> Status:
     asked = with_lacks(asked, lacks)
     companions = tuple(with_containers(topology, companion, services) for companion in asked)
     missing, extra = differences(topology, seen)
+    resting = {node.address for node in seen.nodes if node.in_maintenance} if seen else set()
+    expected = [one for one in services if one.service not in _services_of(topology, resting)]
+    service_problems += [f"{service.service}: {_words(service)}" for service in expected if not service.ok]
     problems = [*service_problems, *([overview_problem] if overview_problem else [])]
     problems += [f"{address} is in cluster.yaml, but not an active node" for address in missing]
     problems += [f"{address} is registered, but not in cluster.yaml" for address in extra]
     if seen:
-        problems += [_silence(node) for node in seen.nodes if node.reason]
+        problems += [_silence(node) for node in seen.nodes if node.reason and not node.in_maintenance]
         problems += [lost_slots_problem(node.address, node.lost_slots) for node in seen.nodes if node.lost_slots]
         problems += [str(node.loss) for node in seen.nodes if node.loss]
         if topology.coordinator:
@@ -187,7 +191,7 @@ async def status(directory: Directory) -> Status:
     problems += filling.alarms
     return Status(
         cluster=topology.name,
-        state=overall(topology, services, seen, bool(problems)),
+        state=overall(topology, expected, seen, bool(problems)),
         services=services,
         overview=seen,
         companions=companions,
@@ -195,7 +199,7 @@ async def status(directory: Directory) -> Status:
         not_registered=missing,
         not_desired=extra,
         problems=tuple(dict.fromkeys(problems)),  # a node that does not answer is a problem of a rebalance too
-        warnings=filling.warnings,
+        warnings=(*map(_maintenance, sorted(resting)), *filling.warnings),
         disks=disks,
         advice=(*([UPDATE_HINT] if OUTDATED in " ".join(problems) else []), *advise(topology, services, seen)),
         access=access(directory),
@@ -259,10 +263,20 @@ def advise(topology: Topology, services: Sequence[ServiceStatus], seen: Overview
     here = {node.address: node.service for node in topology.nodes}
     running = {service.service for service in services if service.state == "running"}
     for node in seen.nodes if seen else ():
+        if node.in_maintenance:
+            continue
         if node.reason and node.address not in here:
             yield f"{node.address} does not belong to this directory. {node.address.silence_hint}"
         elif node.reason and here[node.address] in running:
             yield f"See why {node.address} does not answer: docker compose logs {here[node.address]}"
+
+
+def _services_of(topology: Topology, addresses: Collection[NodeAddress]) -> Set[str]:
+    return {node.service for node in topology.nodes if node.address in addresses}
+
+
+def _maintenance(address: NodeAddress) -> str:
+    return f"{address} is in maintenance. To end it: citus-cluster nodes resume {called(address)}"
 
 
 def _silence(node: NodeOverview) -> str:
@@ -279,7 +293,7 @@ def differences(topology: Topology, seen: Overview | None) -> tuple[tuple[NodeAd
     """
     if seen is None or topology.coordinator is None:
         return (), ()
-    active = {node.address for node in seen.nodes if node.is_active}
+    active = {node.address for node in seen.nodes if node.is_active or node.in_maintenance}
     wanted = [worker.address for worker in topology.workers]
     missing = tuple(address for address in wanted if address not in active)
     ours = [node.address for node in seen.nodes if node.address.host.startswith("citus-worker")]
@@ -307,7 +321,6 @@ async def _services(directory: Directory, project: Project) -> tuple[tuple[Servi
     except EngineUnavailableError as error:
         return tuple(ServiceStatus(name, names[name], "unknown", None, None) for name in names), [error.message]
     problems = [finding.message for finding in project_findings(directory.root, containers)]
-    problems += [f"{service.service}: {_words(service)}" for service in services if not service.ok]
     return tuple(services), problems
 
 
@@ -333,8 +346,8 @@ async def _end_of(engine: Engine, container: Container) -> str:
     said = f"exit status {container.exit_code}"
     if container.exit_code in _STOPPED and not container.oom_killed:
         return said
-    log = await in_thread(engine.logs, container, _LOG_LINES)
-    cause = probable_cause(log, exit_code=container.exit_code, oom_killed=container.oom_killed)
+    log = await last_log_lines(engine, container)
+    cause = probable_cause("\n".join(log), exit_code=container.exit_code, oom_killed=container.oom_killed)
     return f"{said}: {cause.text}. {cause.hint}" if cause else said
 
 

@@ -53,6 +53,9 @@ def cluster(tmp_path: Path) -> Path:
     (folder / "app_password").touch()
     (folder / "$(touch pwned)_password").touch()
     (folder / "a b_password").touch()
+    tokens = tmp_path / "generated/config/admin-api/named-tokens.json"
+    tokens.parent.mkdir(parents=True)
+    tokens.write_text('{"tokens": [{"name": "Grafana-2.x"}, {"name": "$(touch pwned)"}]}')
     return tmp_path
 
 
@@ -63,6 +66,9 @@ CASES = [
     (["roles", "create", "x", "--access", ""], {"read", "write", "create"}),
     (["roles", "create", "x", "--access", "w"], {"write"}),
     (["roles", "drop", ""], {"app"}),
+    (["tokens", ""], {"create", "list", "revoke"}),
+    (["tokens", "revoke", ""], {"Grafana-2.x"}),
+    (["tokens", "create", "x", "--role", ""], {"admin", "read"}),
     (["pg14", "promote", ""], {"pg14-primary", "pg14-replica"}),
     (["psql", "citus-w"], {"citus-worker1", "citus-worker2"}),
     (["logs", "--tail", "3", "citus"], {"citus-coordinator", "citus-worker1", "citus-worker2"}),
@@ -220,7 +226,12 @@ def test_services_are_completed_after_a_comma() -> None:
     assert wanted_services("a") == ["admin-api", "all"]
     assert wanted_services("redis,a") == ["redis,admin-api"]
     assert "redis,redis" not in wanted_services("redis,")
-    assert wanted_services("all,") == ["all,pgbouncer", *(f"all,{name}" for name in EXAMPLES), "all,examples"]
+    assert wanted_services("all,") == [
+        "all,pgbouncer",
+        *(f"all,{name}" for name in EXAMPLES),
+        "all,monitoring",
+        "all,examples",
+    ]
     assert "pgbouncer,all" in wanted_services("pgbouncer,")
 
 

@@ -18,7 +18,17 @@ from tools.update_docs import EXAMPLE, generated
 
 OPTIONS = list(spec_options())
 # Keys that no option sets: a list of what was detected, the companions' finer settings, settings of the user's own.
-FILE_ONLY = {"apiVersion", "resources.detected", "resources.shared", "redis.maxmemory_policy", "pgbouncer.max_clients"}
+FILE_ONLY = {
+    "apiVersion",
+    "resources.detected",
+    "resources.shared",
+    "redis.maxmemory_policy",
+    "pgbouncer.max_clients",
+    "monitoring.retention_days",
+    "monitoring.retention_mb",
+    "admin_api.cors_origins",
+    "admin_api.jwt",
+}
 
 
 @pytest.fixture(scope="module")

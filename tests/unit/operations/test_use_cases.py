@@ -244,12 +244,12 @@ def test_a_rebalance_is_followed_only_where_it_is_awaited(
         return double
 
     ended: Any = SimpleNamespace()
-    monkeypatch.setattr(control, "wait_for_running", step("follow", None))
+    monkeypatch.setattr(control, "find_moving", step("look", None))
     monkeypatch.setattr(control, "start", step("start", job_id))
-    monkeypatch.setattr(watch, "wait", step("wait", ended))
+    monkeypatch.setattr(watch, "follow", step("follow", ended))
     found = asyncio.run(rebalance.start(on_coordinator, journal, RebalanceOptions(online=True), ignore, wait=wait))
     # Running the command again is how it resumes, so one that runs already is followed first.
-    assert steps == [*(["follow"] if wait else []), "start", *(["wait"] if wait and job_id else [])]
+    assert steps == [*(["look"] if wait else []), "start", *(["follow"] if wait and job_id else [])]
     assert (found.job_id, found.ended) == (job_id, ended if wait and job_id else None)
     (line,) = noted(root)
     assert (line["parameters"]["wait"], line["parameters"]["options"]["online"]) == (wait, True)
@@ -303,15 +303,15 @@ def test_workers_are_drained_as_the_user_calls_them(
     async def read(conn: Any) -> Registry:
         return registry
 
-    async def drain(conn: Any, workers: Any, emit: Any, **named: Any) -> Any:
-        seen.append((dict(workers), named))
+    async def drain(on_coordinator: Any, workers: Any, options: Any, emit: Any, **named: Any) -> Any:
+        seen.append((dict(workers), options, named))
         return SimpleNamespace(done=True, rebalance=None)
 
     async def undo(conn: Any, workers: Any, emit: Any) -> Any:
         seen.append(dict(workers))
 
     monkeypatch.setattr(unregistration, "registry", read)
-    monkeypatch.setattr(draining, "drain", drain)
+    monkeypatch.setattr(draining, "carry_out", drain)
     monkeypatch.setattr(draining, "undo", undo)
     directory = load(root)
 
@@ -321,7 +321,7 @@ def test_workers_are_drained_as_the_user_calls_them(
         await nodes.undo_drain(on_coordinator, journal, directory, ["citus-worker1"], ignore)
 
     asyncio.run(whole())
-    named = {"mode": TransferMode.AUTO, "wait": True, "trust_functions": False, "online": False}
-    assert seen == [({"citus-worker1": WORKER}, named), {"citus-worker1": WORKER}]
+    options = RebalanceOptions(mode=TransferMode.AUTO, drain_only=True)
+    assert seen == [({"citus-worker1": WORKER}, options, {"wait": True}), {"citus-worker1": WORKER}]
     assert [line["operation"] for line in noted(root)] == ["nodes-drain", "nodes-drain-undo"]
     assert noted(root)[0]["outcome"] == {"drained": True, "job_id": None}

@@ -36,8 +36,8 @@ def run(command: list[str], cwd: Path, **environment: str) -> None:
 def test_the_wheel_holds_what_it_needs_and_no_tests(installed: Path) -> None:
     names = {path.relative_to(installed).as_posix() for path in installed.rglob("*") if path.is_file()}
     for folder in ("compose_templates", "config", "initdb"):
-        for source in (ROOT / folder).iterdir():
-            assert f"citus_cluster/data/{folder}/{source.name}" in names
+        for source in (path for path in (ROOT / folder).rglob("*") if path.is_file()):
+            assert f"citus_cluster/data/{source.relative_to(ROOT).as_posix()}" in names
     assert {"citus_cluster/data/constraints.txt", "admin_api/Dockerfile"} <= names
     assert not [name for name in names if name.startswith(("tests", "bench", "docs"))]
     (entry_points,) = installed.glob("*.dist-info/entry_points.txt")

@@ -287,6 +287,15 @@ def test_a_table_whose_owner_may_not_log_in_cannot_move(run: Run) -> None:
     assert error.details == ("orders belong to role app, which may not log in",)
 
 
+def test_a_node_in_maintenance_is_not_emptied(run: Run) -> None:
+    run.cluster.nodes = [replace(node, in_maintenance=node.address == ONE) for node in run.cluster.nodes]
+    error = run.refused()
+    assert "citus-worker1:5432 is in maintenance" in error.message
+    assert "citus-cluster nodes resume citus-worker1" in str(error.hint)
+    run.cluster.nodes = [replace(node, in_maintenance=node.address == TWO) for node in run.cluster.nodes]
+    assert run.start() is not None, "a node that only gets shards has none to lose"
+
+
 def test_an_owner_whose_time_limit_ends_a_copy_is_warned_of(run: Run) -> None:
     run.cluster.owners = (Owner("app", True, "5s", ("orders",), ("orders",)),)
     assert "whose statement_timeout of 5s cancels the copy" in run.warning().message

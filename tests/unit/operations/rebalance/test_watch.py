@@ -1,19 +1,23 @@
 """Following a rebalance of a cluster in memory, in a time that jumps: what is told, and when it is given up."""
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from datetime import timedelta
+from typing import TypeVar
 
 import pytest
 import virtual_time
 from fake_citus import COORDINATOR, NOON, ONE, TWO, FakeCitus, in_place
 
-from citus_cluster.errors import CitusClusterError, RebalanceError, WorkerUnreachableError
+from citus_cluster.errors import CitusClusterError, RebalanceError, UnreachableError, WorkerUnreachableError
 from citus_cluster.model.citus.blockers import Session
 from citus_cluster.model.citus.rebalance import NO_REBALANCE, Copying, JobState, RebalanceStatus
 from citus_cluster.model.citus.rebalance_plan import Move
 from citus_cluster.model.plan.events import Event, EventKind
 from citus_cluster.operations.rebalance import watch
+from citus_cluster.runtime.postgres import Connection
+
+T = TypeVar("T")
 
 
 @pytest.fixture
@@ -33,7 +37,7 @@ class Follow:
         self.cluster = cluster
         self.events: list[tuple[float, Event]] = []
         self.at: dict[float, Callable[[], None]] = {}
-        self.began = 0.0
+        self.began = self.ended = 0.0
         whole = cluster.last_job
 
         async def last_job(conn: object, job_id: int | None = None) -> object:
@@ -292,3 +296,40 @@ def test_near_its_end_it_is_looked_at_more_often(follow: Follow, monkeypatch: py
     follow.at[3] = lambda: follow.cluster.end_job(7)
     follow()
     assert looks == [pytest.approx(at) for at in (0, 1, 2, 2.25, 2.5, 2.75, 3)]
+
+
+# Each check on a connection of its own
+
+
+def through(follow: Follow, *, away: tuple[float, float]) -> RebalanceStatus:
+    """Follow while no connection to the coordinator opens from one moment to another."""
+
+    async def on_coordinator(work: Callable[[Connection], Awaitable[T]], /) -> T:
+        if away[0] <= follow.now < away[1]:
+            raise UnreachableError("Connection refused.")
+        return await work(follow.cluster.connection)
+
+    async def body() -> RebalanceStatus:
+        follow.began = virtual_time.clock()
+        try:
+            return await watch.follow(on_coordinator, lambda event: follow.events.append((follow.now, event)), 7)
+        finally:
+            follow.ended = follow.now
+
+    return virtual_time.run(body())
+
+
+def test_a_coordinator_that_restarts_does_not_end_the_following(cluster: FakeCitus, follow: Follow) -> None:
+    follow.at[50] = lambda: cluster.end_job(7)
+    assert through(follow, away=(5, 40)).state is JobState.FINISHED
+    told = [event.message for _, event in follow.events if event.step == "silent:coordinator"]
+    assert len(told) == 2
+    assert told[0].startswith("the coordinator does not answer")
+    assert told[1] == "the coordinator answers again"
+
+
+def test_a_coordinator_that_stays_away_ends_the_following(cluster: FakeCitus, follow: Follow) -> None:
+    with pytest.raises(UnreachableError, match="Connection refused"):
+        through(follow, away=(5, 1000))
+    assert 65 <= follow.ended <= 70
+    assert not cluster.jobs[7].state.is_final, "the job is Citus' own"

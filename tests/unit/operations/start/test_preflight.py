@@ -134,6 +134,9 @@ def test_wanted_and_registered_workers_are_compared() -> None:
     assert missing == (NodeAddress("citus-worker1"), NodeAddress("citus-worker2"))
     assert extra == (NodeAddress("citus-worker7"),)
     assert differences(topology(), None) == ((), ())
+    resting = replace(_node("citus-worker1", active=False), in_maintenance=True)
+    assert NodeAddress("citus-worker1") not in differences(topology(), Overview((resting,), (), NO_REBALANCE))[0]
+    assert resting.condition == "in maintenance"
 
 
 def test_the_state_sums_up_services_and_coordinator() -> None:

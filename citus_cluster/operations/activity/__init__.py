@@ -1,0 +1,1 @@
+"""Statements, sessions, lock waits and statistics of a running cluster."""

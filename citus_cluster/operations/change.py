@@ -1,0 +1,114 @@
+"""Changes of a cluster, each declared once: the command line, the admin API and its page plan and run them alike."""
+
+from collections.abc import Callable, Coroutine
+from dataclasses import MISSING, dataclass, fields
+from shlex import quote
+from typing import Any, Generic, TypeVar
+
+from pydantic import SecretStr
+
+from citus_cluster.model.documents import Documented, as_data
+from citus_cluster.model.parameters import NoParameters
+from citus_cluster.model.plan.events import Emit
+from citus_cluster.model.plan.preview import Preview
+from citus_cluster.operations.cluster import Cluster
+from citus_cluster.operations.journaled import Journal
+
+P = TypeVar("P")
+
+
+@dataclass(frozen=True)
+class Change(Generic[P]):
+    """A kind of change.
+
+    ``name`` is the operation's name in the journal, and its OpenAPI operation id. ``path`` is where it is posted below
+    the API's prefix, and ``command`` the words after ``citus-cluster``. ``summary`` says what it does, in one sentence.
+
+    ``plan`` changes nothing. It raises NotFoundError and UsageError for parameters that fit nothing, and otherwise
+    returns everything that would make ``run`` fail as findings that block. ``run`` is idempotent: each of its steps
+    checks, acts and verifies, so an interrupted change is resumed by running it again.
+
+    Two changes with the same ``scope`` exclude each other. ``lasts``: it can take minutes. ``asks``: it is hard to
+    undo, so a person confirms it. ``creates`` tells from the result whether something new exists now. ``options`` are
+    the parameters without a default that a command with options of its own does not take as arguments.
+
+    ``stop`` ends what ``run`` began elsewhere, when an operation is cancelled; without it, only ``run`` ends.
+    ``continues`` is the key in the data of its events that identifies what goes on without this process, such as the
+    ``job_id`` of Citus' own job. An operation that was interrupted after such an event is resumed with ``follow``,
+    which gets that value.
+    """
+
+    name: str
+    summary: str
+    path: str
+    command: str
+    plan: Callable[[Cluster, P], Coroutine[Any, Any, Preview]]
+    run: Callable[[Cluster, P, Preview, Emit], Coroutine[Any, Any, Documented]]
+    parameters: type[P] = NoParameters  # type: ignore[assignment]
+    scope: Callable[[P], str] | None = None
+    lasts: bool = False
+    asks: bool = False
+    creates: Callable[[Any], bool] | None = None
+    options: frozenset[str] = frozenset()
+    stop: Callable[[Cluster, P, Emit], Coroutine[Any, Any, None]] | None = None
+    continues: str | None = None
+    follow: Callable[[Cluster, P, Any, Emit], Coroutine[Any, Any, Documented]] | None = None
+
+    def scope_of(self, wanted: P) -> str:
+        """Return the scope of one change: by default all parameters, so that the same change does not run twice."""
+        if self.scope is not None:
+            return self.scope(wanted)
+        return f"{self.name} {wanted}"
+
+
+AnyChange = Change[Any]
+
+
+def command_line(change: AnyChange, wanted: Any) -> str:
+    """Return the command that does the same. A secret, which a command reads from a file, is shown as a placeholder."""
+    words = ["citus-cluster", *change.command.split()]
+    for one in fields(wanted):
+        value, flag = getattr(wanted, one.name), f"--{one.name.replace('_', '-')}"
+        if one.default is MISSING and one.default_factory is MISSING and one.name not in change.options:
+            words += map(_word, value if isinstance(value, tuple) else [value])
+        elif value == one.default or (one.default_factory is not MISSING and value == one.default_factory()):
+            continue
+        elif isinstance(value, SecretStr):
+            words += [f"{flag}-file", "FILE"]
+        elif isinstance(value, bool):
+            words.append(flag if value else f"--no-{flag[2:]}")
+        else:
+            for part in value if isinstance(value, tuple) else [value]:
+                words += [flag, _word(part)]
+    return " ".join(words)
+
+
+def _word(value: object) -> str:
+    return quote(str(as_data(value)))
+
+
+async def perform(
+    change: Change[P],
+    cluster: Cluster,
+    journal: Journal,
+    wanted: P,
+    emit: Emit,
+    *,
+    preview: Preview | None = None,
+    follows: object = None,
+) -> Documented:
+    """Plan a change unless its ``preview`` is known, run it, and record it in the journal.
+
+    ``follows``: what an interrupted run of it has begun, which is followed instead (see ``Change.continues``).
+    Raises BlockedError if the checks found what would make it fail, and what the change's ``plan`` and ``run`` raise.
+    """
+    asked = {one.name: getattr(wanted, one.name) for one in fields(wanted)}  # type: ignore[arg-type]
+    with journal.entry(change.name, **asked) as entry:
+        if follows is not None and change.follow is not None:
+            result = await change.follow(cluster, wanted, follows, emit)
+        else:
+            preview = preview or await change.plan(cluster, wanted)
+            preview.refuse()
+            result = await change.run(cluster, wanted, preview, emit)
+        entry.tell(**result.as_dict())
+        return result

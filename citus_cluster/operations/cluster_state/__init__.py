@@ -1,0 +1,1 @@
+"""The state of the whole cluster, and its differences from its files."""

@@ -1,0 +1,1 @@
+"""What is left over in a cluster, and positions to which all nodes can be restored."""

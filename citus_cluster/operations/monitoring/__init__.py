@@ -1,0 +1,1 @@
+"""Collecting the figures of a cluster for monitoring."""

@@ -1,0 +1,1 @@
+"""Distributed schemas: all tables of a schema are on one node, as one tenant."""

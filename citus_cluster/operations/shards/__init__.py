@@ -1,0 +1,1 @@
+"""Shards: lists, the place of a key, and what an operator changes about them."""

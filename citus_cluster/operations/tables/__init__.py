@@ -1,0 +1,1 @@
+"""Tables and schemas: lists, and what an operator changes about them."""
