@@ -4,16 +4,16 @@ import logging.config
 
 import uvicorn
 
+from admin_api.request_context import identifiers
 from admin_api.server import OPTIONS
 from admin_api.settings import HTTP_HOST, HTTP_PORT
 from citus_cluster.runtime.environment import drop_libpq_variables
-from citus_cluster.runtime.log_lines import VisibleFormatter
+from citus_cluster.runtime.log_lines import JsonFormatter
 
 LOGGING = {
     "version": 1,
     "disable_existing_loggers": False,
-    # Some lines contain text from servers, and people read the log on terminals.
-    "formatters": {"line": {"()": VisibleFormatter, "fmt": "%(asctime)s %(levelname)s %(name)s: %(message)s"}},
+    "formatters": {"line": {"()": JsonFormatter, "context": identifiers}},
     "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "line"}},
     "root": {"handlers": ["stderr"], "level": "INFO"},
 }

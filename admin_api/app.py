@@ -1,32 +1,60 @@
 """The factory of the admin API: routes, middleware, and the objects that live as long as the app."""
 
 import asyncio
+import logging
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
+from pathlib import Path
 from typing import Any
 
 from fastapi import APIRouter, FastAPI, Security
 
 from admin_api import problems
-from admin_api.auth import RequireToken, bearer
+from admin_api.access_log import LogRequests
+from admin_api.auth import Authenticator, RequireToken, bearer
 from admin_api.bodies import LimitBody
 from admin_api.companions import CompanionWatch
 from admin_api.configuration import Configuration
-from admin_api.coordinator import Coordinator, Shared
+from admin_api.coordinator import Coordinator, Shared, connection_info
+from admin_api.cors import AllowOrigins
 from admin_api.dependencies import Parts
+from admin_api.http_metrics import CountRequests, NoteRoute
 from admin_api.methods import AnswerHead
+from admin_api.metrics import Metrics
+from admin_api.pages.routing import refuse_page
+from admin_api.pages.site import add_pages
 from admin_api.reconciler import Reconciler
+from admin_api.request_context import running_operation
 from admin_api.responses import VisibleJSONResponse
-from admin_api.routes import health, nodes, rebalance, services
+from admin_api.routes import declared, health, metrics, nodes, operations, rebalance, services
+from admin_api.sampler import Sampler
 from admin_api.schemas import COMMON_PROBLEMS, Problem
+from admin_api.sessions import Sessions
 from admin_api.settings import API_PREFIX, Settings
+from admin_api.snapshots import Snapshots
 from citus_cluster import __version__
+from citus_cluster.operations.change import AnyChange
+from citus_cluster.operations.cluster import Cluster
+from citus_cluster.operations.journaled import of_container
 from citus_cluster.operations.rebalance.watch import status as rebalance_status
+from citus_cluster.operations.registry import CHANGES, VIEWS
+from citus_cluster.operations.running import Operations
+from citus_cluster.operations.view import AnyView
+from citus_cluster.runtime.store.operations import OperationStore, StoreError
+
+logger = logging.getLogger(__name__)
 
 
-def create_app(settings: Settings | None = None) -> FastAPI:
-    """Create the app. By default, its settings come from the environment. It opens nothing before its lifespan."""
+def create_app(
+    settings: Settings | None = None,
+    changes: Sequence[AnyChange] = CHANGES,
+    views: Sequence[AnyView] = VIEWS,
+) -> FastAPI:
+    """Create the app, which offers these changes and views. It opens nothing before its lifespan.
+
+    By default, its settings come from the environment.
+    """
     settings = settings or Settings.from_environ(os.environ)
     configuration = Configuration(settings)
     app = _App(
@@ -41,17 +69,36 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     )
     app.state.settings = settings
     app.state.configuration = configuration
+    app.state.authenticator = Authenticator(settings, configuration)
+    app.state.sessions = Sessions(app.state.authenticator.identify)
+    app.state.changes = {change.name: change for change in changes}
+    app.state.views = {view.name: view for view in views}
     api = APIRouter(prefix=API_PREFIX, dependencies=[Security(bearer)], responses=COMMON_PROBLEMS)
     api.include_router(nodes.router)
     api.include_router(rebalance.router)
     api.include_router(services.router)
+    api.include_router(operations.router)
+    declared.add_routes(api, changes, views)
     app.include_router(api)
     app.include_router(health.router)
+    app.include_router(metrics.router)
+    app.state.metrics = Metrics()
+    add_pages(app)
     # The middleware that is added last gets a request first.
+    app.add_middleware(NoteRoute)
     app.add_middleware(LimitBody, timeout_s=settings.body_timeout_s)
-    app.add_middleware(RequireToken, configuration=configuration)
-    app.add_middleware(AnswerHead)
+    app.add_middleware(
+        RequireToken,
+        authenticator=app.state.authenticator,
+        sessions=app.state.sessions,
+        refuse_page=refuse_page,
+    )
     problems.install(app)
+    app.add_middleware(AllowOrigins, configuration=configuration)
+    app.add_middleware(LogRequests)
+    app.add_middleware(AnswerHead)
+    # Last, so that it also counts requests that another middleware refuses.
+    app.add_middleware(CountRequests, figures=app.state.metrics.http)
     return app
 
 
@@ -74,15 +121,48 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     coordinator = Coordinator(settings, configuration)
     reconciler = Reconciler(settings, configuration)
     companions = CompanionWatch(settings, configuration)
-    app.state.parts = Parts(
+
+    def cluster(change: AnyChange | None) -> Cluster:
+        """Return the cluster for a change, or, without one, for what only reads."""
+        wanted = configuration.cluster()
+        if change is None:
+            on_coordinator = coordinator.reading(timeout_s=settings.plan_timeout_s)
+        elif change.lasts:
+            on_coordinator = coordinator.lasting()
+        else:
+            on_coordinator = coordinator.changing(timeout_s=settings.change_timeout_s)
+        info = connection_info(wanted, configuration)
+        return Cluster(on_coordinator, info, coordinator=wanted.coordinator_address, workers=wanted.workers)
+
+    operations = Operations(
+        OperationStore(_store_path(settings.data_folder)),
+        app.state.changes,
+        cluster,
+        lambda asker: of_container(settings.journal_folder, asker),
+        lambda number: running_operation(str(number)),
+    )
+    parts = app.state.parts = Parts(
         settings=settings,
         configuration=configuration,
         coordinator=coordinator,
         reconciler=reconciler,
         companions=companions,
+        snapshots=Snapshots(lambda: cluster(None)),
+        operations=operations,
         active_workers=Shared(coordinator, nodes.read_active, timeout_s=settings.request_timeout_s),
         rebalance_status=Shared(coordinator, rebalance_status, timeout_s=settings.request_timeout_s),
+        sampler=Sampler(
+            settings,
+            coordinator.dial,
+            lambda: parts.known_companions(within_s=settings.companion_timeout_s + 1),
+        ),
+        metrics=app.state.metrics,
     )
+    try:
+        await operations.open()
+    except StoreError as error:
+        # Views still work, and each change says why it is refused.
+        logger.error("%s", error.message)
     loop = asyncio.create_task(reconciler.run(), name="reconciler") if settings.reconciler else None
     try:
         yield
@@ -92,5 +172,15 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
             with suppress(asyncio.CancelledError, TimeoutError):
                 # A check of a paused coordinator does not end on its own; the end of the process ends it.
                 await asyncio.wait_for(asyncio.shield(loop), 1)
+        await operations.close()
+        await parts.sampler.close()
         await companions.close()
         await coordinator.close()
+
+
+def _store_path(folder: Path) -> Path | None:
+    """Return the file of the record of operations; None, which keeps it in memory, without a folder to write."""
+    if folder.is_dir() and os.access(folder, os.W_OK):
+        return folder / "operations.sqlite"
+    logger.warning("%s cannot be written, so operations are forgotten when this process ends", folder)
+    return None

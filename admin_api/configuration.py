@@ -2,15 +2,20 @@
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Generic, TypeVar
+from typing import TYPE_CHECKING, Generic, TypeVar
 
 from admin_api.settings import Settings
 from citus_cluster.errors import CitusClusterError, SpecError
-from citus_cluster.model.api_config import CLUSTER_FILE, TOKENS_FILE, ApiConfig, ApiTokens
+from citus_cluster.model.api_config import CLUSTER_FILE, JWT_KEYS_FILE, TOKENS_FILE, ApiConfig, ApiTokens
+from citus_cluster.model.api_tokens import NamedTokens
 from citus_cluster.model.component import Secret
 from citus_cluster.model.component_name import ComponentName
 from citus_cluster.model.components import COMPANIONS, COMPONENTS
 from citus_cluster.model.names import without_line_end
+from citus_cluster.model.token_role import NAMED_TOKENS_FILE
+
+if TYPE_CHECKING:
+    from admin_api.jwt_keys import Key
 
 T = TypeVar("T")
 Signature = tuple[int, int, int]
@@ -27,11 +32,13 @@ class _WatchedFile(Generic[T]):
     """One file, parsed once for each of its versions.
 
     The host replaces the file by rename, so inode, size and modification time together distinguish versions.
+    ``without`` is the value without a file; by default, the file must exist.
     """
 
-    def __init__(self, path: Path, parse: Callable[[bytes], T]) -> None:
+    def __init__(self, path: Path, parse: Callable[[bytes], T], *, without: T | None = None) -> None:
         self._path = path
         self._parse = parse
+        self._without = without
         self._read: tuple[Signature, T] | None = None
 
     def value(self) -> T:
@@ -42,6 +49,8 @@ class _WatchedFile(Generic[T]):
                 return self._read[1]
             content = self._path.read_bytes()
         except OSError as error:
+            if isinstance(error, FileNotFoundError) and self._without is not None:
+                return self._without
             raise ConfigurationError(
                 f"{self._path} cannot be read: {error.strerror}.",
                 hint="Run setup_citus_cluster.py again, then docker compose up -d",
@@ -60,6 +69,10 @@ class Configuration:
     def __init__(self, settings: Settings) -> None:
         self._cluster = _WatchedFile(settings.config_dir / CLUSTER_FILE, ApiConfig.from_json)
         self._tokens = _WatchedFile(settings.config_dir / TOKENS_FILE, ApiTokens.from_json)
+        self._named_tokens = _WatchedFile(
+            settings.config_dir / NAMED_TOKENS_FILE, NamedTokens.from_json, without=NamedTokens()
+        )
+        self._jwt_keys = _WatchedFile(settings.config_dir / JWT_KEYS_FILE, _keys)
         self._password = _WatchedFile(settings.password_file, _password)
         # Compose mounts them side by side, under their names.
         mounted = {one.name for service in COMPANIONS for one in COMPONENTS[service].secrets if one.for_admin_api}
@@ -73,6 +86,14 @@ class Configuration:
         """Return the hashes of the tokens. Raises ConfigurationError."""
         return self._tokens.value()
 
+    def named_tokens(self) -> NamedTokens:
+        """Return the hashes of the named tokens. Raises ConfigurationError."""
+        return self._named_tokens.value()
+
+    def jwt_keys(self) -> "tuple[Key, ...]":
+        """Return the public keys of the issuer that come from a file. Raises ConfigurationError."""
+        return self._jwt_keys.value()
+
     def password(self) -> str:
         """Return the superuser's password. Raises ConfigurationError."""
         return self._password.value()
@@ -85,6 +106,12 @@ class Configuration:
         """Return the password of a service beside Citus, empty if it has none. Raises ConfigurationError."""
         password = COMPONENTS[companion].password
         return self.secret(password) if password else ""
+
+
+def _keys(content: bytes) -> "tuple[Key, ...]":
+    from admin_api.jwt_keys import parse_keys
+
+    return parse_keys(content)
 
 
 def _password(content: bytes) -> str:

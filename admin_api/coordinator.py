@@ -9,7 +9,7 @@ import psycopg
 from admin_api.configuration import Configuration
 from admin_api.connections import Connections
 from admin_api.recent import Recent
-from admin_api.settings import APPLICATION_NAME, MAX_CHANGES, MAX_CONNECTIONS, MAX_REQUESTS, Settings
+from admin_api.settings import APPLICATION_NAME, MAX_CHANGES, MAX_CONNECTIONS, MAX_LASTING, MAX_REQUESTS, Settings
 from citus_cluster.errors import CitusClusterError, UnreachableError
 from citus_cluster.model.api_config import ApiConfig
 from citus_cluster.operations.coordinator import OnCoordinator
@@ -45,10 +45,11 @@ class Coordinator:
     def __init__(self, settings: Settings, configuration: Configuration) -> None:
         self._settings = settings
         self._configuration = configuration
-        self._connections = Connections(self._dial)
+        self._connections = Connections(self.dial)
         # One connection is always reserved for /health, and one more for requests that only read.
         self._turns = asyncio.Semaphore(MAX_CONNECTIONS - 1)
         self._changes = asyncio.Semaphore(MAX_CHANGES)
+        self._lasting = asyncio.Semaphore(MAX_LASTING)
         self._health = asyncio.Semaphore(1)
         self._tasks: set[asyncio.Task[Any]] = set()
         self._sign_of_life = Recent(
@@ -84,6 +85,25 @@ class Coordinator:
 
         return run
 
+    def reading(self, *, timeout_s: float) -> OnCoordinator:
+        """Return the function with which a view or a plan gets a connection, by :meth:`run`."""
+
+        async def run(work: Callable[[Connection], Awaitable[T]], /) -> T:
+            return await self.run(work, timeout_s=timeout_s)
+
+        return run
+
+    def lasting(self) -> OnCoordinator:
+        """Return the function with which an operation gets a connection that may take minutes: it has no time limit.
+
+        Its statements have theirs, and cancelling it ends it.
+        """
+
+        async def run(work: Callable[[Connection], Awaitable[T]], /) -> T:
+            return await self._bounded(self._last_in_turn(work), None)
+
+        return run
+
     async def check(self) -> CitusClusterError | None:
         """Return why the coordinator does not answer, None if it does; it is queried about once a second at most."""
         return await self._sign_of_life.answer()
@@ -114,6 +134,10 @@ class Coordinator:
         async with self._changes:
             return await self._in_turn(work)
 
+    async def _last_in_turn(self, work: Work[T]) -> T:
+        async with self._lasting:
+            return await self._change_in_turn(work)
+
     async def _in_turn(self, work: Work[T]) -> T:
         async with self._turns:
             return await self._on_connection(work)
@@ -122,7 +146,7 @@ class Coordinator:
         async with self._connections.lent() as connection:
             return await work(connection)
 
-    async def _bounded(self, work: Coroutine[Any, Any, T], timeout_s: float) -> T:
+    async def _bounded(self, work: Coroutine[Any, Any, T], timeout_s: float | None) -> T:
         """Wait for work no longer than this, even if it cannot be cancelled.
 
         The driver needs the server to cancel a query, and a paused server does not respond. A second cancellation ends
@@ -151,7 +175,8 @@ class Coordinator:
             # Marks the error as retrieved; other waiters still get it.
             task.exception()
 
-    async def _dial(self) -> Connection:
+    async def dial(self) -> Connection:
+        """Open one more connection, which the caller closes. Raises CitusClusterError."""
         info = connection_info(self._configuration.cluster(), self._configuration)
         return await connect(info, timeout_s=self._settings.connect_timeout_s, application_name=APPLICATION_NAME)
 

@@ -6,15 +6,21 @@ from typing import Annotated
 
 from fastapi import Depends, Request
 
-from admin_api.auth import ROLE_KEY
+from admin_api.access_log import client_of
 from admin_api.companions import CompanionWatch
 from admin_api.configuration import Configuration
 from admin_api.coordinator import Coordinator, Shared
+from admin_api.identity import identity_of
+from admin_api.metrics import Metrics
 from admin_api.reconciler import Reconciler
+from admin_api.request_context import request_id
+from admin_api.sampler import Sampler
 from admin_api.settings import Settings
+from admin_api.snapshots import Snapshots
 from citus_cluster.model.citus.rebalance import RebalanceStatus
 from citus_cluster.model.companion_status import CompanionStatus, with_lacks
 from citus_cluster.operations.journaled import ADMIN_API, Asker, Journal, of_container
+from citus_cluster.operations.running import Operations
 
 
 @dataclass
@@ -26,8 +32,12 @@ class Parts:
     coordinator: Coordinator
     reconciler: Reconciler
     companions: CompanionWatch
+    snapshots: Snapshots
+    operations: Operations
     active_workers: Shared[Sequence[tuple[str, int]]]
     rebalance_status: Shared[RebalanceStatus]
+    sampler: Sampler
+    metrics: Metrics
     was_well: bool = False
     """Whether Citus was healthy once, which distinguishes a start from a failure."""
 
@@ -47,10 +57,23 @@ async def parts_of(request: Request) -> Parts:
 PartsOf = Annotated[Parts, Depends(parts_of)]
 
 
+def asker_of(request: Request) -> Asker:
+    """Return who requests an operation, with what, and from where."""
+    identity = identity_of(request.scope)
+    return Asker(
+        ADMIN_API,
+        request=f"{request.method} {request.url.path}",
+        role=identity.role.value if identity else None,
+        name=identity.name if identity else None,
+        via=identity.via.value if identity else None,
+        client=client_of(request.scope),
+        request_id=request_id(),
+    )
+
+
 async def journal_of(request: Request, parts: PartsOf) -> Journal:
-    """Return the journal of the sender of the request: it records the operations with the role of the token."""
-    asker = Asker(ADMIN_API, request=f"{request.method} {request.url.path}", role=request.scope[ROLE_KEY])
-    return of_container(parts.settings.journal_folder, asker)
+    """Return the journal of the sender of the request: it records who requested each operation."""
+    return of_container(parts.settings.journal_folder, asker_of(request))
 
 
 JournalOf = Annotated[Journal, Depends(journal_of)]

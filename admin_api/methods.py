@@ -4,6 +4,7 @@ from fastapi import Request
 from starlette.routing import Match
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+_METHOD_KEY = "citus_cluster.method"
 _ROUTED = ("DELETE", "GET", "PATCH", "POST", "PUT")
 
 
@@ -16,8 +17,14 @@ class AnswerHead:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http" and scope["method"] == "HEAD":
             # A copy, because the server reads its own scope.
-            scope = {**scope, "method": "GET"}
+            scope = {**scope, "method": "GET", _METHOD_KEY: "HEAD"}
         await self._app(scope, receive, send)
+
+
+def method_of(scope: Scope) -> str:
+    """Return the method that the client sent, which is HEAD where the app sees GET."""
+    method: str = scope.get(_METHOD_KEY, scope["method"])
+    return method
 
 
 def allowed(request: Request) -> str:

@@ -17,8 +17,11 @@ from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from admin_api.methods import allowed
+from admin_api.request_context import request_id
 from admin_api.responses import VisibleJSONResponse
+from admin_api.settings import API_PREFIX
 from citus_cluster.errors import CitusClusterError
+from citus_cluster.runtime.store.operations import OperationRunningError
 
 MEDIA_TYPE = "application/problem+json"
 TYPE_PREFIX = "urn:citus-cluster:problem:"
@@ -35,6 +38,7 @@ def problem(
     hint: str | None = None,
     details: Sequence[str] = (),
     errors: Sequence[Mapping[str, object]] = (),
+    operation: str | None = None,
     headers: Mapping[str, str] | None = None,
 ) -> JSONResponse:
     """Return the response for a problem; members without a value are omitted."""
@@ -48,13 +52,20 @@ def problem(
         "hint": hint,
         "details": list(details) or None,
         "errors": list(errors) or None,
+        "operation": operation,
+        "request_id": request_id(),
     }
     content = {key: value for key, value in body.items() if value is not None}
     return VisibleJSONResponse(content, status, headers=headers, media_type=MEDIA_TYPE)
 
 
-def from_error(error: CitusClusterError) -> JSONResponse:
-    """Return the response for one of our errors: its class is the type of problem, its message the occurrence."""
+def from_error(error: CitusClusterError, *, operation: str | None = None) -> JSONResponse:
+    """Return the response for one of our errors: its class is the type of problem, its message the occurrence.
+
+    ``operation`` is the address of the operation that failed, or that excludes the requested one.
+    """
+    if isinstance(error, OperationRunningError):
+        operation = f"{API_PREFIX}/operations/{error.operation.id}"
     title = (type(error).__doc__ or error.code).strip().splitlines()[0].rstrip(".")
     return problem(
         error.http_status,
@@ -63,6 +74,7 @@ def from_error(error: CitusClusterError) -> JSONResponse:
         detail=error.message,
         hint=error.hint,
         details=error.details,
+        operation=operation,
         headers=RETRY_SOON if error.http_status == HTTPStatus.SERVICE_UNAVAILABLE else None,
     )
 

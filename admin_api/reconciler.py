@@ -80,6 +80,8 @@ class Reconciler:
         self.unprepared: Mapping[ComponentName, str] = {}
         """Components that lack something on the servers of others, and why the last check could not create it."""
         self._accounts = Accounts(configuration)
+        self.maintenance: tuple[str, ...] = ()
+        """One line for each node that an operator paused."""
         self.troubles: tuple[str, ...] = ()
         """One line for each registered node that did not serve queries, or had lost data, at the last check."""
 
@@ -167,6 +169,7 @@ class Reconciler:
         """Check whether the registered nodes serve queries and, less often, whether their shards exist."""
         async with translated("looking at the nodes"):
             nodes = (await read_registry(connection)).nodes
+            self.maintenance = tuple(f"{node.address} is in maintenance" for node in nodes if node.in_maintenance)
             found = await troubles(connection, nodes)
             now = asyncio.get_running_loop().time()
             if found:

@@ -2,9 +2,9 @@
 
 from enum import StrEnum
 from http import HTTPStatus
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StrictBool
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, RootModel, StrictBool
 
 from admin_api.problems import MEDIA_TYPE
 from citus_cluster.model.citus.nodes import NodeDocument
@@ -12,6 +12,7 @@ from citus_cluster.model.citus.rebalance_plan import TransferMode
 from citus_cluster.model.companion_status import Condition
 from citus_cluster.model.component_name import ComponentName
 from citus_cluster.model.names import host_problem
+from citus_cluster.model.operation import Operation, OperationEvent
 
 Responses = dict[int | str, dict[str, Any]]
 
@@ -42,7 +43,7 @@ class Input(BaseModel):
 
 
 class Problem(BaseModel):
-    """Problem details for HTTP (RFC 9457), with additional members: code, hint, details and errors."""
+    """Problem details for HTTP (RFC 9457), with additional members: code, hint, details, errors and request_id."""
 
     type: str = Field(examples=["urn:citus-cluster:problem:worker-unreachable"])
     title: str
@@ -53,6 +54,12 @@ class Problem(BaseModel):
     details: list[str] | None = Field(default=None, description="Findings, one for each item.")
     errors: list[dict[str, Any]] | None = Field(
         default=None, description="Invalid parts of the request: location and message."
+    )
+    operation: str | None = Field(
+        default=None, description="Address of the operation that failed, or that excludes the requested one."
+    )
+    request_id: str | None = Field(
+        default=None, description="The request, as in the header X-Request-ID, the log and the journal."
     )
 
 
@@ -72,7 +79,7 @@ def problems(*statuses: int) -> Responses:
 BODY_PROBLEMS = (400, 408, 413, 415, 422)
 """Statuses for a body that is not readable, too slow, too large, not JSON, or not valid."""
 
-COMMON_PROBLEMS = problems(401, 403, 500, 503, 504)
+COMMON_PROBLEMS = problems(401, 403, 429, 500, 503, 504)
 
 
 class ActiveNode(BaseModel):
@@ -175,6 +182,19 @@ class Health(BaseModel):
     companions: list[CompanionHealth] = Field(description="The other services.")
 
 
+class Live(BaseModel):
+    """The admin API serves requests."""
+
+    live: bool = True
+
+
+class Readiness(BaseModel):
+    """Whether Citus can serve queries now."""
+
+    ready: bool
+    reason: str | None = Field(description="One line that says why not.")
+
+
 class RebalanceRequest(Input):
     """Arguments of citus_rebalance_start(); without a strategy, the cluster's default applies.
 
@@ -197,3 +217,33 @@ class RebalanceStarted(BaseModel):
     """The job of a rebalance; null if there is nothing to move."""
 
     job_id: int | None
+
+
+OperationDocument = Operation
+
+
+class PlanDocument(BaseModel):
+    """What a change would do; nothing was changed."""
+
+    dry_run: Literal[True]
+    kind: str
+    command: str
+    plan: dict[str, Any]
+
+
+class ChangeAnswer(RootModel[Operation | PlanDocument]):
+    """The operation that a change has become, or, with dry_run, its plan."""
+
+
+class OperationPage(BaseModel):
+    """One page of operations."""
+
+    items: list[Operation]
+    next_cursor: str | None
+    total: int
+
+
+class EventsDocument(BaseModel):
+    """The events of an operation."""
+
+    items: list[OperationEvent]

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from admin_api.rate_limits import Rate
 from citus_cluster.errors import UsageError
 from citus_cluster.model.component_name import ComponentName
 from citus_cluster.model.components import COMPONENTS
@@ -17,14 +18,27 @@ HTTP_PORT = 8000
 SHUTDOWN_TIMEOUT_S = 3
 
 APPLICATION_NAME = "citus-cluster admin-api"
-OPEN_PATHS = frozenset({"/health"})
-"""Paths that need no token; all others do, even those that do not exist."""
+LOG_IN_PATH = "/login"
+LOG_OUT_PATH = "/logout"
+STATIC_PREFIX = "/static/"
+"""Paths that begin like this are files of the pages, which hold nothing of the cluster."""
+OPEN_PATHS = frozenset({"/health", "/health/live", "/health/ready", LOG_IN_PATH})
+"""Paths that need no token; all others but those of static files do, even those that do not exist."""
+HEALTH_PREFIX = "/health"
+"""Paths that begin like this are asked every few seconds, so they are not logged."""
 API_PREFIX = "/api/v1"
+
+CHANGES = Rate(burst=100, per_s=5)
+"""How often each token may send a request that can change something; a person needs far less."""
+FAILED_LOG_INS = Rate(burst=20, per_s=0.2)
+"""How often each client address may send a wrong token. Valid tokens are accepted nevertheless."""
 
 MAX_CONNECTIONS = 4
 """The number of connections to the coordinator, in addition to the reconciler's own."""
 MAX_CHANGES = 2
 """The number of these connections that requests which change the cluster can use, possibly for minutes."""
+MAX_LASTING = 1
+"""The number of these that changes can use which may take minutes, so that short ones go on meanwhile."""
 MAX_REQUESTS = 100
 """The number of requests that can wait for the coordinator; others get an error that asks them to try again later."""
 
@@ -37,7 +51,12 @@ class Settings:
     password_file: Path = Path("/run/secrets/superuser_password")
     journal_folder: Path = Path("/var/lib/citus-cluster/journal")
     """The only folder of the host to which the container may write."""
+    data_folder: Path = Path("/var/lib/citus-cluster/data")
+    """The folder of the volume that keeps the record of operations."""
     reconciler: bool = True
+
+    changes: Rate = CHANGES
+    failed_log_ins: Rate = FAILED_LOG_INS
 
     connect_timeout_s: float = 3
     """How long a request waits for a connection to the coordinator before it gets an error."""
@@ -65,6 +84,24 @@ class Settings:
     """The time between two checks of the disk usage of the nodes."""
     data_interval_s: float = 60
     """The time between two comparisons of the existing shards with the placements in the catalog."""
+
+    jwks_timeout_s: float = 3
+    """How long the issuer of JWTs may take to return its public keys."""
+    jwks_life_s: float = 300
+    """How long these keys are valid before they are read again, in the background."""
+    jwks_stale_s: float = 3600
+    """How long they stay valid while the issuer does not answer."""
+    jwks_interval_s: float = 10
+    """The time between two queries, also for unknown keys, whose ids any client can invent."""
+
+    sample_interval_s: float = 10
+    """The time between two readings of the figures for monitoring, while somebody asks for them."""
+    sample_pause_s: float = 120
+    """The figures are not read any more once nobody has asked for this long."""
+    sample_wait_s: float = 2.5
+    """How long a request waits for new figures if nobody has asked for a while; otherwise it does not wait."""
+    shards_interval_s: float = 60
+    """The time between two readings of the sizes of all shards."""
 
     companion_timeout_s: float = 3
     """How long a service beside Citus may take to return its status."""

@@ -11,6 +11,8 @@ _ENGINE_TIMEOUT_S = 60
 LONGEST_FILES = (
     "e2e/test_leaving.py",
     "e2e/test_faults.py",
+    "e2e/test_monitoring.py",
+    "e2e/test_console.py",
     "e2e/test_cassandra.py",
     "e2e/test_example_read_write_split.py",
     "e2e/test_pg14_promotion.py",
@@ -37,6 +39,7 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--update-golden", action="store_true", help="Write tests/golden/expected anew.")
+    parser.addoption("--update-screenshots", action="store_true", help="Take the pictures of docs/console.md anew.")
     parser.addoption("--shuffle", metavar="SEED", help="Run the tests without a cluster in another order.")
 
 

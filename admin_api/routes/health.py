@@ -9,7 +9,7 @@ from fastapi import APIRouter, Response
 
 from admin_api.dependencies import Parts, PartsOf
 from admin_api.reconciler import Reconciler
-from admin_api.schemas import CompanionHealth, CoordinatorHealth, Health, HealthStatus, WorkersHealth
+from admin_api.schemas import CompanionHealth, CoordinatorHealth, Health, HealthStatus, Live, Readiness, WorkersHealth
 from citus_cluster import __version__
 from citus_cluster.errors import CitusClusterError
 from citus_cluster.model.api_config import ApiConfig
@@ -65,7 +65,7 @@ async def health(parts: PartsOf, response: Response) -> Health:
     return Health(
         status=HealthStatus.DEGRADED if disks.alarms and status is HealthStatus.OK else status,
         reason="; ".join([*_reasons(citus, companions), *disks.alarms]) or None,
-        warnings=list(disks.warnings),
+        warnings=[*parts.reconciler.maintenance, *disks.warnings],
         version=__version__,
         cluster=citus.cluster.cluster if citus.cluster else None,
         coordinator=citus.coordinator,
@@ -75,6 +75,43 @@ async def health(parts: PartsOf, response: Response) -> Health:
             CompanionHealth(service=one.service, condition=one.condition, reason=one.reason) for one in companions
         ],
     )
+
+
+@router.get("/health/live", summary="Check that the admin API itself serves requests")
+async def live(response: Response) -> Live:
+    """Answer 200 while this process serves requests, whatever the state of the cluster: a restart would not help."""
+    response.headers["Cache-Control"] = "no-store"
+    return Live()
+
+
+@router.get(
+    "/health/ready",
+    summary="Check that Citus can serve queries now",
+    responses={503: {"model": Readiness, "description": "Queries fail, or would fail; the body says why."}},
+)
+async def ready(parts: PartsOf, response: Response) -> Readiness:
+    """Answer 200 if the coordinator answers, and every registered node serves queries and has its shards.
+
+    A worker that is still to be registered holds no shards, so it does not matter as long as another one is registered.
+    The nodes were checked a few seconds ago; see `GET /health`.
+    """
+    response.headers["Cache-Control"] = "no-store"
+    citus = await look_at_citus(parts)
+    reason = _unready(citus)
+    if reason:
+        response.status_code = 503
+        response.headers["Retry-After"] = "5"
+    return Readiness(ready=reason is None, reason=reason)
+
+
+def _unready(citus: CitusSeen) -> str | None:
+    workers = citus.workers
+    if citus.refusal or workers is None:
+        return citus.reason
+    if workers.unwell:
+        return _listed(workers.unwell)
+    # Before its first check, the API knows nothing of the nodes, and lists each worker as pending.
+    return citus.reason if workers.desired and not workers.registered + len(workers.withdrawn) else None
 
 
 def own_disk() -> Disk:
@@ -137,6 +174,10 @@ def _workers_reason(workers: WorkersHealth | None) -> str | None:
     if workers is None:
         return None
     pending = [f"{node.host}:{node.port} is not registered: {node.reason}" for node in workers.pending]
-    lines = list(dict.fromkeys([*workers.unwell, *pending]))
-    more = len(lines) - 3
-    return "; ".join([*lines[:3], *([f"and {more} more"] if more > 0 else [])]) or None
+    return _listed([*workers.unwell, *pending])
+
+
+def _listed(lines: Sequence[str]) -> str | None:
+    unique = list(dict.fromkeys(lines))
+    more = len(unique) - 3
+    return "; ".join([*unique[:3], *([f"and {more} more"] if more > 0 else [])]) or None

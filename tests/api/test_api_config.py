@@ -10,7 +10,7 @@ import pytest
 from admin_api.configuration import Configuration
 from admin_api.settings import Settings
 from citus_cluster.errors import SpecError
-from citus_cluster.model.api_config import ApiConfig, ApiTokens, hash_token
+from citus_cluster.model.api_config import ApiConfig, ApiTokens, JwtConfig, hash_token
 from citus_cluster.model.citus.nodes import NodeAddress
 from citus_cluster.model.companion_target import Target
 from citus_cluster.model.component_name import ComponentName
@@ -30,6 +30,8 @@ CONFIG = ApiConfig(
         ),
         Target(ComponentName.REDIS, {"redis": NodeAddress("redis", 6379)}),
     ),
+    cors_origins=("https://console.example.com",),
+    jwt=JwtConfig("https://issuer.example.com/", "citus-cluster", None, "role", ("dba",), ()),
 )
 
 
@@ -62,6 +64,15 @@ def test_the_text_has_the_agreed_shape_and_a_newline_at_its_end() -> None:
                 "synchronous": False,
             },
         ],
+        "cors_origins": ["https://console.example.com"],
+        "jwt": {
+            "issuer": "https://issuer.example.com/",
+            "audience": "citus-cluster",
+            "keys_url": None,
+            "role_claim": "role",
+            "admin_values": ["dba"],
+            "read_values": [],
+        },
     }
 
 

@@ -14,7 +14,7 @@ from admin_api import coordinator as coordinator_module
 from admin_api import recent
 from admin_api.configuration import Configuration
 from admin_api.coordinator import BusyError, Coordinator, Shared, connection_info
-from admin_api.settings import APPLICATION_NAME, MAX_CHANGES, MAX_CONNECTIONS
+from admin_api.settings import APPLICATION_NAME, MAX_CHANGES, MAX_CONNECTIONS, MAX_LASTING
 from citus_cluster.errors import UnreachableError
 from citus_cluster.runtime.postgres import Connection
 
@@ -157,6 +157,23 @@ def test_closing_ends_what_still_runs(run: Run) -> None:
         await held.ended.wait()
         with pytest.raises(asyncio.CancelledError):
             await asking
+
+    run(act)
+
+
+def test_a_change_that_lasts_leaves_a_connection_for_short_ones_and_has_no_time_limit(run: Run) -> None:
+    async def act(coordinator: Coordinator) -> None:
+        lasting, short = Held(), Held()
+        on_coordinator = coordinator.lasting()
+        waiting = [asyncio.create_task(on_coordinator(lasting)) for _ in range(MAX_CONNECTIONS)]
+        await settle()
+        assert lasting.begun == MAX_LASTING < MAX_CHANGES
+        waiting.append(asyncio.create_task(coordinator.change(short, timeout_s=LONG_S)))
+        await settle()
+        assert short.begun == 1
+        lasting.may_end.set()
+        short.may_end.set()
+        assert set(await asyncio.gather(*waiting)) == {"done"}
 
     run(act)
 

@@ -127,10 +127,18 @@ def test_both_edges_note_the_same_but_for_who_asked(
 ) -> None:
     outcome[operation] = result
     path, body = request_
-    api.client.post(f"/api/v1/{path}", headers=api.admin, json=body)
+    api.client.post(f"/api/v1/{path}", headers=api.admin | {"X-Request-ID": "the-request"}, json=body)
     (of_api,) = files.journal()
     of_command = command(*words)
-    assert of_api.pop("by") == {"program": "admin-api", "request": f"POST /api/v1/{path}", "role": "admin"}
+    assert of_api.pop("by") == {
+        "program": "admin-api",
+        "request": f"POST /api/v1/{path}",
+        "role": "admin",
+        "name": "admin",
+        "via": "token",
+        "client": "127.0.0.1",
+        "request_id": "the-request",
+    }
     by = of_command.pop("by")
     assert (by["program"], by["arguments"][: len(words)]) == ("citus-cluster", list(words))
     for line in (of_api, of_command):

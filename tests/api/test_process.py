@@ -20,7 +20,7 @@ from citus_cluster.model.citus.nodes import NodeAddress
 
 ROOT = Path(__file__).parents[2]
 HEALTHCHECK = ROOT / "admin_api" / "healthcheck.py"
-NOT_IN_THE_IMAGE = ("docker", "typer", "rich", "jinja2", "yaml", "ruamel", "jsonschema", "httpx")
+NOT_IN_THE_IMAGE = ("docker", "typer", "rich", "yaml", "ruamel", "jsonschema", "httpx")
 
 
 def test_the_api_imports_nothing_that_its_image_lacks() -> None:

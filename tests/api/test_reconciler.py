@@ -20,6 +20,7 @@ from admin_api.settings import APPLICATION_NAME
 from citus_cluster.errors import RoleError, UnreachableError
 from citus_cluster.model.api_config import ApiConfig
 from citus_cluster.model.citus.nodes import NodeAddress, NodeResult, Outcome
+from citus_cluster.model.citus.registration import RegisteredNode
 from citus_cluster.model.companion_target import Target
 from citus_cluster.model.component_name import ComponentName
 from citus_cluster.model.disks import Disk
@@ -215,6 +216,17 @@ def test_a_defect_does_not_end_the_loop_and_is_logged_once_with_its_place(
         ("INFO", "workers can be registered again"),
     ]
     assert [bool(one.exc_info) for one in caplog.records] == [True, False, False, False, False]
+
+
+def test_nodes_in_maintenance_are_known(fake: FakeCoordinator, run: Run) -> None:
+    async def act(reconciler: Reconciler) -> None:
+        paused = RegisteredNode(2, 1, NodeAddress("citus-worker1"), True, "primary", False, in_maintenance=True)
+        fake.nodes = (paused, replace(paused, address=NodeAddress("citus-worker2"), in_maintenance=False))
+        await until(lambda: reconciler.maintenance == ("citus-worker1:5432 is in maintenance",))
+        fake.nodes = ()
+        await until(lambda: not reconciler.maintenance)
+
+    run(act)
 
 
 def test_troubles_are_told_once_and_so_is_their_end(

@@ -136,7 +136,7 @@ def test_head_is_get_without_the_body(away: Api) -> None:
         ("/health", "GET, HEAD, OPTIONS"),
         ("/openapi.json", "GET, HEAD, OPTIONS"),
         ("/api/v1/rebalance", "GET, HEAD, OPTIONS, POST"),
-        ("/api/v1/nodes", "OPTIONS, POST"),
+        ("/api/v1/nodes", "GET, HEAD, OPTIONS, POST"),
     ],
 )
 def test_options_and_405_name_every_method(away: Api, path: str, methods: str) -> None:

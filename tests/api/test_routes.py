@@ -165,6 +165,12 @@ def test_the_reason_names_three_and_counts_the_others(running: Running, number: 
     assert body["workers"]["unwell"] == [*troubles, "a1"]
 
 
+def test_a_node_in_maintenance_is_a_warning_and_no_alarm(running: Running) -> None:
+    running.parts.reconciler.maintenance = ("citus-worker1:5432 is in maintenance",)
+    body = running.health(200)
+    assert (body["status"], body["warnings"]) == ("ok", ["citus-worker1:5432 is in maintenance"])
+
+
 def test_without_the_reconciler_nothing_is_known_of_workers(running: Running) -> None:
     running.found(troubles=("citus-worker1:5432 is silent",))
     running.parts.settings = replace(running.parts.settings, reconciler=False)

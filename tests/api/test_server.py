@@ -1,32 +1,34 @@
 """How the API listens: the arguments of its server, what each protocol may do, and who may call."""
 
 import asyncio
+import json
 import logging
 import logging.config
 import os
 import sys
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 import uvicorn
 from api_support import ADMIN_TOKEN, READ_TOKEN, Api, ApiFiles, serve
+from fastapi import Response
 from starlette.types import Message
 
 from admin_api import __main__ as program
 from admin_api import healthcheck, server, settings
 from admin_api.app import create_app
-from admin_api.auth import RequireToken, Role, role_of
+from admin_api.auth import Authenticator, RequireToken
 from admin_api.configuration import Configuration, ConfigurationError
 from admin_api.server import PatientProtocol
+from admin_api.sessions import Sessions
 from admin_api.settings import MAX_CHANGES, MAX_CONNECTIONS, Settings
 from citus_cluster.errors import UsageError
-from citus_cluster.model.api_config import ApiTokens, hash_token
+from citus_cluster.model.api_config import hash_token
 from citus_cluster.model.component_name import ComponentName
 from citus_cluster.model.components import COMPONENTS
-from citus_cluster.runtime.log_lines import VisibleFormatter
-
-TOKENS = ApiTokens(admin=hash_token("admin"), read=hash_token("read"))
+from citus_cluster.runtime.log_lines import JsonFormatter
 
 
 def test_the_program_serves_the_app_as_the_compose_file_expects_it(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -46,7 +48,7 @@ def test_the_program_serves_the_app_as_the_compose_file_expects_it(monkeypatch: 
                 "http": PatientProtocol,
                 "loop": "asyncio",
                 "ws": "none",
-                # The log is ours, and has no line for each request: the health check makes one every few seconds.
+                # The log is ours, and has no line for a health check, which is made every few seconds.
                 "log_config": None,
                 "access_log": False,
                 "server_header": False,
@@ -58,7 +60,7 @@ def test_the_program_serves_the_app_as_the_compose_file_expects_it(monkeypatch: 
     assert "PGOPTIONS" not in os.environ
 
 
-def test_log_lines_have_time_level_and_place_and_hide_nothing(capsys: pytest.CaptureFixture[str]) -> None:
+def test_log_lines_are_json_with_time_level_and_place_and_hide_nothing(capsys: pytest.CaptureFixture[str]) -> None:
     root, logger = logging.getLogger(), logging.getLogger("admin_api.tested")
     before = root.level, root.handlers[:]
     try:
@@ -66,12 +68,15 @@ def test_log_lines_have_time_level_and_place_and_hide_nothing(capsys: pytest.Cap
         assert logger.disabled is False
         logger.info("it is \x1b[31mso")
         (handler,) = root.handlers
-        assert isinstance(handler.formatter, VisibleFormatter)
+        assert isinstance(handler.formatter, JsonFormatter)
     finally:
         root.level, root.handlers = before
     line = capsys.readouterr().err
-    assert line.endswith(" INFO admin_api.tested: it is \\x1b[31mso\n")
-    assert line[:2] == "20"
+    assert line.count("\n") == 1
+    record = json.loads(line)
+    assert datetime.fromisoformat(record.pop("time")).utcoffset() == timedelta(0)
+    assert record == {"level": "INFO", "logger": "admin_api.tested", "message": "it is \x1b[31mso"}
+    assert "\x1b" not in line
 
 
 def test_times_and_numbers_fit_each_other() -> None:
@@ -124,11 +129,6 @@ def test_a_word_that_is_none_is_refused_with_what_to_set() -> None:
     assert refused.value.hint == "Set CITUS_CLUSTER_RECONCILER to on or off."
 
 
-@pytest.mark.parametrize(("token", "role"), [("admin", Role.ADMIN), ("read", Role.READ), ("", None), ("admi", None)])
-def test_a_token_has_one_role(token: str, role: Role | None) -> None:
-    assert role_of(token, TOKENS) is role
-
-
 @pytest.mark.parametrize(
     ("header", "status"),
     [
@@ -170,8 +170,10 @@ def run_middleware(files: ApiFiles, scope: dict[str, Any]) -> tuple[list[Message
     async def send(message: Message) -> None:
         sent.append(message)
 
-    configuration = Configuration(files.settings())
-    asyncio.run(RequireToken(app, configuration)(scope, receive, send))
+    settings = files.settings()
+    authenticator = Authenticator(settings, Configuration(settings))
+    sessions = Sessions(authenticator.identify)
+    asyncio.run(RequireToken(app, authenticator, sessions, lambda *_: Response())(scope, receive, send))
     return sent, bool(reached)
 
 

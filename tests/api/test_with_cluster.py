@@ -20,6 +20,8 @@ from api_support import Api, ApiFiles, serve
 from cluster_support import oldest_image, require_engine
 from docker.models.containers import Container
 from fake_servers import fake_postgres
+from prometheus_client.parser import text_string_to_metric_families
+from random_requests import check, operations_of
 from sql_servers import COORDINATOR, NASTY_PASSWORD, WORKERS, Servers, encryption_of
 from waiting import eventually
 
@@ -231,7 +233,8 @@ def test_before_any_rebalance_its_state_is_none(cluster: Cluster, api: Api) -> N
     assert registered["operation"] == "register-workers"
     assert set(registered["outcome"]["workers"].values()) == {"added"}
     assert (asked["operation"], asked["result"], asked["outcome"]) == ("rebalance-start", "done", {"job_id": None})
-    assert asked["by"] == {"program": "admin-api", "request": "POST /api/v1/rebalance", "role": "admin"}
+    by = {"program": "admin-api", "request": "POST /api/v1/rebalance", "role": "admin", "name": "admin"}
+    assert asked["by"].items() >= by.items()
 
 
 def test_a_desired_worker_that_does_not_answer_is_named(cluster: Cluster, api: Api) -> None:
@@ -242,9 +245,107 @@ def test_a_desired_worker_that_does_not_answer_is_named(cluster: Cluster, api: A
         assert body["status"] == "degraded"
         assert [node["host"] for node in body["workers"]["pending"]] == ["citus-worker9"]
         assert PASSWORD not in str(body)
+        # It holds no shards, so queries do not need it.
+        assert api.client.get("/health/ready").status_code == 200
     finally:
         cluster.want(FIRST, SECOND)
     eventually(healthy(api))
+
+
+def figures(api: Api) -> dict[tuple[str, str], float]:
+    """Scrape once: the value of each series of the cluster, by name and the value of its label, empty without one."""
+    response = api.client.get("/metrics", headers=api.read)
+    assert response.status_code == 200, response.text
+    return {
+        (one.name.removeprefix("citus_cluster_"), " ".join(text for _, text in sorted(one.labels.items()))): one.value
+        for family in text_string_to_metric_families(response.text)
+        for one in family.samples
+        if one.name.startswith("citus_cluster_")
+    }
+
+
+def test_metrics_show_what_the_nodes_report(cluster: Cluster, api: Api) -> None:
+    eventually(healthy(api))
+    cluster.sql("CREATE TABLE measured (id bigint PRIMARY KEY)")
+    cluster.sql("SELECT create_distributed_table('measured', 'id', shard_count => 4)")
+    cluster.sql("CREATE TABLE everywhere (id bigint PRIMARY KEY)")
+    cluster.sql("SELECT create_reference_table('everywhere')")
+    workers = ("citus-worker1:5432", "citus-worker2:5432")
+    with psycopg.connect(
+        host="127.0.0.1", port=cluster.port, user="postgres", password=PASSWORD, autocommit=True
+    ) as session:
+        session.execute("BEGIN")
+        session.execute("CREATE TABLE promised (id int)")
+        session.execute("PREPARE TRANSACTION 'forgotten'")
+    cluster.sql("SELECT pg_create_physical_replication_slot('forgotten', true)")
+    try:
+        with serve(create_app(cluster.files.settings(sample_interval_s=0.3, shards_interval_s=0.3))) as scraped:
+            eventually(healthy(scraped))
+            eventually(lambda: figures(scraped).get(("node_shards", workers[0])) == 2)
+            found = figures(scraped)
+            assert found[("coordinator_up", "")] == 1
+            assert [found[("nodes", state)] for state in ("known", "active", "answering")] == [3, 3, 3]
+            assert [found[("node_up", f"{node} worker")] for node in workers] == [1, 1]
+            assert found[("node_up", "citus-coordinator:5432 coordinator")] == 1
+            assert [found[("node_metadata_synced", node)] for node in ("citus-coordinator:5432", *workers)] == [1, 1, 1]
+            assert [found[("node_shards", node)] for node in workers] == [2, 2]
+            assert found[("node_shard_bytes", workers[0])] >= 2 * 8192
+            assert found[("tables", "reference")] >= 1
+            assert found[("node_connections_limit", workers[0])] == 60
+            assert 1 <= found[("node_connections", "external citus-coordinator:5432")] < 60
+            assert found[("node_prepared_transactions", "citus-coordinator:5432")] == 1
+            assert found[("node_oldest_prepared_transaction_age_seconds", "citus-coordinator:5432")] > 0
+            assert found[("node_oldest_prepared_transaction_age_seconds", workers[0])] == 0
+            assert found[("node_replication_slots", "citus-coordinator:5432 inactive")] == 1
+            assert found[("cleanup_records", "")] >= 0
+            assert found[("disk_size_bytes", workers[0])] > found[("disk_available_bytes", workers[0])] > 0
+            assert found[("rebalance_active", "")] == 0
+            assert ("node_client_connections_limit", workers[0]) not in found
+            assert not [key for key in found if key[0].startswith("tenant_")]
+            cluster.sql("ALTER SYSTEM SET citus.stat_tenants_track = 'all'")
+            cluster.sql("SELECT pg_reload_conf()")
+            eventually(lambda: figures(scraped).get(("tenant_period_seconds", "")) == 60)
+    finally:
+        cluster.sql("ALTER SYSTEM RESET citus.stat_tenants_track")
+        cluster.sql("SELECT pg_reload_conf()")
+        cluster.sql("ROLLBACK PREPARED 'forgotten'")
+        cluster.sql("SELECT pg_drop_replication_slot('forgotten')")
+        cluster.sql("DROP TABLE measured, everywhere")
+
+
+def test_ten_scrapers_cost_the_database_no_more_than_one(cluster: Cluster) -> None:
+    with serve(create_app(cluster.files.settings(sample_interval_s=5))) as api:
+        eventually(healthy(api))
+        first = figures(api)[("sample_rounds_total", "")]
+        with ThreadPoolExecutor(max_workers=10) as pool:
+            rounds = [one[("sample_rounds_total", "")] for one in pool.map(lambda _: figures(api), range(100))]
+        # A busy machine may take longer than one interval for a hundred scrapes; without the sampler, there were 100.
+        assert first <= min(rounds) and max(rounds) < first + 20
+        sessions = f"SELECT count(*) FROM pg_stat_activity WHERE application_name = '{APPLICATION_NAME}'"
+        ((count,),) = cluster.sql(sessions)
+        assert isinstance(count, int) and count <= 2 * (MAX_CONNECTIONS + 2)
+
+
+def test_a_paused_worker_delays_no_scrape_and_is_shown(cluster: Cluster) -> None:
+    with serve(create_app(cluster.files.settings(sample_interval_s=0.3))) as api:
+        eventually(lambda: figures(api).get(("node_up", "citus-worker2:5432 worker")) == 1)
+        with cluster.servers.paused(SECOND.host):
+            eventually(lambda: figures(api).get(("node_up", "citus-worker2:5432 worker")) == 0)
+            found = figures(api)
+            assert found[("nodes", "answering")] == 2
+            assert found[("node_up", "citus-worker1:5432 worker")] == 1
+            # What a silent node would report is unknown; what the catalog holds is not.
+            assert ("node_connections_limit", "citus-worker2:5432") not in found
+            assert ("node_shards", "citus-worker2:5432") in found
+        eventually(lambda: figures(api).get(("node_up", "citus-worker2:5432 worker")) == 1)
+        with cluster.servers.paused(COORDINATOR.host):
+            eventually(lambda: figures(api).get(("coordinator_up", "")) == 0)
+            # The last figures are still there, and their age is shown.
+            found = figures(api)
+            assert found[("node_up", "citus-worker1:5432 worker")] == 1
+            assert found[("sample_age_seconds", "nodes")] > 0
+            assert found[("sample_failures_total", "nodes")] >= 1
+        eventually(lambda: figures(api).get(("coordinator_up", "")) == 1)
 
 
 def test_a_silent_node_is_named_by_health_and_services(cluster: Cluster, api: Api) -> None:
@@ -256,6 +357,10 @@ def test_a_silent_node_is_named_by_health_and_services(cluster: Cluster, api: Ap
         body = api.client.get("/health").json()
         assert body["status"] == "degraded"
         assert "citus-worker2:5432 does not answer" in body["reason"]
+        ready = api.client.get("/health/ready")
+        assert (ready.status_code, ready.json()["ready"]) == (503, False)
+        assert "citus-worker2:5432 does not answer" in ready.json()["reason"]
+        assert api.client.get("/health/live").status_code == 200
         (line,) = body["workers"]["unwell"]
         assert "citus-worker2:5432" in line
         citus = api.client.get("/api/v1/services", headers=api.read).json()["citus"]
@@ -273,6 +378,7 @@ def test_a_library_that_does_not_fit_the_extension_is_named(cluster: Cluster, ap
     cluster.sql(catalog.format("11.0-1"))
     try:
         eventually(lambda: "loaded Citus library version differs" in reason(api))
+        assert api.client.get("/health/ready").status_code == 503
         assert "citus-cluster up" in reason(api) and "citus-coordinator:5432" in reason(api)
         citus = api.client.get("/api/v1/services", headers=api.read).json()["citus"]
         assert citus["condition"] == "degraded"
@@ -532,3 +638,16 @@ def test_the_read_token_changes_nothing(cluster: Cluster, api: Api) -> None:
     assert api.client.post("/api/v1/nodes", headers=api.read, json={"host": THIRD.host}).status_code == 403
     assert api.client.post("/api/v1/rebalance", headers=api.read).status_code == 403
     assert api.client.get("/api/v1/rebalance", headers=api.read).status_code == 200
+
+
+def test_random_requests_cause_no_defect(cluster: Cluster, api: Api) -> None:
+    """The last test of the module: its changes are real, too."""
+    eventually(healthy(api), timeout_s=120)
+    cluster.sql("CREATE TABLE IF NOT EXISTS random_requests (id bigint PRIMARY KEY, value text)")
+    statuses: set[int] = set()
+    for operation in operations_of(api):
+        if operation.method == "post":
+            statuses |= check(api, operation, 10, dry_run="true")
+        statuses |= check(api, operation, 10)
+    assert {200, 404, 422} <= statuses
+    assert statuses <= {200, 201, 202, 204, 304, 400, 404, 405, 406, 409, 413, 415, 422, 429, 502, 503, 504}

@@ -16,6 +16,7 @@ import pytest
 import uvicorn
 from fastapi import FastAPI
 
+from admin_api.rate_limits import Rate
 from admin_api.server import OPTIONS
 from admin_api.settings import Settings
 from citus_cluster.model.api_config import CLUSTER_FILE, TOKENS_FILE, ApiConfig, ApiTokens, hash_token
@@ -73,8 +74,14 @@ class ApiFiles:
 
     def settings(self, **changes: object) -> Settings:
         self.journal_folder.mkdir(exist_ok=True)
+        # Many tests share an API, and some send wrong tokens and changes by the hundred.
+        without_limit = Rate(burst=1_000_000, per_s=1_000)
         settings = Settings(
-            config_dir=self.folder, password_file=self.password_file, journal_folder=self.journal_folder
+            config_dir=self.folder,
+            password_file=self.password_file,
+            journal_folder=self.journal_folder,
+            changes=without_limit,
+            failed_log_ins=without_limit,
         )
         return dataclasses.replace(settings, **changes)  # type: ignore[arg-type]
 

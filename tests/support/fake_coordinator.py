@@ -15,6 +15,7 @@ from admin_api import coordinator as coordinator_module
 from admin_api import reconciler as reconciler_module
 from citus_cluster.errors import CitusClusterError
 from citus_cluster.model.citus.nodes import NodeAddress, NodeResult, Outcome
+from citus_cluster.model.citus.registration import RegisteredNode
 from citus_cluster.model.component import Secret
 from citus_cluster.model.component_name import ComponentName
 from citus_cluster.model.components import COMPONENTS
@@ -69,6 +70,7 @@ class FakeCoordinator:
     registered: dict[NodeAddress, NodeResult] = field(default_factory=dict)
     asked_for: list[tuple[NodeAddress, ...]] = field(default_factory=list)
     asked_with: list[Mapping[str, Any]] = field(default_factory=list)
+    nodes: tuple[RegisteredNode, ...] = ()
     troubles: tuple[str, ...] = ()
     losses: tuple[str, ...] = ()
     comparisons: int = 0
@@ -126,7 +128,7 @@ class FakeCoordinator:
         return {}
 
     async def read_registry(self, connection: Connection) -> SimpleNamespace:
-        return SimpleNamespace(nodes=())
+        return SimpleNamespace(nodes=self.nodes)
 
     async def read_troubles(self, connection: Connection, nodes: object) -> tuple[str, ...]:
         return self.troubles

@@ -93,6 +93,10 @@ class GeneratedCluster:
         return {name.value: self.base_port + 15 + place for place, name in enumerate(EXAMPLES)}
 
     @property
+    def monitoring_port(self) -> int:
+        return self.base_port + 18
+
+    @property
     def password(self) -> str:
         return self.secret("superuser_password")
 
@@ -154,7 +158,7 @@ class GeneratedCluster:
             *(f"--name={self.name}", f"--citus-image={self.image}", f"--user={self.user}", f"--db={self.database}"),
             *(f"--port={self.base_port}", f"--admin-port={self.admin_port}", f"--pg14-port={self.pg14_port}"),
             *(f"--redis-port={self.redis_port}", f"--cassandra-port={self.cassandra_port}"),
-            f"--pgbouncer-port={self.pgbouncer_port}",
+            *(f"--pgbouncer-port={self.pgbouncer_port}", f"--monitoring-port={self.monitoring_port}"),
             *(f"--{name}-port={port}" for name, port in self.example_ports.items()),
         ]
 

@@ -215,6 +215,39 @@ class Servers:
             self.take_apart()
             self.stop(name)
 
+    @contextlib.contextmanager
+    def standby(self, name: str, primary: str) -> Iterator[NodeAddress]:
+        """Yield a physical standby of a server, for the duration of a test."""
+        allowed = 'echo "host replication all all scram-sha-256" >> "$PGDATA/pg_hba.conf"'
+        status, output = self.containers[primary].exec_run(["sh", "-c", allowed])
+        assert status == 0, output
+        self.sql(primary, "SELECT pg_reload_conf()")
+        settings = " ".join(f"-c {key}={value}" for key, value in SETTINGS.items())
+        script = (
+            f"mkdir -m 700 /tmp/data && pg_basebackup -h {primary} -U postgres -D /tmp/data -R -X stream -c fast "
+            f"&& exec postgres -D /tmp/data {settings}"
+        )
+        container = self.engine.containers.create(
+            self.image,
+            ["-c", script],
+            entrypoint="bash",
+            user="postgres",
+            name=f"{self.network.name}-{name}",
+            environment={"PGPASSWORD": NASTY_PASSWORD, "PGREQUIREAUTH": NODE_ENVIRONMENT["PGREQUIREAUTH"]},
+            ports={"5432/tcp": ("127.0.0.1", 0)},
+            shm_size="256m",
+            healthcheck={"test": ["NONE"]},
+        )
+        self.containers[name] = container
+        self.network.connect(container, aliases=[name])
+        container.start()
+        try:
+            self.wait(name)
+            yield NodeAddress(name)
+        finally:
+            self.take_apart()
+            self.stop(name)
+
     def is_cluster_of(self, *workers: NodeAddress) -> bool:
         """Return whether exactly these workers are registered and hold shards, as after ``register``."""
         found = self.sql(

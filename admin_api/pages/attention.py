@@ -1,0 +1,92 @@
+"""What needs attention first, each with the command that fixes it, or a link to the page that does."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from citus_cluster.model.companion_status import CompanionStatus, Condition
+from citus_cluster.model.operation import Operation, OperationState
+
+
+@dataclass(frozen=True)
+class Attention:
+    """One thing that an operator should do. ``tone`` is bad or careful."""
+
+    tone: str
+    message: str
+    command: str | None = None
+    url: str | None = None
+    action: str | None = None
+
+
+def of_nodes(rows: Iterable[Any], changes: Mapping[str, Any]) -> list[Attention]:
+    """Return what is wrong with the nodes (``NodeRow``)."""
+    found = []
+    for row in rows:
+        if row.answers is False:
+            message = row.reason or f"{row.node} does not answer."
+            found.append(Attention("bad", message, f"docker compose ps {row.host}"))
+        elif row.in_maintenance:
+            message = f"{row.node} is in maintenance."
+            found.append(Attention("careful", message, f"citus-cluster nodes resume {row.node}"))
+        elif not row.is_active:
+            url = f"/changes/nodes-activate?node={row.node}" if "nodes-activate" in changes else None
+            message = f"{row.node} is not active: Citus sends it no queries."
+            found.append(Attention("careful", message, f"citus-cluster nodes activate {row.node}", url, "Activate"))
+        elif row.has_metadata and not row.metadata_synced:
+            found.append(Attention("careful", f"The metadata of {row.node} are not up to date."))
+    return found
+
+
+def of_drift(rows: Iterable[Any], known: Sequence[Attention]) -> list[Attention]:
+    """Return the differences between the cluster and its files that matter, unless they are known."""
+    messages = {one.message for one in known}
+    return [
+        Attention("bad" if row.severity.value == "error" else "careful", row.message, row.fix)
+        for row in rows
+        if row.severity.value != "info" and row.message not in messages
+    ]
+
+
+def of_companions(statuses: Iterable[CompanionStatus]) -> list[Attention]:
+    """Return the services beside Citus that are not well."""
+    return [
+        Attention(
+            "bad" if one.condition is Condition.DOWN else "careful",
+            f"{one.service.value} is {one.condition.value}: {one.reason or 'no reason is known'}",
+            f"citus-cluster status {one.service.value}",
+            "/services",
+            "Services",
+        )
+        for one in statuses
+        if one.condition is not Condition.OK
+    ]
+
+
+def of_operations(operations: Iterable[Operation]) -> list[Attention]:
+    """Return the latest operation of each kind that was interrupted or has failed, and was not repeated since."""
+    found, seen = [], set()
+    for one in operations:
+        if one.kind in seen:
+            continue
+        seen.add(one.kind)
+        if one.state in {OperationState.INTERRUPTED, OperationState.FAILED}:
+            message = f"Operation {one.id} ({one.kind}) {'was' if one.state is OperationState.INTERRUPTED else 'has'} "
+            message += f"{one.state.value}." + (f" {one.last_message}" if one.last_message else "")
+            found.append(Attention("careful", message, None, f"/operations/{one.id}", "See the operation"))
+    return found
+
+
+def of_diagnosis(rows: Iterable[Any], changes: Mapping[str, Any]) -> list[Attention]:
+    """Return why a rebalance does not continue, and what earlier ones left behind."""
+    repair = "/changes/rebalance-repair" if "rebalance-repair" in changes else None
+    return [
+        Attention(
+            "bad",
+            row.message,
+            row.remedy,
+            repair if row.repairs else "/rebalance",
+            "Repair" if row.repairs else "Rebalance",
+        )
+        for row in rows
+    ]

@@ -1,0 +1,90 @@
+"""The first page: what needs attention, the nodes, and the latest operations."""
+
+import asyncio
+import logging
+from typing import Any
+
+import psycopg
+import psycopg.errors
+from fastapi import Request, Response
+
+from admin_api.dependencies import Parts, PartsOf
+from admin_api.pages import attention
+from admin_api.pages.attention import Attention
+from admin_api.pages.declared import changes_of, read_list, views_of
+from admin_api.pages.html import render
+from admin_api.pages.routing import router
+from admin_api.routes.health import look_at_citus
+from citus_cluster.errors import CitusClusterError
+from citus_cluster.model.documents import as_data
+from citus_cluster.model.parameters import NoParameters
+from citus_cluster.operations.nodes.views import WATCHED
+from citus_cluster.operations.view import AnyView
+
+routes = router()
+logger = logging.getLogger(__name__)
+NODES, DRIFT, DIAGNOSIS, STATE = "nodes-list", "cluster-drift", "rebalance-diagnosis", "cluster-show"
+OTHERS = (DRIFT, DIAGNOSIS, STATE)
+PATIENCE_S = 0.5
+"""How long the page waits for the other views after the list of nodes has arrived."""
+FAILURES = (CitusClusterError, psycopg.OperationalError, psycopg.errors.QueryCanceled, TimeoutError)
+SHOWN_OPERATIONS = 6
+
+
+@routes.get("/")
+async def show(request: Request, parts: PartsOf) -> Response:
+    """Show the cluster, even if its coordinator does not answer."""
+    citus = await look_at_citus(parts)
+    found: list[Attention] = []
+    listing, state = None, None
+    if citus.refusal is not None:
+        found.append(Attention("bad", citus.refusal.message, citus.refusal.hint))
+    else:
+        listing, state = await _of_coordinator(request, parts, found)
+    if citus.reason and not any(one.tone == "bad" for one in found):
+        found.append(Attention("careful", citus.reason))
+    companions = await parts.known_companions(within_s=parts.settings.companion_timeout_s)
+    found += attention.of_companions(companions)
+    operations = await parts.operations.latest()
+    found += attention.of_operations(operations)
+    context = {
+        "attention": found,
+        "nodes": listing,
+        "state": state,
+        "companions": companions,
+        "disks": parts.reconciler.disks,
+        "operations": [one.as_dict() for one in operations[:SHOWN_OPERATIONS]],
+    }
+    return render(request, "cluster.html", context)
+
+
+async def _of_coordinator(request: Request, parts: Parts, found: list[Attention]) -> tuple[Any, Any]:
+    """Read what the coordinator knows. What cannot be read needs attention, and hides nothing else."""
+    views, changes = views_of(request), changes_of(request)
+    # All at once: while a node is silent, each of them waits for it.
+    others = {name: asyncio.create_task(_value(parts, views[name])) for name in OTHERS if name in views}
+    listing = None
+    try:
+        if NODES in views:
+            listing = await read_list(request, parts, WATCHED, defaults={"limit": "200"})
+            found += attention.of_nodes(listing.raw, changes)
+    except FAILURES as error:
+        message = error.message if isinstance(error, CitusClusterError) else "The coordinator did not answer in time."
+        found.append(Attention("bad", message, getattr(error, "hint", None)))
+    if others:
+        # A silent node must be shown now; the next refresh shows what takes longer.
+        await asyncio.wait(others.values(), timeout=PATIENCE_S)
+    values = {name: task.result() for name, task in others.items() if task.done()}
+    found += attention.of_drift(values.get(DRIFT) or (), found)
+    found += attention.of_diagnosis(values.get(DIAGNOSIS) or (), changes)
+    state = values.get(STATE)
+    return listing, as_data(state) if state is not None else None
+
+
+async def _value(parts: Parts, view: AnyView) -> Any:
+    """Return what a view has read; None if it cannot be read."""
+    try:
+        return (await parts.snapshots.get(view, NoParameters())).value
+    except FAILURES as error:
+        logger.info("%s: %s", view.name, error)
+        return None

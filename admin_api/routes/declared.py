@@ -1,0 +1,178 @@
+"""The routes of declared changes and views: POST starts an operation, or shows its plan; GET reads."""
+
+import re
+from collections.abc import Callable, Coroutine, Sequence
+from dataclasses import MISSING, fields
+from http import HTTPStatus
+from typing import Annotated, Any, cast
+
+from fastapi import APIRouter, Header, Query, Request, Response
+from pydantic import BaseModel, create_model
+
+from admin_api.dependencies import PartsOf, asker_of
+from admin_api.lists import openapi_parameters, read_query
+from admin_api.problems import from_error
+from admin_api.responses import VisibleJSONResponse
+from admin_api.schemas import BODY_PROBLEMS, ChangeAnswer, OperationDocument, problems
+from admin_api.settings import API_PREFIX
+from citus_cluster.errors import CitusClusterError
+from citus_cluster.model.operation import Operation, OperationState
+from citus_cluster.operations.change import AnyChange, command_line
+from citus_cluster.operations.running import Running
+from citus_cluster.operations.view import AnyView
+
+OPERATIONS = f"{API_PREFIX}/operations"
+KEY_PATTERN = r"^[\x21-\x7e]{1,255}$"
+_WAIT = re.compile(r"(?:^|[,;\s])wait\s*=\s*(\d{1,4})(?:$|[,;\s])")
+IdempotencyKey = Annotated[
+    str | None,
+    Header(
+        pattern=KEY_PATTERN,
+        description="A new unique text for each change: a request that is repeated with the same key within 24 hours "
+        "returns the operation that the first one started.",
+    ),
+]
+Prefer = Annotated[
+    str | None,
+    Header(description="respond-async: answer 202 at once. wait=SECONDS: answer 202 after this time (RFC 7240)."),
+]
+
+
+def add_routes(api: APIRouter, changes: Sequence[AnyChange], views: Sequence[AnyView]) -> None:
+    """Add the routes of declared changes and views."""
+    for view in views:
+        _add_view(api, view)
+    for change in changes:
+        _add_change(api, change)
+
+
+def address_of(operation: Operation) -> str:
+    """Return the address of an operation."""
+    return f"{OPERATIONS}/{operation.id}"
+
+
+def _add_view(api: APIRouter, view: AnyView) -> None:
+    async def read(request: Request, parts: PartsOf) -> Response:
+        wanted, query = read_query(view, request.query_params)
+        snapshot = await parts.snapshots.get(view, wanted)
+        body, tag = snapshot.body(query)
+        headers = {"ETag": tag, "Cache-Control": "no-cache"}
+        if view.max_age_s:
+            headers["Age"] = str(parts.snapshots.age_s(snapshot))
+        if tag in request.headers.get("if-none-match", ""):
+            return Response(status_code=HTTPStatus.NOT_MODIFIED, headers=headers)
+        return Response(body, media_type="application/json", headers=headers)
+
+    api.add_api_route(
+        f"/{view.path}",
+        read,
+        methods=["GET"],
+        summary=view.summary.rstrip("."),
+        operation_id=view.name,
+        tags=[view.path.partition("/")[0]],
+        response_model=_answer_of(view),
+        responses=problems(404, 422),
+        openapi_extra={"parameters": openapi_parameters(view)},
+    )
+
+
+def _answer_of(view: AnyView) -> type[BaseModel]:
+    name = "".join(word.capitalize() for word in view.name.split("-"))
+    row: Any = view.row
+    if view.is_list:
+        shown: dict[str, Any] = {"items": list[row], "next_cursor": str | None, "total": int, "as_of": str}
+    else:
+        shown = {one.name: one.type for one in fields(row)} | {"as_of": str}
+    model: type[BaseModel] = create_model(
+        f"{name}{'Page' if view.is_list else 'Answer'}",
+        __doc__=f"{'One page of the answer' if view.is_list else 'The answer'} to: {view.summary}",
+        __module__=row.__module__,
+        **cast("Any", {field: (kind, ...) for field, kind in shown.items()}),
+    )
+    return model
+
+
+def _add_change(api: APIRouter, change: AnyChange) -> None:
+    responses: dict[int | str, dict[str, Any]] = {
+        200: {"model": ChangeAnswer, "description": "It is done, or, with dry_run, its plan."},
+        202: {"model": OperationDocument, "description": "It runs; Location is the address of the operation."},
+        **problems(*BODY_PROBLEMS, 404, 409, 429),
+    }
+    if change.creates:
+        responses[201] = {"model": OperationDocument, "description": "It is done, and something new exists."}
+    api.add_api_route(
+        f"/{change.path}",
+        _handler(change),
+        methods=["POST"],
+        summary=change.summary.rstrip("."),
+        description=_describe(change),
+        operation_id=change.name,
+        tags=[change.path.partition("/")[0]],
+        responses=responses,
+        response_model=None,
+    )
+
+
+def _describe(change: AnyChange) -> str:
+    how = "It can take minutes, so it answers 202." if change.lasts else "It answers when it has ended."
+    return f"{change.summary} {how} The same as a command: `citus-cluster {change.command}`."
+
+
+def _handler(change: AnyChange) -> Callable[..., Coroutine[Any, Any, Response]]:
+    shape: Any = change.parameters
+    is_optional = all(one.default is not MISSING or one.default_factory is not MISSING for one in fields(shape))
+
+    async def post(
+        request: Request,
+        parts: PartsOf,
+        wanted: Any,
+        dry_run: Annotated[bool, Query(description="Show the plan, and change nothing.")] = False,
+        idempotency_key: IdempotencyKey = None,
+        prefer: Prefer = None,
+    ) -> Response:
+        wanted = shape() if wanted is None else wanted
+        if dry_run:
+            preview = await parts.operations.plan(change, wanted)
+            plan = {"kind": change.name, "command": command_line(change, wanted), "plan": preview.as_dict()}
+            return VisibleJSONResponse({"dry_run": True, **plan})
+        asker = asker_of(request)
+        key = f"{asker.name} {idempotency_key}" if idempotency_key else None
+        running = await parts.operations.begin(change, wanted, asker, key=key)
+        wait_s = _wait_s(prefer, 0.2 if change.lasts else parts.settings.change_timeout_s)
+        return await answer(running, wait_s)
+
+    post.__annotations__["wanted"] = shape | None if is_optional else shape
+    if is_optional:
+        _, *others = post.__defaults__ or ()
+        post.__defaults__ = (None, False, *others)
+    return post
+
+
+def _wait_s(prefer: str | None, default_s: float) -> float:
+    if prefer is None:
+        return default_s
+    if "respond-async" in prefer:
+        return 0
+    found = _WAIT.search(prefer)
+    return min(float(found[1]), default_s or 60) if found else default_s
+
+
+async def answer(running: Running, wait_s: float) -> Response:
+    """Answer with the operation: at its end if that comes within this time, else with 202 and its address."""
+    address = address_of(running.operation)
+    if not await running.ended(wait_s):
+        headers = {"Location": address, "Retry-After": "1"}
+        return VisibleJSONResponse(running.operation.as_dict(), HTTPStatus.ACCEPTED, headers=headers)
+    operation = running.operation
+    if isinstance(running.failure, CitusClusterError):
+        return from_error(running.failure, operation=address)
+    if running.failure is not None:
+        raise running.failure
+    status = HTTPStatus.OK
+    if operation.state is OperationState.DONE and running.change.creates and operation.result is not None:
+        status = HTTPStatus.CREATED if running.change.creates(operation.result) else HTTPStatus.OK
+    content = operation.as_dict()
+    once = getattr(running.outcome, "once", None)
+    return VisibleJSONResponse(
+        {**content, "secrets": dict(once)} if once else content, status, headers={"Location": address}
+    )

@@ -1,0 +1,129 @@
+"""Operations: list, show, cancel, resume, and follow their events."""
+
+from collections.abc import AsyncIterator
+from dataclasses import replace
+from typing import Annotated
+
+from fastapi import APIRouter, Header, Path, Query, Request, Response
+from fastapi.responses import StreamingResponse
+
+from admin_api.dependencies import PartsOf, asker_of
+from admin_api.lists import openapi_parameters, read_query
+from admin_api.responses import VisibleJSONResponse
+from admin_api.routes.declared import answer
+from admin_api.schemas import EventsDocument, OperationDocument, OperationPage, problems
+from citus_cluster.errors import UsageError
+from citus_cluster.model.listing import Listing
+from citus_cluster.model.operation import Operation
+from citus_cluster.model.visible import json_text
+from citus_cluster.operations.running import Operations
+from citus_cluster.operations.view import View
+
+router = APIRouter(prefix="/operations", tags=["operations"])
+EVENT_STREAM = "text/event-stream"
+OperationId = Annotated[int, Path(ge=1, le=2**53, description="Id of the operation.")]
+
+
+async def _unread(*_: object) -> object:
+    raise NotImplementedError
+
+
+LIST = View("operations-list", "List operations.", "operations", "", Operation, _unread, key="id")
+"""Declares the rows, for their filters. They are read from the record of this API, not from the cluster."""
+
+
+@router.get(
+    "",
+    summary="List operations, the newest first",
+    operation_id="operations-list",
+    response_model=OperationPage,
+    responses=problems(422),
+    openapi_extra={"parameters": openapi_parameters(LIST)},
+)
+async def list_operations(request: Request, parts: PartsOf) -> Response:
+    _, query = read_query(LIST, request.query_params)
+    assert query is not None  # noqa: S101 - it is a list
+    if not query.sort:
+        query = replace(query, sort=("-id",))
+    page = Listing(await parts.operations.latest(), Operation, "id").page(query)
+    return VisibleJSONResponse({"items": list(page.items), "next_cursor": page.next_cursor, "total": page.total})
+
+
+@router.get(
+    "/{operation_id}",
+    summary="Show an operation with its plan and its result",
+    operation_id="operations-get",
+    response_model=OperationDocument,
+    responses=problems(404, 422),
+)
+async def show(parts: PartsOf, operation_id: OperationId) -> Response:
+    return VisibleJSONResponse((await parts.operations.get(operation_id)).as_dict())
+
+
+@router.get(
+    "/{operation_id}/events",
+    summary="List the events of an operation, or follow them",
+    operation_id="operations-events",
+    response_model=EventsDocument,
+    responses={
+        200: {"content": {EVENT_STREAM: {"schema": {"type": "string"}}}, "description": "The events, or their stream."},
+        **problems(404, 422),
+    },
+)
+async def events(
+    request: Request,
+    parts: PartsOf,
+    operation_id: OperationId,
+    after: Annotated[int, Query(ge=0, le=2**53, description="Only events with a greater number.")] = 0,
+    last_event_id: Annotated[str | None, Header(description="The id of the last event that was received.")] = None,
+) -> Response:
+    """With `Accept: text/event-stream`, answer as server-sent events until the operation has ended.
+
+    The id of each event is its number, so a stream that was cut off continues with `Last-Event-ID`. The last event is
+    `end`, with the operation.
+    """
+    if last_event_id is not None:
+        if not last_event_id.isdecimal() or len(last_event_id) > 15:
+            raise UsageError("Last-Event-ID is not the number of an event.")
+        after = int(last_event_id)
+    if EVENT_STREAM not in request.headers.get("accept", ""):
+        found = await parts.operations.events(operation_id, after)
+        return VisibleJSONResponse({"items": [one.as_dict() for one in found]})
+    await parts.operations.get(operation_id)
+    headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
+    return StreamingResponse(_stream(parts.operations, operation_id, after), media_type=EVENT_STREAM, headers=headers)
+
+
+async def _stream(operations: Operations, operation_id: int, after: int) -> AsyncIterator[str]:
+    yield "retry: 2000\n\n"
+    async for event in operations.follow(operation_id, after):
+        if event is None:
+            yield ": nothing new\n\n"
+            continue
+        yield f"id: {event.number}\nevent: {event.kind.value}\ndata: {json_text(event.as_dict(), compact=True)}\n\n"
+    ended = await operations.get(operation_id)
+    yield f"event: end\ndata: {json_text(ended.as_dict(), compact=True)}\n\n"
+
+
+@router.post(
+    "/{operation_id}/cancel",
+    summary="Cancel a running operation; what it has done stays done",
+    operation_id="operations-cancel",
+    response_model=OperationDocument,
+    responses=problems(404, 409, 422, 429),
+)
+async def cancel(parts: PartsOf, operation_id: OperationId) -> Response:
+    return VisibleJSONResponse((await parts.operations.cancel(operation_id)).as_dict())
+
+
+@router.post(
+    "/{operation_id}/resume",
+    summary="Run an operation again that was interrupted, was cancelled, or failed",
+    operation_id="operations-resume",
+    status_code=202,
+    response_model=OperationDocument,
+    responses=problems(404, 409, 422, 429),
+)
+async def resume(request: Request, parts: PartsOf, operation_id: OperationId) -> Response:
+    """Its steps check what is done already, and skip it."""
+    return await answer(await parts.operations.resume(operation_id, asker_of(request)), 0)

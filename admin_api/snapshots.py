@@ -1,0 +1,122 @@
+"""What views have read: shared by the requests that arrive while it is read, and kept while it is recent enough."""
+
+import asyncio
+import json
+from collections.abc import Callable, Hashable
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from hashlib import blake2b
+from typing import Any
+
+from citus_cluster.model.documents import as_data
+from citus_cluster.model.listing import Listing, ListQuery
+from citus_cluster.model.visible import json_text
+from citus_cluster.operations.cluster import Cluster
+from citus_cluster.operations.view import AnyView
+
+KEPT_SNAPSHOTS = 64
+KEPT_BODIES = 32
+
+
+@dataclass
+class Snapshot:
+    """One answer of the cluster. ``taken_at`` is the event loop's time, ``as_of`` that of the clock (UTC)."""
+
+    view: AnyView
+    value: Any
+    as_of: datetime
+    taken_at: float
+    listing: Listing | None = None
+    _bodies: dict[Hashable, tuple[bytes, str]] = field(default_factory=dict, repr=False)
+
+    def body(self, query: ListQuery | None) -> tuple[bytes, str]:
+        """Return the JSON of the answer, and its entity tag. Raises UsageError for a query that does not fit."""
+        place = query and (
+            query.limit,
+            query.cursor,
+            query.sort,
+            query.fields,
+            query.q,
+            tuple(sorted(query.filters.items())),
+        )
+        if place not in self._bodies:
+            if len(self._bodies) >= KEPT_BODIES:
+                del self._bodies[next(iter(self._bodies))]
+            self._bodies[place] = self._render(query)
+        return self._bodies[place]
+
+    def _render(self, query: ListQuery | None) -> tuple[bytes, str]:
+        if self.listing is None or query is None:
+            content = as_data(self.value)
+        else:
+            page = self.listing.page(query)
+            content = {"items": list(page.items), "next_cursor": page.next_cursor, "total": page.total}
+        tag = blake2b(json.dumps(content).encode(), digest_size=12).hexdigest()
+        whole = {**content, "as_of": self.as_of.isoformat(timespec="milliseconds")}
+        return json_text(whole, compact=True).encode(), f'W/"{tag}"'
+
+
+@dataclass
+class _Reading:
+    """The reads of one view with the same parameters: one that runs, and one that waits for it."""
+
+    running: "asyncio.Task[Snapshot] | None" = None
+    following: "asyncio.Task[Snapshot] | None" = None
+    latest: Snapshot | None = None
+
+
+class Snapshots:
+    """Reads views; ``cluster`` gives them their connections."""
+
+    def __init__(self, cluster: Callable[[], Cluster]) -> None:
+        self._cluster = cluster
+        self._readings: dict[Hashable, _Reading] = {}
+
+    async def get(self, view: AnyView, wanted: Any) -> Snapshot:
+        """Return what a view shows: at most ``max_age_s`` old, or read after this call if that is 0.
+
+        Requests that arrive while a read runs share the next one. Raises what ``read`` raises.
+        """
+        reading = self._reading((view.name, wanted))
+        kept = reading.latest
+        if kept and asyncio.get_running_loop().time() - kept.taken_at < view.max_age_s:
+            return kept
+        if reading.running is None:
+            reading.running = asyncio.create_task(self._read(view, wanted, reading))
+        elif view.max_age_s == 0:
+            if reading.following is None:
+                reading.following = asyncio.create_task(self._read_next(view, wanted, reading))
+            return await asyncio.shield(reading.following)
+        # A request that ends must not cancel the read for the others.
+        return await asyncio.shield(reading.running)
+
+    def age_s(self, snapshot: Snapshot) -> int:
+        """Return the age of a snapshot in whole seconds."""
+        return int(asyncio.get_running_loop().time() - snapshot.taken_at)
+
+    def _reading(self, key: Hashable) -> _Reading:
+        if key not in self._readings:
+            idle = [one for one, reading in self._readings.items() if reading.running is None]
+            for one in idle[: max(0, len(self._readings) - KEPT_SNAPSHOTS + 1)]:
+                del self._readings[one]
+            self._readings[key] = _Reading()
+        return self._readings[key]
+
+    async def _read(self, view: AnyView, wanted: Any, reading: _Reading) -> Snapshot:
+        loop = asyncio.get_running_loop()
+        try:
+            taken_at, as_of = loop.time(), datetime.now(UTC)
+            value = await view.read(self._cluster(), wanted)
+            listing = Listing(value, view.row, view.key) if view.key is not None else None
+            found = Snapshot(view, value, as_of, taken_at, listing)
+            if view.max_age_s:
+                reading.latest = found
+            return found
+        finally:
+            reading.running = None
+
+    async def _read_next(self, view: AnyView, wanted: Any, reading: _Reading) -> Snapshot:
+        if reading.running is not None:
+            await asyncio.wait({reading.running})
+        reading.running, reading.following = reading.following, None
+        return await self._read(view, wanted, reading)
