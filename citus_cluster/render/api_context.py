@@ -8,7 +8,17 @@ from citus_cluster.render.wheel import make_wheel, wheel_name
 
 _PACKAGE = "citus-cluster-admin-api"
 _API = "admin_api"
-_REQUIRES = ("fastapi", "uvicorn", "pydantic", "psycopg[binary]", "redis", "cassandra-driver")
+_REQUIRES = (
+    "fastapi",
+    "uvicorn",
+    "pydantic",
+    "psycopg[binary]",
+    "jinja2",
+    "redis",
+    "cassandra-driver",
+    "pyjwt[crypto]",
+    "prometheus-client",
+)
 """What the API imports, directly; constraints.txt has the versions."""
 
 # Also imports inside a function, and a parenthesis that spans lines.
@@ -16,12 +26,20 @@ _IMPORT = re.compile(r"^\s*(?:from\s+([\w.]+)\s+import\s+(\([^)]*\)|[^\n#]*)|imp
 
 
 def render_api_context(
-    dockerfile: str, constraints: str, sources: Mapping[str, str], *, version: str
+    dockerfile: str,
+    constraints: str,
+    sources: Mapping[str, str],
+    *,
+    version: str,
+    data: Mapping[str, bytes] | None = None,
 ) -> dict[str, bytes]:
-    """Render the context, contents by path. ``sources`` are texts of Python files by path, ``admin_api/app.py``."""
+    """Render the context, contents by path. ``sources`` are texts of Python files by path, ``admin_api/app.py``.
+
+    ``data`` are the API's other files by path, such as the templates of its pages.
+    """
     wheel = wheel_name(_PACKAGE, version)
     rendered = environment({"Dockerfile": dockerfile}).get_template("Dockerfile")
-    packed = {path: sources[path].encode() for path in needed(sources)}
+    packed = {path: sources[path].encode() for path in needed(sources)} | dict(data or {})
     return {
         "Dockerfile": rendered.render(wheel=wheel, requires=_REQUIRES).encode(),
         "constraints.txt": constraints.encode(),

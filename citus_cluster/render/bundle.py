@@ -47,18 +47,23 @@ class Sources:
 
 
 def render_bundle(
-    topology: Topology, sources: Sources, *, digests: Mapping[str, str], gitignore: str | None
+    topology: Topology,
+    sources: Sources,
+    *,
+    digests: Mapping[str, str],
+    gitignore: str | None,
+    copies: Mapping[str, str] | None = None,
 ) -> dict[str, WantedFile]:
     """Render every file that the manifest tracks, and .gitignore, which is shared with the user.
 
     ``digests`` are the SHA-256 of the secrets, by name; nothing else of a secret is written.
-    ``gitignore`` is the existing text.
+    ``gitignore`` is the existing text, ``copies`` those of the user's files that containers get, by ``copy_of``.
     """
     config: dict[str, WantedFile] = {}
     start_hashes: dict[str, str] = {}
     # Services with the same folder mount the same files.
     for folder, service in {service.config: service for service in reversed(topology.services)}.items():
-        texts = {file.name: _render(file, topology, service, sources, digests) for file in service.files}
+        texts = {file.name: _render(file, topology, service, sources, digests, copies or {}) for file in service.files}
         at_start = {file.name: texts[file.name] for file in service.files if file.reread is Reread.START}
         if at_start:
             start_hashes[folder] = texts_hash(at_start)[:16]
@@ -87,12 +92,19 @@ def render_bundle(
 
 
 def _render(
-    file: ConfigFile, topology: Topology, service: Service, sources: Sources, digests: Mapping[str, str]
+    file: ConfigFile,
+    topology: Topology,
+    service: Service,
+    sources: Sources,
+    digests: Mapping[str, str],
+    copies: Mapping[str, str],
 ) -> str:
     """Return the text of one file of a service's folder."""
+    if file.copy_of:
+        return copies[file.copy_of]
     if not file.template:
         return COMPONENTS[service.component].text(file, topology, digests)
-    if file.template.endswith(".sh"):
+    if file.verbatim or file.template.endswith(".sh"):
         return sources.config[file.template]
     template = environment(sources.config).get_template(file.template)
     groups = grouped(service.settings)

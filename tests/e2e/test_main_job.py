@@ -113,20 +113,27 @@ def test_a_rebalance_moves_shards_and_loses_no_row(main_cluster: GeneratedCluste
     assert "othing to move" in again.text
 
 
+def ask(
+    cluster: GeneratedCluster, method: str, path: str, token: str | None, body: dict[str, Any] | None = None
+) -> tuple[int, Any]:
+    """Ask the admin API; status and body."""
+    request = urllib.request.Request(
+        f"http://127.0.0.1:{cluster.admin_port}{path}",
+        method=method,
+        data=None if body is None else json.dumps(body).encode(),
+        headers={"Content-Type": "application/json"} | ({"Authorization": f"Bearer {token}"} if token else {}),
+    )
+    try:
+        with urllib.request.urlopen(request, timeout=30) as answer:
+            return answer.status, json.load(answer)
+    except urllib.error.HTTPError as error:
+        with error:
+            return error.code, json.load(error)
+
+
 def test_the_admin_api_does_the_same_over_http(main_cluster: GeneratedCluster) -> None:
     def call(method: str, path: str, token: str | None, body: dict[str, Any] | None = None) -> tuple[int, Any]:
-        request = urllib.request.Request(
-            f"http://127.0.0.1:{main_cluster.admin_port}{path}",
-            method=method,
-            data=None if body is None else json.dumps(body).encode(),
-            headers={"Content-Type": "application/json"} | ({"Authorization": f"Bearer {token}"} if token else {}),
-        )
-        try:
-            with urllib.request.urlopen(request, timeout=30) as answer:
-                return answer.status, json.load(answer)
-        except urllib.error.HTTPError as error:
-            with error:
-                return error.code, json.load(error)
+        return ask(main_cluster, method, path, token, body)
 
     token = main_cluster.secret("admin_api_token")
     status, rows = call("GET", "/api/v1/nodes/active", token)
@@ -152,6 +159,27 @@ def test_the_admin_api_does_the_same_over_http(main_cluster: GeneratedCluster) -
     of_command = [json.loads(line) for line in journal.splitlines() if '"rebalance-start"' in line][-1]
     assert of_command["parameters"].keys() == asked[-1]["parameters"].keys()
     assert of_command["outcome"] == asked[-1]["outcome"]
+
+
+def test_a_named_token_counts_in_the_running_container_and_its_log_names_it(main_cluster: GeneratedCluster) -> None:
+    path = "/api/v1/nodes/active"
+    token = main_cluster.cli("tokens", "create", "e2e", "--role=admin", "--expires=1h").out.strip()
+    assert ask(main_cluster, "GET", f"{path}?limit=1&secret=hidden", token)[0] in {200, 422}
+    status, problem = ask(main_cluster, "POST", "/api/v1/nodes", token, {"host": "nowhere", "port": 5432})
+    assert status == 502
+    main_cluster.cli("tokens", "revoke", "e2e")
+    assert ask(main_cluster, "GET", path, token)[0] == 401
+    last = json.loads((main_cluster.root / CONTAINER_JOURNAL).read_text().splitlines()[-1])
+    assert (last["by"]["name"], last["by"]["request_id"]) == ("e2e", problem["request_id"])
+
+    log = main_cluster.compose("logs", "--no-log-prefix", "--no-color", "admin-api").out
+    records = [json.loads(line) for line in log.splitlines()]
+    (request,) = [one for one in records if one.get("request_id") == problem["request_id"] and "status" in one]
+    assert (request["token"], request["role"], request["status"]) == ("e2e", "admin", 502)
+    assert [one["time"] for one in records] == sorted(one["time"] for one in records)
+    assert not any("/health" in one.get("path", "") for one in records)
+    for secret in (token, "hidden", main_cluster.secret("admin_api_token"), main_cluster.password):
+        assert secret not in log
 
 
 def test_a_restarted_coordinator_still_reaches_its_workers(

@@ -1,6 +1,7 @@
 """What the admin API says of itself and of what goes wrong; ``pytest --update-golden`` writes the files anew."""
 
 import json
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -8,11 +9,14 @@ import httpx
 import psycopg
 import pytest
 from api_support import Api, ApiFiles, serve
+from painting import Painter, Walls
 
 from admin_api.app import create_app
 from citus_cluster import __version__
-from citus_cluster.model.api_config import ApiConfig
+from citus_cluster.model.api_config import ApiConfig, hash_token
+from citus_cluster.model.api_tokens import NamedToken, NamedTokens
 from citus_cluster.model.citus.nodes import NodeAddress
+from citus_cluster.model.token_role import NAMED_TOKENS_FILE, Role
 
 EXPECTED = Path(__file__).parent / "expected" / "api"
 JSON = {"Content-Type": "application/json"}
@@ -27,17 +31,20 @@ def compare(name: str, data: object, request: pytest.FixtureRequest) -> None:
 
 
 def problem(response: httpx.Response) -> dict[str, Any]:
-    """All that a caller gets of a problem, but for what every answer has."""
+    """All that a caller gets of a problem, but for what every answer has, or what is new in each."""
+    assert len(response.headers["traceparent"]) == 55
     kept = {
         key: value
         for key, value in response.headers.items()
-        if key not in {"date", "content-length", "transfer-encoding"}
+        if key not in {"date", "content-length", "transfer-encoding", "traceparent"}
     }
     return {"status": response.status_code, "headers": kept, "body": response.json() if response.content else None}
 
 
 def test_the_openapi_document_is_as_expected(tmp_path: Path, request: pytest.FixtureRequest) -> None:
-    document = create_app(ApiFiles(tmp_path).settings()).openapi()
+    # One change and one view stand for all declared ones, whose names and types are declared in one place.
+    app = create_app(ApiFiles(tmp_path).settings(), [Painter().change()], [Walls().view()])
+    document = app.openapi()
     assert document["info"].pop("version") == __version__
     compare("openapi.json", document, request)
 
@@ -47,6 +54,9 @@ def api(tmp_path: Path) -> Any:
     address = NodeAddress("citus-coordinator")
     config = ApiConfig("citus", "postgres", "postgres", address, address)
     files = ApiFiles.write(tmp_path, config, password="of the superuser")
+    noon = datetime(2026, 1, 1, 12, tzinfo=UTC)
+    ended = NamedToken("ended", Role.READ, hash_token("ended"), noon, noon + timedelta(days=1))
+    files.replace(NAMED_TOKENS_FILE, NamedTokens((ended,)).to_json())
     app = create_app(files.settings(reconciler=False))
 
     @app.get("/api/v1/defect")
@@ -67,12 +77,14 @@ def api(tmp_path: Path) -> Any:
 
 def test_the_problems_are_as_expected(api: Api, request: pytest.FixtureRequest) -> None:
     def ask(method: str, path: str, headers: dict[str, str] | None = None, **more: Any) -> httpx.Response:
-        return api.client.request(method, path, headers=api.admin if headers is None else headers, **more)
+        sent = {"X-Request-ID": "a-request"} | (api.admin if headers is None else headers)
+        return api.client.request(method, path, headers=sent, **more)
 
     nodes, rebalance = "/api/v1/nodes", "/api/v1/rebalance"
     answers = {
         "no token": ask("GET", rebalance, {}),
         "unknown token": ask("GET", rebalance, {"Authorization": "Bearer guessed"}),
+        "expired token": ask("GET", rebalance, {"Authorization": "Bearer ended"}),
         "read token": ask("POST", rebalance, api.read),
         "no such path": ask("GET", "/api/v1/nowhere"),
         "no such method": ask("DELETE", rebalance),

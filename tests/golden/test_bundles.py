@@ -27,6 +27,7 @@ EXPECTED = Path(__file__).parent / "expected"
 SECRETS = {
     "admin_api_token": "an admin's token",
     "admin_api_read_token": "a reader's token",
+    "monitoring_token": "a token of Prometheus",
     "redis_password": "Pa55 of Redis",
     "example_replication_redis_password": "Pa55 of the read/write split example",
     "example_sharding_redis_password": "Pa55 of the consistent hashing example",
@@ -51,6 +52,12 @@ CASES: dict[str, dict[str, Any]] = {
         "ports": {"pgbouncer": 16432},
         "resources": RESOURCES,
         "pgbouncer": {"max_clients": 2000},
+    },
+    "monitoring": {
+        "services": ["citus", "admin-api", "monitoring"],
+        "ports": {"monitoring": 19090},
+        "resources": RESOURCES,
+        "monitoring": {"retention_days": 30, "retention_mb": 2048},
     },
     "workers-only": {"workers": 2, "coordinator": False, "advertise": "192.0.2.11", "resources": RESOURCES},
     "postgresql18": {
@@ -234,7 +241,9 @@ def test_only_hashes_of_tokens_are_written(bundle: dict[str, str]) -> None:
     tokens = bundle.get("generated/config/admin-api/tokens.json")
     if tokens is not None:
         admin, read = SECRETS["admin_api_token"], SECRETS["admin_api_read_token"]
-        assert json.loads(tokens) == {"admin": hash_token(admin), "read": hash_token(read)}
+        services = {"services": {"prometheus": hash_token(SECRETS["monitoring_token"])}}
+        wanted = services if "generated/config/monitoring/prometheus.yml" in bundle else {}
+        assert json.loads(tokens) == {"admin": hash_token(admin), "read": hash_token(read), **wanted}
     assert not [path for path, text in bundle.items() for secret in SECRETS.values() if secret in text]
 
 

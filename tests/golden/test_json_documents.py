@@ -40,6 +40,7 @@ from citus_cluster.model.replication import (
     Slot,
     StandbyConnection,
 )
+from citus_cluster.model.token_role import Role as TokenRole
 from citus_cluster.operations.access import Access
 from citus_cluster.operations.nodes.drain import Drained, DrainPlan
 from citus_cluster.operations.nodes.removal import RemovalPlan
@@ -49,6 +50,7 @@ from citus_cluster.operations.roles.accounts import RoleList, RoleResult
 from citus_cluster.operations.start.preflight import Finding, Severity
 from citus_cluster.operations.start.up import UpResult
 from citus_cluster.operations.status.report import ServiceStatus, State, Status
+from citus_cluster.operations.tokens import CreatedToken, ListedToken, TokenList, TokenState
 from citus_cluster.runtime.postgres import ConnectionInfo
 from citus_cluster.runtime.probes.cassandra import RingNode
 
@@ -264,6 +266,12 @@ def roles() -> dict[str, object]:
     }
 
 
+def api_tokens() -> dict[str, object]:
+    made = CreatedToken("ci", TokenRole.ADMIN, NOON, None, "ccl_the-token")
+    listed = ListedToken("ci", TokenRole.READ, TokenState.EXPIRED, NOON, NOON, None)
+    return {"created": made.as_dict(), "list": TokenList((listed,)).as_dict(), "revoked": listed.as_dict()}
+
+
 def setups(folder: Path) -> dict[str, object]:
     """Plans, as far as they are the same everywhere: keys and what the cluster's own values decide."""
     first = plan(folder, {"workers": 2, "resources.memory_mb": 8000, "resources.cpus": 2}).as_dict()
@@ -285,9 +293,10 @@ def setups(folder: Path) -> dict[str, object]:
     }
 
 
-@pytest.mark.parametrize("name", ["nodes", "rebalances", "pairs", "clusters", "roles"])
+@pytest.mark.parametrize("name", ["nodes", "rebalances", "pairs", "clusters", "roles", "tokens"])
 def test_the_documents_are_as_expected(name: str, request: pytest.FixtureRequest) -> None:
     documents = {"nodes": nodes, "rebalances": rebalances, "pairs": pairs, "clusters": clusters, "roles": roles}
+    documents |= {"tokens": api_tokens}
     compare(f"{name}.json", documents[name](), request)
 
 
