@@ -103,6 +103,10 @@ class Operations:
         self._journal = journal
         self._entering = entering
         self._running: dict[int, Running] = {}
+        self._unrecorded: dict[int, Operation] = {}
+        """Operations that have ended; their end is not recorded yet."""
+        self._unwritten: dict[int, list[OperationEvent]] = {}
+        """By operation: events that could not be recorded yet."""
         self._writes: set[asyncio.Task[None]] = set()
         self._is_closing = False
 
@@ -116,9 +120,12 @@ class Operations:
             if operation.state is not OperationState.INTERRUPTED or change is None or change.continues is None:
                 continue
             events = await self.events(operation.id)
-            if _continued(change, events) is not None:
-                with contextlib.suppress(OperationRunningError):
-                    await self._restart(operation, change, _asker_of(operation))
+            if _continued(change, events) is None:
+                continue
+            try:
+                await self._restart(operation, change, _asker_of(operation))
+            except CitusClusterError as error:
+                logger.warning("operation %s is not followed: %s", operation.id, error.message)
 
     async def close(self) -> None:
         """Interrupt what runs, and record that; the changes can be resumed later."""
@@ -130,6 +137,8 @@ class Operations:
             await asyncio.wait(tasks, timeout=_CANCEL_TIMEOUT_S)
         if self._writes:
             await asyncio.wait(self._writes, timeout=_CANCEL_TIMEOUT_S)
+        with contextlib.suppress(StoreError):
+            await self._record_ends()
         await self._store.close()
 
     @property
@@ -148,6 +157,7 @@ class Operations:
         excludes it is running, KeyReusedError, StoreError, and what ``plan`` raises.
         """
         asked = _parameters(wanted)
+        await self._record_ends()
         if key is not None and (earlier := await self._store.by_key(key)):
             return self._same(earlier, change, asked)
         if running := await self._store.running(change.scope_of(wanted)):
@@ -206,6 +216,7 @@ class Operations:
 
     async def resume(self, operation_id: int, asker: Asker) -> Running:
         """Run an operation again that did not succeed. Raises NotFoundError, CannotResumeError."""
+        await self._record_ends()
         operation = await self.get(operation_id)
         change = self._changes.get(operation.kind)
         if operation.state is OperationState.DONE:
@@ -221,6 +232,8 @@ class Operations:
 
     async def get(self, operation_id: int) -> Operation:
         """Return an operation. Raises NotFoundError."""
+        if unrecorded := self._unrecorded.get(operation_id):
+            return unrecorded
         found = await self._store.get(operation_id)
         if found is None:
             raise NotFoundError(f"There is no operation {operation_id}.", hint="GET /api/v1/operations lists them.")
@@ -228,7 +241,7 @@ class Operations:
 
     async def latest(self) -> list[Operation]:
         """Return the operations that are kept, the newest first."""
-        return list(await self._store.latest())
+        return [self._unrecorded.get(one.id, one) for one in await self._store.latest()]
 
     async def events(self, operation_id: int, after: int = 0) -> list[OperationEvent]:
         """Return the events of an operation with a greater number. Raises NotFoundError."""
@@ -236,7 +249,9 @@ class Operations:
         running = self._running.get(operation_id)
         if running is not None:
             return [event for event in running.events if event.number > after]
-        return list(await self._store.events(operation_id, after, MAX_EVENTS + 100))
+        found = await self._store.events(operation_id, after, MAX_EVENTS + 100)
+        unwritten = [event for event in self._unwritten.get(operation_id, ()) if event.number > after]
+        return sorted([*found, *unwritten], key=lambda event: event.number)
 
     async def follow(self, operation_id: int, after: int = 0) -> AsyncIterator[OperationEvent | None]:
         """Yield the events of an operation after a number, as they come, until its end.
@@ -314,16 +329,41 @@ class Operations:
         result: Mapping[str, object] | None,
         error: Mapping[str, object] | None,
     ) -> None:
+        number = running.operation.id
+        ended = self._unrecorded[number] = replace(
+            running.operation,
+            state=state,
+            result=result,
+            error=error,
+            ended_at=datetime.now(UTC),
+            resumable=running.operation.resumable and state is not OperationState.DONE,
+            events=len(running.events),
+            last_message=running.events[-1].message,
+        )
         try:
             if self._writes:
                 await asyncio.wait(self._writes)
-            running.operation = await self._store.end(running.operation.id, state, result=result, error=error)
+            await self._record_ends()
         except StoreError as failure:
-            # What the change did is done; only its record is not.
-            logger.error("the end of operation %s (%s): %s", running.operation.id, state.value, failure.message)
+            # What the change did is done; its record follows when the store can be written again.
+            logger.error("the end of operation %s (%s): %s", number, state.value, failure.message)
         finally:
-            self._running.pop(running.operation.id, None)
+            running.operation = ended
+            self._running.pop(number, None)
             running.tell()
+
+    async def _record_ends(self) -> None:
+        """Record what could not be recorded before. Raises StoreError if the store cannot be written."""
+        for number, events in list(self._unwritten.items()):
+            for event in list(events):
+                await self._store.add_event(number, event)
+                with contextlib.suppress(ValueError):
+                    events.remove(event)
+            if not events:
+                self._unwritten.pop(number, None)
+        for number, ended in list(self._unrecorded.items()):
+            await self._store.end(ended)
+            self._unrecorded.pop(number, None)
 
     def _emit(self, running: Running, event: Event) -> None:
         now = asyncio.get_running_loop().time()
@@ -349,6 +389,7 @@ class Operations:
             try:
                 await self._store.add_event(operation_id, event)
             except StoreError as failure:
+                self._unwritten.setdefault(operation_id, []).append(event)
                 logger.warning("an event of operation %s: %s", operation_id, failure.message)
 
         task = asyncio.create_task(write())

@@ -137,26 +137,22 @@ class OperationStore:
         """Record that an operation runs again. Raises OperationRunningError if another one of its scope is running."""
         return await self._call(lambda db: self._again(db, operation_id))
 
-    async def end(
-        self,
-        operation_id: int,
-        state: OperationState,
-        *,
-        result: Mapping[str, object] | None = None,
-        error: Mapping[str, object] | None = None,
-    ) -> Operation:
-        """Record the end of an operation."""
+    async def end(self, ended: Operation) -> None:
+        """Record the state, the result, the error and the time of the end of an operation."""
 
-        def work(db: sqlite3.Connection) -> Operation:
+        def work(db: sqlite3.Connection) -> None:
             db.execute(
                 "UPDATE operation SET state = ?, result = ?, error = ?, ended_at = ? WHERE id = ?",
-                [state.value, _dump(result), _dump(error), self._time(), operation_id],
+                [
+                    ended.state.value,
+                    _dump(ended.result),
+                    _dump(ended.error),
+                    ended.ended_at and ended.ended_at.isoformat(),
+                    ended.id,
+                ],
             )
-            found = self._get(db, operation_id)
-            assert found is not None  # noqa: S101 - a running operation is not deleted
-            return found
 
-        return await self._call(work)
+        await self._call(work)
 
     async def interrupt_all(self) -> Sequence[Operation]:
         """Record that operations were interrupted, which an earlier process left as running. Returns them."""

@@ -367,6 +367,35 @@ def test_a_full_disk_refuses_a_new_operation_but_not_the_end_of_a_running_one(tm
             await ended(running)
             assert painter.painted == ["slow"]
             assert isinstance(running.outcome, Painted)
+            # Its end is shown at once, and recorded as soon as there is space.
+            for found in (await operations.get(1), *await operations.latest()):
+                assert (found.state, found.resumable) == (OperationState.DONE, False)
+                assert (found.result or {})["wall"] == "slow"
+            with pytest.raises(NotRunningError):
+                await operations.cancel(1)
+            await operations._store._call(lambda db: db.execute("PRAGMA query_only = OFF"))
+            await ended(await operations.begin(change, Painting("slow"), ASKER))
+            shown = await operations.events(1)
+            assert [event.message for event in shown][-2:] == ["slow is painted", "done"]
+        async with engine(tmp_path, change) as operations:
+            assert (await operations.get(1)).state is OperationState.DONE
+            assert await operations.events(1) == shown
+
+    run(work())
+
+
+def test_an_operation_that_this_version_cannot_read_prevents_no_start(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def work() -> None:
+        change = Painter().change(continues="job_id", follow=Painter().follow)
+        async with engine(tmp_path, change) as operations:
+            await operations.begin(change, Painting("slow"), ASKER)
+            await asyncio.sleep(0.05)
+            await operations._store._call(lambda db: db.execute("UPDATE operation SET parameters = '{\"roof\": 1}'"))
+        async with engine(tmp_path, change) as operations:
+            assert (await operations.get(1)).state is OperationState.INTERRUPTED
+        assert "operation 1 is not followed" in caplog.text
 
     run(work())
 
