@@ -220,6 +220,12 @@ def _nodes(sample: Sample) -> Iterator[Metric]:
         ("node",),
         [(node, one.slot_lag_bytes) for node, one in found],
     )
+    yield _gauge(
+        "node_replication_lag_bytes",
+        "WAL that a standby has not replayed: on a primary that of its furthest standby, on a standby its own.",
+        ("node",),
+        [(node, one.lag_bytes) for node, one in found],
+    )
 
 
 def _is_up(

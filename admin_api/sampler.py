@@ -9,6 +9,7 @@ import logging
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from typing import Any, TypeVar
 
@@ -70,6 +71,11 @@ class Sample:
     rounds: int = 0
     round_s: float = 0.0
 
+    def as_of(self, part: Part) -> datetime | None:
+        """Return when a part was read, by the clock (UTC)."""
+        at = self.read_at.get(part)
+        return None if at is None else datetime.now(UTC) - timedelta(seconds=_now() - at)
+
 
 class Sampler:
     """Reads the figures again and again while they are asked for. It keeps one connection, and closes it in a pause."""
@@ -95,12 +101,18 @@ class Sampler:
 
     async def latest(self) -> Sample:
         """Return the latest figures. Waits for new ones, but only briefly, if they are old because nobody asked."""
+        known = self.known()
+        if _now() - self._sampled_at <= 2 * self._settings.sample_interval_s:
+            return known
+        with suppress(TimeoutError):
+            await asyncio.wait_for(self._round_over.wait(), self._settings.sample_wait_s)
+        return self._sample
+
+    def known(self) -> Sample:
+        """Return the latest figures at once, however old they are; while somebody asks, new ones are read."""
         self._asked_at = _now()
         if self._task is None or self._task.done():
             self._task = asyncio.create_task(self._run(), name="sampler")
-        if _now() - self._sampled_at > 2 * self._settings.sample_interval_s:
-            with suppress(TimeoutError):
-                await asyncio.wait_for(self._round_over.wait(), self._settings.sample_wait_s)
         return self._sample
 
     async def close(self) -> None:

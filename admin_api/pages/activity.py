@@ -13,8 +13,9 @@ from admin_api.pages.routing import router
 from citus_cluster.errors import NotFoundError
 from citus_cluster.model.documents import as_data
 from citus_cluster.model.parameters import NoParameters
+from citus_cluster.operations.activity.changes import ENABLE
 
-LIST, LOCKS = "activity-list", "activity-locks"
+LIST, LOCKS, FEATURES = "activity-list", "activity-locks", "activity-features"
 MAX_WAITS = 200
 DEEPEST = 7
 """Levels of the tree that are indented."""
@@ -34,11 +35,16 @@ async def show(request: Request, parts: PartsOf) -> Response:
         waits = [as_data(row) for row in snapshot.value[:MAX_WAITS]]
         applicable = actions_for(views[LOCKS], changes_of(request)) if may_change(identity_of(request.scope)) else ()
         actions = [row_actions(applicable, row) for row in waits]
-    context = {
+    context: dict[str, Any] = {
         "listing": listing,
         "waits": list(zip(waits, actions, strict=True)) if actions else [],
         "deepest": DEEPEST,
         "idle": request.query_params.get("idle", ""),
-        "more": [views[name] for name in ("activity-statements", "activity-features") if name in views],
+        "more": [views[name] for name in ("activity-statements", "activity-tenants") if name in views],
+        "features": [],
+        "enable": changes_of(request).get(ENABLE.name),
     }
+    # What is switched on changes rarely, so a refresh of the statements does without it.
+    if FEATURES in views and request.headers.get("hx-request") != "true":
+        context["features"] = (await parts.snapshots.get(views[FEATURES], NoParameters())).value
     return render(request, "activity.html", context)

@@ -4,8 +4,15 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from admin_api.pages.cells import seconds
+from citus_cluster.model.citus.figures import CROWDED_PART, KEPT_WAL_BYTES, OLD_PREPARED_S, NodeFigures
+from citus_cluster.model.citus.nodes import NodeAddress
 from citus_cluster.model.companion_status import CompanionStatus, Condition
+from citus_cluster.model.disks import Disk, disk_alerts
 from citus_cluster.model.operation import Operation, OperationState
+from citus_cluster.model.units import size
+
+_DISK_USAGE = "docker system df -v"
 
 
 @dataclass(frozen=True)
@@ -46,6 +53,38 @@ def of_drift(rows: Iterable[Any], known: Sequence[Attention]) -> list[Attention]
         for row in rows
         if row.severity.value != "info" and row.message not in messages
     ]
+
+
+def of_disks(disks: Iterable[Disk]) -> list[Attention]:
+    """Return the disks that fill up."""
+    alerts = disk_alerts(disks)
+    found = [Attention("bad", line, _DISK_USAGE) for line in alerts.alarms]
+    return found + [Attention("careful", line, _DISK_USAGE) for line in alerts.warnings]
+
+
+def of_figures(figures: Mapping[NodeAddress, NodeFigures], changes: Mapping[str, Any]) -> list[Attention]:
+    """Return what the figures of the nodes say: the same limits as the alerts of the monitoring."""
+    found = []
+    for node, one in figures.items():
+        if one.connections_part >= CROWDED_PART:
+            used = f"{one.connections} of {one.max_connections}"
+            if one.client_limit and one.external_connections / one.client_limit >= CROWDED_PART:
+                used = f"{one.external_connections} of {one.client_limit} client"
+            message = f"{node} has used {used} connections. At the limit, it refuses clients."
+            command = "citus-cluster activity list --idle"
+            found.append(Attention("careful", message, command, "/activity?idle=true", "See the sessions"))
+        if one.oldest_prepared_s > OLD_PREPARED_S:
+            message = f"A prepared transaction on {node} is {seconds(one.oldest_prepared_s)} old, and keeps its locks."
+            url = "/changes/consistency-recover" if "consistency-recover" in changes else None
+            found.append(Attention("careful", message, "citus-cluster consistency recover", url, "Recover"))
+        if one.slot_lag_bytes > KEPT_WAL_BYTES:
+            message = f"A replication slot on {node} keeps {size(one.slot_lag_bytes)} of WAL, which fills its disk."
+            command = "citus-cluster consistency orphans"
+            found.append(Attention("careful", message, command, "/views/consistency-orphans", "See what is left over"))
+        if (one.lag_bytes or 0) > KEPT_WAL_BYTES:
+            message = f"A standby of {node} has not replayed {size(one.lag_bytes)} of WAL."
+            found.append(Attention("careful", message, "citus-cluster status"))
+    return found
 
 
 def of_companions(statuses: Iterable[CompanionStatus]) -> list[Attention]:

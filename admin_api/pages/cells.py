@@ -131,6 +131,11 @@ def cell(name: str, value: Any) -> Markup:
     return escape(text)
 
 
+def is_command(text: str) -> bool:
+    """Return whether a text is a command or a statement to copy, not advice in words."""
+    return text.endswith(";") or text.startswith(("citus-cluster ", "docker "))
+
+
 def _is_identifier(name: str) -> bool:
     return name in {"id", "oid", "port", "global_pid", "process_id", "position", "parent"} or name.endswith("_id")
 

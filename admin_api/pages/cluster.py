@@ -14,8 +14,11 @@ from admin_api.pages.attention import Attention
 from admin_api.pages.declared import changes_of, read_list, views_of
 from admin_api.pages.html import render
 from admin_api.pages.routing import router
-from admin_api.routes.health import look_at_citus
+from admin_api.routes.health import look_at_citus, own_disk
+from admin_api.sampler import Part
 from citus_cluster.errors import CitusClusterError
+from citus_cluster.model.citus.figures import CROWDED_PART
+from citus_cluster.model.disks import ALARMED_PART, WARNED_PART
 from citus_cluster.model.documents import as_data
 from citus_cluster.model.parameters import NoParameters
 from citus_cluster.operations.nodes.views import WATCHED
@@ -43,16 +46,27 @@ async def show(request: Request, parts: PartsOf) -> Response:
         listing, state = await _of_coordinator(request, parts, found)
     if citus.reason and not any(one.tone == "bad" for one in found):
         found.append(Attention("careful", citus.reason))
+    sample = parts.sampler.known()
+    figures = sample.answers.figures
+    disks = [one.disk for one in figures.values() if one.disk] or list(parts.reconciler.disks)
+    found += attention.of_figures(figures, changes_of(request))
+    found += attention.of_disks([*disks, own_disk()])
     companions = await parts.known_companions(within_s=parts.settings.companion_timeout_s)
     found += attention.of_companions(companions)
     operations = await parts.operations.latest()
     found += attention.of_operations(operations)
     context = {
-        "attention": found,
+        # What stops queries comes first.
+        "attention": sorted(found, key=lambda one: one.tone != "bad"),
         "nodes": listing,
         "state": state,
         "companions": companions,
-        "disks": parts.reconciler.disks,
+        "figures": {str(node): one for node, one in figures.items()},
+        "figures_at": sample.as_of(Part.NODES),
+        "loads": {str(node): one for node, one in sample.loads.items()},
+        "has_lag": any(one.lag_bytes is not None for one in figures.values()),
+        "crowded": CROWDED_PART,
+        "full": (WARNED_PART, ALARMED_PART),
         "operations": [one.as_dict() for one in operations[:SHOWN_OPERATIONS]],
     }
     return render(request, "cluster.html", context)

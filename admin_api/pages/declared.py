@@ -18,9 +18,11 @@ from admin_api.pages import forms
 from admin_api.pages.html import may_change, render
 from admin_api.pages.routing import field, form_of, require_admin, router
 from citus_cluster.errors import CitusClusterError, NotFoundError, UsageError
+from citus_cluster.model.citus.statistics import FeatureOffError
 from citus_cluster.model.documents import as_data
 from citus_cluster.model.listing import ListQuery, types_of
 from citus_cluster.model.parameters import read_parameters
+from citus_cluster.operations.activity.changes import ENABLE
 from citus_cluster.operations.change import AnyChange, command_line
 from citus_cluster.operations.view import AnyView
 from citus_cluster.runtime.store.operations import OperationRunningError
@@ -62,6 +64,15 @@ def short_title(name: str) -> str:
     """Return the last words of a change's name: ``nodes-activate`` becomes ``Activate``."""
     words = name.partition("-")[2].replace("-", " ") or name
     return words[:1].upper() + words[1:]
+
+
+def enable_action(changes: Mapping[str, AnyChange], off: FeatureOffError) -> Action | None:
+    """Return the link that switches statistics on; None if a server must be restarted first."""
+    change = changes.get(ENABLE.name)
+    if change is None or off.needs_restart:
+        return None
+    values = {"feature": off.feature.value} | ({"every_node": forms.YES} if off.every_node else {})
+    return Action("Turn on…", form_url(change, values))
 
 
 def noun_of(name: str) -> str:
@@ -188,11 +199,17 @@ async def show_view(request: Request, parts: PartsOf, name: str) -> Response:
         "fields": fields,
         "values": forms.shown(fields, given),
         "changes": [one for one in changes_of(request).values() if noun_of(one.name) == noun_of(name)],
+        "off": None,
+        "enable": None,
     }
     if not forms.are_complete(fields, given):
         return render(request, "view.html", {**context, "listing": None, "found": None, "as_of": None})
     if view.is_list:
-        listing = await read_list(request, parts, view)
+        try:
+            listing = await read_list(request, parts, view)
+        except FeatureOffError as error:
+            off = {"off": error, "enable": enable_action(changes_of(request), error)}
+            return render(request, "view.html", {**context, **off, "listing": None, "found": None, "as_of": None})
         return render(request, "view.html", {**context, "listing": listing, "found": None, "as_of": listing.as_of})
     kept = [(key, value) for key, value in request.query_params.multi_items() if value != ""]
     wanted, _ = read_query(view, QueryParams(kept))

@@ -19,6 +19,7 @@ from admin_api.pages.assets import url_of
 from admin_api.sessions import CSRF_FIELD, session_of
 from citus_cluster import __version__
 from citus_cluster.model.token_role import Role
+from citus_cluster.model.units import size
 
 POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; "
@@ -56,6 +57,7 @@ def environment() -> jinja2.Environment:
     )
     made.filters |= {
         "bytes": cells.bytes_,
+        "size": size,
         "seconds": cells.seconds,
         "when": cells.when,
         "title_of": cells.title,
@@ -63,6 +65,7 @@ def environment() -> jinja2.Environment:
         "tone": cells.tone,
         "compact_json": lambda value: json.dumps(value, ensure_ascii=False, separators=(",", ":")),
     }
+    made.tests["command"] = cells.is_command
     made.globals |= {
         "asset": url_of,
         "cell": cells.cell,

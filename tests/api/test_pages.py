@@ -23,9 +23,12 @@ from admin_api.pages.shards import draw
 from admin_api.sessions import COOKIE, CSRF_HEADER, MAX_AGE_S, MAX_IDLE_S, SessionEndedError, Sessions
 from citus_cluster.model.api_config import hash_token
 from citus_cluster.model.api_tokens import NamedToken, NamedTokens
+from citus_cluster.model.citus.nodes import NodeAddress
 from citus_cluster.model.citus.shards import ShardGroupRow
+from citus_cluster.model.citus.statistics import Feature, NodeFeature, require
 from citus_cluster.model.citus.tables import TableKind
 from citus_cluster.model.token_role import NAMED_TOKENS_FILE, Role
+from citus_cluster.operations.activity.changes import ENABLE
 from citus_cluster.operations.view import View
 
 HTML = {"Accept": "text/html,application/xhtml+xml"}
@@ -343,6 +346,31 @@ def test_names_from_servers_are_escaped_everywhere(files: ApiFiles, run_api: Cal
         assert answer.status_code == 200
         assert "<script>alert" not in answer.text and "&lt;script&gt;" in answer.text
         assert "' onload" not in answer.text
+
+
+def test_statistics_that_are_off_are_offered(files: ApiFiles, run_api: Callable[[Any], Api]) -> None:
+    @dataclass(frozen=True)
+    class Thing:
+        wall: str
+
+    def view(name: str, libraries: tuple[str, ...]) -> Any:
+        async def read(*_: object) -> Sequence[Thing]:
+            has = NodeFeature(NodeAddress("w1"), False, libraries, None, {"pg_stat_statements.track": "none"})
+            require(Feature.STATEMENTS, has)
+            return []
+
+        return View(name, "List things.", f"walls/{name}", f"walls {name}", Thing, read, key="wall")
+
+    views = [view("walls-loaded", ("pg_stat_statements",)), view("walls-unloaded", ("citus",))]
+    api = run_api(create_app(files.settings(reconciler=False), [ENABLE], views))
+    page = api.client.get("/views/walls-loaded", headers=api.admin | HTML).text
+    assert "pg_stat_statements.track = top" in page
+    assert 'href="/changes/activity-enable?feature=statements&amp;every_node=true"' in page
+    page = api.client.get("/views/walls-loaded", headers=api.read | HTML).text
+    assert "/changes/" not in page and "citus-cluster activity enable statements --every-node" in page
+    # A library is loaded only at the start of a server, which the API cannot restart.
+    page = api.client.get("/views/walls-unloaded", headers=api.admin | HTML).text
+    assert "activity-enable?" not in page and "shared_preload_libraries: citus,pg_stat_statements" in page
 
 
 def test_the_reference_shows_every_method_with_an_example(browser: Browser) -> None:

@@ -22,7 +22,7 @@ PAGES = {
     "shards": "/shards",
     "rebalance": "/rebalance",
     "activity": "/activity",
-    "tenants": "/views/activity-features",
+    "tenants": "/views/activity-tenants",
     "services": "/services",
     "operations": "/operations",
     "change": "/changes/nodes-set?node=citus-worker2:5432&holds_shards=false",

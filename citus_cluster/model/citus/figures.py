@@ -13,6 +13,12 @@ from citus_cluster.model.disks import Disk
 
 MAX_TENANTS = 20
 """The number of tenants that monitoring names, the busiest first: each one is a time series of its own."""
+CROWDED_PART = 0.85
+"""The used part of a limit of connections that needs attention, as in config/monitoring/alerts.yml."""
+OLD_PREPARED_S = 600.0
+"""The age of a prepared transaction that needs attention, as in config/monitoring/alerts.yml."""
+KEPT_WAL_BYTES = 10e9
+"""The WAL that a slot keeps back, or that a standby lacks, that needs attention, as in config/monitoring/alerts.yml."""
 _TENANT_LENGTH = 80
 """Characters of a tenant's name that are shown; an application chooses it."""
 
@@ -57,7 +63,8 @@ class NodeFigures:
     ``external_connections`` are those of clients, ``internal_connections`` those that Citus itself opened.
     ``client_limit`` is ``citus.max_client_connections``, None without a limit. ``oldest_prepared_s`` is the age of the
     oldest prepared transaction, 0 without one. ``slot_lag_bytes`` is the most WAL that any slot keeps back, 0 without
-    one.
+    one. ``lag_bytes`` is the WAL that a standby has not replayed: on a primary that of its furthest standby, on a
+    standby its own, for which ``lag_s`` is the age of the last transaction. Both are None where nothing replicates.
     """
 
     external_connections: int
@@ -70,6 +77,20 @@ class NodeFigures:
     slot_lag_bytes: int
     disk: Disk | None
     tenants: tuple[TenantUse, ...] = ()
+    lag_bytes: int | None = None
+    lag_s: float | None = None
+
+    @property
+    def connections(self) -> int:
+        return self.external_connections + self.internal_connections
+
+    @property
+    def connections_part(self) -> float:
+        """The used part of the nearest limit of connections."""
+        parts = [self.connections / self.max_connections if self.max_connections else 0.0]
+        if self.client_limit:
+            parts.append(self.external_connections / self.client_limit)
+        return max(parts)
 
 
 @dataclass(frozen=True)

@@ -10,18 +10,24 @@ from citus_cluster.model.citus.activity import masked
 from citus_cluster.model.citus.nodes import NodeAddress
 
 
+class Feature(StrEnum):
+    """Statistics that can be switched on while the servers run."""
+
+    STATEMENTS = "statements"
+    TENANTS = "tenants"
+
+
 class FeatureOffError(CitusClusterError):
     """These statistics are not collected."""
 
     code = "feature-off"
     http_status = 409
 
-
-class Feature(StrEnum):
-    """Statistics that can be switched on while the servers run."""
-
-    STATEMENTS = "statements"
-    TENANTS = "tenants"
+    def __init__(self, message: str, *, hint: str, feature: Feature, every_node: bool, needs_restart: bool) -> None:
+        super().__init__(message, hint=hint)
+        self.feature = feature
+        self.every_node = every_node
+        self.needs_restart = needs_restart
 
 
 @dataclass(frozen=True)
@@ -173,11 +179,15 @@ def require(feature: Feature, one: NodeFeature) -> None:
     missing = one.missing(need)
     if not missing:
         return
-    every = " --every-node" if feature is Feature.STATEMENTS and not one.is_coordinator else ""
-    remedy = restart(need, one) or f"citus-cluster activity enable {feature.value}{every}"
+    every_node = feature is Feature.STATEMENTS and not one.is_coordinator
+    first = restart(need, one)
+    remedy = first or f"citus-cluster activity enable {feature.value}{' --every-node' if every_node else ''}"
     raise FeatureOffError(
         f"{one.node} does not collect these statistics. Missing: {', '.join(missing)}.",
         hint=f"Switch them on: {remedy}",
+        feature=feature,
+        every_node=every_node,
+        needs_restart=first is not None,
     )
 
 

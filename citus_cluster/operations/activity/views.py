@@ -177,4 +177,5 @@ FEATURES = View(
     row=FeatureRow,
     key="feature",
     read=_read_features,
+    max_age_s=5,
 )

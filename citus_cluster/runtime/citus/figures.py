@@ -47,6 +47,15 @@ SELECT json_build_object(
         FROM pg_replication_slots GROUP BY 1) AS slot),
     'slot_lag_bytes', CASE WHEN pg_is_in_recovery() THEN NULL ELSE (
         SELECT max(pg_wal_lsn_diff(pg_current_wal_lsn(), restart_lsn))::bigint FROM pg_replication_slots) END,
+    -- A logical slot belongs to a move of shards or a subscription, not to a standby.
+    'lag_bytes', CASE WHEN pg_is_in_recovery()
+        THEN pg_wal_lsn_diff(pg_last_wal_receive_lsn(), pg_last_wal_replay_lsn())::bigint
+        ELSE (SELECT max(pg_wal_lsn_diff(pg_current_wal_lsn(), replay_lsn))::bigint
+              FROM pg_stat_replication AS sender LEFT JOIN pg_replication_slots AS slot ON slot.active_pid = sender.pid
+              WHERE slot.slot_type IS DISTINCT FROM 'logical') END,
+    'lag_s', CASE WHEN NOT pg_is_in_recovery() THEN NULL
+        WHEN pg_last_wal_receive_lsn() = pg_last_wal_replay_lsn() THEN 0
+        ELSE extract(epoch FROM clock_timestamp() - pg_last_xact_replay_timestamp())::float8 END,
     'disk', ({}),
     'tenants', {})
 """)
@@ -90,6 +99,8 @@ async def ask_figures(
         slot_lag_bytes=found["slot_lag_bytes"] or 0,
         disk=disk_of(node, found["disk"]),
         tenants=_tenants(found["tenants"]),
+        lag_bytes=found["lag_bytes"],
+        lag_s=found["lag_s"],
     )
 
 

@@ -1,0 +1,77 @@
+"""What the first page of the console says needs attention, from the figures that monitoring collects."""
+
+import re
+from dataclasses import replace
+
+import pytest
+from setup_support import ROOT
+
+from admin_api.pages import attention
+from admin_api.pages.cells import is_command
+from citus_cluster.model.citus.figures import CROWDED_PART, KEPT_WAL_BYTES, OLD_PREPARED_S, NodeFigures
+from citus_cluster.model.citus.nodes import NodeAddress
+from citus_cluster.model.disks import Disk
+
+WORKER = NodeAddress("citus-worker1")
+WELL = NodeFigures(5, 5, 100, None, 0, 0.0, {}, 0, Disk("citus-worker1", 100, 90))
+CHANGES = {"consistency-recover": None}
+
+
+@pytest.mark.parametrize(
+    ("figures", "message", "url"),
+    [
+        (replace(WELL, internal_connections=80), "85 of 100 connections", "/activity?idle=true"),
+        (replace(WELL, client_limit=5), "5 of 5 client connections", "/activity?idle=true"),
+        (replace(WELL, oldest_prepared_s=OLD_PREPARED_S + 1), "10 min 1 s old", "/changes/consistency-recover"),
+        (replace(WELL, slot_lag_bytes=11 * 1024**3), "keeps 11.0 GB of WAL", "/views/consistency-orphans"),
+        (replace(WELL, lag_bytes=11 * 1024**3), "has not replayed 11.0 GB", None),
+    ],
+)
+def test_figures_beyond_a_limit_need_attention_and_name_what_helps(
+    figures: NodeFigures, message: str, url: str | None
+) -> None:
+    (found,) = attention.of_figures({WORKER: figures}, CHANGES)
+    assert message in found.message and found.url == url
+    assert found.command and is_command(found.command)
+
+
+def test_figures_within_the_limits_need_none() -> None:
+    nearly = replace(
+        WELL,
+        internal_connections=79,
+        client_limit=6,
+        oldest_prepared_s=OLD_PREPARED_S,
+        slot_lag_bytes=int(KEPT_WAL_BYTES),
+        lag_bytes=int(KEPT_WAL_BYTES),
+    )
+    assert attention.of_figures({WORKER: nearly}, CHANGES) == []
+
+
+def test_a_disk_that_fills_up_needs_attention_once_for_all_its_nodes() -> None:
+    disks = [Disk("a", 100, 10), Disk("b", 100, 10), Disk("c", 1000, 20), Disk("d", 100, 60)]
+    found = attention.of_disks(disks)
+    assert [(one.tone, "a, b" in one.message, "c" in one.message) for one in found] == [
+        ("bad", False, True),
+        ("careful", True, True),
+    ]
+
+
+def test_the_limits_are_those_of_the_alerts() -> None:
+    rules = (ROOT / "config/monitoring/alerts.yml").read_text()
+    limits = dict(re.findall(r"alert: (\w+)\n\s+expr: .*> ([0-9.e]+)\n", rules))
+    assert float(limits["CitusConnectionsNearLimit"]) == CROWDED_PART
+    assert float(limits["CitusOldPreparedTransaction"]) == OLD_PREPARED_S
+    assert float(limits["CitusSlotLag"]) == KEPT_WAL_BYTES
+
+
+@pytest.mark.parametrize(
+    ("text", "is_one"),
+    [
+        ("citus-cluster rebalance start", True),
+        ("docker compose unpause citus-worker1", True),
+        ("ALTER TABLE t REPLICA IDENTITY FULL;", True),
+        ("Free some space on this disk, or add a worker on another one.", False),
+    ],
+)
+def test_only_commands_and_statements_are_offered_to_copy(text: str, is_one: bool) -> None:
+    assert is_command(text) == is_one
