@@ -37,6 +37,7 @@ from citus_cluster import __version__
 from citus_cluster.operations.change import AnyChange
 from citus_cluster.operations.cluster import Cluster
 from citus_cluster.operations.journaled import of_container
+from citus_cluster.operations.liveness import Liveness
 from citus_cluster.operations.rebalance.watch import status as rebalance_status
 from citus_cluster.operations.registry import CHANGES, VIEWS
 from citus_cluster.operations.running import Operations
@@ -121,6 +122,7 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     coordinator = Coordinator(settings, configuration)
     reconciler = Reconciler(settings, configuration)
     companions = CompanionWatch(settings, configuration)
+    liveness = Liveness()
 
     def cluster(change: AnyChange | None) -> Cluster:
         """Return the cluster for a change, or, without one, for what only reads."""
@@ -132,7 +134,9 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
         else:
             on_coordinator = coordinator.changing(timeout_s=settings.change_timeout_s)
         info = connection_info(wanted, configuration)
-        return Cluster(on_coordinator, info, coordinator=wanted.coordinator_address, workers=wanted.workers)
+        return Cluster(
+            on_coordinator, info, coordinator=wanted.coordinator_address, workers=wanted.workers, liveness=liveness
+        )
 
     operations = Operations(
         OperationStore(_store_path(settings.data_folder)),

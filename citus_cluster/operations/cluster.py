@@ -5,7 +5,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from citus_cluster.model.citus.nodes import NodeAddress
+from citus_cluster.model.citus.registration import Registry
 from citus_cluster.operations.coordinator import OnCoordinator
+from citus_cluster.operations.liveness import BUDGET_S, Liveness
+from citus_cluster.runtime.citus import nodes as citus_nodes
 from citus_cluster.runtime.postgres import ConnectionInfo
 
 
@@ -16,7 +19,7 @@ class Cluster:
     ``coordinator`` is its address in ``pg_dist_node``, and ``workers`` are the workers that its files list; both are
     None for a command that got only a connection string. ``root`` is the directory with the files: the admin API has
     none, and has no access to Docker. ``services`` maps the nodes' services in the files to their addresses, so that a
-    user may name a node by its service.
+    user may name a node by its service. ``liveness`` is shared by all views of one process.
     """
 
     on_coordinator: OnCoordinator
@@ -25,3 +28,9 @@ class Cluster:
     workers: tuple[NodeAddress, ...] | None = None
     root: Path | None = None
     services: Mapping[str, NodeAddress] = field(default_factory=dict)
+    liveness: Liveness = field(default_factory=Liveness, repr=False, compare=False)
+
+    async def seen(self, *, budget_s: float = BUDGET_S) -> tuple[Registry, Mapping[NodeAddress, str]]:
+        """Return the node list, and the active nodes that do not answer with the reason, for a view."""
+        registry = await self.on_coordinator(citus_nodes.read_registry)
+        return registry, await self.liveness.silence(self.on_coordinator, registry.nodes, budget_s=budget_s)

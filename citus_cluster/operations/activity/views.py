@@ -52,23 +52,25 @@ class WhichNode:
 
 
 async def _read_statements(cluster: Cluster, wanted: WhichStatements) -> Sequence[StatementRow]:
-    async def work(conn: Connection) -> Sequence[StatementRow]:
-        async with translated("listing the statements"):
-            registry = await citus_nodes.read_registry(conn)
-            rows = mark_own(await citus_activity.statements(conn, registry.nodes))
-        return shown(rows, idle=wanted.idle, parts=wanted.parts)
+    async with translated("listing the statements"):
+        registry, silent = await cluster.seen()
 
-    return await cluster.on_coordinator(work)
+        async def work(conn: Connection) -> Sequence[StatementRow]:
+            return mark_own(await citus_activity.statements(conn, registry.nodes, silent))
+
+        rows = await cluster.on_coordinator(work)
+    return shown(rows, idle=wanted.idle, parts=wanted.parts)
 
 
 async def _read_locks(cluster: Cluster, _: object) -> Sequence[LockRow]:
-    async def work(conn: Connection) -> Sequence[LockRow]:
-        async with translated("listing the lock waits"):
-            registry = await citus_nodes.read_registry(conn)
-            sessions, silent = await citus_activity.lock_waits(conn, registry.nodes)
-        return build_tree(sessions, {str(address): reason for address, reason in silent.items()})
+    async with translated("listing the lock waits"):
+        registry, known = await cluster.seen()
 
-    return await cluster.on_coordinator(work)
+        async def work(conn: Connection) -> Sequence[LockRow]:
+            sessions, silent = await citus_activity.lock_waits(conn, registry.nodes, known)
+            return build_tree(sessions, {str(address): reason for address, reason in silent.items()})
+
+        return await cluster.on_coordinator(work)
 
 
 async def _read_top(cluster: Cluster, wanted: WhichNode) -> Sequence[TopStatementRow]:
@@ -90,13 +92,12 @@ async def _read_top(cluster: Cluster, wanted: WhichNode) -> Sequence[TopStatemen
 async def _read_tenants(cluster: Cluster, _: object) -> Sequence[TenantRow]:
     async def work(conn: Connection) -> Sequence[TenantRow]:
         async with translated("reading the statistics of tenants"):
-            nodes = (await citus_nodes.read_registry(conn)).nodes
             need = NEEDS[Feature.TENANTS]
-            found, _ = await citus_statistics.features(conn, nodes, need)
+            found, _ = await citus_statistics.features(conn, registry.nodes, need, known)
             counting = [one for one in found if not one.missing(need)]
             if found and not counting:
                 require(Feature.TENANTS, found[0])
-            rows, silent = await citus_statistics.tenants(conn, nodes)
+            rows, silent = await citus_statistics.tenants(conn, registry.nodes, known)
         problems = {str(address): reason for address, reason in silent.items()}
         problems |= {
             str(one.node): f"It does not count: {', '.join(one.missing(need))} is missing."
@@ -105,6 +106,7 @@ async def _read_tenants(cluster: Cluster, _: object) -> Sequence[TenantRow]:
         }
         return (*rows, *(TenantRow(id=node, node=node, problem=reason) for node, reason in problems.items()))
 
+    registry, known = await cluster.seen()
     return await cluster.on_coordinator(work)
 
 
@@ -112,12 +114,12 @@ async def _read_features(cluster: Cluster, _: object) -> Sequence[FeatureRow]:
     async def work(conn: Connection) -> Sequence[FeatureRow]:
         rows = []
         async with translated("checking which statistics are collected"):
-            nodes = (await citus_nodes.read_registry(conn)).nodes
             for feature, need in NEEDS.items():
-                found, silent = await citus_statistics.features(conn, nodes, need)
+                found, silent = await citus_statistics.features(conn, registry.nodes, need, known)
                 rows.append(describe_feature(feature, found, silent))
         return rows
 
+    registry, known = await cluster.seen()
     return await cluster.on_coordinator(work)
 
 

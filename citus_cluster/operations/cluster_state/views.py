@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 import psycopg
 
 from citus_cluster.errors import CitusClusterError
+from citus_cluster.model.citus.nodes import NodeAddress
 from citus_cluster.model.citus.registration import RegisteredNode, Registry
 from citus_cluster.model.citus.state import (
     ClusterState,
@@ -17,10 +18,9 @@ from citus_cluster.model.citus.state import (
     drift,
 )
 from citus_cluster.operations.cluster import Cluster
-from citus_cluster.operations.nodes.liveness import share, silence
+from citus_cluster.operations.liveness import share
 from citus_cluster.operations.roles.cluster import ALONE
 from citus_cluster.operations.view import View
-from citus_cluster.runtime.citus import nodes as citus_nodes
 from citus_cluster.runtime.citus import probe as citus_probe
 from citus_cluster.runtime.citus import state as citus_state
 from citus_cluster.runtime.postgres import Connection, describe, translated
@@ -28,11 +28,11 @@ from citus_cluster.runtime.postgres import Connection, describe, translated
 _BUDGET_S = 10.0
 
 
-async def _observe(cluster: Cluster, conn: Connection) -> Observed:
+async def _observe(
+    cluster: Cluster, conn: Connection, registry: Registry, silent: Mapping[NodeAddress, str]
+) -> Observed:
     """Ask every active node that answers, several at once, in bounded time."""
     deadline = time.monotonic() + _BUDGET_S
-    registry = await citus_nodes.read_registry(conn)
-    silent = await silence(cluster.on_coordinator, conn, registry.nodes)
     reasons = {node.node_id: silent[node.address] for node in registry.nodes if node.address in silent}
     reports: dict[int, ServerReport] = {}
 
@@ -61,20 +61,22 @@ async def _observe(cluster: Cluster, conn: Connection) -> Observed:
 async def _read_drift(cluster: Cluster, _: object) -> Sequence[Drift]:
     async def work(conn: Connection) -> Sequence[Drift]:
         async with translated("comparing the cluster with its files"):
-            observed = await _observe(cluster, conn)
+            observed = await _observe(cluster, conn, registry, silent)
         return drift(observed, cluster.coordinator, cluster.workers)
 
+    registry, silent = await cluster.seen()
     return await cluster.on_coordinator(work)
 
 
 async def _read_state(cluster: Cluster, _: object) -> ClusterState:
     async def work(conn: Connection) -> ClusterState:
         async with translated("reading the state of the cluster"):
-            observed = await _observe(cluster, conn)
+            observed = await _observe(cluster, conn, registry, silent)
             own = await citus_state.ask_report(conn, ALONE, timeout_s=citus_probe.ANSWER_TIMEOUT_S)
             capabilities = await citus_state.read_capabilities(conn)
         return _state(cluster, conn.info.dbname, observed, own, capabilities)
 
+    registry, silent = await cluster.seen()
     return await cluster.on_coordinator(work)
 
 

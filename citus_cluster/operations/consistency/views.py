@@ -8,25 +8,27 @@ from citus_cluster.model.citus.restore_points import RestorePointRow
 from citus_cluster.operations.cluster import Cluster
 from citus_cluster.operations.view import View
 from citus_cluster.runtime.citus import consistency as citus_consistency
-from citus_cluster.runtime.citus import nodes as citus_nodes
 from citus_cluster.runtime.postgres import Connection, translated
 
 
 async def _read_prepared(cluster: Cluster, _: object) -> Sequence[PreparedRow]:
-    async def work(conn: Connection) -> Sequence[PreparedRow]:
-        async with translated("listing the prepared transactions"):
-            nodes = (await citus_nodes.read_registry(conn)).nodes
-            return await citus_consistency.prepared_transactions(conn, nodes)
+    async with translated("listing the prepared transactions"):
+        registry, silent = await cluster.seen()
 
-    return await cluster.on_coordinator(work)
+        async def work(conn: Connection) -> Sequence[PreparedRow]:
+            return await citus_consistency.prepared_transactions(conn, registry.nodes, silent)
+
+        return await cluster.on_coordinator(work)
 
 
 async def _read_orphans(cluster: Cluster, _: object) -> Sequence[OrphanRow]:
-    async def work(conn: Connection) -> Sequence[OrphanRow]:
-        async with translated("looking for orphaned resources"):
-            return await citus_consistency.orphans(conn, (await citus_nodes.read_registry(conn)).nodes)
+    async with translated("looking for orphaned resources"):
+        registry, silent = await cluster.seen()
 
-    return await cluster.on_coordinator(work)
+        async def work(conn: Connection) -> Sequence[OrphanRow]:
+            return await citus_consistency.orphans(conn, registry.nodes, silent)
+
+        return await cluster.on_coordinator(work)
 
 
 async def _read_restore_points(cluster: Cluster, _: object) -> Sequence[RestorePointRow]:

@@ -13,7 +13,7 @@ from citus_cluster.model.citus.removal import called, find_shard_targets
 from citus_cluster.model.plan.preview import Finding, blocks, warns
 from citus_cluster.model.units import count
 from citus_cluster.operations.cluster import Cluster
-from citus_cluster.operations.nodes.liveness import silence
+from citus_cluster.operations.liveness import silence
 from citus_cluster.runtime.citus import nodes as citus_nodes
 from citus_cluster.runtime.citus import removal as citus_leaving
 from citus_cluster.runtime.citus.lock import WAIT_FOR_LOCK_S, writer_lock

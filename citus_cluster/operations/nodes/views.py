@@ -10,7 +10,7 @@ from citus_cluster.errors import UnreachableError
 from citus_cluster.model.citus.nodes import ActiveWorker, MeshRow, NodeAddress, NodeRow
 from citus_cluster.model.citus.registration import RegisteredNode
 from citus_cluster.operations.cluster import Cluster
-from citus_cluster.operations.nodes.liveness import BUDGET_S, share, silence
+from citus_cluster.operations.liveness import BUDGET_S, share, silence
 from citus_cluster.operations.view import View
 from citus_cluster.runtime.citus import nodes as citus_nodes
 from citus_cluster.runtime.citus import probe as citus_probe
@@ -24,18 +24,14 @@ _MESH_S = 15.0
 
 
 async def _read_nodes(cluster: Cluster, _: object, *, budget_s: float = BUDGET_S) -> Sequence[NodeRow]:
-    async def work(conn: Connection) -> Sequence[NodeRow]:
-        async with translated("listing the nodes"):
-            rows = await citus_nodes.read_rows(conn)
-            registry = await citus_nodes.read_registry(conn)
-            silent = await silence(cluster.on_coordinator, conn, registry.nodes, budget_s=budget_s)
-        reasons = {str(address): reason for address, reason in silent.items()}
-        return [
-            replace(row, answers=row.node not in reasons if row.is_active else None, reason=reasons.get(row.node))
-            for row in rows
-        ]
-
-    return await cluster.on_coordinator(work)
+    async with translated("listing the nodes"):
+        rows = await cluster.on_coordinator(citus_nodes.read_rows)
+        _, silent = await cluster.seen(budget_s=budget_s)
+    reasons = {str(address): reason for address, reason in silent.items()}
+    return [
+        replace(row, answers=row.node not in reasons if row.is_active else None, reason=reasons.get(row.node))
+        for row in rows
+    ]
 
 
 async def _read_active(cluster: Cluster, _: object) -> Sequence[ActiveWorker]:

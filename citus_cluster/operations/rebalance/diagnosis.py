@@ -21,8 +21,6 @@ from citus_cluster.model.units import count
 from citus_cluster.runtime.citus import blockers as citus_blockers
 from citus_cluster.runtime.citus import consistency as citus_consistency
 from citus_cluster.runtime.citus import movers as citus_movers
-from citus_cluster.runtime.citus import nodes as citus_nodes
-from citus_cluster.runtime.citus import probe as citus_probe
 from citus_cluster.runtime.citus import rebalance as citus_rebalance
 from citus_cluster.runtime.citus import slots as citus_slots
 from citus_cluster.runtime.citus import tables as citus_tables
@@ -62,11 +60,9 @@ class Diagnosis:
         return tuple(one for one in self.orphans if _is_droppable(one))
 
 
-async def diagnose(conn: Connection) -> Diagnosis:
-    """Look for every cause for which a rebalance can stand still. Bounded in time, also with a node that hangs."""
+async def diagnose(conn: Connection, nodes: Sequence[RegisteredNode], silent: Mapping[NodeAddress, str]) -> Diagnosis:
+    """Look for every cause for which a rebalance can stand still; ``silent`` nodes are not asked again."""
     async with translated("diagnosing the rebalance"):
-        nodes = (await citus_nodes.read_registry(conn)).nodes
-        silent = await citus_probe.silence(conn, nodes)
         answering = [node for node in nodes if node.is_active and node.address not in silent]
         job = await citus_rebalance.last_job(conn)
         rows = [_silent_row(address, reason) for address, reason in silent.items()]
@@ -75,11 +71,11 @@ async def diagnose(conn: Connection) -> Diagnosis:
         if job and job.state is not JobState.FINISHED:
             rows += await _troubles(conn, job, tasks)
         if job and not job.state.is_final:
-            rows += await _standstill(conn, job, tasks, nodes)
+            rows += await _standstill(conn, job, tasks, [node for node in nodes if node.address not in silent])
             rows += await _requirements(conn, job, tasks, answering)
             waiting = sum(task.state == "runnable" and task.retry_count > 0 for task in tasks)
         rows += await _lost_slots(conn, answering)
-        orphans = await citus_consistency.orphans(conn, nodes)
+        orphans = await citus_consistency.orphans(conn, nodes, silent)
     found = Diagnosis((), job, waiting, orphans, silent)
     rows += _left_over(found)
     return Diagnosis(tuple(_unique(rows)), job, waiting, orphans, silent)

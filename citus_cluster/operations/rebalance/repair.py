@@ -13,6 +13,7 @@ from citus_cluster.model.units import count
 from citus_cluster.operations.change import Change
 from citus_cluster.operations.cluster import Cluster
 from citus_cluster.operations.consistency.changes import clean_up
+from citus_cluster.operations.liveness import silence
 from citus_cluster.operations.rebalance.diagnosis import Diagnosis, diagnose
 from citus_cluster.runtime.citus import consistency as citus_consistency
 from citus_cluster.runtime.citus import nodes as citus_nodes
@@ -63,12 +64,23 @@ def _in_order(found: Diagnosis) -> Sequence[OrphanRow]:
 
 
 async def _plan(cluster: Cluster, _: object) -> Preview:
-    return plan_repair(await cluster.on_coordinator(diagnose))
+    async def work(conn: Connection) -> Diagnosis:
+        return await _look(cluster, conn)
+
+    return plan_repair(await cluster.on_coordinator(work))
+
+
+async def _look(cluster: Cluster, conn: Connection) -> Diagnosis:
+    """Diagnose with nodes that were asked just now: a repair tells all of them."""
+    async with translated("diagnosing the rebalance"):
+        nodes = (await citus_nodes.read_registry(conn)).nodes
+        silent = await silence(cluster.on_coordinator, conn, nodes)
+    return await diagnose(conn, nodes, silent)
 
 
 async def _repair(cluster: Cluster, _: object, preview: Preview, emit: Emit) -> Repaired:
     async def work(conn: Connection) -> Repaired:
-        found = await diagnose(conn)
+        found = await _look(cluster, conn)
         retried = dropped = 0
         if found.to_clean_up and not found.silent:
             dropped += (await clean_up(conn, emit)).dropped
@@ -85,7 +97,7 @@ async def _repair(cluster: Cluster, _: object, preview: Preview, emit: Emit) -> 
                 emit(Event("retry", EventKind.DONE, message))
         if not (retried or dropped):
             emit(Event("repair", EventKind.SKIPPED, "there is nothing that is safe to clear"))
-        left = [row for row in (await diagnose(conn)).rows if not row.repairs]
+        left = [row for row in (await _look(cluster, conn)).rows if not row.repairs]
         for row in left:
             message = row.message if row.remedy is None else f"{row.message} {row.remedy}"
             emit(Event(f"left:{row.id}", EventKind.WARNING, message))

@@ -140,7 +140,12 @@ def _utc(at: datetime | None) -> datetime | None:
 
 
 async def _read_diagnosis(cluster: Cluster, _: object) -> Sequence[DiagnosisRow]:
-    return (await cluster.on_coordinator(diagnose)).rows
+    registry, silent = await cluster.seen()
+
+    async def work(conn: Connection) -> Sequence[DiagnosisRow]:
+        return (await diagnose(conn, registry.nodes, silent)).rows
+
+    return await cluster.on_coordinator(work)
 
 
 HISTORY = View(

@@ -50,20 +50,24 @@ _WAITS = sql.SQL("""
 """)
 
 
-async def statements(conn: Connection, nodes: Sequence[RegisteredNode]) -> tuple[StatementRow, ...]:
-    """Return the sessions of all nodes, and one row for each node that does not answer."""
+async def statements(
+    conn: Connection, nodes: Sequence[RegisteredNode], known: Mapping[NodeAddress, str] | None = None
+) -> tuple[StatementRow, ...]:
+    """Return the sessions of all nodes, and one row for each node that does not answer, or is ``known`` not to."""
     question = sql.SQL("SELECT {}").format(_sessions(sql.SQL("true")))
-    answers, silent = await citus_probe.ask_all(conn, nodes, question.as_string(conn))
+    answers, silent = await citus_probe.ask_all(conn, nodes, question.as_string(conn), known=known)
     rows = [read_session(node, row) for node, answer in answers for row in cast("list[Any]", answer)]
     return (*rows, *(silent_row(address, reason) for address, reason in silent.items()))
 
 
-async def lock_waits(conn: Connection, nodes: Sequence[RegisteredNode]) -> tuple[Sessions, Mapping[NodeAddress, str]]:
-    """Return who waits for whom on the nodes, and why nodes do not answer."""
+async def lock_waits(
+    conn: Connection, nodes: Sequence[RegisteredNode], known: Mapping[NodeAddress, str] | None = None
+) -> tuple[Sessions, Mapping[NodeAddress, str]]:
+    """Return who waits for whom on the nodes, and why nodes do not answer; those ``known`` not to are not asked."""
     question = sql.SQL("SELECT json_build_object('sessions', {sessions}, 'waits', {waits})").format(
         sessions=_sessions(sql.SQL("true")), waits=_WAITS.format(most=MOST_SESSIONS)
     )
-    answers, silent = await citus_probe.ask_all(conn, nodes, question.as_string(conn))
+    answers, silent = await citus_probe.ask_all(conn, nodes, question.as_string(conn), known=known)
     found = Sessions()
     for node, answer in answers:
         found.add(node, cast("Mapping[str, Any]", answer))

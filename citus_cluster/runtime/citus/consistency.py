@@ -73,12 +73,16 @@ SELECT coalesce(json_agg(one), '[]') FROM (
 """  # noqa: S608 # our own constants
 
 
-async def prepared_transactions(conn: Connection, nodes: Sequence[RegisteredNode]) -> tuple[PreparedRow, ...]:
-    """Return the prepared transactions of all nodes, with what becomes of each."""
-    answers, silent = await citus_probe.ask_all(conn, nodes, _PREPARED)
+async def prepared_transactions(
+    conn: Connection, nodes: Sequence[RegisteredNode], known: Mapping[NodeAddress, str] | None = None
+) -> tuple[PreparedRow, ...]:
+    """Return the prepared transactions, with what becomes of each. Nodes ``known`` to be silent are not asked."""
+    answers, silent = await citus_probe.ask_all(conn, nodes, _PREPARED, known=known)
     found = [one for node, answer in answers for one in read_prepared(node, cast("list[Any]", answer))]
     wanted = {one.initiator for one in found}
-    asking = [node for node in nodes if node.role == "primary" and node.group_id in wanted]
+    asking = [
+        node for node in nodes if node.role == "primary" and node.group_id in wanted and node.address not in silent
+    ]
     return decide(found, await _initiators(conn, asking, found), silent)
 
 
@@ -108,10 +112,12 @@ async def recover(conn: Connection, node: RegisteredNode) -> int:
     return int(row[0]) if row else 0
 
 
-async def orphans(conn: Connection, nodes: Sequence[RegisteredNode]) -> tuple[OrphanRow, ...]:
-    """Return what moves and splits left behind on all nodes, and what they use now."""
+async def orphans(
+    conn: Connection, nodes: Sequence[RegisteredNode], known: Mapping[NodeAddress, str] | None = None
+) -> tuple[OrphanRow, ...]:
+    """Return what moves and splits left behind, and what they use now. Nodes ``known`` to be silent are not asked."""
     # The objects first: one that is created in between has its record by then, and one that is dropped has none.
-    found, silent = await leftovers(conn, nodes)
+    found, silent = await leftovers(conn, nodes, known)
     records = await cleanup_records(conn)
     return find_orphans(records, found, nodes, silent)
 
@@ -124,12 +130,12 @@ async def cleanup_records(conn: Connection) -> tuple[CleanupRecord, ...]:
 
 
 async def leftovers(
-    conn: Connection, nodes: Iterable[RegisteredNode]
+    conn: Connection, nodes: Iterable[RegisteredNode], known: Mapping[NodeAddress, str] | None = None
 ) -> tuple[tuple[Leftover, ...], Mapping[NodeAddress, str]]:
     """Return the objects of moves and splits on the nodes, and why nodes do not answer."""
     primaries = [node for node in nodes if node.role == "primary"]
     settings = {"citus.override_table_visibility": "off"}
-    answers, silent = await citus_probe.ask_all(conn, primaries, _LEFTOVERS, settings=settings)
+    answers, silent = await citus_probe.ask_all(conn, primaries, _LEFTOVERS, settings=settings, known=known)
     found = [one for node, answer in answers for one in read_leftovers(node.address, cast("list[Any]", answer))]
     return tuple(found), silent
 

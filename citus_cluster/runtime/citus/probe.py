@@ -158,15 +158,20 @@ async def ask_all(
     *,
     timeout_s: float = ANSWER_TIMEOUT_S,
     settings: Mapping[str, str] | None = None,
+    known: Mapping[NodeAddress, str] | None = None,
 ) -> tuple[tuple[tuple[RegisteredNode, object], ...], Mapping[NodeAddress, str]]:
     """Run a query on every active node. Return the answers, and why the other nodes gave none.
 
+    Nodes that are ``known`` to be silent are not asked: each would take the whole time limit.
     Raises ProbeUnavailableError, and the driver's error if the connection to the coordinator is lost.
     """
     answers: list[tuple[RegisteredNode, object]] = []
     silent: dict[NodeAddress, str] = {}
     for node in nodes:
         if not node.is_active:
+            continue
+        if known and node.address in known:
+            silent[node.address] = known[node.address]
             continue
         try:
             answers.append((node, await ask_node(conn, node, question, timeout_s=timeout_s, settings=settings)))

@@ -54,11 +54,11 @@ SELECT coalesce(json_agg(one), '[]') FROM (
 
 
 async def features(
-    conn: Connection, nodes: Sequence[RegisteredNode], need: Need
+    conn: Connection, nodes: Sequence[RegisteredNode], need: Need, known: Mapping[NodeAddress, str] | None = None
 ) -> tuple[tuple[NodeFeature, ...], Mapping[NodeAddress, str]]:
-    """Return what each node has of a feature, and why nodes do not answer."""
+    """Return what each node has of a feature, and why nodes do not answer; those ``known`` not to are not asked."""
     question = _FEATURE.format(extension=need.extension or "", settings=list(need.settings))
-    answers, silent = await citus_probe.ask_all(conn, nodes, question.as_string(conn))
+    answers, silent = await citus_probe.ask_all(conn, nodes, question.as_string(conn), known=known)
     found = (
         read_feature(node.address, node.is_coordinator, cast("Mapping[str, Any]", answer)) for node, answer in answers
     )
@@ -98,10 +98,10 @@ async def top_statements(conn: Connection, node: RegisteredNode, schema: str, mo
 
 
 async def tenants(
-    conn: Connection, nodes: Sequence[RegisteredNode]
+    conn: Connection, nodes: Sequence[RegisteredNode], known: Mapping[NodeAddress, str] | None = None
 ) -> tuple[tuple[TenantRow, ...], Mapping[NodeAddress, str]]:
-    """Return the tenants that each node counts, and why nodes do not answer."""
-    answers, silent = await citus_probe.ask_all(conn, nodes, _TENANTS)
+    """Return the tenants that each node counts, and why nodes do not answer; those ``known`` not to are not asked."""
+    answers, silent = await citus_probe.ask_all(conn, nodes, _TENANTS, known=known)
     async with bounded(conn, QUICK_S):
         cursor = await conn.execute(
             "SELECT colocationid, array_agg(logicalrelid::text ORDER BY logicalrelid::text) FROM pg_dist_partition "

@@ -1,7 +1,7 @@
-"""Asking several nodes at once, also when no further session is free or one breaks."""
+"""Asking several nodes at once, also when no further session is free or one breaks, and sharing what was found."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from typing import Any, cast
 
 import pytest
@@ -10,7 +10,8 @@ import virtual_time
 from citus_cluster.errors import UnreachableError
 from citus_cluster.model.citus.nodes import NodeAddress
 from citus_cluster.model.citus.registration import RegisteredNode
-from citus_cluster.operations.nodes.liveness import AT_ONCE, share
+from citus_cluster.operations import liveness
+from citus_cluster.operations.liveness import AT_ONCE, LIFE_S, Liveness, share
 from citus_cluster.runtime.postgres import Connection
 
 NODES = [RegisteredNode(n, n, NodeAddress(f"citus-worker{n}"), True, "primary", True) for n in range(1, 9)]
@@ -90,3 +91,75 @@ def test_what_breaks_the_first_session_is_raised() -> None:
 
     with pytest.raises(UnreachableError):
         ask_all(on_coordinator, ask)
+
+
+class Questions:
+    """Stands for asking the nodes: counts the questions, each of which takes two seconds."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.count = 0
+        self.failure: Exception | None = None
+        monkeypatch.setattr(liveness, "silence", self._answer)
+
+    async def _answer(
+        self, _: object, __: object, nodes: Iterable[RegisteredNode], **___: float
+    ) -> Mapping[NodeAddress, str]:
+        self.count += 1
+        number = self.count
+        await asyncio.sleep(2)
+        if self.failure:
+            raise self.failure
+        return {node.address: f"answer {number}" for node in nodes}
+
+
+async def on_here(work: Work) -> Any:
+    return await work(HERE)
+
+
+async def ask_once(shared: Liveness, nodes: Iterable[RegisteredNode] = NODES, **options: float) -> set[str]:
+    return set((await shared.silence(cast("Any", on_here), nodes, **options)).values())
+
+
+def test_views_share_a_result_for_a_second(monkeypatch: pytest.MonkeyPatch) -> None:
+    questions, shared = Questions(monkeypatch), Liveness()
+
+    async def body() -> None:
+        at_once = await asyncio.gather(*(ask_once(shared) for _ in range(5)))
+        assert at_once == [{"answer 1"}] * 5
+        await asyncio.sleep(LIFE_S * 0.9)
+        assert await ask_once(shared) == {"answer 1"}
+        await asyncio.sleep(LIFE_S * 0.2)
+        assert await ask_once(shared) == {"answer 2"}
+        # Other nodes, or less patience, are another question.
+        assert await ask_once(shared, NODES[:2]) == {"answer 3"}
+        assert await ask_once(shared, NODES[:2], budget_s=1.0) == {"answer 4"}
+
+    virtual_time.run(body())
+    assert questions.count == 4
+
+
+def test_a_view_that_is_cancelled_leaves_the_answer_to_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    Questions(monkeypatch)
+    shared = Liveness()
+
+    async def body() -> set[str]:
+        first = asyncio.create_task(ask_once(shared))
+        second = asyncio.create_task(ask_once(shared))
+        await asyncio.sleep(1)
+        first.cancel()
+        return await second
+
+    assert virtual_time.run(body()) == {"answer 1"}
+
+
+def test_a_failure_reaches_all_that_wait_and_is_not_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    questions, shared = Questions(monkeypatch), Liveness()
+
+    async def body() -> None:
+        questions.failure = UnreachableError()
+        failures = await asyncio.gather(ask_once(shared), ask_once(shared), return_exceptions=True)
+        assert [type(one) for one in failures] == [UnreachableError] * 2
+        questions.failure = None
+        assert await ask_once(shared) == {"answer 2"}
+
+    virtual_time.run(body())

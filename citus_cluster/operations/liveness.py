@@ -5,6 +5,7 @@ import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 
 import psycopg
 
@@ -21,12 +22,71 @@ AT_ONCE = 4
 FIRST_S = 1.0
 """A node that answers needs milliseconds, so silent nodes are sorted out first."""
 BUDGET_S = 4.5
+LIFE_S = 1.0
+"""How long views use a result: a page asks several of them, each second, and a silent node takes them seconds."""
 _LEAST_S = 0.3
 _OPENING_S = 0.5
 _ALONE_S = 0.1
 """Nodes that all answer need no second session."""
 
 Ask = Callable[[Connection, RegisteredNode], Awaitable[None]]
+
+
+class Liveness:
+    """Which nodes do not answer, for views: those that ask at the same time, or soon after, share one result.
+
+    Changes do not use it: they call :func:`silence`, because what answered a second ago may not answer now.
+    """
+
+    def __init__(self, life_s: float = LIFE_S) -> None:
+        self._life_s = life_s
+        self._asked: dict[float, _Asked] = {}
+
+    async def silence(
+        self, on_coordinator: OnCoordinator, nodes: Iterable[RegisteredNode], *, budget_s: float = BUDGET_S
+    ) -> Mapping[NodeAddress, str]:
+        """Return the active nodes that do not answer, at most about a second ago. Raises what ``on_coordinator`` does.
+
+        The caller holds no connection meanwhile, so that there are sessions with which to ask several nodes at once.
+        """
+        active = tuple(node for node in nodes if node.is_active)
+        asked = self._asked.get(budget_s)
+        if asked is None or not asked.serves(active):
+            asked = _Asked(active, asyncio.create_task(self._ask(on_coordinator, active, budget_s)))
+            # Marks an error as retrieved, in case no request waits any more.
+            asked.task.add_done_callback(lambda task: task.cancelled() or task.exception())
+            self._asked[budget_s] = asked
+        # A request that ends must not cancel the question for the others.
+        return await asyncio.shield(asked.task)
+
+    async def _ask(
+        self, on_coordinator: OnCoordinator, nodes: Sequence[RegisteredNode], budget_s: float
+    ) -> Mapping[NodeAddress, str]:
+        async def work(conn: Connection) -> Mapping[NodeAddress, str]:
+            return await silence(on_coordinator, conn, nodes, budget_s=budget_s)
+
+        try:
+            return await on_coordinator(work)
+        finally:
+            asked = self._asked[budget_s]
+            if asked.task is asyncio.current_task():
+                asked.until = asyncio.get_running_loop().time() + self._life_s
+
+
+@dataclass
+class _Asked:
+    """One question to all nodes. ``until`` is the event loop's time up to which its answer is used."""
+
+    nodes: tuple[RegisteredNode, ...]
+    task: asyncio.Task[Mapping[NodeAddress, str]]
+    until: float | None = None
+
+    def serves(self, nodes: tuple[RegisteredNode, ...]) -> bool:
+        if self.nodes != nodes:
+            return False
+        if self.task.done() and (self.task.cancelled() or self.task.exception() is not None):
+            return False
+        return self.until is None or asyncio.get_running_loop().time() < self.until
 
 
 async def silence(
