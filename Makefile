@@ -8,7 +8,8 @@
 # make lint         check formatting, lint and types
 # make lessons      check every lab and project of the course in lessons/ on the cluster of this directory
 # make bench        run the benchmarks and print ratios
-# make docs         update the generated parts of the documents, the JSON Schema and config/cluster.full.yaml
+# make docs         update the generated parts of the documents, the JSON Schema, the dashboard for Grafana and
+#                   config/cluster.full.yaml
 # make parameters   update the table of parameters from a server of each PostgreSQL major version
 
 PYTHON ?= python3

@@ -11,12 +11,14 @@ from citus_cluster.cli import program
 from citus_cluster.model.spec import json_schema
 from citus_cluster.model.yaml_text import load_yaml
 from citus_cluster.render.reference import render_example, render_tables, table, with_tables
+from tools import grafana_dashboard
 
 ROOT = Path(__file__).resolve().parent.parent
 README = ROOT / "README.md"
 DOCUMENT = ROOT / "docs" / "configuration.md"
 SCHEMA = ROOT / "config" / "cluster.schema.json"
 EXAMPLE = ROOT / "config" / "cluster.full.yaml"
+DASHBOARD = ROOT / "config" / "monitoring" / "grafana-dashboard.json"
 
 
 def generated() -> Mapping[Path, str]:
@@ -26,6 +28,7 @@ def generated() -> Mapping[Path, str]:
         DOCUMENT: with_tables(DOCUMENT.read_text(encoding="utf-8"), render_tables()),
         SCHEMA: json.dumps(json_schema(), indent=2, ensure_ascii=False) + "\n",
         EXAMPLE: render_example(load_yaml(EXAMPLE.read_text(encoding="utf-8"), EXAMPLE.name)),
+        DASHBOARD: grafana_dashboard.text(),
     }
 
 

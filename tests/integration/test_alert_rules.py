@@ -1,9 +1,13 @@
-"""The alert rules: each names what to do, is documented, and fires on the figures that it is for (promtool)."""
+"""The alert rules: each names what to do, is documented, and fires on the figures that it is for (promtool).
+
+The queries of the dashboard are valid too.
+"""
 
 import subprocess
 from pathlib import Path
 from typing import Any
 
+import dashboard_support
 import pytest
 import yaml
 from cluster_support import require_images
@@ -117,3 +121,14 @@ def test_the_settings_are_valid(tmp_path: Path) -> None:
     (tmp_path / "prometheus.yml").write_text(expected.read_text())
     done = promtool(tmp_path, "check", "config", "--syntax-only", "prometheus.yml")
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.cluster
+def test_the_queries_of_the_dashboard_are_valid(tmp_path: Path) -> None:
+    require_images(DEFAULT_MONITORING_IMAGE)
+    found = list(dashboard_support.queries("api:8000"))
+    rules = [{"record": f"query{place}", "expr": expression} for place, (_, expression, _) in enumerate(found)]
+    (tmp_path / "dashboard.yml").write_text(yaml.safe_dump({"groups": [{"name": "dashboard", "rules": rules}]}))
+    done = promtool(tmp_path, "check", "rules", "dashboard.yml")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert f"{len(found)} rules found" in done.stdout

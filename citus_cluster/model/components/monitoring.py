@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from citus_cluster.model.component import AsksHttp, Component, ConfigFile, Place, Secret, Service
+from citus_cluster.model.component import AsksHttp, Component, ConfigFile, Place, Reread, Secret, Service
 from citus_cluster.model.component_name import ComponentName
 from citus_cluster.model.names import container_name
 from citus_cluster.model.spec import ClusterSpec
@@ -62,6 +62,13 @@ class _Monitoring(Component):
                     # Prometheus has templates of its own in them.
                     ConfigFile("recording.yml", "monitoring/recording.yml", verbatim=True),
                     ConfigFile("alerts.yml", "monitoring/alerts.yml", verbatim=True),
+                    # For Grafana, which people run themselves; Prometheus does not read it.
+                    ConfigFile(
+                        "grafana-dashboard.json",
+                        "monitoring/grafana-dashboard.json",
+                        reread=Reread.ALWAYS,
+                        verbatim=True,
+                    ),
                 ),
                 knock=AsksHttp("/-/ready"),
                 data="/prometheus",
