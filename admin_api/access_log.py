@@ -10,6 +10,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from admin_api.identity import identity_of
 from admin_api.methods import method_of
 from admin_api.request_context import REQUEST_ID_HEADER, TRACEPARENT_HEADER, RequestContext, begin, end
+from admin_api.routing import template_of
 from admin_api.settings import HEALTH_PREFIX
 from citus_cluster.model.log_records import ACCESS_LOGGER
 
@@ -58,7 +59,7 @@ class LogRequests:
 
 def log(scope: Scope, status: int | None, size_bytes: int, duration_ms: float) -> None:
     """Log a request that has ended: who sent it, and what became of it. Values of the query may be secrets."""
-    path, method, identity = path_template(scope), method_of(scope), identity_of(scope)
+    path, method, identity = template_of(scope) or scope["path"][:MAX_PATH], method_of(scope), identity_of(scope)
     members: dict[str, Any] = {
         "method": method,
         "path": path,
@@ -70,20 +71,6 @@ def log(scope: Scope, status: int | None, size_bytes: int, duration_ms: float) -
         "bytes": size_bytes,
     }
     logger.info("%s %s %s", method, path, status, extra={"members": members})
-
-
-def path_template(scope: Scope) -> str:
-    """Return the path of the route that served a request, such as ``/api/v1/nodes/{node}``.
-
-    For a request that reached no route, return the beginning of its own path.
-    """
-    path: str = scope["path"]
-    route: str | None = getattr(scope.get("route"), "path", None)
-    if not route:
-        return path[:MAX_PATH]
-    # Depending on FastAPI's version, a route in a router has its path without the prefixes, which have no parameters.
-    parts = path.split("/")
-    return "/".join(parts[: max(0, len(parts) - route.count("/"))]) + route
 
 
 def client_of(scope: Scope) -> str | None:

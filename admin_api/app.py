@@ -8,11 +8,11 @@ from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from fastapi import APIRouter, FastAPI, Security
+from fastapi import FastAPI
 
 from admin_api import problems
 from admin_api.access_log import LogRequests
-from admin_api.auth import Authenticator, RequireToken, bearer
+from admin_api.auth import Authenticator, RequireToken
 from admin_api.bodies import LimitBody
 from admin_api.companions import CompanionWatch
 from admin_api.configuration import Configuration
@@ -23,15 +23,16 @@ from admin_api.http_metrics import CountRequests, NoteRoute
 from admin_api.methods import AnswerHead
 from admin_api.metrics import Metrics
 from admin_api.pages.routing import refuse_page
-from admin_api.pages.site import add_pages
+from admin_api.pages.site import page_routers
 from admin_api.reconciler import Reconciler
 from admin_api.request_context import running_operation
 from admin_api.responses import VisibleJSONResponse
 from admin_api.routes import declared, health, metrics, nodes, operations, rebalance, services
+from admin_api.routing import add_routes
 from admin_api.sampler import Sampler
-from admin_api.schemas import COMMON_PROBLEMS, Problem
+from admin_api.schemas import Problem
 from admin_api.sessions import Sessions
-from admin_api.settings import API_PREFIX, Settings
+from admin_api.settings import Settings
 from admin_api.snapshots import Snapshots
 from citus_cluster import __version__
 from citus_cluster.operations.change import AnyChange
@@ -74,17 +75,10 @@ def create_app(
     app.state.sessions = Sessions(app.state.authenticator.identify)
     app.state.changes = {change.name: change for change in changes}
     app.state.views = {view.name: view for view in views}
-    api = APIRouter(prefix=API_PREFIX, dependencies=[Security(bearer)], responses=COMMON_PROBLEMS)
-    api.include_router(nodes.router)
-    api.include_router(rebalance.router)
-    api.include_router(services.router)
-    api.include_router(operations.router)
-    declared.add_routes(api, changes, views)
-    app.include_router(api)
-    app.include_router(health.router)
-    app.include_router(metrics.router)
     app.state.metrics = Metrics()
-    add_pages(app)
+    modules = (nodes, rebalance, services, operations)
+    routers = [*(one.router for one in modules), declared.router(changes, views), health.router, metrics.router]
+    add_routes(app, [*routers, *page_routers(app)])
     # The middleware that is added last gets a request first.
     app.add_middleware(NoteRoute)
     app.add_middleware(LimitBody, timeout_s=settings.body_timeout_s)

@@ -46,12 +46,17 @@ class Parts:
         return with_lacks(await self.companions.known(within_s=within_s), self.reconciler.unprepared)
 
 
-async def parts_of(request: Request) -> Parts:
+def parts_in(request: Request) -> Parts:
     """Return the parts of the app that serves the request."""
-    # Async although it awaits nothing: FastAPI runs other functions in a thread, at a third of a short request's cost.
     parts = request.app.state.parts
     assert isinstance(parts, Parts)  # noqa: S101 - Starlette's state has no types
     return parts
+
+
+async def parts_of(request: Request) -> Parts:
+    """Like :func:`parts_in`, as a dependency."""
+    # Async although it awaits nothing: FastAPI runs other functions in a thread, at a third of a short request's cost.
+    return parts_in(request)
 
 
 PartsOf = Annotated[Parts, Depends(parts_of)]

@@ -5,6 +5,8 @@ import time
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from admin_api.routing import template_of
+
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 _NO_ROUTE = "none"
 """The label of a request that no route handles: an unknown path, or one that was refused before it was routed."""
@@ -82,12 +84,6 @@ class NoteRoute:
         try:
             await self._app(scope, receive, send)
         finally:
-            template = _template(scope)
+            template = template_of(scope)
             if template and _ROUTED in scope:
                 scope[_ROUTED].append(template)
-
-
-def _template(scope: Scope) -> str | None:
-    # The route itself knows only the part of its path below its router; newer versions of FastAPI note the whole.
-    whole = scope.get("fastapi", {}).get("effective_route_context") or scope.get("route")
-    return getattr(whole, "path", None)

@@ -1,6 +1,6 @@
 """All pages together, and the navigation between them: a page is offered only if the API has what it shows."""
 
-from fastapi import FastAPI
+from fastapi import APIRouter, FastAPI
 
 from admin_api.pages import activity, cluster, declared, entrance, operations, rebalance, reference, services, shards
 from admin_api.pages.html import Place
@@ -20,9 +20,9 @@ _PLACES = (
 """Each page of the navigation, and the view that it needs."""
 
 
-def add_pages(app: FastAPI) -> None:
-    """Add the routes of the pages to an app whose state has its views and changes."""
+def page_routers(app: FastAPI) -> tuple[APIRouter, ...]:
+    """Return the routers of the pages for an app whose state has its views and changes; write its navigation there."""
     views = app.state.views
     app.state.places = tuple(place for needed, place in _PLACES if needed is None or needed in views)
-    for one in (entrance, cluster, declared, operations, shards, rebalance, activity, services, reference):
-        app.include_router(one.routes)
+    pages = (entrance, cluster, declared, operations, shards, rebalance, activity, services, reference)
+    return tuple(one.routes for one in pages)

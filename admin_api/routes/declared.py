@@ -9,10 +9,11 @@ from typing import Annotated, Any, cast
 from fastapi import APIRouter, Header, Query, Request, Response
 from pydantic import BaseModel, create_model
 
-from admin_api.dependencies import PartsOf, asker_of
+from admin_api.dependencies import PartsOf, asker_of, parts_in
 from admin_api.lists import openapi_parameters, read_query
 from admin_api.problems import from_error
 from admin_api.responses import VisibleJSONResponse
+from admin_api.routing import DirectRoute, api_router
 from admin_api.schemas import BODY_PROBLEMS, ChangeAnswer, OperationDocument, problems
 from admin_api.settings import API_PREFIX
 from citus_cluster.errors import CitusClusterError
@@ -38,12 +39,14 @@ Prefer = Annotated[
 ]
 
 
-def add_routes(api: APIRouter, changes: Sequence[AnyChange], views: Sequence[AnyView]) -> None:
-    """Add the routes of declared changes and views."""
+def router(changes: Sequence[AnyChange], views: Sequence[AnyView]) -> APIRouter:
+    """Return the routes of declared changes and views."""
+    api = api_router("")
     for view in views:
         _add_view(api, view)
     for change in changes:
         _add_change(api, change)
+    return api
 
 
 def address_of(operation: Operation) -> str:
@@ -52,7 +55,8 @@ def address_of(operation: Operation) -> str:
 
 
 def _add_view(api: APIRouter, view: AnyView) -> None:
-    async def read(request: Request, parts: PartsOf) -> Response:
+    async def read(request: Request) -> Response:
+        parts = parts_in(request)
         wanted, query = read_query(view, request.query_params)
         snapshot = await parts.snapshots.get(view, wanted)
         body, tag = snapshot.body(query)
@@ -73,6 +77,7 @@ def _add_view(api: APIRouter, view: AnyView) -> None:
         response_model=_answer_of(view),
         responses=problems(404, 422),
         openapi_extra={"parameters": openapi_parameters(view)},
+        route_class_override=DirectRoute,
     )
 
 

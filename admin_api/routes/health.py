@@ -9,6 +9,7 @@ from fastapi import APIRouter, Response
 
 from admin_api.dependencies import Parts, PartsOf
 from admin_api.reconciler import Reconciler
+from admin_api.responses import VisibleJSONResponse
 from admin_api.schemas import CompanionHealth, CoordinatorHealth, Health, HealthStatus, Live, Readiness, WorkersHealth
 from citus_cluster import __version__
 from citus_cluster.errors import CitusClusterError
@@ -16,7 +17,7 @@ from citus_cluster.model.api_config import ApiConfig
 from citus_cluster.model.companion_status import CompanionStatus, Condition
 from citus_cluster.model.disks import Disk, disk_alerts
 
-router = APIRouter(tags=["health"])
+router = APIRouter(tags=["health"], default_response_class=VisibleJSONResponse)
 
 
 @dataclass(frozen=True)

@@ -2,9 +2,11 @@
 
 from collections.abc import Sequence
 
-from fastapi import APIRouter, Response
+from fastapi import Request, Response
 
-from admin_api.dependencies import JournalOf, PartsOf
+from admin_api.dependencies import JournalOf, PartsOf, parts_in
+from admin_api.responses import VisibleJSONResponse
+from admin_api.routing import DirectRoute, api_router
 from admin_api.schemas import BODY_PROBLEMS, ActiveNode, NewNode, problems
 from citus_cluster.model.citus.nodes import NodeAddress, NodeDocument, Outcome
 from citus_cluster.model.plan.events import ignore
@@ -12,12 +14,21 @@ from citus_cluster.operations.nodes.addition import add
 from citus_cluster.runtime.citus.server import active_workers
 from citus_cluster.runtime.postgres import Connection, translated
 
-router = APIRouter(prefix="/nodes", tags=["nodes"])
+router = api_router("/nodes", "nodes")
 
 
-@router.get("/active", summary="List the rows of citus_get_active_worker_nodes()")
-async def list_active(parts: PartsOf) -> list[ActiveNode]:
-    return [ActiveNode(node_name=name, node_port=port) for name, port in await parts.active_workers.answer()]
+async def list_active(request: Request) -> Response:
+    rows = await parts_in(request).active_workers.answer()
+    return VisibleJSONResponse([{"node_name": name, "node_port": port} for name, port in rows])
+
+
+router.add_api_route(
+    "/active",
+    list_active,
+    summary="List the rows of citus_get_active_worker_nodes()",
+    response_model=list[ActiveNode],
+    route_class_override=DirectRoute,
+)
 
 
 async def read_active(connection: Connection) -> Sequence[tuple[str, int]]:

@@ -4,13 +4,14 @@ from collections.abc import AsyncIterator
 from dataclasses import replace
 from typing import Annotated
 
-from fastapi import APIRouter, Header, Path, Query, Request, Response
+from fastapi import Header, Path, Query, Request, Response
 from fastapi.responses import StreamingResponse
 
 from admin_api.dependencies import PartsOf, asker_of
 from admin_api.lists import openapi_parameters, read_query
 from admin_api.responses import VisibleJSONResponse
 from admin_api.routes.declared import answer
+from admin_api.routing import api_router
 from admin_api.schemas import EventsDocument, OperationDocument, OperationPage, problems
 from citus_cluster.errors import UsageError
 from citus_cluster.model.listing import Listing
@@ -19,7 +20,7 @@ from citus_cluster.model.visible import json_text
 from citus_cluster.operations.running import Operations
 from citus_cluster.operations.view import View
 
-router = APIRouter(prefix="/operations", tags=["operations"])
+router = api_router("/operations", "operations")
 EVENT_STREAM = "text/event-stream"
 OperationId = Annotated[int, Path(ge=1, le=2**53, description="Id of the operation.")]
 

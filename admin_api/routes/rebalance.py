@@ -1,9 +1,10 @@
 """Starting a rebalance, and its progress. It is Citus' background job, and continues without this API."""
 
-from fastapi import APIRouter, Response
+from fastapi import Response
 
 from admin_api.dependencies import JournalOf, PartsOf
 from admin_api.responses import VisibleJSONResponse
+from admin_api.routing import api_router
 from admin_api.schemas import BODY_PROBLEMS, RebalanceRequest, RebalanceStarted, problems
 from admin_api.settings import API_PREFIX
 from citus_cluster.model.citus.rebalance import RebalanceDocument
@@ -12,7 +13,7 @@ from citus_cluster.model.plan.events import ignore
 from citus_cluster.operations.rebalance import use_cases
 
 PATH = "/rebalance"
-router = APIRouter(prefix=PATH, tags=["rebalance"])
+router = api_router(PATH, "rebalance")
 
 
 @router.post(

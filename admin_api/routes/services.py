@@ -2,13 +2,12 @@
 
 import asyncio
 
-from fastapi import APIRouter
-
 from admin_api.dependencies import PartsOf
 from admin_api.routes.health import look_at_citus
+from admin_api.routing import api_router
 from admin_api.schemas import Citus, Companion, Services
 
-router = APIRouter(prefix="/services", tags=["services"])
+router = api_router("/services", "services")
 
 
 @router.get("", summary="List the status of every service, Citus and the others")
