@@ -37,6 +37,7 @@ from admin_api.snapshots import Snapshots
 from citus_cluster import __version__
 from citus_cluster.operations.change import AnyChange
 from citus_cluster.operations.cluster import Cluster
+from citus_cluster.operations.inventory import look
 from citus_cluster.operations.journaled import of_container
 from citus_cluster.operations.liveness import Liveness
 from citus_cluster.operations.rebalance.watch import status as rebalance_status
@@ -138,6 +139,7 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
         cluster,
         lambda asker: of_container(settings.journal_folder, asker),
         lambda number: running_operation(str(number)),
+        look,
     )
     parts = app.state.parts = Parts(
         settings=settings,

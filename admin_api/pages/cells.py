@@ -26,7 +26,9 @@ def title(name: str) -> str:
     """Return the heading of a field: ``is_active`` becomes ``active``."""
     if name == "bytes":
         return "size"
-    name = name.removesuffix("_bytes").removesuffix("_at").removeprefix("is_")
+    for unit in ("_bytes_per_s", "_bytes", "_at", "_s"):
+        name = name.removesuffix(unit)
+    name = name.removeprefix("is_")
     return name.replace("_", " ")
 
 
@@ -102,6 +104,8 @@ STATES = frozenset({"state", "condition", "kind_of_event", "severity"})
 
 def cell(name: str, value: Any) -> Markup:
     """Return the HTML of a field's value."""
+    if name.endswith("_bytes_per_s") and is_number(value):
+        return bytes_(value) + "/s"
     if is_bytes(name) and (value is None or is_number(value)):
         return bytes_(value)
     if value is None or value == "" or value == []:

@@ -39,7 +39,10 @@ class Operation(Documented):
     """One requested change.
 
     ``kind`` is the name of the change, and ``command`` the command that does the same. ``parameters``, ``plan``,
-    ``result`` and ``error`` are plain JSON data, in which a secret is ``***``. ``by`` says who requested it, ``events``
+    ``result`` and ``error`` are plain JSON data, in which a secret is ``***``. ``diff`` is what differs between the
+    start and the end in the node list, the tables and the roles, whoever changed it: ``changes`` with ``item``,
+    ``property``, ``before`` and ``after``, and ``left_out``, the number of those that are not listed. It is None until
+    the end, and if the coordinator could not be read. ``by`` says who requested it, ``events``
     how many events there are, and ``attempts`` how often it ran: once, and once for each time it was resumed.
     """
 
@@ -51,6 +54,7 @@ class Operation(Documented):
     parameters: Mapping[str, object]
     plan: Mapping[str, object]
     result: Mapping[str, object] | None
+    diff: Mapping[str, object] | None
     error: Mapping[str, object] | None
     by: Mapping[str, object]
     created_at: datetime

@@ -8,13 +8,14 @@ continues by itself is resumed when the process starts again.
 import asyncio
 import contextlib
 import logging
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, fields, replace
 from datetime import UTC, datetime
 from typing import Any
 
 from citus_cluster.errors import CitusClusterError, NotFoundError, UsageError
+from citus_cluster.model.citus.inventory import Inventory, compare
 from citus_cluster.model.documents import Documented, as_data
 from citus_cluster.model.operation import Operation, OperationEvent, OperationState
 from citus_cluster.model.parameters import has_secret, read_parameters
@@ -87,7 +88,11 @@ class Running:
 
 
 class Operations:
-    """Runs operations, and knows the earlier ones. ``cluster`` gives a change its connections, by what it needs."""
+    """Runs operations, and knows the earlier ones.
+
+    ``cluster`` gives a change its connections, by what it needs. ``look`` reads what the cluster consists of, for the
+    diff of an operation; without it, there is none.
+    """
 
     def __init__(
         self,
@@ -96,12 +101,14 @@ class Operations:
         cluster: Callable[[AnyChange | None], Cluster],
         journal: Callable[[Asker], Journal],
         entering: Callable[[int], AbstractContextManager[object]] = lambda _: nullcontext(),
+        look: Callable[[Cluster], Awaitable[Inventory | None]] | None = None,
     ) -> None:
         self._store = store
         self._changes = changes
         self._cluster = cluster
         self._journal = journal
         self._entering = entering
+        self._look = look
         self._running: dict[int, Running] = {}
         self._unrecorded: dict[int, Operation] = {}
         """Operations that have ended; their end is not recorded yet."""
@@ -296,8 +303,10 @@ class Operations:
     async def _run(self, running: Running, preview: Preview | None) -> None:
         asker = replace(running.asker, operation=running.operation.id)
         state, result, error = OperationState.DONE, None, None
+        before: Inventory | None = None
         try:
             with self._entering(running.operation.id):
+                before = await self._before(running, is_new=preview is not None)
                 running.outcome = await perform(
                     running.change,
                     self._cluster(running.change),
@@ -319,8 +328,36 @@ class Operations:
             else:
                 logger.exception("operation %s (%s) failed", running.operation.id, running.change.name)
                 error = {"code": "internal-error", "message": "The operation failed for an unknown reason."}
+        running.operation = replace(running.operation, diff=await self._diff(before))
         self._emit(running, _end_of(state, error))
         await self._record(running, state, result, error)
+
+    async def _before(self, running: Running, *, is_new: bool) -> Inventory | None:
+        """Return what the cluster consisted of when the operation began for the first time."""
+        if self._look is None:
+            return None
+        number = running.operation.id
+        try:
+            if not is_new:
+                return await self._store.inventory(number)
+            found = await self._look(self._cluster(None))
+            if found is not None:
+                await self._store.keep_inventory(number, found)
+        except StoreError as failure:
+            logger.warning("the inventory of operation %s: %s", number, failure.message)
+            return None
+        return found
+
+    async def _diff(self, before: Inventory | None) -> Mapping[str, object] | None:
+        """Compare with what the cluster consists of now. While the process ends, there is no time for it."""
+        if before is None or self._look is None or self._is_closing:
+            return None
+        try:
+            after = await self._look(self._cluster(None))
+        except asyncio.CancelledError:
+            # It was cancelled again; its end must be recorded nevertheless.
+            return None
+        return compare(before, after).as_dict() if after is not None else None
 
     async def _record(
         self,

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from citus_cluster.errors import CitusClusterError
+from citus_cluster.model.citus.inventory import Inventory
 from citus_cluster.model.operation import Operation, OperationEvent, OperationState
 from citus_cluster.model.plan.events import EventKind
 
@@ -26,7 +27,7 @@ KEPT = timedelta(days=90)
 KEPT_OPERATIONS = 5000
 KEYS_KEPT = timedelta(hours=24)
 """How long an idempotency key is remembered."""
-_VERSION = 1
+_VERSION = 2
 _SCHEMA = """
 CREATE TABLE operation (
     id INTEGER PRIMARY KEY AUTOINCREMENT,
@@ -44,7 +45,9 @@ CREATE TABLE operation (
     ended_at TEXT,
     attempts INTEGER NOT NULL,
     resumable INTEGER NOT NULL,
-    idempotency_key TEXT
+    idempotency_key TEXT,
+    inventory TEXT,
+    diff TEXT
 ) STRICT;
 CREATE UNIQUE INDEX one_runs ON operation (scope) WHERE state = 'running';
 CREATE UNIQUE INDEX one_for_a_key ON operation (idempotency_key) WHERE idempotency_key IS NOT NULL;
@@ -59,8 +62,13 @@ CREATE TABLE event (
     PRIMARY KEY (operation_id, number)
 ) STRICT, WITHOUT ROWID;
 """
+_SINCE_VERSION_1 = """
+ALTER TABLE operation ADD COLUMN inventory TEXT;
+ALTER TABLE operation ADD COLUMN diff TEXT;
+"""
 _COLUMNS = """
-id, kind, summary, state, command, parameters, plan, result, error, asker, created_at, ended_at, attempts, resumable,
+id, kind, summary, state, command, parameters, plan, result, error, asker, created_at, ended_at, attempts,
+resumable, diff,
 (SELECT count(*) FROM event WHERE operation_id = id),
 (SELECT message FROM event WHERE operation_id = id ORDER BY number DESC LIMIT 1)
 """
@@ -138,14 +146,15 @@ class OperationStore:
         return await self._call(lambda db: self._again(db, operation_id))
 
     async def end(self, ended: Operation) -> None:
-        """Record the state, the result, the error and the time of the end of an operation."""
+        """Record the state, the result, the diff, the error and the time of the end of an operation."""
 
         def work(db: sqlite3.Connection) -> None:
             db.execute(
-                "UPDATE operation SET state = ?, result = ?, error = ?, ended_at = ? WHERE id = ?",
+                "UPDATE operation SET state = ?, result = ?, diff = ?, error = ?, ended_at = ? WHERE id = ?",
                 [
                     ended.state.value,
                     _dump(ended.result),
+                    _dump(ended.diff),
                     _dump(ended.error),
                     ended.ended_at and ended.ended_at.isoformat(),
                     ended.id,
@@ -153,6 +162,25 @@ class OperationStore:
             )
 
         await self._call(work)
+
+    async def keep_inventory(self, operation_id: int, found: Inventory) -> None:
+        """Record what the cluster consisted of when an operation began; a resumed one keeps its first."""
+
+        def work(db: sqlite3.Connection) -> None:
+            db.execute(
+                "UPDATE operation SET inventory = ? WHERE id = ? AND inventory IS NULL", [_dump(found), operation_id]
+            )
+
+        await self._call(work)
+
+    async def inventory(self, operation_id: int) -> Inventory | None:
+        """Return what the cluster consisted of when an operation began, if that is known."""
+
+        def work(db: sqlite3.Connection) -> Inventory | None:
+            row = db.execute("SELECT inventory FROM operation WHERE id = ?", [operation_id]).fetchone()
+            return json.loads(row[0]) if row and row[0] else None
+
+        return await self._call(work)
 
     async def interrupt_all(self) -> Sequence[Operation]:
         """Record that operations were interrupted, which an earlier process left as running. Returns them."""
@@ -257,8 +285,9 @@ class OperationStore:
                 f"The record of operations was written by a newer version of the admin API (format {version}).",
                 hint="Use that version, or remove the volume of the admin API, which holds nothing else.",
             )
-        if version == 0:
-            db.executescript(f"BEGIN; {_SCHEMA} PRAGMA user_version = {_VERSION}; COMMIT;")
+        if version < _VERSION:
+            script = _SINCE_VERSION_1 if version else _SCHEMA
+            db.executescript(f"BEGIN; {script} PRAGMA user_version = {_VERSION}; COMMIT;")
         self._forget_old(db)
 
     def _forget_old(self, db: sqlite3.Connection) -> None:
@@ -302,7 +331,8 @@ class OperationStore:
         row = db.execute("SELECT scope FROM operation WHERE id = ?", [operation_id]).fetchone()
         self._refuse_running(db, row[0])
         db.execute(
-            "UPDATE operation SET state = 'running', attempts = attempts + 1, ended_at = NULL, error = NULL "
+            "UPDATE operation SET state = 'running', attempts = attempts + 1, ended_at = NULL, error = NULL, "
+            "diff = NULL "
             "WHERE id = ?",
             [operation_id],
         )
@@ -330,7 +360,7 @@ class OperationStore:
 
 def _operation(row: Sequence[Any]) -> Operation:
     (id_, kind, summary, state, command, parameters, plan, result, error, by, created, ended, attempts, *rest) = row
-    resumable, events, last = rest
+    resumable, diff, events, last = rest
     return Operation(
         id=id_,
         kind=kind,
@@ -340,6 +370,7 @@ def _operation(row: Sequence[Any]) -> Operation:
         parameters=json.loads(parameters),
         plan=json.loads(plan),
         result=json.loads(result) if result else None,
+        diff=json.loads(diff) if diff else None,
         error=json.loads(error) if error else None,
         by=json.loads(by),
         created_at=datetime.fromisoformat(created),

@@ -13,6 +13,7 @@ from painting import FullError, Painted, Painter, Painting
 from pydantic import SecretStr
 
 from citus_cluster.errors import BlockedError, NotFoundError
+from citus_cluster.model.citus.inventory import Inventory
 from citus_cluster.model.operation import OperationState
 from citus_cluster.operations.change import AnyChange, command_line
 from citus_cluster.operations.cluster import Cluster
@@ -34,11 +35,12 @@ async def unreached(work: Callable[[Any], Awaitable[Any]], /) -> Any:
     raise AssertionError("no test here needs a server")
 
 
+Look = Callable[[Cluster], Awaitable[Inventory | None]]
 INFO = ConnectionInfo(host="nowhere", port=1, user="postgres", database="postgres", password="")
 
 
 @asynccontextmanager
-async def engine(folder: Path, *changes: AnyChange) -> AsyncIterator[Operations]:
+async def engine(folder: Path, *changes: AnyChange, look: Look | None = None) -> AsyncIterator[Operations]:
     """Operations in a folder, as one process runs them."""
     journal = folder / "journal"
     journal.mkdir(exist_ok=True)
@@ -47,6 +49,7 @@ async def engine(folder: Path, *changes: AnyChange) -> AsyncIterator[Operations]
         {change.name: change for change in changes},
         lambda change: Cluster(unreached, INFO),
         lambda asker: of_container(journal, asker),
+        look=look,
     )
     await operations.open()
     try:
@@ -403,3 +406,105 @@ def test_an_operation_that_this_version_cannot_read_prevents_no_start(
 def test_the_command_of_a_change_can_be_pasted() -> None:
     change = Painter().change()
     assert command_line(change, Painting("it's <red>", 3)) == ("citus-cluster walls paint 'it'\"'\"'s <red>' --coats 3")
+
+
+def walls_of(painter: Painter) -> Look:
+    """Return an inventory of walls, each with whether it is painted."""
+
+    async def look(_: Cluster) -> Inventory | None:
+        return {f"wall {one}": {"name": one, "is_painted": one in painter.painted} for one in ("north", "slow")}
+
+    return look
+
+
+PAINTED = {"property": "is_painted", "before": False, "after": True}
+
+
+def test_an_operation_keeps_what_differs_after_it(tmp_path: Path) -> None:
+    async def work() -> None:
+        painter = Painter()
+        async with engine(tmp_path, painter.change(), look=walls_of(painter)) as operations:
+            await ended(await operations.begin(painter.change(), Painting("north"), ASKER))
+            assert (await operations.get(1)).diff == {"changes": [{"item": "wall north", **PAINTED}], "left_out": 0}
+            failed = await ended(await operations.begin(painter.change(), Painting("full"), ASKER))
+            assert failed.operation.diff == {"changes": [], "left_out": 0}
+        async with engine(tmp_path, painter.change()) as operations:
+            assert (await operations.get(1)).diff is not None
+
+    run(work())
+
+
+def test_a_resumed_operation_compares_with_its_first_start(tmp_path: Path) -> None:
+    async def work() -> None:
+        painter = Painter()
+        async with engine(tmp_path, painter.change(), look=walls_of(painter)) as operations:
+            await operations.begin(painter.change(), Painting("slow"), ASKER)
+            await painter.started.wait()
+            # Its first attempt has had this effect.
+            painter.painted.append("north")
+        painter.go.set()
+        async with engine(tmp_path, painter.change(), look=walls_of(painter)) as operations:
+            interrupted = await operations.get(1)
+            assert (interrupted.state, interrupted.diff) == (OperationState.INTERRUPTED, None)
+            await ended(await operations.resume(1, ASKER))
+            found = (await operations.get(1)).diff
+            assert found is not None
+            assert found["changes"] == [{"item": f"wall {wall}", **PAINTED} for wall in ("north", "slow")]
+
+    run(work())
+
+
+@pytest.mark.parametrize("fails_at", [1, 2])
+def test_what_cannot_be_compared_has_no_diff_and_runs_nevertheless(tmp_path: Path, fails_at: int) -> None:
+    async def work() -> None:
+        painter, looked = Painter(), 0
+
+        async def look(cluster: Cluster) -> Inventory | None:
+            nonlocal looked
+            looked += 1
+            return None if looked == fails_at else await walls_of(painter)(cluster)
+
+        async with engine(tmp_path, painter.change(), look=look) as operations:
+            found = await ended(await operations.begin(painter.change(), Painting("north"), ASKER))
+            assert (found.operation.state, found.operation.diff) == (OperationState.DONE, None)
+        assert looked == fails_at
+
+    run(work())
+
+
+def test_an_operation_that_is_cancelled_twice_is_recorded(tmp_path: Path) -> None:
+    async def work() -> None:
+        painter, looking = Painter(), asyncio.Event()
+
+        async def look(cluster: Cluster) -> Inventory | None:
+            if painter.started.is_set():
+                looking.set()
+                await asyncio.sleep(60)
+            return {}
+
+        async with engine(tmp_path, painter.change(), look=look) as operations:
+            await operations.begin(painter.change(), Painting("slow"), ASKER)
+            await painter.started.wait()
+            first = asyncio.create_task(operations.cancel(1))
+            await looking.wait()
+            assert (await operations.cancel(1)).state is OperationState.CANCELLED
+            assert (await first).diff is None
+
+    run(work())
+
+
+def test_a_record_of_an_earlier_version_is_upgraded(tmp_path: Path) -> None:
+    async def work() -> None:
+        painter = Painter()
+        async with engine(tmp_path, painter.change()) as operations:
+            await ended(await operations.begin(painter.change(), Painting("north"), ASKER))
+        with sqlite3.connect(tmp_path / "operations.sqlite") as database:
+            database.execute("ALTER TABLE operation DROP COLUMN inventory")
+            database.execute("ALTER TABLE operation DROP COLUMN diff")
+            database.execute("PRAGMA user_version = 1")
+        async with engine(tmp_path, painter.change(), look=walls_of(painter)) as operations:
+            assert (await operations.get(1)).diff is None
+            await ended(await operations.begin(painter.change(), Painting("full"), ASKER))
+            assert (await operations.get(2)).diff == {"changes": [], "left_out": 0}
+
+    run(work())
