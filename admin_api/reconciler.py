@@ -24,6 +24,7 @@ from citus_cluster.model.citus.nodes import NodeAddress, NodeResult, Outcome
 from citus_cluster.model.component_name import ComponentName
 from citus_cluster.model.disks import Disk
 from citus_cluster.model.plan.events import Event, ignore
+from citus_cluster.operations.decoding import let_citus_decode
 from citus_cluster.operations.journaled import ADMIN_API, Asker, of_container
 from citus_cluster.operations.nodes.checks import troubles
 from citus_cluster.operations.nodes.losses import find_losses
@@ -125,6 +126,9 @@ class Reconciler:
                     # Most checks change nothing.
                     entry.is_noted = bool(changed)
                 self._keep(results)
+                # Plans of splits say so if it is still missing; the next check tries again.
+                with suppress(CitusClusterError):
+                    await let_citus_decode(connection, _log, wait_for_lock_s=self._settings.lock_timeout_s)
                 await self._prepare(connection, self._desired)
                 await self._measure_disks(connection)
                 await self._inspect(connection)

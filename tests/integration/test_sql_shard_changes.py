@@ -12,10 +12,12 @@ import psycopg
 import pytest
 from setup_support import ROOT
 from sql_declared import plan, run
-from sql_servers import COORDINATOR, WORKERS, Recorder, Servers, register
+from sql_servers import COORDINATOR, WORKERS, Recorder, Servers, on, register
 from waiting import eventually
 
 from citus_cluster.errors import NotFoundError, UsageError
+from citus_cluster.model.plan.events import ignore
+from citus_cluster.operations.decoding import let_citus_decode
 from citus_cluster.operations.schemas import changes as schemas
 from citus_cluster.operations.shards import moving, splitting
 from citus_cluster.operations.tables import alteration
@@ -26,7 +28,6 @@ FIRST, SECOND, _ = WORKERS
 OTHER = {FIRST.host: SECOND.host, SECOND.host: FIRST.host}
 ROWS = 2000
 TENANT = '"Ten ""<ant>"""'
-DECODE = "ALTER ROLE postgres SET output_plugin_libraries = 'pgoutput', 'test_decoding', 'citus'"
 
 
 @pytest.fixture
@@ -75,11 +76,9 @@ def counted(cluster: Servers, table: str) -> int:
     return rows
 
 
-def may_decode(cluster: Servers) -> None:
-    with cluster.session() as session:
-        (plugins,) = session.execute("SELECT current_setting('output_plugin_libraries', true)").fetchone() or (None,)
-        if plugins is not None:
-            session.execute(DECODE)
+def may_decode(cluster: Servers) -> bool:
+    """Prepare the nodes as `up` and the admin API do."""
+    return on(cluster, lambda conn: let_citus_decode(conn, ignore))
 
 
 def test_a_shard_moves_with_those_that_are_colocated(stocked: Servers, recorder: Recorder) -> None:
@@ -178,6 +177,26 @@ def test_a_shard_is_split_and_a_tenant_isolated(stocked: Servers) -> None:
     run(stocked, splitting.ISOLATE, table="orders", value="42", cascade=True)
     assert plan(stocked, splitting.ISOLATE, table="orders", value="42", cascade=True).steps == ()
     assert counted(stocked, "orders") == ROWS
+
+
+def test_citus_may_decode_on_every_node_once_it_is_prepared(stocked: Servers) -> None:
+    """PostgreSQL 17.12, 18.6 and newer allow only listed plug-ins; a list that somebody has chosen stays as it is."""
+    listed = "SELECT current_setting('output_plugin_libraries', true) LIKE '%citus%'"
+    shard = next(iter(shards_of(stocked, "orders")))
+    split: dict[str, Any] = {"shard": shard, "points": "-1500000000", "mode": "force_logical"}
+    if stocked.sql(COORDINATOR.host, listed) == [(None,)]:
+        assert not may_decode(stocked)
+        return
+    assert plan(stocked, splitting.SPLIT, **split).blocking
+    with stocked.paused(SECOND.host):
+        assert not may_decode(stocked)
+    stocked.sql(COORDINATOR.host, "ALTER ROLE postgres SET output_plugin_libraries = 'pgoutput'")
+    assert not may_decode(stocked)
+    stocked.sql(COORDINATOR.host, "ALTER ROLE postgres RESET output_plugin_libraries")
+    assert may_decode(stocked)
+    assert not may_decode(stocked)
+    assert [stocked.sql(node.host, listed) for node in (COORDINATOR, FIRST, SECOND)] == [[(True,)]] * 3
+    assert not plan(stocked, splitting.SPLIT, **split).blocking
 
 
 @pytest.mark.usefixtures("only_newest")

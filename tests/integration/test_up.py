@@ -54,6 +54,8 @@ def test_from_nothing_to_a_verified_cluster_and_again(fresh: GeneratedCluster) -
     assert fresh.active_workers() == ["citus-worker1", "citus-worker2"]
     for service in first.changed:
         assert events.of(f"ready:{service}")[-1] is EventKind.DONE
+    libraries = [fresh.sql("SELECT current_setting('output_plugin_libraries', true)", node)[0][0] for node in (0, 1, 2)]
+    assert all(one is None or "citus" in one for one in libraries)
 
     again = bring_up(fresh)
     assert (again.changed, again.reloaded) == ((), ())

@@ -26,6 +26,7 @@ from citus_cluster.model.citus.rebalance_plan import Move, RebalanceOptions
 from citus_cluster.model.citus.registration import NodeIdentity, RegisteredNode, Registry
 from citus_cluster.runtime.citus import (
     blockers,
+    decoding,
     limits,
     lock,
     movers,
@@ -276,6 +277,9 @@ class FakeCitus:
     def _refuse(self) -> None:
         if self.refusal:
             raise self.refusal
+
+    async def lacks_own_library(self, conn: Connection) -> None:
+        return
 
     @asynccontextmanager
     async def writer_lock(self, conn: Connection, *, wait_s: float) -> AsyncIterator[None]:
@@ -599,6 +603,7 @@ _DOORS: Sequence[tuple[Any, Mapping[str, str]]] = (
         },
     ),
     (lock, {"writer_lock": "writer_lock"}),
+    (decoding, {"lacks_own_library": "lacks_own_library"}),
     (
         probe,
         {

@@ -127,6 +127,9 @@ class FakeCoordinator:
             emit(Event("prepare", EventKind.DONE, "the coordinator has what they need"))
         return {}
 
+    async def let_decode(self, connection: Connection, emit: Emit, *, wait_for_lock_s: float) -> bool:
+        return False
+
     async def read_registry(self, connection: Connection) -> SimpleNamespace:
         return SimpleNamespace(nodes=self.nodes)
 
@@ -153,6 +156,7 @@ def in_place(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeCoordinator]:
         ("connect", fake.connect),
         ("reconcile", fake.reconcile),
         ("prepare_coordinator", fake.prepare),
+        ("let_citus_decode", fake.let_decode),
         ("read_registry", fake.read_registry),
         ("troubles", fake.read_troubles),
         ("find_losses", fake.find_losses),

@@ -24,6 +24,7 @@ from citus_cluster.model.plan.causes import probable_cause
 from citus_cluster.model.plan.events import Emit, Event, EventKind
 from citus_cluster.operations import inspection
 from citus_cluster.operations.access import Access, access
+from citus_cluster.operations.decoding import let_citus_decode
 from citus_cluster.operations.directory import Directory
 from citus_cluster.operations.nodes.registration import register_all
 from citus_cluster.operations.nodes.verify import verify
@@ -312,6 +313,11 @@ async def _complete(
         waiting = asyncio.create_task(api.ready())
         try:
             nodes = await _register(directory, topology.coordinator, conn, emit, deadline)
+            try:
+                await let_citus_decode(conn, emit)
+            except CitusClusterError as error:
+                # Everything except splits of shards works without it.
+                emit(Event("output-plugin", EventKind.WARNING, error.message))
             expected = [node.address for node in nodes if node.outcome is not Outcome.WITHDRAWN]
             emit(Event("verify", EventKind.STARTED, "verifying with a distributed write and read"))
             await verify(conn, expected, emit)

@@ -23,6 +23,7 @@ from citus_cluster.runtime.citus import nodes as citus_nodes
 from citus_cluster.runtime.citus import probe as citus_probe
 from citus_cluster.runtime.citus import rebalance as citus_rebalance
 from citus_cluster.runtime.citus import shards as citus_shards
+from citus_cluster.runtime.citus.decoding import allowed_libraries
 from citus_cluster.runtime.citus.relations import HAS_IDENTITY
 from citus_cluster.runtime.citus.server import QUICK_S
 from citus_cluster.runtime.citus.shards import KIND
@@ -391,10 +392,11 @@ async def read_server(conn: Connection, registry: Registry) -> ServerFacts:
         cursor = await conn.execute(
             "SELECT coalesce(current_setting('citus.enable_unsafe_triggers', true), 'off') = 'on', "
             "coalesce(current_setting('citus.allow_unsafe_constraints', true), 'off') = 'on', "
-            "current_setting('output_plugin_libraries', true), quote_ident(current_user)"
+            "quote_ident(current_user)"
         )
         row = await cursor.fetchone()
-    triggers, constraints, plugins, user = row or (False, False, None, "postgres")
+    triggers, constraints, user = row or (False, False, "postgres")
+    plugins = await allowed_libraries(conn)
     disks = await citus_disks.read_disks(conn) if not silent else ()
     return ServerFacts(
         free_bytes={disk.holder: disk.available_bytes for disk in disks},
@@ -406,7 +408,7 @@ async def read_server(conn: Connection, registry: Registry) -> ServerFacts:
         silent=tuple(silent.values()),
         unsafe_triggers=triggers,
         unsafe_constraints=constraints,
-        plugins=None if plugins is None else tuple(word.strip() for word in plugins.split(",") if word.strip()),
+        plugins=plugins,
         user=user,
         running_job=await citus_rebalance.running_job_id(conn),
     )
