@@ -16,6 +16,8 @@ from citus_cluster.operations.view import AnyView
 
 KEPT_SNAPSHOTS = 64
 KEPT_BODIES = 32
+PAGES_AGE_S = 60.0
+"""How old an answer may be for its following pages: one that was read again for each would make them slow."""
 
 
 @dataclass
@@ -72,14 +74,16 @@ class Snapshots:
         self._cluster = cluster
         self._readings: dict[Hashable, _Reading] = {}
 
-    async def get(self, view: AnyView, wanted: Any) -> Snapshot:
+    async def get(self, view: AnyView, wanted: Any, *, is_following: bool = False) -> Snapshot:
         """Return what a view shows: at most ``max_age_s`` old, or read after this call if that is 0.
 
-        Requests that arrive while a read runs share the next one. Raises what ``read`` raises.
+        ``is_following`` says that it is for a page after the first one, for which a kept answer may be older. Requests
+        that arrive while a read runs share the next one. Raises what ``read`` raises.
         """
         reading = self._reading((view.name, wanted))
         kept = reading.latest
-        if kept and asyncio.get_running_loop().time() - kept.taken_at < view.max_age_s:
+        max_age_s = max(view.max_age_s, PAGES_AGE_S) if is_following else view.max_age_s
+        if kept and asyncio.get_running_loop().time() - kept.taken_at < max_age_s:
             return kept
         if reading.running is None:
             reading.running = asyncio.create_task(self._read(view, wanted, reading))

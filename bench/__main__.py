@@ -6,6 +6,7 @@ The soak takes an hour, so it runs only if it is named; ``small-moves`` is a par
 import sys
 
 from bench.api import bench_api
+from bench.api_lists import bench_api_lists
 from bench.examples_replication import bench_examples_replication
 from bench.examples_sharding import bench_examples_sharding
 from bench.examples_users import bench_examples_users
@@ -27,6 +28,7 @@ _BENCHES = {
     "services": bench_services,
     "replication": bench_replication,
     "api": bench_api,
+    "api-lists": bench_api_lists,
     "rebalance": bench_rebalance,
     "pooling": bench_pooling,
     "examples-users": bench_examples_users,

@@ -6,10 +6,12 @@ client. The HTTP client is minimal, so that it takes little processor time from 
 
 import asyncio
 import functools
+import itertools
 import multiprocessing
 import selectors
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections import Counter
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
@@ -18,7 +20,8 @@ import psycopg
 
 from citus_cluster.runtime.postgres import ConnectionInfo
 
-Request = Callable[[], Awaitable[None]]
+Request = Callable[[], Awaitable[tuple[int, int]]]
+"""Sends one request; returns its status, and the bytes of its answer's body."""
 _HEAD_END = b"\r\n\r\n"
 
 
@@ -34,6 +37,34 @@ class HttpTarget:
         connection = await HttpConnection.open(self.port, self.token)
         stack.callback(connection.close)
         return functools.partial(connection.get, self.path)
+
+
+@dataclass(frozen=True)
+class CrowdTarget:
+    """Paths of a server on the loopback interface, asked in turn; every status is counted, and none is an error.
+
+    A connection that the server closes is counted as status 0, and opened again.
+    """
+
+    port: int
+    paths: Sequence[str]
+    token: str = field(repr=False)
+
+    async def open(self, stack: AsyncExitStack) -> Request:
+        connection = await HttpConnection.open(self.port, self.token)
+        stack.callback(lambda: connection.close())
+        paths = itertools.cycle(self.paths)
+
+        async def request() -> tuple[int, int]:
+            nonlocal connection
+            try:
+                status, body = await connection.ask(next(paths))
+            except ConnectionError:
+                connection = await HttpConnection.open(self.port, self.token)
+                return 0, 0
+            return status, len(body)
+
+        return request
 
 
 @dataclass(frozen=True)
@@ -55,8 +86,9 @@ class SqlTarget:
         )
         stack.push_async_callback(connection.close)
 
-        async def request() -> None:
+        async def request() -> tuple[int, int]:
             await (await connection.execute(self.query)).fetchall()
+            return 200, 0
 
         return request
 
@@ -68,7 +100,7 @@ class Job:
     ``rate`` is the number of requests per second over all connections. The first ``warmup_s`` do not count.
     """
 
-    target: HttpTarget | SqlTarget
+    target: HttpTarget | CrowdTarget | SqlTarget
     connections: int
     seconds: float
     rate: float | None = None
@@ -77,11 +109,16 @@ class Job:
 
 @dataclass(frozen=True)
 class Outcome:
-    """Latencies in ms, in ascending order, the seconds of the whole run, and the processor time of this process."""
+    """Latencies in ms, in ascending order, the seconds of the whole run, and the processor time of this process.
+
+    ``statuses`` counts the answers, and ``body_bytes`` is the mean size of their bodies.
+    """
 
     latencies_ms: Sequence[float]
     wall_s: float
     client_cpu_s: float
+    statuses: Mapping[int, int] = field(default_factory=dict)
+    body_bytes: float = 0
 
     @property
     def rate(self) -> float:
@@ -103,11 +140,12 @@ class HttpConnection(asyncio.Protocol):
         _, connection = await loop.create_connection(lambda: cls(token), "127.0.0.1", port)
         return connection
 
-    async def get(self, path: str) -> None:
-        """Get a path. Raises ConnectionError without a response, or if it is not 200."""
+    async def get(self, path: str) -> tuple[int, int]:
+        """Get a path; return its status and size. Raises ConnectionError without a response, or if it is not 200."""
         status, body = await self.ask(path)
         if status != 200:
             raise ConnectionError(f"GET {path} answered {status}: {body[:500].decode(errors='replace')}")
+        return status, len(body)
 
     async def ask(self, path: str) -> tuple[int, bytes]:
         """Get a path; every status is accepted."""
@@ -166,20 +204,37 @@ async def _execute(job: Job) -> Outcome:
         send = functools.partial(_at_rate, rate=job.rate) if job.rate else _one_after_another
         await send(requests, job.warmup_s)
         started, cpu = time.perf_counter(), time.process_time()
-        latencies_ms = await send(requests, job.seconds)
-        return Outcome(sorted(latencies_ms), time.perf_counter() - started, time.process_time() - cpu)
+        found = await send(requests, job.seconds)
+        return Outcome(
+            sorted(found.latencies_ms),
+            time.perf_counter() - started,
+            time.process_time() - cpu,
+            found.statuses,
+            found.bytes / max(1, len(found.latencies_ms)),
+        )
 
 
-async def _at_rate(requests: Sequence[Request], seconds: float, *, rate: float) -> list[float]:
-    latencies_ms: list[float] = []
+@dataclass
+class _Found:
+    latencies_ms: list[float] = field(default_factory=list)
+    statuses: Counter[int] = field(default_factory=Counter)
+    bytes: int = 0
+
+    def note(self, since: float, answer: tuple[int, int]) -> None:
+        self.latencies_ms.append(1000 * (time.perf_counter() - since))
+        self.statuses[answer[0]] += 1
+        self.bytes += answer[1]
+
+
+async def _at_rate(requests: Sequence[Request], seconds: float, *, rate: float) -> _Found:
+    found = _Found()
     free: asyncio.Queue[Request] = asyncio.Queue()
     for request in requests:
         free.put_nowait(request)
 
     async def one(due: float) -> None:
         request = await free.get()
-        await request()
-        latencies_ms.append(1000 * (time.perf_counter() - due))
+        found.note(due, await request())
         free.put_nowait(request)
 
     started = time.perf_counter()
@@ -189,19 +244,18 @@ async def _at_rate(requests: Sequence[Request], seconds: float, *, rate: float) 
             if (early_s := due - time.perf_counter()) > 0:
                 await asyncio.sleep(early_s)
             group.create_task(one(due))
-    return latencies_ms
+    return found
 
 
-async def _one_after_another(requests: Sequence[Request], seconds: float) -> list[float]:
-    latencies_ms: list[float] = []
+async def _one_after_another(requests: Sequence[Request], seconds: float) -> _Found:
+    found = _Found()
     end = time.perf_counter() + seconds
 
     async def repeat(request: Request) -> None:
         while (sent := time.perf_counter()) < end:
-            await request()
-            latencies_ms.append(1000 * (time.perf_counter() - sent))
+            found.note(sent, await request())
 
     async with asyncio.TaskGroup() as group:
         for request in requests:
             group.create_task(repeat(request))
-    return latencies_ms
+    return found

@@ -3,11 +3,13 @@
 import re
 from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import MISSING, fields
+from functools import lru_cache
 from http import HTTPStatus
 from typing import Annotated, Any, cast
 
 from fastapi import APIRouter, Header, Query, Request, Response
 from pydantic import BaseModel, create_model
+from starlette.datastructures import QueryParams
 
 from admin_api.dependencies import PartsOf, asker_of, parts_in
 from admin_api.lists import openapi_parameters, read_query
@@ -17,11 +19,14 @@ from admin_api.routing import DirectRoute, api_router
 from admin_api.schemas import BODY_PROBLEMS, ChangeAnswer, OperationDocument, problems
 from admin_api.settings import API_PREFIX
 from citus_cluster.errors import CitusClusterError
+from citus_cluster.model.listing import ListQuery
 from citus_cluster.model.operation import Operation, OperationState
 from citus_cluster.operations.change import AnyChange, command_line
 from citus_cluster.operations.running import Running
 from citus_cluster.operations.view import AnyView
 
+_MAX_KEPT_QUERY = 1000
+"""Bytes of a query whose meaning is kept."""
 OPERATIONS = f"{API_PREFIX}/operations"
 KEY_PATTERN = r"^[\x21-\x7e]{1,255}$"
 _WAIT = re.compile(r"(?:^|[,;\s])wait\s*=\s*(\d{1,4})(?:$|[,;\s])")
@@ -55,10 +60,16 @@ def address_of(operation: Operation) -> str:
 
 
 def _add_view(api: APIRouter, view: AnyView) -> None:
+    # Who polls a list sends the same query each time.
+    @lru_cache(maxsize=64)
+    def parse(text: bytes) -> tuple[Any, ListQuery | None]:
+        return read_query(view, QueryParams(text))
+
     async def read(request: Request) -> Response:
         parts = parts_in(request)
-        wanted, query = read_query(view, request.query_params)
-        snapshot = await parts.snapshots.get(view, wanted)
+        text: bytes = request.scope["query_string"]
+        wanted, query = parse(text) if len(text) <= _MAX_KEPT_QUERY else read_query(view, request.query_params)
+        snapshot = await parts.snapshots.get(view, wanted, is_following=bool(query and query.cursor))
         body, tag = snapshot.body(query)
         headers = {"ETag": tag, "Cache-Control": "no-cache"}
         if view.max_age_s:

@@ -2,6 +2,7 @@
 
 import asyncio
 import threading
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -89,6 +90,19 @@ def test_a_cached_view_is_read_once_and_says_how_old_it_is(open_house: Callable[
     assert int(second.headers["age"]) >= 0
     assert first.json()["as_of"] == second.json()["as_of"]
     get("?house=theirs")
+    assert walls.reads == 2
+
+
+def test_following_pages_are_cut_from_an_answer_that_is_too_old_for_a_first_page(
+    open_house: Callable[..., Any],
+) -> None:
+    walls = Walls(3)
+    get = open_house(walls, max_age_s=0.01)
+    first = get("?limit=1").json()
+    time.sleep(0.05)
+    second = get(f"?limit=1&cursor={first['next_cursor']}")
+    assert (walls.reads, names(second), second.json()["as_of"]) == (1, ["wall000001"], first["as_of"])
+    assert get("?limit=1").json()["as_of"] > first["as_of"]
     assert walls.reads == 2
 
 

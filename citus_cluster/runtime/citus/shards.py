@@ -1,5 +1,6 @@
 """All placements of all shards, and the place of a key: one query on the coordinator, and one for each node's sizes."""
 
+import asyncio
 import sys
 from collections.abc import Iterable, Mapping
 from typing import cast
@@ -18,6 +19,7 @@ from citus_cluster.runtime.postgres import Connection, bare_name, bounded, descr
 SIZES_TIMEOUT_S = 30.0
 """A node with 50,000 shards takes some seconds to measure them."""
 LIST_TIMEOUT_S = 30.0
+_ROWS_AT_ONCE = 1000
 _ACTIVE, _INACTIVE, _TO_DELETE = 1, 3, 4
 
 KIND = """CASE WHEN part.logicalrelid IS NULL THEN 'local'
@@ -66,7 +68,10 @@ async def sizes_by_group(conn: Connection, nodes: Iterable[RegisteredNode]) -> S
 
 
 async def list_placements(conn: Connection, nodes: Iterable[RegisteredNode], sizes: Sizes) -> tuple[ShardListRow, ...]:
-    """Return every placement. Equal texts are the same object, because there can be 100,000 rows."""
+    """Return every placement. Equal texts are the same object, because there can be 100,000 rows.
+
+    Other tasks run in between, because so many rows take half a second.
+    """
     names = {node.group_id: sys.intern(str(node.address)) for node in nodes if node.role == "primary"}
     async with bounded(conn, LIST_TIMEOUT_S):
         cursor = await conn.execute(_TABLES.encode())
@@ -75,32 +80,34 @@ async def list_placements(conn: Connection, nodes: Iterable[RegisteredNode], siz
             for oid, name, kind, colocation in await cursor.fetchall()
         }
         cursor = await conn.execute(_PLACEMENTS.encode())
-        rows = await cursor.fetchall()
     groups: dict[tuple[int, str | None], int] = {}
     found = []
-    for placement_id, shard_id, oid, group, state, low, high in rows:
-        if oid not in tables:
-            continue  # it was dropped in between
-        table, kind, colocation = tables[oid]
-        # The rows are ordered by shard, so the first one of a group has its smallest number.
-        shard_group = groups.setdefault((colocation or -oid, low), shard_id)
-        known = sizes.get(group)
-        size = None if known is None else known.get(shard_id)
-        found.append(
-            ShardListRow(
-                placement_id=placement_id,
-                shard_id=shard_id,
-                table=table,
-                kind=kind,
-                node=names.get(group, f"group {group}"),
-                bytes=size,
-                colocation_id=colocation,
-                group_id=shard_group,
-                min_value=low,
-                max_value=high,
-                state=_state(state, is_known=known is not None, is_there=size is not None),
+    # The whole answer has arrived; only its rows become objects little by little.
+    while rows := await cursor.fetchmany(_ROWS_AT_ONCE):
+        for placement_id, shard_id, oid, group, state, low, high in rows:
+            if oid not in tables:
+                continue  # it was dropped in between
+            table, kind, colocation = tables[oid]
+            # The rows are ordered by shard, so the first one of a group has its smallest number.
+            shard_group = groups.setdefault((colocation or -oid, low), shard_id)
+            known = sizes.get(group)
+            size = None if known is None else known.get(shard_id)
+            found.append(
+                ShardListRow(
+                    placement_id=placement_id,
+                    shard_id=shard_id,
+                    table=table,
+                    kind=kind,
+                    node=names.get(group, f"group {group}"),
+                    bytes=size,
+                    colocation_id=colocation,
+                    group_id=shard_group,
+                    min_value=low,
+                    max_value=high,
+                    state=_state(state, is_known=known is not None, is_there=size is not None),
+                )
             )
-        )
+        await asyncio.sleep(0)
     return tuple(found)
 
 
