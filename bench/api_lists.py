@@ -10,7 +10,6 @@ import json
 import shutil
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
 from urllib.parse import urlencode
@@ -25,7 +24,6 @@ _NAME = "citus-bench-lists"
 _SHARDS = 1000
 _PAGE_TABLES = 10
 _TABLES = 100
-_SESSIONS = 3
 _LIMITS = (100, 1000)
 _VISITS = 5
 _FRESH_S = 16
@@ -71,17 +69,14 @@ def bench_api_lists() -> None:
 def _create(api: RunningApi, numbers: Sequence[int]) -> float:
     """Create tables; return the seconds that it took."""
 
-    def create(number: int) -> None:
-        with connect(api.coordinator) as connection:
+    began = time.monotonic()
+    with connect(api.coordinator) as connection:
+        for number in numbers:
             connection.execute(f"CREATE TABLE many_{number} (id bigint)".encode())
             connection.execute(
                 "SELECT create_distributed_table(%s, 'id', shard_count => %s, colocate_with => 'none')",
                 [f"many_{number}", _SHARDS],
             )
-
-    began = time.monotonic()
-    with ThreadPoolExecutor(_SESSIONS) as pool:
-        list(pool.map(create, numbers))
     return time.monotonic() - began
 
 

@@ -1,6 +1,5 @@
 """All placements of all shards, and the place of a key: one query on the coordinator, and one for each node's sizes."""
 
-import asyncio
 import sys
 from collections.abc import Iterable, Mapping
 from typing import cast
@@ -70,7 +69,7 @@ async def sizes_by_group(conn: Connection, nodes: Iterable[RegisteredNode]) -> S
 async def list_placements(conn: Connection, nodes: Iterable[RegisteredNode], sizes: Sizes) -> tuple[ShardListRow, ...]:
     """Return every placement. Equal texts are the same object, because there can be 100,000 rows.
 
-    Other tasks run in between, because so many rows take half a second.
+    They are read little by little, so that other tasks run in between.
     """
     names = {node.group_id: sys.intern(str(node.address)) for node in nodes if node.role == "primary"}
     async with bounded(conn, LIST_TIMEOUT_S):
@@ -79,35 +78,35 @@ async def list_placements(conn: Connection, nodes: Iterable[RegisteredNode], siz
             oid: (sys.intern(bare_name(name)), TableKind(kind), colocation)
             for oid, name, kind, colocation in await cursor.fetchall()
         }
-        cursor = await conn.execute(_PLACEMENTS.encode())
-    groups: dict[tuple[int, str | None], int] = {}
-    found = []
-    # The whole answer has arrived; only its rows become objects little by little.
-    while rows := await cursor.fetchmany(_ROWS_AT_ONCE):
-        for placement_id, shard_id, oid, group, state, low, high in rows:
-            if oid not in tables:
-                continue  # it was dropped in between
-            table, kind, colocation = tables[oid]
-            # The rows are ordered by shard, so the first one of a group has its smallest number.
-            shard_group = groups.setdefault((colocation or -oid, low), shard_id)
-            known = sizes.get(group)
-            size = None if known is None else known.get(shard_id)
-            found.append(
-                ShardListRow(
-                    placement_id=placement_id,
-                    shard_id=shard_id,
-                    table=table,
-                    kind=kind,
-                    node=names.get(group, f"group {group}"),
-                    bytes=size,
-                    colocation_id=colocation,
-                    group_id=shard_group,
-                    min_value=low,
-                    max_value=high,
-                    state=_state(state, is_known=known is not None, is_there=size is not None),
-                )
-            )
-        await asyncio.sleep(0)
+        groups: dict[tuple[int, str | None], int] = {}
+        found = []
+        # A cursor of the server, because the whole answer would take more memory than the rows.
+        async with conn.cursor("placements") as placements:
+            await placements.execute(_PLACEMENTS.encode())
+            while rows := await placements.fetchmany(_ROWS_AT_ONCE):
+                for placement_id, shard_id, oid, group, state, low, high in rows:
+                    if oid not in tables:
+                        continue  # it was dropped in between
+                    table, kind, colocation = tables[oid]
+                    # The rows are ordered by shard, so the first one of a group has its smallest number.
+                    shard_group = groups.setdefault((colocation or -oid, low), shard_id)
+                    known = sizes.get(group)
+                    size = None if known is None else known.get(shard_id)
+                    found.append(
+                        ShardListRow(
+                            placement_id=placement_id,
+                            shard_id=shard_id,
+                            table=table,
+                            kind=kind,
+                            node=names.get(group, f"group {group}"),
+                            bytes=size,
+                            colocation_id=colocation,
+                            group_id=shard_group,
+                            min_value=low,
+                            max_value=high,
+                            state=_state(state, is_known=known is not None, is_there=size is not None),
+                        )
+                    )
     return tuple(found)
 
 
