@@ -1,6 +1,6 @@
 """What needs attention first, each with the command that fixes it, or a link to the page that does."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,7 +17,10 @@ _DISK_USAGE = "docker system df -v"
 
 @dataclass(frozen=True)
 class Attention:
-    """One thing that an operator should do. ``tone`` is bad or careful."""
+    """One thing that an operator should do. ``tone`` is bad or careful.
+
+    ``command`` fixes it; if it is that of a change, the page offers its form too. ``url`` is a page that shows more.
+    """
 
     tone: str
     message: str
@@ -26,7 +29,7 @@ class Attention:
     action: str | None = None
 
 
-def of_nodes(rows: Iterable[Any], changes: Mapping[str, Any]) -> list[Attention]:
+def of_nodes(rows: Iterable[Any]) -> list[Attention]:
     """Return what is wrong with the nodes (``NodeRow``)."""
     found = []
     for row in rows:
@@ -37,21 +40,19 @@ def of_nodes(rows: Iterable[Any], changes: Mapping[str, Any]) -> list[Attention]
             message = f"{row.node} is in maintenance."
             found.append(Attention("careful", message, f"citus-cluster nodes resume {row.node}"))
         elif not row.is_active:
-            url = f"/changes/nodes-activate?node={row.node}" if "nodes-activate" in changes else None
             message = f"{row.node} is not active: Citus sends it no queries."
-            found.append(Attention("careful", message, f"citus-cluster nodes activate {row.node}", url, "Activate"))
+            found.append(Attention("careful", message, f"citus-cluster nodes activate {row.node}"))
         elif row.has_metadata and not row.metadata_synced:
             found.append(Attention("careful", f"The metadata of {row.node} are not up to date."))
     return found
 
 
-def of_drift(rows: Iterable[Any], known: Sequence[Attention]) -> list[Attention]:
-    """Return the differences between the cluster and its files that matter, unless they are known."""
-    messages = {one.message for one in known}
+def of_drift(rows: Iterable[Any]) -> list[Attention]:
+    """Return the differences between the cluster and its files that matter."""
     return [
         Attention("bad" if row.severity.value == "error" else "careful", row.message, row.fix)
         for row in rows
-        if row.severity.value != "info" and row.message not in messages
+        if row.severity.value != "info"
     ]
 
 
@@ -62,7 +63,7 @@ def of_disks(disks: Iterable[Disk]) -> list[Attention]:
     return found + [Attention("careful", line, _DISK_USAGE) for line in alerts.warnings]
 
 
-def of_figures(figures: Mapping[NodeAddress, NodeFigures], changes: Mapping[str, Any]) -> list[Attention]:
+def of_figures(figures: Mapping[NodeAddress, NodeFigures]) -> list[Attention]:
     """Return what the figures of the nodes say: the same limits as the alerts of the monitoring."""
     found = []
     for node, one in figures.items():
@@ -75,8 +76,7 @@ def of_figures(figures: Mapping[NodeAddress, NodeFigures], changes: Mapping[str,
             found.append(Attention("careful", message, command, "/activity?idle=true", "See the sessions"))
         if one.oldest_prepared_s > OLD_PREPARED_S:
             message = f"A prepared transaction on {node} is {seconds(one.oldest_prepared_s)} old, and keeps its locks."
-            url = "/changes/consistency-recover" if "consistency-recover" in changes else None
-            found.append(Attention("careful", message, "citus-cluster consistency recover", url, "Recover"))
+            found.append(Attention("careful", message, "citus-cluster consistency recover"))
         if one.slot_lag_bytes > KEPT_WAL_BYTES:
             message = f"A replication slot on {node} keeps {size(one.slot_lag_bytes)} of WAL, which fills its disk."
             command = "citus-cluster consistency orphans"
@@ -116,16 +116,14 @@ def of_operations(operations: Iterable[Operation]) -> list[Attention]:
     return found
 
 
-def of_diagnosis(rows: Iterable[Any], changes: Mapping[str, Any]) -> list[Attention]:
+def of_diagnosis(rows: Iterable[Any]) -> list[Attention]:
     """Return why a rebalance does not continue, and what earlier ones left behind."""
-    repair = "/changes/rebalance-repair" if "rebalance-repair" in changes else None
-    return [
-        Attention(
-            "bad",
-            row.message,
-            row.remedy,
-            repair if row.repairs else "/rebalance",
-            "Repair" if row.repairs else "Rebalance",
-        )
-        for row in rows
-    ]
+    return [Attention("bad", row.message, row.remedy, "/rebalance", "Rebalance") for row in rows]
+
+
+def in_order(found: Iterable[Attention]) -> list[Attention]:
+    """Return what stops queries first, and what several views have found only once."""
+    unique: dict[str, Attention] = {}
+    for one in found:
+        unique.setdefault(one.message, one)
+    return sorted(unique.values(), key=lambda one: one.tone != "bad")

@@ -11,7 +11,7 @@ from fastapi import Request, Response
 from admin_api.dependencies import Parts, PartsOf
 from admin_api.pages import attention
 from admin_api.pages.attention import Attention
-from admin_api.pages.declared import changes_of, read_list, views_of
+from admin_api.pages.declared import read_list, views_of
 from admin_api.pages.html import render
 from admin_api.pages.routing import router
 from admin_api.routes.health import look_at_citus, own_disk
@@ -49,15 +49,14 @@ async def show(request: Request, parts: PartsOf) -> Response:
     sample = parts.sampler.known()
     figures = sample.answers.figures
     disks = [one.disk for one in figures.values() if one.disk] or list(parts.reconciler.disks)
-    found += attention.of_figures(figures, changes_of(request))
+    found += attention.of_figures(figures)
     found += attention.of_disks([*disks, own_disk()])
     companions = await parts.known_companions(within_s=parts.settings.companion_timeout_s)
     found += attention.of_companions(companions)
     operations = await parts.operations.latest()
     found += attention.of_operations(operations)
     context = {
-        # What stops queries comes first.
-        "attention": sorted(found, key=lambda one: one.tone != "bad"),
+        "attention": attention.in_order(found),
         "nodes": listing,
         "state": state,
         "companions": companions,
@@ -74,14 +73,14 @@ async def show(request: Request, parts: PartsOf) -> Response:
 
 async def _of_coordinator(request: Request, parts: Parts, found: list[Attention]) -> tuple[Any, Any]:
     """Read what the coordinator knows. What cannot be read needs attention, and hides nothing else."""
-    views, changes = views_of(request), changes_of(request)
+    views = views_of(request)
     # All at once: while a node is silent, each of them waits for it.
     others = {name: asyncio.create_task(_value(parts, views[name])) for name in OTHERS if name in views}
     listing = None
     try:
         if NODES in views:
             listing = await read_list(request, parts, WATCHED, defaults={"limit": "200"})
-            found += attention.of_nodes(listing.raw, changes)
+            found += attention.of_nodes(listing.raw)
     except FAILURES as error:
         message = error.message if isinstance(error, CitusClusterError) else "The coordinator did not answer in time."
         found.append(Attention("bad", message, getattr(error, "hint", None)))
@@ -89,8 +88,8 @@ async def _of_coordinator(request: Request, parts: Parts, found: list[Attention]
         # A silent node must be shown now; the next refresh shows what takes longer.
         await asyncio.wait(others.values(), timeout=PATIENCE_S)
     values = {name: task.result() for name, task in others.items() if task.done()}
-    found += attention.of_drift(values.get(DRIFT) or (), found)
-    found += attention.of_diagnosis(values.get(DIAGNOSIS) or (), changes)
+    found += attention.of_drift(values.get(DRIFT) or ())
+    found += attention.of_diagnosis(values.get(DIAGNOSIS) or ())
     state = values.get(STATE)
     return listing, as_data(state) if state is not None else None
 

@@ -15,6 +15,7 @@ from admin_api.dependencies import Parts, PartsOf, asker_of
 from admin_api.identity import identity_of
 from admin_api.lists import read_query
 from admin_api.pages import forms
+from admin_api.pages.actions import Action, form_url, short_title
 from admin_api.pages.html import may_change, render
 from admin_api.pages.routing import field, form_of, require_admin, router
 from citus_cluster.errors import CitusClusterError, NotFoundError, UsageError
@@ -43,27 +44,6 @@ def views_of(request: Request) -> Mapping[str, AnyView]:
 def changes_of(request: Request) -> Mapping[str, AnyChange]:
     changes: Mapping[str, AnyChange] = request.app.state.changes
     return changes
-
-
-@dataclass(frozen=True)
-class Action:
-    """A link to the form of a change, for one row."""
-
-    title: str
-    url: str
-
-
-def form_url(change: AnyChange, values: Mapping[str, object] | None = None) -> str:
-    """Return the address of the form of a change, filled in with values; then it shows the plan at once."""
-    if not values:
-        return f"/changes/{change.name}"
-    return f"/changes/{change.name}?{urlencode({name: str(value) for name, value in values.items()})}"
-
-
-def short_title(name: str) -> str:
-    """Return the last words of a change's name: ``nodes-activate`` becomes ``Activate``."""
-    words = name.partition("-")[2].replace("-", " ") or name
-    return words[:1].upper() + words[1:]
 
 
 def enable_action(changes: Mapping[str, AnyChange], off: FeatureOffError) -> Action | None:

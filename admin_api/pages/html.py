@@ -15,6 +15,7 @@ from fastapi.responses import HTMLResponse
 from admin_api.configuration import ConfigurationError
 from admin_api.identity import Identity, identity_of
 from admin_api.pages import cells
+from admin_api.pages.actions import action_of
 from admin_api.pages.assets import url_of
 from admin_api.sessions import CSRF_FIELD, session_of
 from citus_cluster import __version__
@@ -91,8 +92,10 @@ def render(
     identity = identity_of(request.scope)
     session = session_of(request.scope)
     places: tuple[Place, ...] = request.app.state.places if identity else ()
+    changes = request.app.state.changes if may_change(identity) else {}
     shared = {
         "identity": identity,
+        "offer": lambda text: action_of(changes, text),
         "may_change": may_change(identity),
         "csrf": session.csrf if session else "",
         "has_session": session is not None,

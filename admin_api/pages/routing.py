@@ -102,7 +102,9 @@ def refuse_page(scope: Scope, error: CitusClusterError) -> Response:
     if not isinstance(error, UnauthorizedError):
         return error_page(request, error)
     target = request.url.path + (f"?{request.url.query}" if request.url.query else "")
-    return log_in_page(request, error, target if request.method == "GET" else "/")
+    # The form of a change has the address to which it is sent.
+    is_page = request.method == "GET" or request.url.path.startswith("/changes/")
+    return log_in_page(request, error, target if is_page else "/")
 
 
 def log_in_page(request: Request, error: CitusClusterError | None, target: str) -> Response:

@@ -1,10 +1,14 @@
 """The console in a real browser, on a real cluster: every page, changes, accessibility, and what happens in faults."""
 
+import json
 import re
+import threading
 from collections.abc import Iterator
-from pathlib import Path
+from contextlib import contextmanager, suppress
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
+import psycopg
 import pytest
 from axe_playwright_python.sync_playwright import Axe  # type: ignore[import-untyped]
 from chromium import chromium
@@ -25,11 +29,12 @@ PAGES = {
     "tenants": "/views/activity-tenants",
     "services": "/services",
     "operations": "/operations",
+    "operation": "/operations/1",
     "change": "/changes/nodes-set?node=citus-worker2:5432&holds_shards=false",
     "all": "/all",
     "reference": "/docs",
 }
-"""Every page of the navigation, by the name of its picture."""
+"""Every page of the navigation, and one of each other kind, by the name of its picture."""
 WIDE, NARROW = {"width": 1280, "height": 860}, {"width": 360, "height": 740}
 
 
@@ -51,10 +56,8 @@ def console(default_image: str, tmp_path_factory: pytest.TempPathFactory) -> Ite
         one.sql("SELECT create_reference_table('countries')")
         one.sql(f'CREATE TABLE "{HOSTILE}" (id int PRIMARY KEY)')
         one.sql(f"""SELECT create_distributed_table('"{HOSTILE}"', 'id', shard_count => 4, colocate_with => 'none')""")
-        one.sql(
-            "SELECT citus_set_node_property(nodename, nodeport, 'shouldhaveshards', true)"
-            " FROM pg_dist_node WHERE nodename = 'citus-worker2'"
-        )
+        # The first operation, whose page the tests look at too.
+        one.cli("api", "nodes/set", "-f", "node=citus-worker2:5432", "-f", "holds_shards=true", "--wait")
         yield one
     finally:
         one.remove()
@@ -198,26 +201,127 @@ def press_until(page: Page, selector: str) -> None:
 def test_without_scripts_a_change_works_too(browser: Browser, console: GeneratedCluster) -> None:
     context = browser.new_context(java_script_enabled=False)
     page = log_in(context, console)
-    page.goto(url(console, "/changes/nodes-set?node=citus-worker1:5432&holds_shards=true"))
-    assert "There is nothing to do." in page.content() or "hold shards" in page.content()
+    for answer in ("no", "yes"):
+        page.goto(url(console, "/changes/nodes-set?node=citus-worker1:5432"))
+        page.get_by_label("holds shards").select_option(answer)
+        page.get_by_role("button", name="Show the plan").click()
+        page.get_by_role("button", name="Run this plan").click()
+        expect(page.locator("#state")).to_have_text("done")
+        expect(page.locator("table.diff tr", has_text="should have shards").locator("ins")).to_have_text(answer)
+    assert console.sql("SELECT shouldhaveshards FROM pg_dist_node WHERE nodename = 'citus-worker1'") == [(True,)]
     page.get_by_role("button", name="Log out").click()
     expect(page.get_by_label("Token")).to_be_visible()
     context.close()
 
 
-def test_a_revoked_token_ends_the_session(browser: Browser, console: GeneratedCluster) -> None:
-    token = console.cli("tokens", "create", "page", "--role", "read", "--format", "json").json()["token"]
+def test_a_session_ends_with_its_token_and_continues_on_the_same_page(
+    browser: Browser, console: GeneratedCluster
+) -> None:
     context = browser.new_context()
-    page = context.new_page()
-    page.goto(url(console))
-    page.get_by_label("Token").fill(token)
-    page.get_by_role("button", name="Log in").click()
-    page.wait_for_selector("#nodes")
-    assert page.locator("a[href^='/changes/']").count() == 0
-    console.cli("tokens", "revoke", "page")
-    # The page asks again by itself.
-    expect(page.get_by_text("its token is no longer valid")).to_be_visible(timeout=10_000)
+    for name, reason in (("revoked", "its token is no longer valid"), ("expired", "The token 'expired' expired at")):
+        token = console.cli("tokens", "create", name, "--role", "read", "--format", "json").json()["token"]
+        page = context.new_page()
+        page.goto(url(console, "/activity?idle=true"))
+        page.get_by_label("Token").fill(token)
+        page.get_by_role("button", name="Log in").click()
+        page.wait_for_selector("#live")
+        assert page.locator("a[href^='/changes/']").count() == 0
+        if name == "expired":
+            expire(console, name)
+        else:
+            console.cli("tokens", "revoke", name)
+        # The page asks again by itself.
+        expect(page.get_by_role("alert")).to_contain_text(reason, timeout=10_000)
+        page.get_by_label("Token").fill(console.secret("admin_api_token"))
+        page.get_by_role("button", name="Log in").click()
+        page.wait_for_url(url(console, "/activity?idle=true"))
+        expect(page.get_by_role("heading", name="Activity")).to_be_visible()
+        page.get_by_role("button", name="Log out").click()
+        page.close()
     context.close()
+
+
+def expire(console: GeneratedCluster, name: str) -> None:
+    """Let a named token expire now: the shortest time that a command gives is a minute."""
+    file = console.root / "generated/config/admin-api/named-tokens.json"
+    document = json.loads(file.read_text())
+    (token,) = [one for one in document["tokens"] if one["name"] == name]
+    token["expires_at"] = (datetime.now(UTC) - timedelta(seconds=1)).isoformat()
+    new = file.with_suffix(".new")
+    new.write_text(json.dumps(document))
+    new.rename(file)
+
+
+def test_the_first_page_has_the_figures_of_every_node(page: Page, console: GeneratedCluster) -> None:
+    page.goto(url(console))
+    rows = page.locator("#nodes tbody tr")
+    expect(rows).to_have_count(3)
+    for row in rows.all():
+        # The figures are read in the background once somebody looks.
+        expect(row).to_contain_text("free", timeout=15_000)
+        connections = int(str(console.sql("SHOW max_connections")[0][0]))
+        expect(row.get_by_role("img", name=re.compile("% of the connections are used"))).to_be_visible()
+        expect(row).to_contain_text("answers")
+    expect(rows.filter(has_text="coordinator")).to_contain_text(f"of {connections}")
+    expect(rows.filter(has_text="citus-worker1")).to_contain_text(re.compile(r"\d+\.\d MB"))
+    ((citus, postgres),) = console.sql(
+        "SELECT substring(citus_version() FROM 'Citus ([^ ]+)'), substring(version() FROM '[0-9.]+')"
+    )
+    expect(rows.filter(has_text="citus-worker2")).to_contain_text(f"{citus} / {postgres}")
+
+
+def test_statistics_are_turned_on_from_the_page_that_lacks_them(page: Page, console: GeneratedCluster) -> None:
+    page.goto(url(console, "/activity"))
+    page.locator(".catalog li", has_text="by tenant").get_by_role("link", name="Turn on…").click()
+    page.get_by_role("button", name="Run this plan").click()
+    page.wait_for_url(re.compile(r"/operations/\d+"))
+    expect(page.locator("#state")).to_have_text("done")
+    assert {console.sql("SHOW citus.stat_tenants_track", node)[0][0] for node in range(3)} == {"all"}
+    for _ in range(5):
+        console.sql("SELECT note FROM orders WHERE customer_id = 4711")
+    page.goto(url(console, "/views/activity-tenants"))
+    expect(page.get_by_role("cell", name="4711", exact=True)).to_be_visible()
+
+
+@contextmanager
+def session(console: GeneratedCluster, *statements: str) -> Iterator[threading.Thread]:
+    """Run statements in a transaction of a session of its own, which the end of the block rolls back."""
+    with console.connect() as connection:
+
+        def work() -> None:
+            with suppress(psycopg.errors.QueryCanceled), connection.transaction(force_rollback=True):
+                for statement in statements:
+                    connection.execute(statement.encode())
+
+        thread = threading.Thread(target=work, daemon=True)
+        thread.start()
+        try:
+            yield thread
+        finally:
+            connection.cancel_safe()
+            thread.join(30)
+
+
+def test_a_session_that_blocks_another_is_cancelled_from_the_tree(
+    page: Page, console: GeneratedCluster, pictures: "Pictures"
+) -> None:
+    update = "UPDATE orders SET note = 'x' WHERE customer_id = 1"
+    with session(console, update, "SELECT pg_sleep(300)"):
+        page.goto(url(console, "/activity"))
+        expect(page.get_by_text("pg_sleep").first).to_be_visible()
+        with session(console, update) as waiting:
+            tree = page.locator("table.tree tbody tr")
+            expect(tree.filter(has_text="↳").filter(has_text="UPDATE orders")).to_be_visible(timeout=10_000)
+            pictures.take(page, "activity")
+            blocker = tree.filter(has_text="pg_sleep")
+            expect(blocker).to_contain_text("blocks 1")
+            blocker.get_by_role("link", name="Cancel").click()
+            page.get_by_role("button", name="Run this plan").click()
+            expect(page.locator("#state")).to_have_text("done")
+            waiting.join(10)
+            assert not waiting.is_alive()
+    page.goto(url(console, "/activity"))
+    expect(page.get_by_text("No session waits for a lock.")).to_be_visible()
 
 
 def test_a_paused_worker_is_shown_within_seconds(page: Page, console: GeneratedCluster) -> None:
@@ -233,24 +337,77 @@ def test_a_paused_worker_is_shown_within_seconds(page: Page, console: GeneratedC
     expect(row.get_by_text("answers")).to_be_visible(timeout=30_000)
 
 
-def test_pictures_of_the_pages(page: Page, console: GeneratedCluster, request: pytest.FixtureRequest) -> None:
-    """With --update-screenshots, the pictures of docs/console.md."""
-    is_update = request.config.getoption("--update-screenshots")
-    text = (ROOT / "docs/console.md").read_text()
-    for name, path in PAGES.items():
-        if f"images/console-{name}.png" not in text:
-            continue
+class Pictures:
+    """The pictures of docs/console.md: with --update-screenshots they are taken, else they only must exist."""
+
+    def __init__(self, is_update: bool) -> None:
+        self._is_update = is_update
+        self._text = (ROOT / "docs/console.md").read_text()
+
+    def take(self, page: Page, name: str) -> None:
+        """Take the picture of what a page shows now."""
         picture = IMAGES / f"console-{name}.png"
-        if is_update:
-            page.goto(url(console, path), wait_until="networkidle")
+        assert f"images/{picture.name}" in self._text
+        if self._is_update:
             IMAGES.mkdir(exist_ok=True)
             page.screenshot(path=picture, animations="disabled")
-        assert picture.is_file() and picture.stat().st_size < 250_000
+        assert picture.is_file() and picture.stat().st_size < 150_000
 
 
-def test_a_rebalance_is_started_and_followed(page: Page, console: GeneratedCluster, tmp_path: Path) -> None:
-    if not page.request.get(url(console, "/changes/rebalance-start")).ok:
-        pytest.fail("the API has no change rebalance-start")
+@pytest.fixture
+def pictures(request: pytest.FixtureRequest) -> Pictures:
+    return Pictures(request.config.getoption("--update-screenshots"))
+
+
+def test_pictures_of_the_pages(browser: Browser, page: Page, console: GeneratedCluster, pictures: Pictures) -> None:
+    page.goto(url(console))
+    expect(page.locator("#nodes tbody tr").first).to_contain_text("free", timeout=15_000)
+    for name in ("cluster", "tables", "shards", "rebalance", "tenants", "operations", "change"):
+        page.goto(url(console, PAGES[name]), wait_until="networkidle")
+        pictures.take(page, name)
+    for name, size, scheme in (("cluster-dark", WIDE, "dark"), ("cluster-phone", NARROW, "light")):
+        context = browser.new_context(viewport=size, color_scheme=scheme)  # type: ignore[arg-type]
+        pictures.take(log_in(context, console), name)
+        context.close()
+    assert sum(one.stat().st_size for one in IMAGES.glob("*.png")) < 1_500_000
+
+
+def test_a_rebalance_that_is_blocked_is_stopped_from_its_page(page: Page, console: GeneratedCluster) -> None:
+    # A transaction that has written to every shard, and does not end, blocks each move.
+    with session(console, "UPDATE orders SET note = 'x'", "SELECT pg_sleep(300)"):
+        page.goto(url(console, "/activity"))
+        expect(page.get_by_text("pg_sleep").first).to_be_visible()
+        page.goto(url(console, "/changes/rebalance-start?mode=auto"))
+        page.get_by_role("button", name="Run this plan").click()
+        page.wait_for_url(re.compile(r"/operations/\d+"))
+        page.goto(url(console, "/rebalance"))
+        blocked = page.locator(".attention li", has_text="a move waits for session").first
+        expect(blocked).to_be_visible(timeout=45_000)
+        expect(blocked.get_by_role("link", name="Terminate…")).to_be_visible()
+        page.get_by_role("link", name="Stop…").click()
+        page.get_by_role("button", name="Run this plan").click()
+        page.wait_for_url(re.compile(r"/operations/\d+"))
+        expect(page.locator("#state")).to_have_text("done", timeout=60_000)
+    page.goto(url(console, "/rebalance"))
+    expect(page.get_by_role("heading", name=re.compile("Job .* cancelled"))).to_be_visible()
+    expect(page.get_by_role("link", name="Start…")).to_be_visible(timeout=15_000)
+
+
+def test_what_a_move_left_behind_is_repaired_from_the_page(page: Page, console: GeneratedCluster) -> None:
+    publication = "citus_shard_move_publication_7_8_9"
+    with console.connect(1) as worker:
+        worker.execute("SET citus.enable_ddl_propagation = off")
+        worker.execute(f"CREATE PUBLICATION {publication}".encode())
+    page.goto(url(console, "/rebalance"))
+    expect(page.get_by_text(publication).first).to_be_visible(timeout=30_000)
+    page.get_by_role("link", name="Repair…").first.click()
+    page.get_by_role("button", name="Run this plan").click()
+    page.wait_for_url(re.compile(r"/operations/\d+"))
+    expect(page.locator("#state")).to_have_text("done", timeout=60_000)
+    assert console.sql(f"SELECT FROM pg_publication WHERE pubname = '{publication}'", 1) == []
+
+
+def test_a_rebalance_is_started_and_followed(page: Page, console: GeneratedCluster, pictures: Pictures) -> None:
     page.goto(url(console, "/rebalance"))
     expect(page.get_by_role("heading", name="Plan of the next rebalance")).to_be_visible()
     expect(page.locator("table.bars")).to_be_visible()
@@ -264,7 +421,12 @@ def test_a_rebalance_is_started_and_followed(page: Page, console: GeneratedClust
     # Events arrive by themselves, and the page ends in the state of the operation.
     expect(page.locator("#state")).to_have_text("done", timeout=120_000)
     expect(page.locator("#event-rows tr").first).to_be_visible()
-    placed = console.sql(
-        "SELECT count(*) FROM citus_shards WHERE nodename = 'citus-worker2' AND table_name = 'orders'::regclass"
+    moved = page.locator("table.diff tr", has_text="node citus-worker2:5432")
+    (placed,) = console.sql(
+        "SELECT count(*) FROM pg_dist_placement JOIN pg_dist_node USING (groupid) WHERE nodename = 'citus-worker2'"
     )
-    assert placed[0][0] > 0
+    expect(moved.locator("ins")).to_have_text(str(placed[0]))
+    assert console.sql(
+        "SELECT count(*) > 0 FROM citus_shards WHERE nodename = 'citus-worker2' AND table_name = 'orders'::regclass"
+    ) == [(True,)]
+    pictures.take(page, "operation")
