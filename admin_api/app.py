@@ -37,6 +37,7 @@ from admin_api.snapshots import Snapshots
 from citus_cluster import __version__
 from citus_cluster.operations.change import AnyChange
 from citus_cluster.operations.cluster import Cluster
+from citus_cluster.operations.coordinator import OnCoordinator
 from citus_cluster.operations.inventory import look
 from citus_cluster.operations.journaled import of_container
 from citus_cluster.operations.liveness import Liveness
@@ -119,27 +120,39 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     companions = CompanionWatch(settings, configuration)
     liveness = Liveness()
 
-    def cluster(change: AnyChange | None) -> Cluster:
-        """Return the cluster for a change, or, without one, for what only reads."""
-        wanted = configuration.cluster()
+    def cluster_for(change: AnyChange | None, parameters: object) -> Cluster:
+        """Return the cluster for a change with its parameters, or, without one, for a plan."""
         if change is None:
-            on_coordinator = coordinator.reading(timeout_s=settings.plan_timeout_s)
-        elif change.lasts:
-            on_coordinator = coordinator.lasting()
-        else:
-            on_coordinator = coordinator.changing(timeout_s=settings.change_timeout_s)
+            # Like a change, so that many plans at once leave a connection to requests that only read.
+            return cluster(coordinator.changing(timeout_s=settings.plan_timeout_s))
+        if change.takes_long(parameters):
+            return cluster(coordinator.lasting())
+        return cluster(coordinator.changing(timeout_s=settings.limit_s(plans_long=change.plans_long)))
+
+    def cluster(on_coordinator: OnCoordinator) -> Cluster:
+        wanted = configuration.cluster()
         info = connection_info(wanted, configuration)
         return Cluster(
-            on_coordinator, info, coordinator=wanted.coordinator_address, workers=wanted.workers, liveness=liveness
+            on_coordinator,
+            info,
+            coordinator=wanted.coordinator_address,
+            workers=wanted.workers,
+            patience_s=lambda: settings.register_timeout_s,
+            lock_wait_s=settings.lock_timeout_s,
+            liveness=liveness,
         )
+
+    def reading() -> Cluster:
+        return cluster(coordinator.reading(timeout_s=settings.plan_timeout_s))
 
     operations = Operations(
         OperationStore(_store_path(settings.data_folder)),
         app.state.changes,
-        cluster,
+        cluster_for,
         lambda asker: of_container(settings.journal_folder, asker),
         lambda number: running_operation(str(number)),
-        look,
+        lambda _: look(reading()),
+        ended=lambda: reconciler.wake(),
     )
     parts = app.state.parts = Parts(
         settings=settings,
@@ -147,7 +160,7 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
         coordinator=coordinator,
         reconciler=reconciler,
         companions=companions,
-        snapshots=Snapshots(lambda: cluster(None)),
+        snapshots=Snapshots(reading),
         operations=operations,
         active_workers=Shared(coordinator, nodes.read_active, timeout_s=settings.request_timeout_s),
         rebalance_status=Shared(coordinator, rebalance_status, timeout_s=settings.request_timeout_s),

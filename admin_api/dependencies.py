@@ -19,7 +19,7 @@ from admin_api.settings import Settings
 from admin_api.snapshots import Snapshots
 from citus_cluster.model.citus.rebalance import RebalanceStatus
 from citus_cluster.model.companion_status import CompanionStatus, with_lacks
-from citus_cluster.operations.journaled import ADMIN_API, Asker, Journal, of_container
+from citus_cluster.operations.journaled import ADMIN_API, Asker
 from citus_cluster.operations.running import Operations
 
 
@@ -74,11 +74,3 @@ def asker_of(request: Request) -> Asker:
         client=client_of(request.scope),
         request_id=request_id(),
     )
-
-
-async def journal_of(request: Request, parts: PartsOf) -> Journal:
-    """Return the journal of the sender of the request: it records who requested each operation."""
-    return of_container(parts.settings.journal_folder, asker_of(request))
-
-
-JournalOf = Annotated[Journal, Depends(journal_of)]

@@ -2,44 +2,17 @@
 
 from enum import StrEnum
 from http import HTTPStatus
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, RootModel, StrictBool
+from pydantic import BaseModel, ConfigDict, Field, RootModel
 
 from admin_api.problems import MEDIA_TYPE
 from citus_cluster.model.citus.nodes import NodeDocument
-from citus_cluster.model.citus.rebalance_plan import TransferMode
 from citus_cluster.model.companion_status import Condition
 from citus_cluster.model.component_name import ComponentName
-from citus_cluster.model.names import host_problem
 from citus_cluster.model.operation import Operation, OperationEvent
 
 Responses = dict[int | str, dict[str, Any]]
-
-
-def _host(value: str) -> str:
-    if host_problem(value):
-        # The model's own message repeats the value, which a response must not do.
-        raise ValueError("This is not a host name or IP address.")
-    return value
-
-
-Host = Annotated[
-    str,
-    AfterValidator(_host),
-    Field(
-        min_length=1,
-        max_length=253,
-        description="Name or address at which every node of the cluster reaches the worker.",
-    ),
-]
-Port = Annotated[int, Field(ge=1, le=65535, strict=True)]
-
-
-class Input(BaseModel):
-    """A request's body: unknown members are refused."""
-
-    model_config = ConfigDict(extra="forbid")
 
 
 class Problem(BaseModel):
@@ -87,19 +60,6 @@ class ActiveNode(BaseModel):
 
     node_name: str
     node_port: int
-
-
-class NewNode(Input):
-    """A worker to register.
-
-    With trust_functions, it is registered although code of ordinary roles in reference tables runs as superuser there.
-    """
-
-    model_config = ConfigDict(json_schema_extra={"examples": [{"host": "citus-worker4", "port": 5432}]})
-
-    host: Host
-    port: Port = 5432
-    trust_functions: StrictBool = False
 
 
 class HealthStatus(StrEnum):
@@ -193,30 +153,6 @@ class Readiness(BaseModel):
 
     ready: bool
     reason: str | None = Field(description="One line that says why not.")
-
-
-class RebalanceRequest(Input):
-    """Arguments of citus_rebalance_start(); without a strategy, the cluster's default applies.
-
-    Small groups of shards move with writes held, unless online is set, and the others online. With trust_functions,
-    shards move even if functions of ordinary roles then run as the superuser.
-    """
-
-    model_config = ConfigDict(json_schema_extra={"examples": [{"strategy": "by_disk_size", "mode": "auto"}]})
-
-    strategy: str | None = Field(default=None, min_length=1, max_length=63)
-    mode: TransferMode = TransferMode.AUTO
-    online: StrictBool = False
-    drain_only: StrictBool = False
-    parallel_transfer_reference_tables: StrictBool = False
-    parallel_transfer_colocated_shards: StrictBool = False
-    trust_functions: StrictBool = False
-
-
-class RebalanceStarted(BaseModel):
-    """The job of a rebalance; null if there is nothing to move."""
-
-    job_id: int | None
 
 
 OperationDocument = Operation

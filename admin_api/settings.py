@@ -110,6 +110,10 @@ class Settings:
     companion_start_s: float = 120
     """How long a service that has never been healthy counts as starting; after that, it is down or degraded."""
 
+    def limit_s(self, *, plans_long: bool) -> float:
+        """Return the maximum time of one piece of work of a short change."""
+        return self.plan_timeout_s if plans_long else self.change_timeout_s
+
     def start_s(self, companion: ComponentName) -> float:
         return self.companion_start_s * COMPONENTS[companion].start_factor
 

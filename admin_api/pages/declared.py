@@ -55,19 +55,23 @@ def enable_action(changes: Mapping[str, AnyChange], off: FeatureOffError) -> Act
     return Action("Turn on…", form_url(change, values))
 
 
-def noun_of(name: str) -> str:
-    return name.partition("-")[0]
+def noun_of(one: AnyChange | AnyView) -> str:
+    """Return what a change or a view is about: ``nodes``, ``tables``."""
+    return one.command.partition(" ")[0]
 
 
 def actions_for(view: AnyView, changes: Mapping[str, AnyChange]) -> tuple[tuple[AnyChange, tuple[str, ...]], ...]:
-    """Return the changes that apply to a row of a view: those of the same noun whose parameters the row has."""
+    """Return the changes that apply to a row of a view: those of the same noun whose parameters the row has.
+
+    A change that creates something does not apply to what exists.
+    """
     if not view.is_list:
         return ()
     columns = set(types_of(view.row))
     found = []
     for change in changes.values():
         required = [one.name for one in forms.fields_of(change.parameters) if one.is_required]
-        if noun_of(change.name) == noun_of(view.name) and required and set(required) <= columns:
+        if change.creates is None and noun_of(change) == noun_of(view) and required and set(required) <= columns:
             # Values that identify the row more exactly, such as when a statement began.
             exact = [one.name for one in fields(change.parameters) if one.name == "started_at" and one.name in columns]
             found.append((change, tuple(required + exact)))
@@ -161,9 +165,9 @@ async def show_all(request: Request) -> Response:
     """List every view and every change."""
     nouns: dict[str, tuple[list[AnyView], list[AnyChange]]] = {}
     for view in views_of(request).values():
-        nouns.setdefault(noun_of(view.name), ([], []))[0].append(view)
+        nouns.setdefault(noun_of(view), ([], []))[0].append(view)
     for change in changes_of(request).values():
-        nouns.setdefault(noun_of(change.name), ([], []))[1].append(change)
+        nouns.setdefault(noun_of(change), ([], []))[1].append(change)
     return render(request, "all.html", {"nouns": nouns})
 
 
@@ -178,7 +182,7 @@ async def show_view(request: Request, parts: PartsOf, name: str) -> Response:
         "view": view,
         "fields": fields,
         "values": forms.shown(fields, given),
-        "changes": [one for one in changes_of(request).values() if noun_of(one.name) == noun_of(name)],
+        "changes": [one for one in changes_of(request).values() if noun_of(one) == noun_of(view)],
         "off": None,
         "enable": None,
     }

@@ -8,7 +8,8 @@ from http import HTTPStatus
 from typing import Annotated, Any, cast
 
 from fastapi import APIRouter, Header, Query, Request, Response
-from pydantic import BaseModel, create_model
+from fastapi.exceptions import RequestValidationError
+from pydantic import BaseModel, ValidationError, create_model
 from starlette.datastructures import QueryParams
 
 from admin_api.dependencies import PartsOf, asker_of, parts_in
@@ -21,6 +22,7 @@ from admin_api.settings import API_PREFIX
 from citus_cluster.errors import CitusClusterError
 from citus_cluster.model.listing import ListQuery
 from citus_cluster.model.operation import Operation, OperationState
+from citus_cluster.model.parameters import adapter_of
 from citus_cluster.operations.change import AnyChange, command_line
 from citus_cluster.operations.running import Running
 from citus_cluster.operations.view import AnyView
@@ -29,6 +31,8 @@ _MAX_KEPT_QUERY = 1000
 """Bytes of a query whose meaning is kept."""
 OPERATIONS = f"{API_PREFIX}/operations"
 KEY_PATTERN = r"^[\x21-\x7e]{1,255}$"
+_END_S = 5.0
+"""How long the end of a change may take in addition to its work."""
 _WAIT = re.compile(r"(?:^|[,;\s])wait\s*=\s*(\d{1,4})(?:$|[,;\s])")
 IdempotencyKey = Annotated[
     str | None,
@@ -111,7 +115,10 @@ def _answer_of(view: AnyView) -> type[BaseModel]:
 def _add_change(api: APIRouter, change: AnyChange) -> None:
     responses: dict[int | str, dict[str, Any]] = {
         200: {"model": ChangeAnswer, "description": "It is done, or, with dry_run, its plan."},
-        202: {"model": OperationDocument, "description": "It runs; Location is the address of the operation."},
+        202: {
+            "model": OperationDocument,
+            "description": "It runs; Location is the address of the operation, or of the progress of what it started.",
+        },
         **problems(*BODY_PROBLEMS, 404, 409, 429),
     }
     if change.creates:
@@ -130,7 +137,9 @@ def _add_change(api: APIRouter, change: AnyChange) -> None:
 
 
 def _describe(change: AnyChange) -> str:
-    how = "It can take minutes, so it answers 202." if change.lasts else "It answers when it has ended."
+    how = "It can take minutes, so it answers 202." if change.lasts is True else "It answers when it has ended."
+    if callable(change.lasts):
+        how = "It answers when it has ended, and 202 if it takes longer."
     return f"{change.summary} {how} The same as a command: `citus-cluster {change.command}`."
 
 
@@ -146,7 +155,7 @@ def _handler(change: AnyChange) -> Callable[..., Coroutine[Any, Any, Response]]:
         idempotency_key: IdempotencyKey = None,
         prefer: Prefer = None,
     ) -> Response:
-        wanted = shape() if wanted is None else wanted
+        wanted = shape() if wanted is None else _strictly(shape, await request.body())
         if dry_run:
             preview = await parts.operations.plan(change, wanted)
             plan = {"kind": change.name, "command": command_line(change, wanted), "plan": preview.as_dict()}
@@ -154,14 +163,23 @@ def _handler(change: AnyChange) -> Callable[..., Coroutine[Any, Any, Response]]:
         asker = asker_of(request)
         key = f"{asker.name} {idempotency_key}" if idempotency_key else None
         running = await parts.operations.begin(change, wanted, asker, key=key)
-        wait_s = _wait_s(prefer, 0.2 if change.lasts else parts.settings.change_timeout_s)
-        return await answer(running, wait_s)
+        # Longer than its work may take, so that a change that is too slow answers 504.
+        usual_s = 0.2 if change.takes_long(wanted) else parts.settings.limit_s(plans_long=change.plans_long) + _END_S
+        return await answer(running, _wait_s(prefer, usual_s))
 
     post.__annotations__["wanted"] = shape | None if is_optional else shape
     if is_optional:
         _, *others = post.__defaults__ or ()
         post.__defaults__ = (None, False, *others)
     return post
+
+
+def _strictly(shape: Any, body: bytes) -> Any:
+    """Read a body that is valid JSON for the shape, but may have other types: 1 for true, "5" for 5."""
+    try:
+        return adapter_of(shape).validate_json(body, strict=True)
+    except ValidationError as error:
+        raise RequestValidationError([{**one, "loc": ("body", *one["loc"])} for one in error.errors()]) from None
 
 
 def _wait_s(prefer: str | None, default_s: float) -> float:
@@ -185,8 +203,11 @@ async def answer(running: Running, wait_s: float) -> Response:
     if running.failure is not None:
         raise running.failure
     status = HTTPStatus.OK
-    if operation.state is OperationState.DONE and running.change.creates and operation.result is not None:
-        status = HTTPStatus.CREATED if running.change.creates(operation.result) else HTTPStatus.OK
+    if operation.state is OperationState.DONE and operation.result is not None:
+        if running.change.creates and running.change.creates(operation.result):
+            status = HTTPStatus.CREATED
+        if running.change.progress and (path := running.change.progress(operation.result)):
+            status, address = HTTPStatus.ACCEPTED, f"{API_PREFIX}/{path}"
     content = operation.as_dict()
     once = getattr(running.outcome, "once", None)
     return VisibleJSONResponse(

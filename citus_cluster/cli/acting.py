@@ -16,11 +16,11 @@ from citus_cluster.cli.options import invocation_of
 from citus_cluster.console import screen
 from citus_cluster.entry import INTERRUPTED
 from citus_cluster.model.citus.rebalance import RebalanceStatus
+from citus_cluster.operations.cluster import Cluster
 from citus_cluster.operations.coordinator import OnCoordinator, connecting
 from citus_cluster.operations.directory import Directory, load
 from citus_cluster.operations.journaled import Journal, of_command
 from citus_cluster.operations.rebalance import watch as rebalance_watch
-from citus_cluster.operations.rebalance.use_cases import StartedRebalance
 from citus_cluster.runtime.postgres import Connection, ConnectionInfo
 
 T = TypeVar("T")
@@ -58,17 +58,32 @@ def locate(directory: Path, dsn: str | None) -> tuple[ConnectionInfo, Directory 
     return loaded.coordinator(), loaded
 
 
+def cluster_of(info: ConnectionInfo, loaded: Directory | None) -> Cluster:
+    """Return the cluster for a declared change or view: with its directory, unless a DSN names it."""
+    if loaded is None:
+        return Cluster(connecting(info), info)
+    coordinator = loaded.topology.coordinator
+    return Cluster(
+        connecting(info),
+        info,
+        coordinator=coordinator.address if coordinator else None,
+        workers=tuple(worker.address for worker in loaded.topology.workers),
+        root=loaded.root,
+        services={node.service: node.address for node in loaded.topology.nodes},
+    )
+
+
 def run_on(info: ConnectionInfo, work: Callable[[Connection], Awaitable[T]]) -> T:
     """Connect, and run ``work``, which only reads, on the connection."""
     return asyncio.run(connecting(info)(work))
 
 
-async def now_running(on_coordinator: OnCoordinator, started: StartedRebalance | None) -> RebalanceStatus | None:
-    """Return the progress of a rebalance that was started; None if none was."""
-    if started is None or started.job_id is None:
-        return None
-    if started.ended:
-        return started.ended
-    found = await on_coordinator(lambda conn: rebalance_watch.status(conn, started.job_id))
+async def now_running(
+    on_coordinator: OnCoordinator, job_id: int | None, ended: RebalanceStatus | None
+) -> RebalanceStatus | None:
+    """Return the progress of a rebalance that was started, or its result if that was awaited; None if none was."""
+    if job_id is None or ended is not None:
+        return ended
+    found = await on_coordinator(lambda conn: rebalance_watch.status(conn, job_id))
     screen.err.print(f"The rebalance continues in the background. To follow it: {_FOLLOW}")
     return found

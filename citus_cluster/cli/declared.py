@@ -12,7 +12,7 @@ import typer
 from pydantic import SecretStr
 from pydantic.fields import FieldInfo
 
-from citus_cluster.cli.acting import journal_of, locate
+from citus_cluster.cli.acting import cluster_of, journal_of, locate
 from citus_cluster.cli.options import DirectoryOption, DsnOption, Format, FormatOption
 from citus_cluster.console import declared as shown
 from citus_cluster.console import screen
@@ -22,7 +22,6 @@ from citus_cluster.model.parameters import read_parameters
 from citus_cluster.model.plan.preview import Preview
 from citus_cluster.operations.change import AnyChange, perform
 from citus_cluster.operations.cluster import Cluster
-from citus_cluster.operations.coordinator import connecting
 from citus_cluster.operations.view import AnyView
 from citus_cluster.runtime.store.secrets import read_password_file
 
@@ -117,18 +116,7 @@ def _words(text: str) -> tuple[str, ...]:
 
 
 def _cluster(directory: Path, dsn: str | None) -> Cluster:
-    info, loaded = locate(directory, dsn)
-    if loaded is None:
-        return Cluster(connecting(info), info)
-    coordinator = loaded.topology.coordinator
-    return Cluster(
-        connecting(info),
-        info,
-        coordinator=coordinator.address if coordinator else None,
-        workers=tuple(worker.address for worker in loaded.topology.workers),
-        root=loaded.root,
-        services={node.service: node.address for node in loaded.topology.nodes},
-    )
+    return cluster_of(*locate(directory, dsn))
 
 
 def _show_plan(change: AnyChange, cluster: Cluster, wanted: Any, format_: Format) -> None:

@@ -24,9 +24,8 @@ from citus_cluster.cli.options import (
 from citus_cluster.cli.rebalance import ModeOption, OnlineOption
 from citus_cluster.entry import importing
 from citus_cluster.errors import ConsentNeededError, ExitStatus, UsageError, WorkerUnreachableError
-from citus_cluster.model.citus.nodes import NodeAddress
 from citus_cluster.model.citus.rebalance import RebalanceStatus
-from citus_cluster.model.citus.rebalance_plan import RebalanceOptions, TransferMode
+from citus_cluster.model.citus.rebalance_plan import TransferMode
 from citus_cluster.model.names import host_problem
 
 if TYPE_CHECKING:
@@ -72,54 +71,46 @@ def add_worker(
     with importing():
         import asyncio
         import time
+        from dataclasses import replace
 
-        from citus_cluster.cli.acting import following, journal_of, locate, now_running
+        from citus_cluster.cli.acting import cluster_of, following, journal_of, locate, now_running
         from citus_cluster.console import nodes as shown
         from citus_cluster.console import screen
-        from citus_cluster.operations.nodes.addition import Addition, add
+        from citus_cluster.operations.change import perform
+        from citus_cluster.operations.nodes import joining
         from citus_cluster.operations.nodes.registration import reach_coordinator
 
     if problem := host_problem(host):
         raise UsageError(f"--host: {problem}.", hint="Give a name such as citus-worker4, or an address.")
-    if wait and not start_rebalance:
-        raise UsageError("--wait waits for a rebalance, but none was requested.", hint="Add --rebalance.")
     info, loaded = locate(directory, dsn)
-    coordinator = loaded.topology.coordinator.address if loaded and loaded.topology.coordinator else None
-    worker = NodeAddress(host, port)
     hint = _growing_hint(loaded, host)
-
-    options = RebalanceOptions(trust_functions=trust_functions, online=online) if start_rebalance else None
+    wanted = joining.NewWorker(host, port, trust_functions, start_rebalance, online, wait)
     started = time.monotonic()
 
-    async def run(progress: Progress) -> tuple[Addition, RebalanceStatus | None]:
+    async def run(progress: Progress) -> tuple[joining.AddedWorker, RebalanceStatus | None]:
         async def on_coordinator(work: Callable[[Connection], Awaitable[T]], /) -> T:
             async with await reach_coordinator(info, progress.emit, timeout_s=timeout) as conn:
                 return await work(conn)
 
+        cluster = replace(
+            cluster_of(info, loaded),
+            on_coordinator=on_coordinator,
+            patience_s=lambda: max(1.0, timeout - (time.monotonic() - started)),
+        )
         try:
-            added = await add(
-                on_coordinator,
-                journal,
-                coordinator,
-                worker,
-                progress.emit,
-                patience_s=lambda: max(1.0, timeout - (time.monotonic() - started)),
-                trust_functions=trust_functions,
-                rebalance=options,
-                wait=wait,
-            )
+            added = await perform(joining.ADD, cluster, journal, wanted, progress.emit)
         except WorkerUnreachableError as error:
             raise (WorkerUnreachableError(error.message, hint=hint, details=error.details) if hint else error) from None
-        return added, await now_running(on_coordinator, added.rebalance)
+        assert isinstance(added, joining.AddedWorker)  # noqa: S101 - the type of the change's result
+        return added, await now_running(on_coordinator, added.job_id, added.rebalance)
 
     with following() as progress:
         journal = journal_of(context, loaded.root if loaded else None)
         added, moved = asyncio.run(run(progress))
-    result = added.node
     if format_ is Format.JSON:
-        screen.print_json({"node": result.as_dict(), "rebalance": moved.as_dict() if moved else None})
+        screen.print_json({"node": added.as_dict()["node"], "rebalance": moved.as_dict() if moved else None})
         return
-    shown.print_added(worker, result, moved if not wait else None, rebalanced=start_rebalance)
+    shown.print_added(added.node, moved if not wait else None, rebalanced=start_rebalance)
 
 
 def _growing_hint(loaded: Directory | None, host: str) -> str | None:

@@ -88,12 +88,13 @@ def start(
     with importing():
         import asyncio
 
-        from citus_cluster.cli.acting import following, journal_of, locate, now_running
+        from citus_cluster.cli.acting import cluster_of, following, journal_of, locate, now_running
         from citus_cluster.console import cluster, screen
-        from citus_cluster.operations.coordinator import connecting
-        from citus_cluster.operations.rebalance import use_cases
+        from citus_cluster.operations.change import perform
+        from citus_cluster.operations.rebalance import changes
+        from citus_cluster.operations.rebalance.use_cases import StartedRebalance
 
-    options = RebalanceOptions(
+    wanted = changes.NewRebalance(
         strategy=strategy,
         mode=mode,
         online=online,
@@ -101,15 +102,17 @@ def start(
         parallel_transfer_reference_tables=parallel_reference,
         parallel_transfer_colocated_shards=parallel_colocated,
         trust_functions=trust_functions,
+        wait=wait,
     )
     with following() as progress:
         info, loaded = locate(directory, dsn)
         journal = journal_of(context, loaded.root if loaded else None)
-        on_coordinator = connecting(info)
+        here = cluster_of(info, loaded)
 
         async def run() -> RebalanceStatus | None:
-            started = await use_cases.start(on_coordinator, journal, options, progress.emit, wait=wait)
-            return await now_running(on_coordinator, started)
+            started = await perform(changes.START, here, journal, wanted, progress.emit)
+            assert isinstance(started, StartedRebalance)  # noqa: S101 - the type of the change's result
+            return await now_running(here.on_coordinator, started.job_id, started.rebalance)
 
         found = asyncio.run(run())
     if format_ is Format.JSON:

@@ -6,7 +6,7 @@ from shlex import quote
 from citus_cluster.console.cluster import print_rebalance
 from citus_cluster.console.plan import print_plan
 from citus_cluster.console.screen import err, escape, out, pasteable, print_warnings
-from citus_cluster.model.citus.nodes import NodeAddress, NodeResult, Outcome
+from citus_cluster.model.citus.nodes import NodeAddress, NodeDocument, Outcome
 from citus_cluster.model.citus.rebalance import RebalanceStatus
 from citus_cluster.model.units import count
 from citus_cluster.operations.nodes.drain import Drained
@@ -15,12 +15,13 @@ from citus_cluster.operations.nodes.removal import RemovalPlan
 _OUTCOMES = {Outcome.ADDED: "registered", Outcome.ACTIVATED: "activated again", Outcome.ALREADY: "already registered"}
 
 
-def print_added(worker: NodeAddress, result: NodeResult, moving: RebalanceStatus | None, *, rebalanced: bool) -> None:
+def print_added(added: NodeDocument, moving: RebalanceStatus | None, *, rebalanced: bool) -> None:
     """Print the result of a registration; ``moving`` is a rebalance that it started and does not wait for."""
-    out.print(f"{escape(str(worker))} is {_OUTCOMES.get(result.outcome, result.outcome.value)}.")
+    worker = NodeAddress(added.host, added.port)
+    out.print(f"{escape(str(worker))} is {_OUTCOMES.get(added.outcome, added.outcome.value)}.")
     if moving:
         print_rebalance(moving)
-    if not rebalanced and result.outcome is Outcome.ADDED:
+    if not rebalanced and added.outcome is Outcome.ADDED:
         out.print("It gets shards of existing tables with a rebalance: citus-cluster rebalance start")
 
 

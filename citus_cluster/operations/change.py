@@ -1,6 +1,6 @@
 """Changes of a cluster, each declared once: the command line, the admin API and its page plan and run them alike."""
 
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import MISSING, dataclass, fields
 from shlex import quote
 from typing import Any, Generic, TypeVar
@@ -28,9 +28,14 @@ class Change(Generic[P]):
     returns everything that would make ``run`` fail as findings that block. ``run`` is idempotent: each of its steps
     checks, acts and verifies, so an interrupted change is resumed by running it again.
 
-    Two changes with the same ``scope`` exclude each other. ``lasts``: it can take minutes. ``asks``: it is hard to
-    undo, so a person confirms it. ``creates`` tells from the result whether something new exists now. ``options`` are
-    the parameters without a default that a command with options of its own does not take as arguments.
+    Two changes with the same ``scope`` exclude each other. ``lasts``: it can take minutes, always or with some
+    parameters; ``plans_long``: it is short, but plans all shards. ``asks``: it is hard to undo, so a person confirms
+    it. ``options`` are the parameters without a default that a command with options of its own does not take as
+    arguments.
+
+    Three functions of the result as plain data: ``outcome`` returns what the journal keeps of it, by default all;
+    ``creates`` whether something new exists now; ``progress`` the path below the API's prefix that shows how what it
+    has begun goes on, None if nothing does.
 
     ``stop`` ends what ``run`` began elsewhere, when an operation is cancelled; without it, only ``run`` ends.
     ``continues`` is the key in the data of its events that identifies what goes on without this process, such as the
@@ -46,9 +51,12 @@ class Change(Generic[P]):
     run: Callable[[Cluster, P, Preview, Emit], Coroutine[Any, Any, Documented]]
     parameters: type[P] = NoParameters  # type: ignore[assignment]
     scope: Callable[[P], str] | None = None
-    lasts: bool = False
+    lasts: bool | Callable[[P], bool] = False
+    plans_long: bool = False
     asks: bool = False
+    outcome: Callable[[Any], Mapping[str, object]] | None = None
     creates: Callable[[Any], bool] | None = None
+    progress: Callable[[Any], str | None] | None = None
     options: frozenset[str] = frozenset()
     stop: Callable[[Cluster, P, Emit], Coroutine[Any, Any, None]] | None = None
     continues: str | None = None
@@ -59,6 +67,10 @@ class Change(Generic[P]):
         if self.scope is not None:
             return self.scope(wanted)
         return f"{self.name} {wanted}"
+
+    def takes_long(self, wanted: P) -> bool:
+        """Return whether it can take minutes with these parameters."""
+        return self.lasts(wanted) if callable(self.lasts) else self.lasts
 
 
 AnyChange = Change[Any]
@@ -110,5 +122,6 @@ async def perform(
             preview = preview or await change.plan(cluster, wanted)
             preview.refuse()
             result = await change.run(cluster, wanted, preview, emit)
-        entry.tell(**result.as_dict())
+        found = result.as_dict()
+        entry.tell(**(change.outcome(found) if change.outcome else found))
         return result

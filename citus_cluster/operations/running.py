@@ -90,18 +90,20 @@ class Running:
 class Operations:
     """Runs operations, and knows the earlier ones.
 
-    ``cluster`` gives a change its connections, by what it needs. ``look`` reads what the cluster consists of, for the
-    diff of an operation; without it, there is none.
+    ``cluster`` gives a change and its parameters their connections; without a change, those of a plan or a stop.
+    ``look`` reads what the cluster consists of, for the diff of an operation; without it, there is none. ``ended`` is
+    called after each operation.
     """
 
     def __init__(
         self,
         store: OperationStore,
         changes: Mapping[str, AnyChange],
-        cluster: Callable[[AnyChange | None], Cluster],
+        cluster: Callable[[AnyChange | None, Any], Cluster],
         journal: Callable[[Asker], Journal],
         entering: Callable[[int], AbstractContextManager[object]] = lambda _: nullcontext(),
         look: Callable[[Cluster], Awaitable[Inventory | None]] | None = None,
+        ended: Callable[[], None] = lambda: None,
     ) -> None:
         self._store = store
         self._changes = changes
@@ -109,6 +111,7 @@ class Operations:
         self._journal = journal
         self._entering = entering
         self._look = look
+        self._ended = ended
         self._running: dict[int, Running] = {}
         self._unrecorded: dict[int, Operation] = {}
         """Operations that have ended; their end is not recorded yet."""
@@ -154,14 +157,14 @@ class Operations:
 
     async def plan(self, change: AnyChange, wanted: Any) -> Preview:
         """Return what a change would do. Raises what its ``plan`` raises."""
-        found: Preview = await change.plan(self._cluster(None), wanted)
+        found: Preview = await change.plan(self._cluster(None, wanted), wanted)
         return found
 
     async def begin(self, change: AnyChange, wanted: Any, asker: Asker, *, key: str | None = None) -> Running:
         """Plan a change, record it, and start it. The same ``key`` returns the operation that it has started before.
 
-        Raises BlockedError if the plan's checks found what would make it fail, OperationRunningError if a change that
-        excludes it is running, KeyReusedError, StoreError, and what ``plan`` raises.
+        Raises what ``Preview.refuse`` raises if the plan's checks found what would make it fail, OperationRunningError
+        if a change that excludes it is running, KeyReusedError, StoreError, and what ``plan`` raises.
         """
         asked = _parameters(wanted)
         await self._record_ends()
@@ -212,7 +215,10 @@ class Operations:
             if running.change.stop is not None:
                 try:
                     await running.change.stop(
-                        self._cluster(running.change), running.wanted, lambda event: self._emit(running, event)
+                        # Not behind what another long change is doing.
+                        self._cluster(None, running.wanted),
+                        running.wanted,
+                        lambda event: self._emit(running, event),
                     )
                 except BaseException:
                     running.is_cancelled = False
@@ -309,7 +315,7 @@ class Operations:
                 before = await self._before(running, is_new=preview is not None)
                 running.outcome = await perform(
                     running.change,
-                    self._cluster(running.change),
+                    self._cluster(running.change, running.wanted),
                     self._journal(asker),
                     running.wanted,
                     lambda event: self._emit(running, event),
@@ -325,6 +331,8 @@ class Operations:
             running.failure = failure
             if isinstance(failure, CitusClusterError):
                 error = dict(failure.as_dict())
+            elif isinstance(failure, TimeoutError):
+                error = {"code": "timeout", "message": "The coordinator did not answer in time."}
             else:
                 logger.exception("operation %s (%s) failed", running.operation.id, running.change.name)
                 error = {"code": "internal-error", "message": "The operation failed for an unknown reason."}
@@ -340,7 +348,7 @@ class Operations:
         try:
             if not is_new:
                 return await self._store.inventory(number)
-            found = await self._look(self._cluster(None))
+            found = await self._look(self._cluster(None, None))
             if found is not None:
                 await self._store.keep_inventory(number, found)
         except StoreError as failure:
@@ -353,7 +361,7 @@ class Operations:
         if before is None or self._look is None or self._is_closing:
             return None
         try:
-            after = await self._look(self._cluster(None))
+            after = await self._look(self._cluster(None, None))
         except asyncio.CancelledError:
             # It was cancelled again; its end must be recorded nevertheless.
             return None
@@ -388,6 +396,7 @@ class Operations:
             running.operation = ended
             self._running.pop(number, None)
             running.tell()
+            self._ended()
 
     async def _record_ends(self) -> None:
         """Record what could not be recorded before. Raises StoreError if the store cannot be written."""

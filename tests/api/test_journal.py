@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from api_support import Api, ApiFiles, serve
+from declared_support import planned_at_once
 from fake_coordinator import ADDRESS, FakeCoordinator, in_place
 from setup_support import set_up
 
@@ -19,10 +20,12 @@ from citus_cluster.errors import RebalanceError, UnreachableError, WorkerUnreach
 from citus_cluster.model.citus.nodes import NodeAddress, NodeResult, Outcome
 from citus_cluster.model.citus.rebalance import NO_REBALANCE
 from citus_cluster.operations import coordinator as coordinator_module
-from citus_cluster.operations.nodes import registration
-from citus_cluster.operations.rebalance import control, watch
+from citus_cluster.operations.nodes import joining, registration
+from citus_cluster.operations.rebalance import changes, control, watch
 
 WORKER = NodeAddress("citus-worker9")
+ADD, START = planned_at_once(joining.ADD), planned_at_once(changes.START)
+CHANGES = (ADD, START)
 
 
 @pytest.fixture
@@ -40,7 +43,7 @@ def fake(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeCoordinator]:
 
 @pytest.fixture
 def api(files: ApiFiles, fake: FakeCoordinator) -> Iterator[Api]:
-    with serve(create_app(files.settings())) as api:
+    with serve(create_app(files.settings(), CHANGES)) as api:
         yield api
 
 
@@ -86,6 +89,8 @@ def command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., di
         with monkeypatch.context() as patched:
             patched.setattr(coordinator_module, "connect", connect)
             patched.setattr(registration, "connect", connect)
+            patched.setattr(joining, "ADD", ADD)
+            patched.setattr(changes, "START", START)
             patched.setattr(sys, "argv", ["citus-cluster", *arguments, f"--dir={root}"])
             with pytest.raises(SystemExit):
                 program.main()
@@ -138,6 +143,7 @@ def test_both_edges_note_the_same_but_for_who_asked(
         "via": "token",
         "client": "127.0.0.1",
         "request_id": "the-request",
+        "operation": 1,
     }
     by = of_command.pop("by")
     assert (by["program"], by["arguments"][: len(words)]) == ("citus-cluster", list(words))
@@ -170,7 +176,7 @@ def test_a_journal_that_cannot_be_written_fails_no_request(
     files: ApiFiles, fake: FakeCoordinator, outcome: dict[str, Any], caplog: pytest.LogCaptureFixture
 ) -> None:
     outcome["rebalance-start"] = 7
-    with serve(create_app(files.settings(journal_folder=files.folder / "not-mounted"))) as api:
+    with serve(create_app(files.settings(journal_folder=files.folder / "not-mounted"), CHANGES)) as api:
         assert api.client.post("/api/v1/rebalance", headers=api.admin).status_code == 202
     (line,) = [one.message for one in caplog.records if one.name.endswith("journal")]
     assert '"rebalance-start"' in line

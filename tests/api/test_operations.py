@@ -106,6 +106,8 @@ def test_what_is_refused_says_why_and_what_mends_it(house: House) -> None:
     problem_of(house.paint("missing"), 404, "not-found")
     problem_of(house.paint("north", coats=4), 422, "invalid-request")
     problem_of(house.paint("north", colour="red"), 422, "invalid-request")
+    loose = problem_of(house.paint("north", coats="2"), 422, "invalid-request")
+    assert [one["location"] for one in loose["errors"]] == [["body", "coats"]]
     assert house.get(OPERATIONS).json()["total"] == 0
     failed = problem_of(house.paint("full"), 409, "wall-full")
     assert failed["operation"] == f"{OPERATIONS}/1"

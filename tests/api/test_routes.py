@@ -10,6 +10,7 @@ from typing import Any
 import psycopg
 import pytest
 from api_support import Api, ApiFiles, serve
+from declared_support import planned_at_once
 from fake_coordinator import ADDRESS, FakeCoordinator, in_place
 from jsonschema import Draft202012Validator
 
@@ -27,10 +28,11 @@ from citus_cluster.model.citus.rebalance_plan import RebalanceOptions, TransferM
 from citus_cluster.model.companion_status import CompanionStatus, Condition
 from citus_cluster.model.component_name import ComponentName
 from citus_cluster.model.disks import Disk
-from citus_cluster.model.plan.events import ignore
 from citus_cluster.model.visible import json_text
 from citus_cluster.operations.nodes import registration
+from citus_cluster.operations.nodes.joining import ADD
 from citus_cluster.operations.rebalance import control as operation
+from citus_cluster.operations.rebalance.changes import START
 
 ONE, TWO = NodeAddress("citus-worker1"), NodeAddress("citus-worker2")
 
@@ -91,7 +93,8 @@ def running(files: ApiFiles, monkeypatch: pytest.MonkeyPatch) -> Iterator[Runnin
     with in_place(monkeypatch) as fake:
         # Nothing is found but what a test says.
         monkeypatch.setattr("admin_api.reconciler.Reconciler.run", lambda reconciler: asyncio.sleep(3600))
-        app = create_app(files.settings(health_life_s=0, refusal_life_s=0, companion_timeout_s=2.5))
+        settings = files.settings(health_life_s=0, refusal_life_s=0, companion_timeout_s=2.5)
+        app = create_app(settings, [planned_at_once(ADD), planned_at_once(START)])
         with serve(app) as api:
             running = Running(api, fake, app.state.parts, monkeypatch)
             running.own_disk(50)
@@ -311,7 +314,7 @@ class Registering:
     async def __call__(
         self, connection: object, coordinator: NodeAddress, worker: NodeAddress, emit: object, **more: Any
     ) -> NodeResult:
-        self.asked.append((coordinator, worker, emit, more))
+        self.asked.append((coordinator, worker, more))
         return NodeResult(worker, self.outcome, self.reason)
 
 
@@ -331,10 +334,12 @@ def test_a_worker_is_registered(running: Running, registering: Registering, outc
     running.monkeypatch.setattr(running.parts.reconciler, "wake", lambda: woken.append(True))
     response = running.api.client.post("/api/v1/nodes", headers=running.api.admin, json={"host": "citus-worker3"})
     assert (response.status_code, woken) == (status, [True])
-    assert response.json() == {"host": "citus-worker3", "port": 5432, "outcome": outcome.value, "reason": "so it is"}
+    node = {"host": "citus-worker3", "port": 5432, "outcome": outcome.value, "reason": "so it is"}
+    assert response.json()["result"] == {"node": node, "job_id": None, "rebalance": None}
+    assert response.headers["location"] == f"/api/v1/operations/{response.json()['id']}"
     settings = running.parts.settings
-    ((coordinator, worker, emit, more),) = registering.asked
-    assert (coordinator, worker, emit) == (NodeAddress("citus-coordinator"), NodeAddress("citus-worker3"), ignore)
+    ((coordinator, worker, more),) = registering.asked
+    assert (coordinator, worker) == (NodeAddress("citus-coordinator"), NodeAddress("citus-worker3"))
     assert more == {
         "timeout_s": settings.register_timeout_s,
         "wait_for_lock_s": settings.lock_timeout_s,
@@ -345,18 +350,8 @@ def test_a_worker_is_registered(running: Running, registering: Registering, outc
 def test_functions_are_trusted_on_demand_alone(running: Running, registering: Registering) -> None:
     body = {"host": "10.0.0.7", "port": 6000, "trust_functions": True}
     assert running.api.client.post("/api/v1/nodes", headers=running.api.admin, json=body).status_code == 201
-    _, worker, _, more = registering.asked[0]
+    _, worker, more = registering.asked[0]
     assert (worker, more["trust_functions"]) == (NodeAddress("10.0.0.7", 6000), True)
-
-
-@pytest.mark.parametrize("outcome", [Outcome.PENDING, Outcome.WITHDRAWN])
-def test_a_worker_that_was_not_registered_is_a_problem(
-    running: Running, registering: Registering, outcome: Outcome
-) -> None:
-    registering.outcome, registering.reason = outcome, "it does not answer"
-    response = running.api.client.post("/api/v1/nodes", headers=running.api.admin, json={"host": "citus-worker3"})
-    assert (response.status_code, response.json()["code"]) == (502, "worker-unreachable")
-    assert response.json()["detail"] == "citus-worker3:5432 was not registered: it does not answer."
 
 
 @pytest.mark.parametrize(
@@ -381,19 +376,20 @@ def test_a_worker_that_was_not_registered_is_a_problem(
 def test_a_rebalance_is_started_as_it_was_asked_for(
     running: Running, monkeypatch: pytest.MonkeyPatch, body: object, options: RebalanceOptions, job_id: int | None
 ) -> None:
-    asked: list[tuple[RebalanceOptions, object]] = []
+    asked: list[RebalanceOptions] = []
 
     async def start(connection: object, wanted: RebalanceOptions, emit: object) -> int | None:
-        asked.append((wanted, emit))
+        asked.append(wanted)
         return job_id
 
     monkeypatch.setattr(operation, "start", start)
     more = {} if body is None else {"json": body}
     response = running.api.client.post("/api/v1/rebalance", headers=running.api.admin, **more)  # type: ignore[arg-type]
-    assert asked == [(options, ignore)]
-    assert response.json() == {"job_id": job_id}
+    assert asked == [options]
+    assert response.json()["result"] == {"job_id": job_id, "rebalance": None}
     assert response.status_code == (202 if job_id else 200)
-    assert response.headers.get("location") == ("/api/v1/rebalance" if job_id else None)
+    address = f"/api/v1/operations/{response.json()['id']}"
+    assert response.headers["location"] == ("/api/v1/rebalance" if job_id else address)
 
 
 @pytest.mark.parametrize(("path", "setting"), [("nodes", "change_timeout_s"), ("rebalance", "plan_timeout_s")])
@@ -402,15 +398,20 @@ def test_a_change_may_take_as_long_as_its_kind_may(
 ) -> None:
     asked: list[float] = []
 
-    async def change(work: Callable[..., Any], *, timeout_s: float) -> None:
+    planning = running.parts.coordinator.change
+
+    async def change(work: Callable[..., Any], *, timeout_s: float) -> Any:
         asked.append(timeout_s)
-        raise TimeoutError
+        if len(asked) > 1:
+            raise TimeoutError
+        return await planning(work, timeout_s=timeout_s)
 
     monkeypatch.setattr(running.parts.coordinator, "change", change)
     body = {"host": "citus-worker3"} if path == "nodes" else {}
     response = running.api.client.post(f"/api/v1/{path}", headers=running.api.admin, json=body)
     assert response.status_code == 504
-    assert asked == [getattr(running.parts.settings, setting)]
+    settings = running.parts.settings
+    assert asked == [settings.plan_timeout_s, getattr(settings, setting)]
 
 
 @pytest.mark.parametrize("is_running", [True, False])

@@ -228,7 +228,7 @@ def test_before_any_rebalance_its_state_is_none(cluster: Cluster, api: Api) -> N
     assert response.status_code == 200
     assert response.json()["state"] == "none"
     response = api.client.post("/api/v1/rebalance", headers=api.admin)
-    assert (response.status_code, response.json()) == (200, {"job_id": None})
+    assert (response.status_code, response.json()["result"]) == (200, {"job_id": None, "rebalance": None})
     registered, asked = cluster.files.journal()[0], cluster.files.journal()[-1]
     assert registered["operation"] == "register-workers"
     assert set(registered["outcome"]["workers"].values()) == {"added"}
@@ -417,9 +417,10 @@ def reason(api: Api) -> str:
 def test_a_worker_is_added_once(cluster: Cluster, api: Api) -> None:
     response = api.client.post("/api/v1/nodes", headers=api.admin, json={"host": THIRD.host, "port": 5432})
     assert response.status_code == 201, response.text
-    assert response.json() == {"host": THIRD.host, "port": 5432, "outcome": "added", "reason": None}
+    added = {"host": THIRD.host, "port": 5432, "outcome": "added", "reason": None}
+    assert (response.json()["state"], response.json()["result"]["node"]) == ("done", added)
     response = api.client.post("/api/v1/nodes", headers=api.admin, json={"host": THIRD.host})
-    assert (response.status_code, response.json()["outcome"]) == (200, "already")
+    assert (response.status_code, response.json()["result"]["node"]["outcome"]) == (200, "already")
     assert (THIRD.host, 5432) in active(api)
 
 
@@ -467,7 +468,7 @@ def test_a_rebalance_moves_shards_to_a_new_worker(cluster: Cluster, api: Api) ->
     body = {"strategy": "by_shard_count", "mode": "auto", "online": True, "drain_only": False}
     response = api.client.post("/api/v1/rebalance", headers=api.admin, json=body)
     assert response.status_code == 202, response.text
-    job_id = response.json()["job_id"]
+    job_id = response.json()["result"]["job_id"]
     assert response.headers["location"] == "/api/v1/rebalance"
     again = api.client.post("/api/v1/rebalance", headers=api.admin, json=body)
     assert (again.status_code, again.json()["code"]) == (409, "rebalance-failed"), again.text
@@ -485,7 +486,7 @@ def test_a_rebalance_moves_shards_to_a_new_worker(cluster: Cluster, api: Api) ->
     assert placed == [(FIRST.host, 2), (SECOND.host, 2), (THIRD.host, 2)]
     assert cluster.sql("SELECT count(*) FROM orders") == [(20000,)]
     nothing = api.client.post("/api/v1/rebalance", headers=api.admin, json=body)
-    assert (nothing.status_code, nothing.json()) == (200, {"job_id": None})
+    assert (nothing.status_code, nothing.json()["result"]["job_id"]) == (200, None)
 
 
 def test_an_unknown_strategy_is_refused(cluster: Cluster, api: Api) -> None:

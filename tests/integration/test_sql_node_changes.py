@@ -11,6 +11,7 @@ from waiting import eventually
 
 from citus_cluster.errors import BlockedError, LockedError, NotFoundError, RebalanceError, UsageError
 from citus_cluster.model.citus.nodes import NodeAddress, Outcome
+from citus_cluster.model.parameters import read_parameters
 from citus_cluster.operations.nodes.changes import ACTIVATE, DISABLE, SET, Activation, ShardsOf
 from citus_cluster.operations.nodes.checks import troubles
 from citus_cluster.operations.nodes.joining import (
@@ -294,7 +295,7 @@ def test_a_standby_joins_as_a_secondary_and_takes_its_primarys_place(cluster: Se
 def test_workers_join_and_leave_as_declared_changes(cluster: Servers) -> None:
     register(cluster, FIRST)
     with pytest.raises(UsageError, match="not a host name"):
-        preview(cluster, ADD, NewWorker("no host"))
+        read_parameters(NewWorker, {"host": "no host"})
     with pytest.raises(UsageError, match="the coordinator itself"):
         preview(cluster, ADD, NewWorker(COORDINATOR.host))
     absent = preview(cluster, ADD, NewWorker("citus-worker9"))

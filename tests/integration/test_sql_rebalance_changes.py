@@ -17,11 +17,13 @@ from citus_cluster.operations.nodes.drain_changes import Draining, SomeWorkers
 from citus_cluster.operations.rebalance import changes
 from citus_cluster.operations.rebalance import watch as rebalance_watch
 from citus_cluster.operations.rebalance.changes import NewRebalance
+from citus_cluster.operations.rebalance.use_cases import StartedRebalance
 
 pytestmark = pytest.mark.cluster
 
 FIRST, SECOND, THIRD = WORKERS
 NOTHING = NewRebalance()
+FOLLOWED = NewRebalance(wait=True)
 
 
 def two_of_three(cluster: Servers, **options: Any) -> None:
@@ -38,14 +40,14 @@ def test_a_rebalance_is_planned_started_and_followed_to_its_end(cluster: Servers
     assert isinstance(planned.details, RebalancePlan)
     assert planned.steps[0].startswith(f"Move {planned.details.groups[0]} shard groups with ")
     assert any(step.startswith("citus-worker3:5432 gets ") for step in planned.steps)
-    found: RebalanceStatus = outcome(cluster, changes.START, NOTHING, planned, recorder)
+    found: RebalanceStatus = outcome(cluster, changes.START, FOLLOWED, planned, recorder).rebalance
     assert (found.state, found.shards_done) == (JobState.FINISHED, found.shards_total)
     first = next(event for event in recorder.events if "job_id" in event.data)
     assert first.data["job_id"] == found.job_id
     assert checksum(cluster) == before
     again = preview(cluster, changes.START, NOTHING)
     assert (again.steps, again.findings) == ((), ())
-    assert outcome(cluster, changes.START, NOTHING).state is JobState.NONE
+    assert outcome(cluster, changes.START, NOTHING) == StartedRebalance(None)
 
 
 @pytest.mark.usefixtures("only_newest")
@@ -63,8 +65,8 @@ def test_a_rebalance_goes_on_without_its_task_and_is_followed_again_or_stopped(c
             if "job_id" in event.data:
                 started.set()
 
-        planned = await changes.START.plan(here, NOTHING)
-        task = asyncio.create_task(changes.START.run(here, NOTHING, planned, watch))
+        planned = await changes.START.plan(here, FOLLOWED)
+        task = asyncio.create_task(changes.START.run(here, FOLLOWED, planned, watch))
         await asyncio.wait_for(started.wait(), 60)
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
@@ -74,8 +76,9 @@ def test_a_rebalance_goes_on_without_its_task_and_is_followed_again_or_stopped(c
     with moves_held_up(cluster):
         job_id = asyncio.run(begin_and_abandon())
         assert not on(cluster, rebalance_watch.status).state.is_final
-        refused = preview(cluster, changes.START, NOTHING)
-        assert f"already running as job {job_id}" in refused.blocking[0].message
+        with pytest.raises(RebalanceError, match=f"already running as job {job_id}"):
+            preview(cluster, changes.START, NOTHING).refuse()
+        assert preview(cluster, changes.START, FOLLOWED).steps[0].startswith(f"Follow rebalance {job_id}")
         assert preview(cluster, changes.STOP).steps == (
             f"Stop rebalance {job_id}. Shards that have moved stay where they are.",
         )
@@ -85,15 +88,15 @@ def test_a_rebalance_goes_on_without_its_task_and_is_followed_again_or_stopped(c
             assert changes.START.follow
             assert changes.START.stop
             here = reached(cluster)
-            following = asyncio.create_task(changes.START.follow(here, NOTHING, job_id, events))
-            await changes.START.stop(here, NOTHING, events)
+            following = asyncio.create_task(changes.START.follow(here, FOLLOWED, job_id, events))
+            await changes.START.stop(here, FOLLOWED, events)
             with pytest.raises(RebalanceError, match="was stopped"):
                 await following
 
         asyncio.run(follow_and_cancel())
     assert on(cluster, rebalance_watch.status).state is JobState.CANCELLED
     assert preview(cluster, changes.STOP).steps == ()
-    assert outcome(cluster, changes.START, NOTHING).state is JobState.FINISHED
+    assert outcome(cluster, changes.START, FOLLOWED).rebalance.state is JobState.FINISHED
 
 
 @pytest.mark.usefixtures("only_newest")

@@ -15,6 +15,7 @@ import httpx
 import pytest
 import uvicorn
 from fastapi import FastAPI
+from waiting import eventually
 
 from admin_api.rate_limits import Rate
 from admin_api.server import OPTIONS
@@ -108,6 +109,8 @@ def serve(app: FastAPI, **options: object) -> Iterator[Api]:
         # The socket listens from now on, so that the first request waits for the app instead of failing.
         listener.listen(128)
         thread.start()
+        # Then the app has its parts, and has opened its record of operations.
+        eventually(lambda: server.started or not thread.is_alive(), "the start of the API", every_s=0.01)
         try:
             with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=90, trust_env=False) as client:
                 yield Api(

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -57,6 +58,18 @@ def run_for_result(servers: Servers, change: Change[P], wanted: P, root: Path) -
     """Plan and run a change, with its line in the journal of a directory. Returns its result."""
     (root / "generated").mkdir(exist_ok=True)
     return asyncio.run(perform(change, reached(servers), of_command(root, ()), wanted, ignore))
+
+
+def planned_at_once(change: Change[Any]) -> Change[Any]:
+    """Return the change with a plan that needs a connection, but asks and finds nothing."""
+
+    async def plan(cluster: Cluster, wanted: object) -> Preview:
+        async def work(connection: object) -> Preview:
+            return Preview(("Do it.",))
+
+        return await cluster.on_coordinator(work)
+
+    return replace(change, plan=plan)
 
 
 def read(servers: Servers, view: View[Any], wanted: Any = None) -> Any:

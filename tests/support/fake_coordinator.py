@@ -11,6 +11,7 @@ from typing import Any, cast
 import pytest
 from psycopg.pq import TransactionStatus
 
+from admin_api import app as app_module
 from admin_api import coordinator as coordinator_module
 from admin_api import reconciler as reconciler_module
 from citus_cluster.errors import CitusClusterError
@@ -130,6 +131,9 @@ class FakeCoordinator:
     async def let_decode(self, connection: Connection, emit: Emit, *, wait_for_lock_s: float) -> bool:
         return False
 
+    async def look(self, cluster: object) -> None:
+        """Return no inventory, as if it took too long to read."""
+
     async def read_registry(self, connection: Connection) -> SimpleNamespace:
         return SimpleNamespace(nodes=self.nodes)
 
@@ -163,6 +167,7 @@ def in_place(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeCoordinator]:
         ("read_disks", fake.read_disks),
     ):
         monkeypatch.setattr(reconciler_module, name, answer)
+    monkeypatch.setattr(app_module, "look", fake.look)
     try:
         yield fake
     finally:

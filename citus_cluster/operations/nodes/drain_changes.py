@@ -11,7 +11,7 @@ from citus_cluster.model.citus.rebalance_plan import RebalanceOptions, TransferM
 from citus_cluster.model.citus.removal import refuse_undo
 from citus_cluster.model.parameters import parameters
 from citus_cluster.model.plan.events import Emit
-from citus_cluster.model.plan.preview import Preview
+from citus_cluster.model.plan.preview import Preview, refusal
 from citus_cluster.operations.change import Change
 from citus_cluster.operations.cluster import Cluster
 from citus_cluster.operations.nodes import drain
@@ -63,7 +63,7 @@ async def _plan_drain(cluster: Cluster, wanted: Draining) -> Preview:
             nodes = [one.node for one in departures if one.node]
             moves = await control.plan(conn, wanted.options, without=nodes)
         except (InUseError, RebalanceError, UsageError) as error:
-            return Preview((f"Move all shards off {called}.",), (control.refusal(error),))
+            return Preview((f"Move all shards off {called}.",), (refusal(error),))
         found = await control.findings(conn, wanted.options, moves)
         marks = [one.address for one in departures if one.node and one.node.should_have_shards]
         steps = tuple(f"Mark {address}, so that it gets no new shards." for address in marks) + steps_of(moves)
@@ -102,7 +102,7 @@ async def _plan_undo(cluster: Cluster, wanted: SomeWorkers) -> Preview:
                 found = await look(conn, name, address)
                 refuse_undo(found)
             except CitusClusterError as error:
-                findings.append(control.refusal(error))
+                findings.append(refusal(error))
                 continue
             if found.node and not found.node.should_have_shards:
                 steps.append(f"Stop the moves off {address}, if there are any, and let it hold shards again.")

@@ -1,10 +1,10 @@
 """Declared changes that add nodes: a worker, a worker that is not active yet, and a standby of a node."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Annotated
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Annotated, Any
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
 from citus_cluster.errors import (
     AuthenticationError,
@@ -14,35 +14,45 @@ from citus_cluster.errors import (
     WorkerUnreachableError,
 )
 from citus_cluster.model.citus.nodes import NodeAddress, NodeDocument
+from citus_cluster.model.citus.rebalance import RebalanceStatus
 from citus_cluster.model.citus.rebalance_plan import RebalanceOptions
 from citus_cluster.model.citus.registration import NodeIdentity, RegisteredNode, Registry, standby_problem
 from citus_cluster.model.documents import Documented
 from citus_cluster.model.names import host_problem
 from citus_cluster.model.parameters import parameters
 from citus_cluster.model.plan.events import Emit
-from citus_cluster.model.plan.preview import Finding, Preview, blocks, warns
+from citus_cluster.model.plan.preview import Finding, Preview, blocks, refusal, warns
 from citus_cluster.operations.change import Change
 from citus_cluster.operations.cluster import Cluster
 from citus_cluster.operations.nodes import registration
-from citus_cluster.operations.nodes.addition import register
 from citus_cluster.operations.nodes.changes import SCOPE, report
 from citus_cluster.operations.nodes.lookup import ChangedNode, NodeName, find_node
 from citus_cluster.operations.nodes.node_list import changing, others_block, silent_others
+from citus_cluster.operations.rebalance import watch
+from citus_cluster.operations.rebalance.changes import Wait
+from citus_cluster.operations.rebalance.use_cases import carry_out
 from citus_cluster.runtime.citus import nodes as citus_nodes
 from citus_cluster.runtime.citus import probe as citus_probe
 from citus_cluster.runtime.postgres import Connection, translated
 
+
+def _host(value: str) -> str:
+    if host_problem(value):
+        # The model's own message repeats the value, which an answer over HTTP must not do.
+        raise ValueError("This is not a host name or IP address.")
+    return value
+
+
 Host = Annotated[
     str,
+    AfterValidator(_host),
     Field(
         min_length=1,
-        max_length=255,
+        max_length=253,
         description="Name or address at which the coordinator and the other nodes reach the server.",
         examples=["citus-worker4"],
     ),
 ]
-PATIENCE_S = 30.0
-"""How long a registration waits for a worker that does not answer yet."""
 Port = Annotated[int, Field(ge=1, le=65535, description="Port of the server at that address.")]
 
 
@@ -61,6 +71,7 @@ class NewWorker:
     ] = False
     rebalance: Annotated[bool, Field(description="Also start a rebalance, which moves shards to the worker.")] = False
     online: Annotated[bool, Field(description="With rebalance: let no shard hold writes while it moves.")] = False
+    wait: Wait = False
 
 
 @parameters
@@ -84,17 +95,11 @@ class NewSecondary:
 
 @dataclass(frozen=True)
 class AddedWorker(Documented):
-    """The outcome for the worker, and the rebalance that was started, if any."""
+    """The outcome for the worker, and the rebalance that was started, if any, with its result if that was awaited."""
 
     node: NodeDocument
-    job_id: int | None
-
-
-def address_of(host: str, port: int) -> NodeAddress:
-    """Return the address of a server. Raises UsageError."""
-    if problem := host_problem(host):
-        raise UsageError(f"host: {problem}.", hint="Give a name such as citus-worker4, or an address.")
-    return NodeAddress(host, port)
+    job_id: int | None = None
+    rebalance: RebalanceStatus | None = None
 
 
 def _itself(address: NodeAddress) -> UsageError:
@@ -102,7 +107,9 @@ def _itself(address: NodeAddress) -> UsageError:
 
 
 async def _plan_addition(cluster: Cluster, wanted: NewWorker) -> Preview:
-    worker = address_of(wanted.host, wanted.port)
+    worker = NodeAddress(wanted.host, wanted.port)
+    if wanted.wait and not wanted.rebalance:
+        raise UsageError("--wait waits for a rebalance, but none was requested.", hint="Add --rebalance.")
 
     async def work(conn: Connection) -> Preview:
         async with translated(f"checking {worker}"):
@@ -139,15 +146,15 @@ async def _addition_findings(
     here = cluster.coordinator or await registration.registered_coordinator(conn)
     if worker == here:
         raise _itself(worker)
-    findings = list(others_block(worker, await silent_others(cluster, conn, registry.nodes, but=registry.find(worker))))
-    findings += await _candidate_findings(
-        conn, here, worker, registry, patience=f"the run waits up to {PATIENCE_S:g} s for it"
-    )
+    patience = f"the run waits up to {cluster.patience_s():.0f} s for it"
+    silent = await silent_others(cluster, conn, registry.nodes, but=registry.find(worker))
+    findings = [warns(f"Citus must tell every active node of {worker}: {line} {patience}.") for line in silent]
+    findings += await _candidate_findings(conn, here, worker, registry, patience=patience)
     if not wanted.trust_functions:
         try:
             await registration.refuse_untrusted(conn, worker)
         except UntrustedCodeError as error:
-            findings.append(blocks(error.message, error.hint))
+            findings.append(refusal(error))
     return tuple(findings)
 
 
@@ -158,29 +165,41 @@ async def _candidate_findings(
         own = await citus_probe.own_identity(conn)
         await registration.check_candidate(conn, here, worker, own, registry)
     except (MismatchError, AuthenticationError) as error:
-        return (blocks(error.message, error.hint),)
+        return (refusal(error),)
     except WorkerUnreachableError as error:
         return (warns(f"{error.message} It must answer first; {patience}.", error.hint),)
     return ()
 
 
 async def _add(cluster: Cluster, wanted: NewWorker, preview: Preview, emit: Emit) -> AddedWorker:
-    worker = address_of(wanted.host, wanted.port)
-    options = (
-        RebalanceOptions(trust_functions=wanted.trust_functions, online=wanted.online) if wanted.rebalance else None
-    )
-    added = await cluster.on_coordinator(
-        lambda conn: register(
+    worker = NodeAddress(wanted.host, wanted.port)
+    node = await cluster.on_coordinator(
+        lambda conn: registration.add_worker(
             conn,
             cluster.coordinator,
             worker,
             emit,
-            timeout_s=PATIENCE_S,
+            timeout_s=cluster.patience_s(),
+            wait_for_lock_s=cluster.lock_wait_s,
             trust_functions=wanted.trust_functions,
-            rebalance=options,
         )
     )
-    return AddedWorker(added.node.document(), added.rebalance.job_id if added.rebalance else None)
+    if not wanted.rebalance:
+        return AddedWorker(node.document())
+    options = RebalanceOptions(trust_functions=wanted.trust_functions, online=wanted.online)
+    started = await carry_out(cluster.on_coordinator, options, emit, wait=wanted.wait)
+    return AddedWorker(node.document(), started.job_id, started.rebalance)
+
+
+async def _follow_addition(cluster: Cluster, wanted: NewWorker, job_id: int, emit: Emit) -> AddedWorker:
+    added = await _add(cluster, replace(wanted, rebalance=False, wait=False), Preview(()), emit)
+    ended = await watch.follow(cluster.on_coordinator, emit, int(job_id)) if wanted.wait else None
+    return replace(added, job_id=int(job_id), rebalance=ended)
+
+
+def _outcome(result: Mapping[str, Any]) -> Mapping[str, object]:
+    told = {"outcome": result["node"]["outcome"]}
+    return told if result["job_id"] is None else told | {"job_id": result["job_id"]}
 
 
 async def _plan_inactive(cluster: Cluster, wanted: NewServer) -> Preview:
@@ -192,7 +211,7 @@ async def _plan_inactive(cluster: Cluster, wanted: NewServer) -> Preview:
 
 
 async def _examine_inactive(cluster: Cluster, conn: Connection, wanted: NewServer) -> Preview:
-    worker = address_of(wanted.host, wanted.port)
+    worker = NodeAddress(wanted.host, wanted.port)
     registry = await citus_nodes.read_registry(conn)
     here = cluster.coordinator or await registration.registered_coordinator(conn)
     if worker == here:
@@ -208,7 +227,7 @@ async def _examine_inactive(cluster: Cluster, conn: Connection, wanted: NewServe
 
 
 async def _add_inactive(cluster: Cluster, wanted: NewServer, preview: Preview, emit: Emit) -> ChangedNode:
-    worker = address_of(wanted.host, wanted.port)
+    worker = NodeAddress(wanted.host, wanted.port)
 
     async def work(conn: Connection) -> ChangedNode:
         async with changing(conn, worker, f"adding {worker}"):
@@ -237,7 +256,7 @@ async def _examine_secondary(
 ) -> tuple[RegisteredNode, Preview]:
     if wanted.primary is None:
         raise UsageError("primary is missing.", hint="Name the node of which the server is a standby: --primary NODE")
-    standby = address_of(wanted.host, wanted.port)
+    standby = NodeAddress(wanted.host, wanted.port)
     registry = await citus_nodes.read_registry(conn)
     primary = await find_node(conn, cluster, wanted.primary)
     if primary.role != "primary":
@@ -296,7 +315,7 @@ async def identity_of(conn: Connection, node: RegisteredNode) -> NodeIdentity:
 
 
 async def _add_secondary(cluster: Cluster, wanted: NewSecondary, preview: Preview, emit: Emit) -> ChangedNode:
-    standby = address_of(wanted.host, wanted.port)
+    standby = NodeAddress(wanted.host, wanted.port)
 
     async def work(conn: Connection) -> ChangedNode:
         async with changing(conn, standby, f"adding {standby}"):
@@ -319,8 +338,11 @@ ADD = Change(
     plan=_plan_addition,
     run=_add,
     scope=lambda wanted: SCOPE,
-    lasts=True,
+    lasts=lambda wanted: wanted.rebalance,
+    outcome=_outcome,
     creates=lambda result: result["node"]["outcome"] == "added",
+    continues="job_id",
+    follow=_follow_addition,
     options=frozenset({"host"}),
 )
 """The journal has known registrations by this name since before there were declared changes."""

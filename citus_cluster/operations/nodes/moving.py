@@ -17,7 +17,7 @@ from citus_cluster.operations.change import Change
 from citus_cluster.operations.cluster import Cluster
 from citus_cluster.operations.nodes import registration
 from citus_cluster.operations.nodes.changes import SCOPE, report
-from citus_cluster.operations.nodes.joining import Host, Port, address_of
+from citus_cluster.operations.nodes.joining import Host, Port
 from citus_cluster.operations.nodes.lookup import ChangedNode, NodeName, find_node
 from citus_cluster.operations.nodes.node_list import changing
 from citus_cluster.runtime.citus import nodes as citus_nodes
@@ -64,7 +64,7 @@ async def _plan(cluster: Cluster, wanted: NewAddress) -> Preview:
 
 
 async def _examine(cluster: Cluster, conn: Connection, wanted: NewAddress) -> Moving:
-    address = address_of(wanted.host, wanted.port)
+    address = NodeAddress(wanted.host, wanted.port)
     registry = await citus_nodes.read_registry(conn)
     node = await find_node(conn, cluster, wanted.node)
     if node.address == address:

@@ -5,15 +5,16 @@ from typing import Annotated
 from pydantic import Field
 
 from citus_cluster.errors import RebalanceError
-from citus_cluster.model.citus.rebalance import NO_REBALANCE, RebalanceStatus
+from citus_cluster.model.citus.rebalance import RebalanceStatus
 from citus_cluster.model.citus.rebalance_plan import RebalanceOptions, RebalancePlan, TransferMode, describe_holding
 from citus_cluster.model.parameters import NoParameters, parameters
 from citus_cluster.model.plan.events import Emit, Event, EventKind
-from citus_cluster.model.plan.preview import Preview
+from citus_cluster.model.plan.preview import Preview, refusal
 from citus_cluster.model.units import count, size
 from citus_cluster.operations.change import Change
 from citus_cluster.operations.cluster import Cluster
-from citus_cluster.operations.rebalance import control, use_cases, watch
+from citus_cluster.operations.rebalance import control, watch
+from citus_cluster.operations.rebalance.use_cases import StartedRebalance, carry_out
 from citus_cluster.runtime.citus import rebalance as citus_rebalance
 from citus_cluster.runtime.postgres import Connection, translated
 
@@ -23,6 +24,7 @@ TrustFunctions = Annotated[
     bool,
     Field(description="Move shards although functions of ordinary roles run as the superuser meanwhile."),
 ]
+Wait = Annotated[bool, Field(description="Wait until the rebalance is done.")]
 
 
 @parameters
@@ -31,7 +33,12 @@ class NewRebalance:
 
     strategy: Annotated[
         str | None,
-        Field(max_length=63, description="Rebalance strategy; by default the server's.", examples=["by_disk_size"]),
+        Field(
+            min_length=1,
+            max_length=63,
+            description="Rebalance strategy; by default the server's.",
+            examples=["by_disk_size"],
+        ),
     ] = None
     mode: Mode = TransferMode.AUTO
     online: Online = False
@@ -43,6 +50,7 @@ class NewRebalance:
         bool, Field(description="Move colocated shards in parallel, if the server supports it.")
     ] = False
     trust_functions: TrustFunctions = False
+    wait: Wait = False
 
     @property
     def options(self) -> RebalanceOptions:
@@ -76,11 +84,13 @@ async def _plan_start(cluster: Cluster, wanted: NewRebalance) -> Preview:
     async def work(conn: Connection) -> Preview:
         async with translated("planning the rebalance"):
             await control.refuse_unsupported(conn, wanted.options)
+            if wanted.wait and (moving := await control.find_moving(conn)) is not None:
+                return Preview((f"Follow rebalance {moving}, which is running.", "Then move what is not balanced yet."))
             try:
                 waiting = await control.find_waiting(conn)
                 moves = await control.plan(conn, wanted.options)
             except RebalanceError as error:
-                return Preview(("Move shards, once the problems are mended.",), (control.refusal(error),))
+                return Preview(("Move shards, once the problems are mended.",), (refusal(error),))
             found = await control.findings(conn, wanted.options, moves)
         steps = steps_of(moves)
         if waiting is not None and steps:
@@ -90,25 +100,25 @@ async def _plan_start(cluster: Cluster, wanted: NewRebalance) -> Preview:
     return await cluster.on_coordinator(work)
 
 
-async def _start(cluster: Cluster, wanted: NewRebalance, preview: Preview, emit: Emit) -> RebalanceStatus:
-    """Start the rebalance, and follow it to its end.
+async def _start(cluster: Cluster, wanted: NewRebalance, preview: Preview, emit: Emit) -> StartedRebalance:
+    """Start the rebalance, and with ``wait`` follow it to its end.
 
     The job is Citus' own: it continues if this task is cancelled or its process is killed. ``_stop_started`` stops it,
     and ``_follow_started`` follows it again.
     """
     if not preview.steps:
         emit(Event(watch.STEP, EventKind.SKIPPED, "the shards are already balanced: nothing to move"))
-        return NO_REBALANCE
-    started = await use_cases.carry_out(cluster.on_coordinator, wanted.options, emit, wait=True)
-    return started.ended or NO_REBALANCE
+        return StartedRebalance(None)
+    return await carry_out(cluster.on_coordinator, wanted.options, emit, wait=wanted.wait)
 
 
 async def _stop_started(cluster: Cluster, wanted: NewRebalance, emit: Emit) -> None:
     await cluster.on_coordinator(lambda conn: _end(conn, emit))
 
 
-async def _follow_started(cluster: Cluster, wanted: NewRebalance, job_id: int, emit: Emit) -> RebalanceStatus:
-    return await watch.follow(cluster.on_coordinator, emit, int(job_id))
+async def _follow_started(cluster: Cluster, wanted: NewRebalance, job_id: int, emit: Emit) -> StartedRebalance:
+    ended = await watch.follow(cluster.on_coordinator, emit, int(job_id)) if wanted.wait else None
+    return StartedRebalance(int(job_id), ended)
 
 
 async def _plan_stop(cluster: Cluster, _: object) -> Preview:
@@ -140,13 +150,16 @@ async def _end(conn: Connection, emit: Emit) -> int | None:
 START = Change(
     name="rebalance-start",
     summary="Move shards so that they are balanced across the nodes.",
-    path="rebalance/start",
+    path="rebalance",
     command="rebalance start",
     parameters=NewRebalance,
     plan=_plan_start,
     run=_start,
     scope=lambda wanted: "rebalance",
-    lasts=True,
+    lasts=lambda wanted: wanted.wait,
+    plans_long=True,
+    outcome=lambda result: {"job_id": result["job_id"]},
+    progress=lambda result: None if result["job_id"] is None or result["rebalance"] else "rebalance",
     stop=_stop_started,
     continues="job_id",
     follow=_follow_started,

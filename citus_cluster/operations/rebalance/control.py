@@ -6,7 +6,7 @@ from contextlib import suppress
 
 import psycopg
 
-from citus_cluster.errors import CitusClusterError, LockedError, RebalanceError, UsageError
+from citus_cluster.errors import LockedError, RebalanceError, UsageError
 from citus_cluster.model.citus.capacity import missing_capacity, missing_space, scarce_space
 from citus_cluster.model.citus.movers import TRUST_HINT, missing_logins, short_timeouts
 from citus_cluster.model.citus.nodes import NodeAddress
@@ -15,7 +15,7 @@ from citus_cluster.model.citus.rebalance_plan import RebalanceOptions, Rebalance
 from citus_cluster.model.citus.registration import RegisteredNode, Registry
 from citus_cluster.model.citus.removal import called
 from citus_cluster.model.plan.events import Emit, Event, EventKind
-from citus_cluster.model.plan.preview import Finding, blocks, warns
+from citus_cluster.model.plan.preview import Finding, refusal, warns
 from citus_cluster.model.units import size
 from citus_cluster.operations.rebalance import watch as rebalance_watch
 from citus_cluster.runtime.citus import movers as citus_movers
@@ -189,12 +189,6 @@ async def findings(conn: Connection, options: RebalanceOptions, preview: Rebalan
             except RebalanceError as error:
                 found.append(refusal(error))
     return [*found, *(warns(event.message, _statements(event)) for event in told)]
-
-
-def refusal(error: CitusClusterError) -> Finding:
-    """Return an error as a finding; its fix are the statements in its details, or its hint."""
-    statements = [one for one in error.details if one.endswith(";")]
-    return blocks(error.message, " ".join(statements) or error.hint)
 
 
 def _statements(event: Event) -> str | None:

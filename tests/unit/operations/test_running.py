@@ -47,7 +47,7 @@ async def engine(folder: Path, *changes: AnyChange, look: Look | None = None) ->
     operations = Operations(
         OperationStore(folder / "operations.sqlite"),
         {change.name: change for change in changes},
-        lambda change: Cluster(unreached, INFO),
+        lambda change, wanted: Cluster(unreached, INFO),
         lambda asker: of_container(journal, asker),
         look=look,
     )
@@ -195,7 +195,7 @@ def test_a_key_is_forgotten_after_a_day(tmp_path: Path) -> None:
         now = datetime(2026, 1, 1, tzinfo=UTC)
         store = OperationStore(tmp_path / "x.sqlite", now=lambda: now)
         operations = Operations(
-            store, {}, lambda change: Cluster(unreached, INFO), lambda asker: of_container(tmp_path, asker)
+            store, {}, lambda change, wanted: Cluster(unreached, INFO), lambda asker: of_container(tmp_path, asker)
         )
         await operations.open()
         change = Painter().change()

@@ -10,30 +10,35 @@ from typing import Any
 import pytest
 from setup_support import set_up
 
-from citus_cluster.errors import ConsentNeededError, LockedError, UsageError, WorkerUnreachableError
+from citus_cluster.errors import ConsentNeededError, LockedError, UsageError
 from citus_cluster.model.citus.nodes import NodeAddress, NodeResult, Outcome
 from citus_cluster.model.citus.rebalance_plan import RebalanceOptions, TransferMode
 from citus_cluster.model.citus.registration import RegisteredNode, Registry
 from citus_cluster.model.plan.events import ignore
+from citus_cluster.model.plan.preview import Preview
+from citus_cluster.operations.change import perform
+from citus_cluster.operations.cluster import Cluster
 from citus_cluster.operations.directory import load
 from citus_cluster.operations.journaled import Journal, of_command
 from citus_cluster.operations.nodes import drain as draining
 from citus_cluster.operations.nodes import registration, unregistration
 from citus_cluster.operations.nodes import use_cases as nodes
-from citus_cluster.operations.nodes.addition import add
+from citus_cluster.operations.nodes.joining import ADD, NewWorker
 from citus_cluster.operations.pair import promotion, rebuild
 from citus_cluster.operations.pair import use_cases as pair
 from citus_cluster.operations.rebalance import control, watch
-from citus_cluster.operations.rebalance import use_cases as rebalance
+from citus_cluster.operations.rebalance.changes import START, NewRebalance
 from citus_cluster.operations.roles import accounts
 from citus_cluster.operations.roles import drop as dropping
 from citus_cluster.operations.roles import use_cases as roles
 from citus_cluster.operations.start import down, up
 from citus_cluster.operations.start import use_cases as start
 from citus_cluster.runtime.docker.engine import Engine
+from citus_cluster.runtime.postgres import ConnectionInfo
 from citus_cluster.runtime.store import files
 from citus_cluster.runtime.store.journal import JOURNAL_FILE
 
+INFO = ConnectionInfo(host="nowhere", port=1, user="postgres", database="postgres", password="")
 WORKER = NodeAddress("citus-worker1")
 
 
@@ -247,12 +252,14 @@ def test_a_rebalance_is_followed_only_where_it_is_awaited(
     monkeypatch.setattr(control, "find_moving", step("look", None))
     monkeypatch.setattr(control, "start", step("start", job_id))
     monkeypatch.setattr(watch, "follow", step("follow", ended))
-    found = asyncio.run(rebalance.start(on_coordinator, journal, RebalanceOptions(online=True), ignore, wait=wait))
+    wanted = NewRebalance(online=True, wait=wait)
+    preview = Preview(("Move 3 shards.",))
+    found: Any = asyncio.run(perform(START, Cluster(on_coordinator, INFO), journal, wanted, ignore, preview=preview))
     # Running the command again is how it resumes, so one that runs already is followed first.
     assert steps == [*(["look"] if wait else []), "start", *(["follow"] if wait and job_id else [])]
-    assert (found.job_id, found.ended) == (job_id, ended if wait and job_id else None)
+    assert (found.job_id, found.rebalance) == (job_id, ended if wait and job_id else None)
     (line,) = noted(root)
-    assert (line["parameters"]["wait"], line["parameters"]["options"]["online"]) == (wait, True)
+    assert (line["parameters"]["wait"], line["parameters"]["online"]) == (wait, True)
     assert line["outcome"] == {"job_id": job_id}
 
 
@@ -272,26 +279,12 @@ def test_a_worker_has_the_time_that_is_left_once_there_is_a_connection(
         return NodeResult(WORKER, Outcome.ADDED)
 
     monkeypatch.setattr(registration, "add_worker", add_worker)
-    added = asyncio.run(add(slow, journal, None, WORKER, ignore, patience_s=lambda: left_s, wait_for_lock_s=3))
+    cluster = Cluster(slow, INFO, patience_s=lambda: left_s, lock_wait_s=3)
+    added: Any = asyncio.run(perform(ADD, cluster, journal, NewWorker(WORKER.host), ignore, preview=Preview(())))
     assert seen == [{"timeout_s": 12.0, "wait_for_lock_s": 3, "trust_functions": False}]
     assert (added.node.outcome, added.rebalance) == (Outcome.ADDED, None)
-    assert noted(root)[0]["outcome"] == {"outcome": "added"}
-
-
-def test_no_rebalance_starts_for_a_worker_that_was_not_registered(
-    root: Path, journal: Journal, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    async def add_worker(*arguments: Any, **named: Any) -> NodeResult:
-        return NodeResult(WORKER, Outcome.WITHDRAWN, "an operator removed it")
-
-    monkeypatch.setattr(registration, "add_worker", add_worker)
-    work = add(
-        on_coordinator, journal, None, WORKER, ignore, patience_s=lambda: 1.0, rebalance=RebalanceOptions(), wait=True
-    )
-    with pytest.raises(WorkerUnreachableError, match="was not registered: an operator removed it"):
-        asyncio.run(work)
     (line,) = noted(root)
-    assert (line["error"], line["outcome"]) == ("worker-unreachable", {"outcome": "withdrawn"})
+    assert (line["operation"], line["outcome"]) == ("add-worker", {"outcome": "added"})
 
 
 def test_workers_are_drained_as_the_user_calls_them(

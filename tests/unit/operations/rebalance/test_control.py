@@ -15,8 +15,9 @@ from citus_cluster.model.citus.nodes import NodeAddress
 from citus_cluster.model.citus.rebalance import JobState, RebalanceStatus
 from citus_cluster.model.citus.rebalance_plan import Move, RebalanceOptions, RebalancePlan, TransferMode
 from citus_cluster.model.plan.events import Event, EventKind
+from citus_cluster.operations.coordinator import lent
 from citus_cluster.operations.rebalance import control
-from citus_cluster.operations.rebalance.use_cases import StartedRebalance, begin
+from citus_cluster.operations.rebalance.use_cases import StartedRebalance, carry_out
 
 AUTO = RebalanceOptions()
 ONLINE = RebalanceOptions(online=True)
@@ -345,11 +346,11 @@ def test_a_job_that_has_ended_meanwhile_is_stopped(run: Run) -> None:
     assert run.events[-1].message == "stopped rebalance 3"
 
 
-# As a part of a larger use case
+# Followed to its end
 
 
 def started(run: Run, *, wait: bool) -> StartedRebalance:
-    return virtual_time.run(begin(run.cluster.connection, ONLINE, run.events.append, wait=wait))
+    return virtual_time.run(carry_out(lent(run.cluster.connection), ONLINE, run.events.append, wait=wait))
 
 
 @pytest.fixture
@@ -370,7 +371,7 @@ def test_a_rebalance_that_runs_already_is_followed_before_the_next_one(run: Run,
     run.cluster.run_job(3)
     found = started(run, wait=True)
     assert found.job_id == 4
-    assert found.ended and found.ended.state is JobState.FINISHED
+    assert found.rebalance and found.rebalance.state is JobState.FINISHED
     assert run.events[0].message == "a rebalance is already running as job 3; following it first"
 
 
