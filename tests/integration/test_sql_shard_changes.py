@@ -1,17 +1,19 @@
 """Moving, splitting and isolating shards, and distributing and moving schemas, on real servers."""
 
+import asyncio
 import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from dataclasses import replace
+from typing import Any, TypeVar
 
 import psycopg
 import pytest
 from setup_support import ROOT
-from sql_declared import plan, run
+from sql_declared import declared_cluster, plan, run
 from sql_servers import COORDINATOR, WORKERS, Recorder, Servers, on, register
 from waiting import eventually
 
@@ -21,7 +23,9 @@ from citus_cluster.operations.decoding import let_citus_decode
 from citus_cluster.operations.schemas import changes as schemas
 from citus_cluster.operations.shards import moving, splitting
 from citus_cluster.operations.tables import alteration
+from citus_cluster.runtime.postgres import Connection
 
+T = TypeVar("T")
 pytestmark = pytest.mark.cluster
 
 FIRST, SECOND, _ = WORKERS
@@ -130,6 +134,27 @@ def held(cluster: Servers) -> Iterator[None]:
         yield
 
 
+async def let_go_between_looks(cluster: Servers, shard: int, node: str) -> None:
+    """Follow a move that cannot end, and check that it gives its connection back after each look."""
+    here = declared_cluster(cluster)
+    looks = asyncio.Semaphore(0)
+
+    async def on_coordinator(work: Callable[[Connection], Awaitable[T]], /) -> T:
+        found = await here.on_coordinator(work)
+        looks.release()
+        return found
+
+    ((job_id,),) = cluster.sql(COORDINATOR.host, "SELECT max(job_id) FROM pg_dist_background_job")
+    assert moving.MOVE.follow
+    following = asyncio.create_task(
+        moving.MOVE.follow(replace(here, on_coordinator=on_coordinator), moving.Moving(shard, node), job_id, ignore)
+    )
+    async with asyncio.timeout(30):
+        await looks.acquire()
+        await looks.acquire()
+    following.cancel()
+
+
 @pytest.mark.usefixtures("only_newest")
 def test_a_move_goes_on_without_its_client_and_the_second_run_follows_it(stocked: Servers) -> None:
     shard, source = next(iter(shards_of(stocked, "orders").items()))
@@ -146,6 +171,7 @@ def test_a_move_goes_on_without_its_client_and_the_second_run_follows_it(stocked
         other = next(one for one in shards_of(stocked, "orders") if one != shard)
         busy = plan(stocked, moving.MOVE, shard=other, node=OTHER[shards_of(stocked, "orders")[other]]).blocking
         assert [one.fix for one in busy] == ["citus-cluster rebalance wait"]
+        asyncio.run(let_go_between_looks(stocked, shard, OTHER[source]))
     found = run(stocked, moving.MOVE, shard=shard, node=OTHER[source]).as_dict()
     assert found["node"].startswith(OTHER[source])
     assert shards_of(stocked, "orders")[shard] == OTHER[source]

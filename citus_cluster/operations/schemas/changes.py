@@ -18,15 +18,13 @@ from citus_cluster.model.units import count, size
 from citus_cluster.operations.change import Change
 from citus_cluster.operations.cluster import Cluster
 from citus_cluster.operations.nodes.lookup import NodeName, find_node
-from citus_cluster.operations.rebalance import watch as rebalance_watch
+from citus_cluster.operations.shards import moving
 from citus_cluster.operations.shards.moving import (
     Group,
     Mode,
     MovedShards,
     find_group,
     plan_move,
-    run_move,
-    stop_move,
 )
 from citus_cluster.operations.tables.alteration import room
 from citus_cluster.operations.tables.checks import Teller, untrusted
@@ -198,30 +196,15 @@ async def _group(conn: Connection, cluster: Cluster, wanted: SchemaMove) -> tupl
 
 
 async def _move(cluster: Cluster, wanted: SchemaMove, preview: Preview, emit: Emit) -> MovedShards:
-    async def work(conn: Connection) -> MovedShards:
-        async with translated("moving the schema"):
-            group, target = await _group(conn, cluster, wanted)
-            return await run_move(conn, group, target, preview, emit, mode=wanted.mode)
-
-    return await cluster.on_coordinator(work)
+    return await moving.carry_out(cluster, lambda conn: _group(conn, cluster, wanted), preview, emit, mode=wanted.mode)
 
 
 async def _follow(cluster: Cluster, wanted: SchemaMove, job_id: int, emit: Emit) -> MovedShards:
-    async def work(conn: Connection) -> MovedShards:
-        async with translated("following the move"):
-            await rebalance_watch.wait(conn, emit, job_id=job_id)
-            group, target = await _group(conn, cluster, wanted)
-            return MovedShards(group.shard_ids, group.source, str(target.address), group.bytes, job_id)
-
-    return await cluster.on_coordinator(work)
+    return await moving.follow(cluster, lambda conn: _group(conn, cluster, wanted), job_id, emit)
 
 
 async def _stop(cluster: Cluster, wanted: SchemaMove, emit: Emit) -> None:
-    async def work(conn: Connection) -> None:
-        group, target = await _group(conn, cluster, wanted)
-        await stop_move(conn, group, target, emit)
-
-    await cluster.on_coordinator(work)
+    await moving.stop(cluster, lambda conn: _group(conn, cluster, wanted), emit)
 
 
 DISTRIBUTE = Change(

@@ -4,7 +4,7 @@ The job belongs to Citus: it goes on if this process ends, runs as the owner of 
 is followed and stopped like a rebalance.
 """
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Annotated
 
@@ -81,6 +81,10 @@ class Group:
     def bytes(self) -> int | None:
         sizes = [row.bytes for row in self.rows]
         return None if None in sizes else sum(one for one in sizes if one is not None)
+
+
+Find = Callable[[Connection], Awaitable[tuple[Group, RegisteredNode]]]
+"""Finds the shards that move, and the node to which they do."""
 
 
 async def find_group(conn: Connection, nodes: Sequence[RegisteredNode], shard: int) -> Group:
@@ -167,10 +171,23 @@ def moves_of(group: Group, target: NodeAddress) -> tuple[Move, ...]:
     return tuple(Move(row.table, row.shard_id, row.bytes or 0, source, target, row.group_id) for row in group.rows)
 
 
-async def run_move(
+async def carry_out(cluster: Cluster, find: Find, preview: Preview, emit: Emit, *, mode: TransferMode) -> MovedShards:
+    """Start the job, or find the one that runs, and follow it to its end; no connection is held meanwhile."""
+
+    async def work(conn: Connection) -> MovedShards:
+        async with translated("starting the move"):
+            group, target = await find(conn)
+            return await _start(conn, group, target, preview, emit, mode=mode)
+
+    moved = await cluster.on_coordinator(work)
+    if moved.job_id is not None:
+        await rebalance_watch.follow(cluster.on_coordinator, emit, moved.job_id)
+    return moved
+
+
+async def _start(
     conn: Connection, group: Group, target: RegisteredNode, preview: Preview, emit: Emit, *, mode: TransferMode
 ) -> MovedShards:
-    """Start the job, or find the one that runs, and follow it to its end."""
     source = group.source
     if not preview.steps or source == str(target.address):
         emit(Event("move", EventKind.SKIPPED, f"the shards are on {target.address} already"))
@@ -185,8 +202,32 @@ async def run_move(
             )
     message = f"job {job_id} moves {count(len(group.rows), 'shard')} to {target.address}"
     emit(Event(rebalance_watch.STEP, EventKind.STARTED, message, {"job_id": job_id}))
-    await rebalance_watch.wait(conn, emit, job_id=job_id)
     return MovedShards(group.shard_ids, source, str(target.address), group.bytes, job_id)
+
+
+async def follow(cluster: Cluster, find: Find, job_id: int, emit: Emit) -> MovedShards:
+    """Follow the job of a move that was interrupted to its end."""
+    await rebalance_watch.follow(cluster.on_coordinator, emit, int(job_id))
+
+    async def work(conn: Connection) -> MovedShards:
+        async with translated("looking for the shards"):
+            group, target = await find(conn)
+            return MovedShards(group.shard_ids, group.source, str(target.address), group.bytes, int(job_id))
+
+    return await cluster.on_coordinator(work)
+
+
+async def stop(cluster: Cluster, find: Find, emit: Emit) -> None:
+    """End the job of a move that is cancelled; the shards stay where they are."""
+
+    async def work(conn: Connection) -> None:
+        async with translated("stopping the move"):
+            group, target = await find(conn)
+            job_id = await citus_rebalance.running_job_id(conn)
+            if job_id is not None and await citus_rebalance.moves_to(conn, job_id, group.shard_ids, target.node_id):
+                await rebalance.end(conn, job_id, emit)
+
+    await cluster.on_coordinator(work)
 
 
 async def _plan(cluster: Cluster, wanted: Moving) -> Preview:
@@ -204,38 +245,15 @@ async def _find(conn: Connection, cluster: Cluster, wanted: Moving) -> tuple[Gro
 
 
 async def _run(cluster: Cluster, wanted: Moving, preview: Preview, emit: Emit) -> MovedShards:
-    async def work(conn: Connection) -> MovedShards:
-        async with translated("moving the shard"):
-            group, target = await _find(conn, cluster, wanted)
-            return await run_move(conn, group, target, preview, emit, mode=wanted.mode)
-
-    return await cluster.on_coordinator(work)
+    return await carry_out(cluster, lambda conn: _find(conn, cluster, wanted), preview, emit, mode=wanted.mode)
 
 
 async def _follow(cluster: Cluster, wanted: Moving, job_id: int, emit: Emit) -> MovedShards:
-    async def work(conn: Connection) -> MovedShards:
-        async with translated("following the move"):
-            await rebalance_watch.wait(conn, emit, job_id=job_id)
-            group, target = await _find(conn, cluster, wanted)
-            return MovedShards(group.shard_ids, group.source, str(target.address), group.bytes, job_id)
-
-    return await cluster.on_coordinator(work)
+    return await follow(cluster, lambda conn: _find(conn, cluster, wanted), job_id, emit)
 
 
 async def _stop(cluster: Cluster, wanted: Moving, emit: Emit) -> None:
-    async def work(conn: Connection) -> None:
-        group, target = await _find(conn, cluster, wanted)
-        await stop_move(conn, group, target, emit)
-
-    await cluster.on_coordinator(work)
-
-
-async def stop_move(conn: Connection, group: Group, target: RegisteredNode, emit: Emit) -> None:
-    """End the job of a move that is cancelled; the shards stay where they are."""
-    async with translated("stopping the move"):
-        job_id = await citus_rebalance.running_job_id(conn)
-        if job_id is not None and await citus_rebalance.moves_to(conn, job_id, group.shard_ids, target.node_id):
-            await rebalance.end(conn, job_id, emit)
+    await stop(cluster, lambda conn: _find(conn, cluster, wanted), emit)
 
 
 MOVE = Change(
