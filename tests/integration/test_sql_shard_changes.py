@@ -14,12 +14,12 @@ import psycopg
 import pytest
 from setup_support import ROOT
 from sql_declared import declared_cluster, plan, run
-from sql_servers import COORDINATOR, WORKERS, Recorder, Servers, on, register
+from sql_servers import COORDINATOR, WORKERS, Recorder, Servers, register
+from sql_tables import may_decode
 from waiting import eventually
 
 from citus_cluster.errors import NotFoundError, UsageError
 from citus_cluster.model.plan.events import ignore
-from citus_cluster.operations.decoding import let_citus_decode
 from citus_cluster.operations.schemas import changes as schemas
 from citus_cluster.operations.shards import moving, splitting
 from citus_cluster.operations.tables import alteration
@@ -78,11 +78,6 @@ def counted(cluster: Servers, table: str) -> int:
     ((rows,),) = cluster.sql(COORDINATOR.host, f"SELECT count(*) FROM {table}")
     assert isinstance(rows, int)
     return rows
-
-
-def may_decode(cluster: Servers) -> bool:
-    """Prepare the nodes as `up` and the admin API do."""
-    return on(cluster, lambda conn: let_citus_decode(conn, ignore))
 
 
 def test_a_shard_moves_with_those_that_are_colocated(stocked: Servers, recorder: Recorder) -> None:

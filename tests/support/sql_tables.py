@@ -3,7 +3,10 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from sql_servers import COORDINATOR, Servers
+from sql_servers import COORDINATOR, Servers, on
+
+from citus_cluster.model.plan.events import ignore
+from citus_cluster.operations.decoding import let_citus_decode
 
 
 def distribute(
@@ -36,3 +39,8 @@ def moves_held_up(cluster: Servers) -> Iterator[None]:
 
 def checksum(cluster: Servers) -> list[tuple[object, ...]]:
     return cluster.sql(COORDINATOR.host, "SELECT count(*), sum(id), sum(length(payload)) FROM orders")
+
+
+def may_decode(cluster: Servers) -> bool:
+    """Prepare the nodes as ``up`` and the admin API do, so that shards can be split and tables distributed online."""
+    return on(cluster, lambda conn: let_citus_decode(conn, ignore))
