@@ -119,7 +119,7 @@ def _add_change(api: APIRouter, change: AnyChange) -> None:
             "model": OperationDocument,
             "description": "It runs; Location is the address of the operation, or of the progress of what it started.",
         },
-        **problems(*BODY_PROBLEMS, 404, 409, 429),
+        **problems(*BODY_PROBLEMS, 404, 409, 429, 502),
     }
     if change.creates:
         responses[201] = {"model": OperationDocument, "description": "It is done, and something new exists."}
