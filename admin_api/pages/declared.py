@@ -178,8 +178,10 @@ async def show_view(request: Request, parts: PartsOf, name: str) -> Response:
         raise NotFoundError("There is no such view.", hint="See the list of all views.")
     fields = forms.fields_of(view.parameters)
     given = {key: request.query_params.getlist(key) for key in request.query_params}
+    titles = {place.path: place.title for place in request.app.state.places}
     context = {
         "view": view,
+        "heading": titles.get(request.url.path, view.summary.rstrip(".")),
         "fields": fields,
         "values": forms.shown(fields, given),
         "changes": [one for one in changes_of(request).values() if noun_of(one) == noun_of(view)],

@@ -53,7 +53,7 @@ async def show_operation(request: Request, parts: PartsOf, operation_id: Operati
         "events": events[-MAX_EVENTS:],
         "left_out": max(0, len(events) - MAX_EVENTS),
         "last_number": events[-1]["number"] if events else 0,
-        "progress": _progress(events),
+        "done_part": _done_part(events),
         "is_running": operation.state is OperationState.RUNNING,
         "can_resume": operation.is_final and operation.state is not OperationState.DONE and operation.resumable,
     }
@@ -72,10 +72,9 @@ async def resume(request: Request, parts: PartsOf, operation_id: OperationId) ->
     return RedirectResponse(f"/operations/{operation_id}", 303)
 
 
-def _progress(events: list[dict[str, Any]]) -> dict[str, Any] | None:
-    """Return the data of the latest report of progress."""
+def _done_part(events: list[dict[str, Any]]) -> float | None:
+    """Return the part of the bytes that has moved, by the latest report of a rebalance; None for other changes."""
     for event in reversed(events):
-        if event["kind"] == EventKind.PROGRESS.value and event["data"]:
-            found: dict[str, Any] = event["data"]
-            return found
+        if event["kind"] == EventKind.PROGRESS.value and event["data"].get("bytes_total"):
+            return float((event["data"]["bytes_done"] or 0) / event["data"]["bytes_total"])
     return None

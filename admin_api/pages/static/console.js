@@ -70,6 +70,11 @@
     const source = new EventSource(body.dataset.events);
     const add = (message) => {
       const event = JSON.parse(message.data);
+      if (event.data.bytes_total) {
+        const place = document.getElementById("progress");
+        place.hidden = false;
+        place.querySelector("progress").value = (event.data.bytes_done || 0) / event.data.bytes_total;
+      }
       const last = body.rows[body.rows.length - 1];
       // Progress of one step replaces the line before it.
       if (event.kind === "progress" && last && last.dataset.progress === event.step) last.remove();
@@ -84,6 +89,10 @@
       cellOf(row, event.message, "wide");
     };
     for (const kind of ["started", "progress", "done", "skipped", "warning", "failed"]) source.addEventListener(kind, add);
+    // A stream that was refused is not tried again: the session may have ended, which the page itself says.
+    source.addEventListener("error", () => {
+      if (source.readyState === EventSource.CLOSED) setTimeout(() => window.location.reload(), 3 * TICK_MS);
+    });
     source.addEventListener("end", () => {
       source.close();
       window.location.reload();
