@@ -1,10 +1,11 @@
 """What needs attention first, each with the command that fixes it, or a link to the page that does."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Set
 from dataclasses import dataclass
 from typing import Any
 
 from admin_api.pages.cells import seconds
+from citus_cluster.model.citus.diagnosis import Cause
 from citus_cluster.model.citus.figures import CROWDED_PART, KEPT_WAL_BYTES, OLD_PREPARED_S, NodeFigures
 from citus_cluster.model.citus.nodes import NodeAddress
 from citus_cluster.model.companion_status import CompanionStatus, Condition
@@ -34,8 +35,10 @@ def of_nodes(rows: Iterable[Any]) -> list[Attention]:
     found = []
     for row in rows:
         if row.answers is False:
-            message = row.reason or f"{row.node} does not answer."
-            found.append(Attention("bad", message, f"docker compose ps {row.host}"))
+            address = NodeAddress(row.host, row.port)
+            message = (row.reason or f"{row.node} does not answer").rstrip(".")
+            message += f". If it is paused: {address.compose_command('unpause')}"
+            found.append(Attention("bad", message, address.compose_command("start")))
         elif row.in_maintenance:
             message = f"{row.node} is in maintenance."
             found.append(Attention("careful", message, f"citus-cluster nodes resume {row.node}"))
@@ -47,12 +50,12 @@ def of_nodes(rows: Iterable[Any]) -> list[Attention]:
     return found
 
 
-def of_drift(rows: Iterable[Any]) -> list[Attention]:
-    """Return the differences between the cluster and its files that matter."""
+def of_drift(rows: Iterable[Any], silent: Set[str]) -> list[Attention]:
+    """Return the differences between the cluster and its files that matter; ``silent`` nodes are shown already."""
     return [
         Attention("bad" if row.severity.value == "error" else "careful", row.message, row.fix)
         for row in rows
-        if row.severity.value != "info"
+        if row.severity.value != "info" and row.node not in silent
     ]
 
 
@@ -116,9 +119,13 @@ def of_operations(operations: Iterable[Operation]) -> list[Attention]:
     return found
 
 
-def of_diagnosis(rows: Iterable[Any]) -> list[Attention]:
-    """Return why a rebalance does not continue, and what earlier ones left behind."""
-    return [Attention("bad", row.message, row.remedy, "/rebalance", "Rebalance") for row in rows]
+def of_diagnosis(rows: Iterable[Any], silent: Set[str]) -> list[Attention]:
+    """Return why a rebalance does not continue, and what earlier ones left; ``silent`` nodes are shown already."""
+    return [
+        Attention("bad", row.message, row.remedy, "/rebalance", "Rebalance")
+        for row in rows
+        if row.cause is not Cause.SILENT_NODE or row.node not in silent
+    ]
 
 
 def in_order(found: Iterable[Attention]) -> list[Attention]:

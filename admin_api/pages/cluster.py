@@ -1,6 +1,5 @@
 """The first page: what needs attention, the nodes, and the latest operations."""
 
-import asyncio
 import logging
 from typing import Any
 
@@ -11,6 +10,7 @@ from fastapi import Request, Response
 from admin_api.dependencies import Parts, PartsOf
 from admin_api.pages import attention
 from admin_api.pages.attention import Attention
+from admin_api.pages.beside import Beside
 from admin_api.pages.declared import read_list, views_of
 from admin_api.pages.html import render
 from admin_api.pages.routing import router
@@ -28,8 +28,6 @@ routes = router()
 logger = logging.getLogger(__name__)
 NODES, DRIFT, DIAGNOSIS, STATE = "nodes-list", "cluster-drift", "rebalance-diagnosis", "cluster-show"
 OTHERS = (DRIFT, DIAGNOSIS, STATE)
-PATIENCE_S = 0.5
-"""How long the page waits for the other views after the list of nodes has arrived."""
 FAILURES = (CitusClusterError, psycopg.OperationalError, psycopg.errors.QueryCanceled, TimeoutError)
 SHOWN_OPERATIONS = 6
 
@@ -74,8 +72,9 @@ async def show(request: Request, parts: PartsOf) -> Response:
 async def _of_coordinator(request: Request, parts: Parts, found: list[Attention]) -> tuple[Any, Any]:
     """Read what the coordinator knows. What cannot be read needs attention, and hides nothing else."""
     views = views_of(request)
+    beside: Beside = request.app.state.beside
     # All at once: while a node is silent, each of them waits for it.
-    others = {name: asyncio.create_task(_value(parts, views[name])) for name in OTHERS if name in views}
+    beside.begin((name for name in OTHERS if name in views), lambda name: _value(parts, views[name]))
     listing = None
     try:
         if NODES in views:
@@ -84,12 +83,10 @@ async def _of_coordinator(request: Request, parts: Parts, found: list[Attention]
     except FAILURES as error:
         message = error.message if isinstance(error, CitusClusterError) else "The coordinator did not answer in time."
         found.append(Attention("bad", message, getattr(error, "hint", None)))
-    if others:
-        # A silent node must be shown now; the next refresh shows what takes longer.
-        await asyncio.wait(others.values(), timeout=PATIENCE_S)
-    values = {name: task.result() for name, task in others.items() if task.done()}
-    found += attention.of_drift(values.get(DRIFT) or ())
-    found += attention.of_diagnosis(values.get(DIAGNOSIS) or ())
+    values = await beside.values()
+    silent = {row.node for row in listing.raw if row.answers is False} if listing else set()
+    found += attention.of_drift(values.get(DRIFT) or (), silent)
+    found += attention.of_diagnosis(values.get(DIAGNOSIS) or (), silent)
     state = values.get(STATE)
     return listing, as_data(state) if state is not None else None
 

@@ -106,6 +106,13 @@ class ListPage:
     """The rows of the whole list as the view has read them, in its own order."""
     filters: tuple[tuple[str, str], ...]
 
+    @property
+    def shown(self) -> tuple[str, ...]:
+        """Return the columns to draw: a column for problems only if a row has one."""
+        return tuple(
+            one for one in self.columns if one not in {"problem", "reason"} or any(row[one] for row in self.rows)
+        )
+
     def actions_of(self, key: object) -> tuple[Action, ...]:
         """Return the links of the row with this key, if it is on the page."""
         place = next((at for at, row in enumerate(self.rows) if row[self.view.key or ""] == key), None)

@@ -3,6 +3,7 @@
 from fastapi import APIRouter, FastAPI
 
 from admin_api.pages import activity, cluster, declared, entrance, operations, rebalance, reference, services, shards
+from admin_api.pages.beside import Beside
 from admin_api.pages.html import Place
 
 _PLACES = (
@@ -23,6 +24,7 @@ _PLACES = (
 def page_routers(app: FastAPI) -> tuple[APIRouter, ...]:
     """Return the routers of the pages for an app whose state has its views and changes; write its navigation there."""
     views = app.state.views
+    app.state.beside = Beside()
     app.state.places = tuple(place for needed, place in _PLACES if needed is None or needed in views)
     pages = (entrance, cluster, declared, operations, shards, rebalance, activity, services, reference)
     return tuple(one.routes for one in pages)

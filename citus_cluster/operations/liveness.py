@@ -38,20 +38,24 @@ class Liveness:
     Changes do not use it: they call :func:`silence`, because what answered a second ago may not answer now.
     """
 
-    def __init__(self, life_s: float = LIFE_S) -> None:
-        self._life_s = life_s
+    def __init__(self) -> None:
         self._asked: dict[float, _Asked] = {}
 
     async def silence(
-        self, on_coordinator: OnCoordinator, nodes: Iterable[RegisteredNode], *, budget_s: float = BUDGET_S
+        self,
+        on_coordinator: OnCoordinator,
+        nodes: Iterable[RegisteredNode],
+        *,
+        budget_s: float = BUDGET_S,
+        max_age_s: float = LIFE_S,
     ) -> Mapping[NodeAddress, str]:
-        """Return the active nodes that do not answer, at most about a second ago. Raises what ``on_coordinator`` does.
+        """Return the active nodes that do not answer, at most ``max_age_s`` ago. Raises what ``on_coordinator`` does.
 
         The caller holds no connection meanwhile, so that there are sessions with which to ask several nodes at once.
         """
         active = tuple(node for node in nodes if node.is_active)
         asked = self._asked.get(budget_s)
-        if asked is None or not asked.serves(active):
+        if asked is None or not asked.serves(active, max_age_s):
             asked = _Asked(active, asyncio.create_task(self._ask(on_coordinator, active, budget_s)))
             # Marks an error as retrieved, in case no request waits any more.
             asked.task.add_done_callback(lambda task: task.cancelled() or task.exception())
@@ -70,23 +74,23 @@ class Liveness:
         finally:
             asked = self._asked[budget_s]
             if asked.task is asyncio.current_task():
-                asked.until = asyncio.get_running_loop().time() + self._life_s
+                asked.ended_at = asyncio.get_running_loop().time()
 
 
 @dataclass
 class _Asked:
-    """One question to all nodes. ``until`` is the event loop's time up to which its answer is used."""
+    """One question to all nodes. ``ended_at`` is the event loop's time of its answer."""
 
     nodes: tuple[RegisteredNode, ...]
     task: asyncio.Task[Mapping[NodeAddress, str]]
-    until: float | None = None
+    ended_at: float | None = None
 
-    def serves(self, nodes: tuple[RegisteredNode, ...]) -> bool:
+    def serves(self, nodes: tuple[RegisteredNode, ...], max_age_s: float) -> bool:
         if self.nodes != nodes:
             return False
         if self.task.done() and (self.task.cancelled() or self.task.exception() is not None):
             return False
-        return self.until is None or asyncio.get_running_loop().time() < self.until
+        return self.ended_at is None or asyncio.get_running_loop().time() < self.ended_at + max_age_s
 
 
 async def silence(

@@ -2,6 +2,7 @@
 
 import re
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 from setup_support import ROOT
@@ -10,8 +11,10 @@ from admin_api.pages import attention
 from admin_api.pages.actions import action_of
 from admin_api.pages.attention import Attention
 from admin_api.pages.cells import is_command
+from citus_cluster.model.citus.diagnosis import Cause, DiagnosisRow
 from citus_cluster.model.citus.figures import CROWDED_PART, KEPT_WAL_BYTES, OLD_PREPARED_S, NodeFigures
 from citus_cluster.model.citus.nodes import NodeAddress
+from citus_cluster.model.citus.state import Drift, DriftSeverity
 from citus_cluster.model.disks import Disk
 from citus_cluster.operations.registry import CHANGES
 
@@ -108,3 +111,22 @@ def test_a_command_that_is_a_change_is_a_button_too(command: str | None, url: st
     found = action_of(changes, command)
     assert (found.url if found else None) == url
     assert action_of({}, command) is None
+
+
+def test_a_silent_node_is_shown_once_whichever_views_found_it() -> None:
+    node = SimpleNamespace(
+        node="citus-worker1:5432", host="citus-worker1", port=5432, answers=False, reason="citus-worker1:5432 is away."
+    )
+    (found,) = attention.of_nodes([node])
+    assert found.message.startswith("citus-worker1:5432 is away. If it is paused: docker compose unpause citus-worker1")
+    drift = [
+        Drift(name, DriftSeverity.ERROR, name, f"{name} is away.")
+        for name in ("citus-worker1:5432", "citus-worker2:5432")
+    ]
+    causes = [DiagnosisRow(one.item, Cause.SILENT_NODE, one.message, None, node=one.node) for one in drift]
+    blocked = DiagnosisRow("blocker", Cause.BLOCKED, "a move waits", None, node="citus-worker1:5432")
+    assert [one.message for one in attention.of_drift(drift, {"citus-worker1:5432"})] == ["citus-worker2:5432 is away."]
+    assert [one.message for one in attention.of_diagnosis([*causes, blocked], {"citus-worker1:5432"})] == [
+        "citus-worker2:5432 is away.",
+        "a move waits",
+    ]

@@ -352,7 +352,9 @@ def test_pictures_of_the_pages(browser: Browser, page: Page, console: GeneratedC
         pictures.take(page, name)
     for name, size, scheme in (("cluster-dark", WIDE, "dark"), ("cluster-phone", NARROW, "light")):
         context = browser.new_context(viewport=size, color_scheme=scheme)  # type: ignore[arg-type]
-        pictures.take(log_in(context, console), name)
+        narrow_or_dark = log_in(context, console)
+        expect(narrow_or_dark.get_by_role("columnheader", name="versions")).to_be_attached(timeout=15_000)
+        pictures.take(narrow_or_dark, name)
         context.close()
     assert sum(one.stat().st_size for one in IMAGES.glob("*.png")) < 1_500_000
 

@@ -10,7 +10,7 @@ from citus_cluster.errors import UnreachableError
 from citus_cluster.model.citus.nodes import ActiveWorker, MeshRow, NodeAddress, NodeRow
 from citus_cluster.model.citus.registration import RegisteredNode
 from citus_cluster.operations.cluster import Cluster
-from citus_cluster.operations.liveness import BUDGET_S, share, silence
+from citus_cluster.operations.liveness import BUDGET_S, LIFE_S, share, silence
 from citus_cluster.operations.view import View
 from citus_cluster.runtime.citus import nodes as citus_nodes
 from citus_cluster.runtime.citus import probe as citus_probe
@@ -26,7 +26,8 @@ _MESH_S = 15.0
 async def _read_nodes(cluster: Cluster, _: object, *, budget_s: float = BUDGET_S) -> Sequence[NodeRow]:
     async with translated("listing the nodes"):
         rows = await cluster.on_coordinator(citus_nodes.read_rows)
-        _, silent = await cluster.seen(budget_s=budget_s)
+        # A list that somebody watches must not show a node that has just become silent as one that answers.
+        _, silent = await cluster.seen(budget_s=budget_s, max_age_s=LIFE_S if budget_s == BUDGET_S else 0)
     reasons = {str(address): reason for address, reason in silent.items()}
     return [
         replace(row, answers=row.node not in reasons if row.is_active else None, reason=reasons.get(row.node))

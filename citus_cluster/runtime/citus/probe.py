@@ -324,7 +324,7 @@ async def _run(
     except psycopg.errors.UndefinedFile as error:
         raise ProbeUnavailableError from error
     except psycopg.errors.QueryCanceled as error:
-        raise _silent(node, f"it did not answer within {timeout_s:g} s") from error
+        raise _silent(node, f"it did not answer within {round(timeout_s, 1):g} s") from error
     except psycopg.errors.SqlclientUnableToEstablishSqlconnection as error:
         raise _refused(conn, node, error.diag.message_detail or str(error)) from error
     except psycopg.OperationalError as error:

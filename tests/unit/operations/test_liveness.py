@@ -133,9 +133,10 @@ def test_views_share_a_result_for_a_second(monkeypatch: pytest.MonkeyPatch) -> N
         # Other nodes, or less patience, are another question.
         assert await ask_once(shared, NODES[:2]) == {"answer 3"}
         assert await ask_once(shared, NODES[:2], budget_s=1.0) == {"answer 4"}
+        assert await ask_once(shared, NODES[:2], max_age_s=0) == {"answer 5"}
 
     virtual_time.run(body())
-    assert questions.count == 4
+    assert questions.count == 5
 
 
 def test_a_view_that_is_cancelled_leaves_the_answer_to_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
