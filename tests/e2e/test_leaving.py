@@ -47,9 +47,10 @@ def workers(*numbers: int) -> list[str]:
     return [f"citus-worker{number}" for number in numbers]
 
 
-def test_workers_leave_others_come_and_a_number_is_free_once_its_volume_is_gone(main_cluster: GeneratedCluster) -> None:
-    four_two_four_under_a_writer(main_cluster)
-    a_number_is_free_once_its_volume_is_gone(main_cluster)
+def test_workers_leave_others_come_and_a_number_is_free_once_its_volume_is_gone(cluster: GeneratedCluster) -> None:
+    """One major suffices: what differs between them is tested on both by tests/integration/test_sql_leaving.py."""
+    four_two_four_under_a_writer(cluster)
+    a_number_is_free_once_its_volume_is_gone(cluster)
 
 
 def four_two_four_under_a_writer(cluster: GeneratedCluster) -> None:

@@ -74,9 +74,9 @@ def addresses() -> Iterator[list[str]]:
 
 
 @pytest.fixture(scope="module")
-def servers(image: str, addresses: list[str], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Servers]:
-    first = GeneratedCluster(Path(tmp_path_factory.mktemp("first")), image)
-    second = GeneratedCluster(Path(tmp_path_factory.mktemp("second")), image, base_port=first.base_port + 25)
+def servers(default_image: str, addresses: list[str], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Servers]:
+    first = GeneratedCluster(Path(tmp_path_factory.mktemp("first")), default_image)
+    second = GeneratedCluster(Path(tmp_path_factory.mktemp("second")), default_image, base_port=first.base_port + 25)
     try:
         yield Servers(Server(addresses[0], first), Server(addresses[1], second))
     finally:

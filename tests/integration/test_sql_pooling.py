@@ -237,6 +237,7 @@ def test_a_new_role_works_at_once_and_others_do_not(
                 console.execute(command.encode(), prepare=False)
 
 
+@pytest.mark.usefixtures("only_newest")
 def test_a_changed_password_counts_at_the_next_login(
     cluster: Servers, credentials: CredentialStore, pooled: Bouncer
 ) -> None:
@@ -272,6 +273,7 @@ def test_a_dropped_role_is_refused_also_where_it_is_connected(
 # What clients notice
 
 
+@pytest.mark.usefixtures("only_newest")
 def test_prepared_statements_work_on_whichever_connection_a_transaction_gets(
     credentials: CredentialStore, pooled: Bouncer
 ) -> None:
@@ -298,6 +300,7 @@ def test_prepared_statements_work_on_whichever_connection_a_transaction_gets(
         assert len(backends) > 1
 
 
+@pytest.mark.usefixtures("only_newest")
 def test_a_search_path_stays_with_its_client_and_other_settings_do_not(
     credentials: CredentialStore, pooled: Bouncer
 ) -> None:
@@ -311,6 +314,7 @@ def test_a_search_path_stays_with_its_client_and_other_settings_do_not(
         assert two.execute("SHOW statement_timeout").fetchone() == ("77s",)  # docs/pooling.md says so
 
 
+@pytest.mark.usefixtures("only_newest")
 def test_a_client_beyond_the_limit_is_told_and_one_that_waits_is_seen(
     credentials: CredentialStore, pooled: Bouncer
 ) -> None:
@@ -342,6 +346,7 @@ def test_a_client_beyond_the_limit_is_told_and_one_that_waits_is_seen(
             client.close()
 
 
+@pytest.mark.usefixtures("only_newest")
 def test_one_busy_role_leaves_connections_to_another(
     cluster: Servers, credentials: CredentialStore, pooled: Bouncer
 ) -> None:
@@ -358,6 +363,7 @@ def test_one_busy_role_leaves_connections_to_another(
             client.close()
 
 
+@pytest.mark.usefixtures("only_newest")
 def test_clients_wait_while_the_coordinator_restarts_and_find_it_at_another_address(
     cluster: Servers, credentials: CredentialStore, pooled: Bouncer, only_newest: None
 ) -> None:
@@ -393,6 +399,7 @@ def conn_timeout(made: Bouncer) -> str:
     return next(str(row[1]) for row in rows if row[0] == "query_wait_timeout")
 
 
+@pytest.mark.usefixtures("only_newest")
 def test_a_restart_lets_transactions_end_and_keeps_every_setting(credentials: CredentialStore, pooled: Bouncer) -> None:
     secret = password(credentials)
     conn = pooled.connect("app", secret)
@@ -412,6 +419,7 @@ def test_a_restart_lets_transactions_end_and_keeps_every_setting(credentials: Cr
 # What it says of itself
 
 
+@pytest.mark.usefixtures("only_newest")
 def test_the_health_check_ends_in_time_and_leaves_nothing_behind(pooled: Bouncer) -> None:
     pooled.signal("STOP")
     try:
@@ -427,6 +435,7 @@ def test_the_health_check_ends_in_time_and_leaves_nothing_behind(pooled: Bouncer
         time.sleep(0.1)
 
 
+@pytest.mark.usefixtures("only_newest")
 def test_the_status_tells_clients_and_connections(credentials: CredentialStore, pooled: Bouncer) -> None:
     with pooled.connect("app", password(credentials)) as conn:
         conn.execute("BEGIN")
@@ -437,6 +446,7 @@ def test_the_status_tells_clients_and_connections(credentials: CredentialStore, 
         assert found.summary.startswith("1.26.1; 1 of 12 clients; 1 of 3 connections to the coordinator")
 
 
+@pytest.mark.usefixtures("only_newest")
 def test_the_status_says_why_there_is_none_and_finds_a_server_that_came_back(pooled: Bouncer) -> None:
     wrong = replace(pooled, password="guessed")
     assert asked(wrong).condition is Condition.DOWN

@@ -20,8 +20,10 @@ from citus_cluster.operations.tables import alteration, distribution
 
 pytestmark = pytest.mark.cluster
 
+# 32 shards for each of the tables would take most of the time.
+SETTINGS = ("SET client_min_messages TO error", "SET citus.shard_count TO 4")
 DROP = (
-    "SET client_min_messages TO error",
+    *SETTINGS,
     'DROP TABLE IF EXISTS t, o, p, c, "<t> ""q""" CASCADE',
     "DROP FUNCTION IF EXISTS touch() CASCADE",
     "DROP SEQUENCE IF EXISTS s CASCADE",
@@ -242,7 +244,8 @@ def compare(
         cluster.sql(COORDINATOR.host, *DROP, *setup)
         preview = plan(cluster, change, **given)
         with cluster.session() as session:
-            session.execute("SET client_min_messages TO error")
+            for setting in SETTINGS:
+                session.execute(setting.encode())
             error = refused(session, statement)
             if error and not preview.blocking and not (name in ACCEPTED_AGAIN and not preview.steps):
                 wrong.append(f"{name}: Citus refuses, the plan does not: {error}")
