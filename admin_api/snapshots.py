@@ -2,10 +2,12 @@
 
 import asyncio
 import json
-from collections.abc import Callable, Hashable
+from collections import OrderedDict
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from hashlib import blake2b
+from itertools import count
 from typing import Any
 
 from citus_cluster.model.documents import as_data
@@ -15,21 +17,50 @@ from citus_cluster.operations.cluster import Cluster
 from citus_cluster.operations.view import AnyView
 
 KEPT_SNAPSHOTS = 64
-KEPT_BODIES = 32
+KEPT_OF_A_VIEW = 8
+"""Answers of one view with different parameters, such as the statements of each node."""
 PAGES_AGE_S = 60.0
 """How old an answer may be for its following pages: one that was read again for each would make them slow."""
+KEPT_BYTES = 16 * 1024 * 1024
+"""Rendered answers of all views together, a fraction of the memory of the container."""
+
+
+class Bodies:
+    """Rendered answers, of which those that were used longest ago are dropped beyond a number of bytes."""
+
+    def __init__(self, max_bytes: int = KEPT_BYTES) -> None:
+        self._max_bytes = max_bytes
+        self._kept: OrderedDict[Hashable, tuple[bytes, str]] = OrderedDict()
+        self.size_bytes = 0
+
+    def get(self, place: Hashable, render: Callable[[], tuple[bytes, str]]) -> tuple[bytes, str]:
+        """Return what is kept at a place, or render it."""
+        if place in self._kept:
+            self._kept.move_to_end(place)
+            return self._kept[place]
+        found = render()
+        self._kept[place] = found
+        self.size_bytes += len(found[0])
+        while self.size_bytes > self._max_bytes:
+            _, (body, _) = self._kept.popitem(last=False)
+            self.size_bytes -= len(body)
+        return found
 
 
 @dataclass
 class Snapshot:
-    """One answer of the cluster. ``taken_at`` is the event loop's time, ``as_of`` that of the clock (UTC)."""
+    """One answer of the cluster. ``taken_at`` is the event loop's time, ``as_of`` that of the clock (UTC).
+
+    ``number`` tells it apart from others with the same ``bodies``.
+    """
 
     view: AnyView
     value: Any
     as_of: datetime
     taken_at: float
     listing: Listing | None = None
-    _bodies: dict[Hashable, tuple[bytes, str]] = field(default_factory=dict, repr=False)
+    bodies: Bodies = field(default_factory=Bodies, repr=False)
+    number: int = 0
 
     def body(self, query: ListQuery | None) -> tuple[bytes, str]:
         """Return the JSON of the answer, and its entity tag. Raises UsageError for a query that does not fit."""
@@ -41,11 +72,7 @@ class Snapshot:
             query.q,
             tuple(sorted(query.filters.items())),
         )
-        if place not in self._bodies:
-            if len(self._bodies) >= KEPT_BODIES:
-                del self._bodies[next(iter(self._bodies))]
-            self._bodies[place] = self._render(query)
-        return self._bodies[place]
+        return self.bodies.get((self.number, place), lambda: self._render(query))
 
     def _render(self, query: ListQuery | None) -> tuple[bytes, str]:
         if self.listing is None or query is None:
@@ -72,7 +99,9 @@ class Snapshots:
 
     def __init__(self, cluster: Callable[[], Cluster]) -> None:
         self._cluster = cluster
-        self._readings: dict[Hashable, _Reading] = {}
+        self._readings: dict[tuple[str, Hashable], _Reading] = {}
+        self._bodies = Bodies()
+        self._numbers = count()
 
     async def get(self, view: AnyView, wanted: Any, *, is_following: bool = False) -> Snapshot:
         """Return what a view shows: at most ``max_age_s`` old, or read after this call if that is 0.
@@ -98,13 +127,18 @@ class Snapshots:
         """Return the age of a snapshot in whole seconds."""
         return int(asyncio.get_running_loop().time() - snapshot.taken_at)
 
-    def _reading(self, key: Hashable) -> _Reading:
+    def _reading(self, key: tuple[str, Hashable]) -> _Reading:
         if key not in self._readings:
-            idle = [one for one, reading in self._readings.items() if reading.running is None]
-            for one in idle[: max(0, len(self._readings) - KEPT_SNAPSHOTS + 1)]:
-                del self._readings[one]
+            self._make_room([one for one in self._readings if one[0] == key[0]], KEPT_OF_A_VIEW)
+            self._make_room(list(self._readings), KEPT_SNAPSHOTS)
             self._readings[key] = _Reading()
         return self._readings[key]
+
+    def _make_room(self, keys: Sequence[tuple[str, Hashable]], most: int) -> None:
+        """Forget the oldest of these readings that nobody waits for, so that there is room for one more."""
+        idle = [one for one in keys if self._readings[one].running is None]
+        for one in idle[: max(0, len(keys) - most + 1)]:
+            del self._readings[one]
 
     async def _read(self, view: AnyView, wanted: Any, reading: _Reading) -> Snapshot:
         loop = asyncio.get_running_loop()
@@ -112,7 +146,7 @@ class Snapshots:
             taken_at, as_of = loop.time(), datetime.now(UTC)
             value = await view.read(self._cluster(), wanted)
             listing = Listing(value, view.row, view.key) if view.key is not None else None
-            found = Snapshot(view, value, as_of, taken_at, listing)
+            found = Snapshot(view, value, as_of, taken_at, listing, self._bodies, next(self._numbers))
             if view.max_age_s:
                 reading.latest = found
             return found
