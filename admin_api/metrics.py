@@ -163,9 +163,9 @@ def _nodes(sample: Sample) -> Iterator[Metric]:
     )
     yield _gauge(
         "node_metadata_synced",
-        "Whether a node has the current metadata, as the coordinator records it.",
+        "Whether an active primary has the current metadata, as the coordinator records it; no other node gets any.",
         ("node",),
-        [(node.address, synced) for node, synced in nodes],
+        [(node.address, synced) for node, synced in nodes if node.is_active and node.role == "primary"],
     )
     yield _gauge(
         "node_should_have_shards",
