@@ -6,7 +6,7 @@ import pytest
 from sql_declared import read
 from sql_servers import COORDINATOR, WORKERS, Servers, register
 
-from citus_cluster.errors import NotFoundError, UsageError
+from citus_cluster.errors import NotFoundError, UntrustedCodeError, UsageError
 from citus_cluster.model.citus.shards import ShardState
 from citus_cluster.operations.shards import views as shards
 from citus_cluster.operations.tables import views as tables
@@ -26,7 +26,9 @@ def stocked(cluster: Servers) -> Iterator[Servers]:
         "SET client_min_messages TO error",
         'DROP SCHEMA IF EXISTS "Sales Ü", tenant_a CASCADE',
         f'DROP TABLE IF EXISTS notes, things, local_ref, countries, orders, "<script>", keys, {LONG} CASCADE',
+        "DROP TABLE IF EXISTS codes, logs",
         "DROP TYPE IF EXISTS pair",
+        "DROP DOMAIN IF EXISTS code",
     )
     cluster.sql(
         COORDINATOR.host,
@@ -51,6 +53,9 @@ def stocked(cluster: Servers) -> Iterator[Servers]:
         "CREATE TYPE pair AS (a int, b text)",
         "CREATE TABLE keys (key pair, day date)",
         "SELECT create_distributed_table('keys', 'key', shard_count => 4, colocate_with => 'none')",
+        "CREATE DOMAIN code AS char(3) CHECK (VALUE <> '')",
+        "CREATE TABLE codes (code code)",
+        "SELECT create_distributed_table('codes', 'code', shard_count => 4, colocate_with => 'none')",
     )
     try:
         yield cluster
@@ -136,6 +141,7 @@ def test_a_node_that_is_silent_or_lacks_a_shard_hides_no_other_row(stocked: Serv
         ('"<script>"', "42", "id"),
         (ODD, "0f8fad5b-d9cb-469f-a165-70867728950e", "k"),
         ("keys", "(1,a)", "key"),
+        ("codes", "de", "code"),
     ],
 )
 def test_a_key_is_where_citus_would_put_it(stocked: Servers, table: str, value: str, column: str) -> None:
@@ -154,6 +160,46 @@ def test_a_key_is_where_citus_would_put_it(stocked: Servers, table: str, value: 
     assert size == [(place.bytes,)]
 
 
+def test_no_code_of_an_ordinary_role_runs_where_a_key_is_looked_up(cluster: Servers) -> None:
+    register(cluster, FIRST, SECOND)
+    drop = (
+        "SET client_min_messages TO error",
+        "DROP TABLE IF EXISTS deep, flat, seen CASCADE",
+        "DROP TYPE IF EXISTS nested CASCADE",
+        "DROP DOMAIN IF EXISTS checked",
+        "DROP FUNCTION IF EXISTS notice(int)",
+        "DROP ROLE IF EXISTS mallory",
+    )
+    cluster.sql(
+        COORDINATOR.host,
+        *drop,
+        "CREATE ROLE mallory",
+        "CREATE TABLE seen (who text)",
+        "CREATE FUNCTION notice(int) RETURNS bool LANGUAGE plpgsql AS "
+        "$$ BEGIN INSERT INTO seen VALUES (current_user); RETURN true; END $$",
+        "CREATE DOMAIN checked AS int CHECK (notice(VALUE))",
+        "CREATE TYPE nested AS (a checked, b int)",
+        "CREATE FUNCTION cast_of(text) RETURNS nested LANGUAGE plpgsql AS "
+        "$$ BEGIN INSERT INTO seen VALUES ('cast'); RETURN NULL; END $$",
+        "CREATE CAST (text AS nested) WITH FUNCTION cast_of(text) AS ASSIGNMENT",
+        "CREATE TABLE flat (key checked)",
+        "CREATE TABLE deep (key nested)",
+        "SELECT create_distributed_table(name, 'key', shard_count => 4, colocate_with => 'none') "
+        "FROM unnest(ARRAY['flat', 'deep']) AS its(name)",
+        "ALTER DOMAIN checked OWNER TO mallory",
+        "ALTER FUNCTION notice(int) OWNER TO mallory",
+    )
+    try:
+        (expected,) = cluster.sql(COORDINATOR.host, "SELECT get_shard_id_for_distribution_column('flat', '5')")[0]
+        cluster.sql(COORDINATOR.host, "TRUNCATE seen")
+        assert read(cluster, shards.WHERE, table="flat", value="5").shard_id == expected
+        with pytest.raises(UntrustedCodeError, match=r"would run the checks of public\.checked as the superuser"):
+            read(cluster, shards.WHERE, table="deep", value="(5,1)")
+        assert cluster.sql(COORDINATOR.host, "SELECT * FROM seen") == []
+    finally:
+        cluster.sql(COORDINATOR.host, *drop)
+
+
 def test_tables_without_a_distribution_column_are_found_too(stocked: Servers) -> None:
     everywhere = read(stocked, shards.WHERE, table="countries", value="any")
     assert {place.node for place in everywhere.locations} == {str(COORDINATOR), str(FIRST), str(SECOND)}
@@ -167,11 +213,21 @@ def test_tables_without_a_distribution_column_are_found_too(stocked: Servers) ->
 def test_what_is_no_table_or_no_value_is_refused(stocked: Servers) -> None:
     with pytest.raises(UsageError, match="does not fit the distribution column: invalid input syntax for type bigint"):
         read(stocked, shards.WHERE, table="orders", value="abc")
+    with pytest.raises(UsageError, match="NUL"):
+        read(stocked, shards.WHERE, table="orders", value="4\0")
+    stocked.sql(
+        COORDINATOR.host, "CREATE TABLE logs (at int)", "SELECT create_distributed_table('logs', 'at', 'append')"
+    )
+    with pytest.raises(UsageError, match="logs is not divided by hash values"):
+        read(stocked, shards.WHERE, table="logs", value="4")
     with pytest.raises(NotFoundError) as missing:
         read(stocked, shards.WHERE, table="Things", value="1")
     assert missing.value.hint == "Is it one of these? tenant_a.things"
     with pytest.raises(UsageError, match="not a table"):
         read(stocked, shards.WHERE, table="orders_pkey", value="1")
+    for name in ("pg_class", "pg_dist_node", "citus_cluster.worker"):
+        with pytest.raises(UsageError, match="is a system table"):
+            read(stocked, shards.WHERE, table=name, value="1")
     for name in ('"open', "a.b.c.d", "other.public.orders", ""):
         with pytest.raises((UsageError, NotFoundError)):
             read(stocked, shards.WHERE, table=name, value="1")

@@ -71,7 +71,7 @@ class Relation:
 async def find_table(conn: Connection, text: str) -> Relation:
     """Find a table by its name as SQL accepts it, with ``public`` in the search path.
 
-    Raises NotFoundError, and UsageError for a text that is no name, and for a view, an index or a sequence.
+    Raises NotFoundError, and UsageError for a text that is no name, and for what is no table of a user.
     """
     try:
         async with bounded(conn, QUICK_S):
@@ -84,7 +84,9 @@ async def find_table(conn: Connection, text: str) -> Relation:
             if oid is None:
                 raise NotFoundError("There is no such table.", hint=await _suggest(conn, text))
             cursor = await conn.execute(
-                f"SELECT pg_class.oid::regclass::text, relkind::text, {KIND} FROM pg_class "  # noqa: S608
+                f"SELECT pg_class.oid::regclass::text, relkind::text, {KIND}, "  # noqa: S608
+                f"relpersistence <> 't' AND NOT ({_USER_SCHEMAS}) "
+                "FROM pg_class JOIN pg_namespace ON pg_namespace.oid = relnamespace "
                 "LEFT JOIN pg_dist_partition AS part ON part.logicalrelid = pg_class.oid WHERE pg_class.oid = %s",
                 [oid],
             )
@@ -96,6 +98,8 @@ async def find_table(conn: Connection, text: str) -> Relation:
         ) from error
     if found is None or found[1] not in _TABLE_KINDS:
         raise UsageError("This is not a table, but a view, an index, or a sequence.")
+    if found[3]:
+        raise UsageError(f"{found[0]} is a system table: it belongs to PostgreSQL, an extension, or citus-cluster.")
     return Relation(oid, found[0], TableKind(found[2]))
 
 

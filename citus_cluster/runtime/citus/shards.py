@@ -5,8 +5,10 @@ from collections.abc import Iterable, Mapping
 from typing import cast
 
 import psycopg
+from psycopg import sql
 
-from citus_cluster.errors import CitusClusterError, UsageError
+from citus_cluster.errors import CitusClusterError, UntrustedCodeError, UsageError
+from citus_cluster.model.citus.nodes import NodeAddress
 from citus_cluster.model.citus.registration import RegisteredNode
 from citus_cluster.model.citus.shards import KeyLocation, ShardListRow, ShardLocation, ShardState
 from citus_cluster.model.citus.tables import TableKind
@@ -44,15 +46,55 @@ SELECT logicalrelid::oid::bigint, logicalrelid::text, {KIND}, nullif(colocationi
 FROM pg_dist_partition AS part
 """  # noqa: S608 # our own constant
 
+# The type below the domains of the distribution column, and the types in it whose input runs code: the checks of a
+# domain, and the function that makes a range canonical.
+_KEY_TYPE = """
+WITH RECURSIVE down AS (
+    SELECT pg_type.oid, typbasetype
+    FROM pg_dist_partition JOIN pg_attribute ON attrelid = logicalrelid::oid
+        AND attname = column_to_column_name(logicalrelid, partkey)
+    JOIN pg_type ON pg_type.oid = atttypid
+    WHERE logicalrelid = %s::oid AND partmethod = 'h'
+    UNION ALL
+    SELECT pg_type.oid, pg_type.typbasetype FROM down JOIN pg_type ON pg_type.oid = down.typbasetype
+), parts AS (
+    SELECT oid FROM down WHERE typbasetype = 0
+    UNION
+    SELECT part.type FROM parts JOIN pg_type USING (oid) CROSS JOIN LATERAL (
+        SELECT typelem WHERE typelem <> 0
+        UNION ALL SELECT typbasetype WHERE typbasetype <> 0
+        UNION ALL SELECT rngsubtype FROM pg_range WHERE rngtypid = pg_type.oid
+        UNION ALL SELECT rngtypid FROM pg_range WHERE rngmultitypid = pg_type.oid
+        UNION ALL SELECT atttypid FROM pg_attribute WHERE typrelid <> 0 AND attrelid = typrelid AND attnum > 0
+            AND NOT attisdropped) AS part(type)
+)
+SELECT format_type(down.oid, -1), ARRAY(
+    SELECT format_type(pg_type.oid, NULL) FROM parts JOIN pg_type USING (oid)
+    JOIN pg_roles AS owner ON owner.oid = typowner LEFT JOIN pg_range ON rngtypid = pg_type.oid
+    -- The owner of a domain may add a check at any time.
+    WHERE NOT owner.rolsuper AND (typtype = 'd' OR rngcanonical::oid <> 0)
+       OR EXISTS (SELECT FROM pg_constraint JOIN pg_depend ON classid = 'pg_constraint'::regclass
+                  AND objid = pg_constraint.oid AND refclassid = 'pg_proc'::regclass
+                  JOIN pg_proc ON pg_proc.oid = refobjid JOIN pg_roles AS maker ON maker.oid = proowner
+                  WHERE contypid = pg_type.oid AND NOT maker.rolsuper)
+    ORDER BY 1)
+FROM down WHERE typbasetype = 0
+"""
+
 Sizes = Mapping[int, Mapping[int, int | None]]
 """Bytes by group of nodes and shard id; None for a shard that a node lacks. Nodes without an answer are missing."""
 
 
-async def sizes_by_group(conn: Connection, nodes: Iterable[RegisteredNode]) -> Sizes:
-    """Ask each active primary for the sizes of its placements, each separately; silent nodes are omitted."""
+async def sizes_by_group(
+    conn: Connection, nodes: Iterable[RegisteredNode], *, known: Mapping[NodeAddress, str] | None = None
+) -> Sizes:
+    """Ask each active primary for the sizes of its placements, each separately; silent nodes are omitted.
+
+    ``known`` are the silent nodes, if the caller has just looked for them.
+    """
     found: dict[int, Mapping[int, int | None]] = {}
     primaries = [node for node in nodes if node.is_active and node.role == "primary"]
-    silent = await citus_probe.silence(conn, primaries)
+    silent = await citus_probe.silence(conn, primaries) if known is None else known
     for node in primaries:
         if node.address in silent:
             continue
@@ -119,7 +161,10 @@ def _state(state: int, *, is_known: bool, is_there: bool) -> ShardState:
 
 
 async def locate_key(conn: Connection, nodes: Iterable[RegisteredNode], oid: int, value: str) -> KeyLocation:
-    """Return where the rows of a table with a distribution value are. Raises UsageError for a value of another type."""
+    """Return where the rows of a table with a distribution value are.
+
+    Raises UsageError for a value of another type, and UntrustedCodeError for a type that runs code of ordinary roles.
+    """
     by_group = {node.group_id: node for node in nodes if node.role == "primary"}
     async with bounded(conn, QUICK_S):
         cursor = await conn.execute(
@@ -137,7 +182,8 @@ async def locate_key(conn: Connection, nodes: Iterable[RegisteredNode], oid: int
         coordinator = by_group.get(0)
         here = (ShardLocation(str(coordinator.address), *_host(coordinator), name, local_bytes),) if coordinator else ()
         return KeyLocation(name, kind, None, value, None, None, None, here)
-    shard_id, low, high, physical, groups = await _find_shard(conn, oid, value if column else None)
+    hashed = await _key_expression(conn, oid, name, value) if column else None
+    shard_id, low, high, physical, groups = await _find_shard(conn, oid, hashed)
     locations = []
     for group in groups:
         node = by_group.get(group)
@@ -151,22 +197,45 @@ def _host(node: RegisteredNode) -> tuple[str, int]:
     return node.address.host, node.address.port
 
 
+async def _key_expression(conn: Connection, oid: int, name: str, value: str) -> sql.Composed:
+    """Return SQL of the hash of a distribution value.
+
+    Not Citus' own function: it reads the value as the column's type, so the checks of a domain, which belong to an
+    ordinary role, would run as the superuser. A domain has the hash values of its base type. Raises UsageError for a
+    table that is not divided by hash values, and UntrustedCodeError for a type with such checks inside.
+    """
+    async with bounded(conn, QUICK_S):
+        cursor = await conn.execute(_KEY_TYPE, [oid])
+        row = await cursor.fetchone()
+    if row is None:
+        raise UsageError(f"{name} is not divided by hash values, so no value has one shard.")
+    base, parts = row
+    if parts:
+        raise UntrustedCodeError(
+            f"The shard of a value of {name} was not looked up: reading the value would run the checks of "
+            f"{', '.join(parts)} as the superuser.",
+            hint="Look it up as a role that owns or reads the table: "
+            "SELECT get_shard_id_for_distribution_column('TABLE', 'VALUE');",
+        )
+    # A constant of the type, which only its input reads: the owner of a type may define casts to it.
+    return sql.SQL("(SELECT worker_hash({}::{}))").format(value, sql.SQL(base))  # quoted by format_type
+
+
 async def _find_shard(
-    conn: Connection, oid: int, value: str | None
+    conn: Connection, oid: int, hashed: sql.Composed | None
 ) -> tuple[int, str | None, str | None, str, list[int]]:
-    wanted = (
-        "shardid = get_shard_id_for_distribution_column(%(table)s::oid::regclass, %(value)s::text)"
-        if value is not None
-        else "logicalrelid = %(table)s::oid"
+    place = (
+        sql.SQL("{} BETWEEN shardminvalue::int AND shardmaxvalue::int").format(hashed) if hashed else sql.SQL("true")
     )
     try:
         async with bounded(conn, QUICK_S):
             cursor = await conn.execute(
-                f"SELECT shardid, shardminvalue, shardmaxvalue, {SHARD_NAME}, "  # noqa: S608 # our own constants
-                "(SELECT array_agg(groupid ORDER BY groupid) FROM pg_dist_placement "
-                " WHERE pg_dist_placement.shardid = shard.shardid) "
-                f"FROM pg_dist_shard AS shard WHERE {wanted} ORDER BY shardid LIMIT 1".encode(),
-                {"table": oid, "value": value},
+                sql.SQL(
+                    f"SELECT shardid, shardminvalue, shardmaxvalue, {SHARD_NAME}, "  # noqa: S608 # our own constants
+                    "(SELECT array_agg(groupid ORDER BY groupid) FROM pg_dist_placement "
+                    " WHERE pg_dist_placement.shardid = shard.shardid) FROM pg_dist_shard AS shard "
+                    "WHERE logicalrelid = {}::oid AND {} ORDER BY shardid LIMIT 1"
+                ).format(oid, place)
             )
             row = await cursor.fetchone()
     except psycopg.DataError as error:
@@ -180,9 +249,7 @@ async def _find_shard(
 
 
 async def _size_of(conn: Connection, node: RegisteredNode, table: str) -> int | None:
-    question = psycopg.sql.SQL("SELECT json_build_object('bytes', pg_total_relation_size(to_regclass({})))").format(
-        table
-    )
+    question = sql.SQL("SELECT json_build_object('bytes', pg_total_relation_size(to_regclass({})))").format(table)
     try:
         answer = await citus_probe.ask_node(conn, node, question.as_string(conn))
     except (CitusClusterError, psycopg.Error):
