@@ -40,7 +40,16 @@ def read_parameters(shape: type[T], values: Mapping[str, object]) -> T:
     except ValidationError as error:
         problems = [f"{'.'.join(map(str, one['loc'])) or 'value'}: {one['msg']}" for one in error.errors()]
         raise UsageError("; ".join(problems), details=problems if len(problems) > 1 else ()) from None
+    for one in fields(found):  # type: ignore[arg-type]
+        if _has_nul(getattr(found, one.name)):
+            raise UsageError(f"{one.name}: it contains the character NUL, which no text in PostgreSQL can have.")
     return found
+
+
+def _has_nul(value: object) -> bool:
+    if isinstance(value, SecretStr):
+        value = value.get_secret_value()
+    return any(map(_has_nul, value)) if isinstance(value, tuple) else isinstance(value, str) and "\0" in value
 
 
 def has_secret(values: object) -> bool:
