@@ -242,6 +242,8 @@ def nothing_counted(cluster: Servers) -> Iterator[None]:
 
 
 def test_statistics_say_what_they_lack_and_are_switched_on(cluster: Servers, recorder: Recorder) -> None:
+    with pytest.raises(NotFoundError, match="The coordinator is not in the node list"):
+        plan(cluster, changes.ENABLE, WhichFeature(Feature.TENANTS))
     register(cluster)
     distribute(cluster, rows=100)
     with nothing_counted(cluster):

@@ -1,6 +1,7 @@
 """Distributing tables on real servers: rows are kept, running it again is safe, and an interrupted run is resumed."""
 
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -71,6 +72,8 @@ def test_a_table_is_distributed_once_with_all_its_rows(stocked: Servers, recorde
     assert left == 0, "the coordinator's copy is removed"
     assert plan(stocked, distribution.DISTRIBUTE, **given).steps == ()
     assert run(stocked, distribution.DISTRIBUTE, **given).as_dict()["changed"] is False
+    fix = plan(stocked, distribution.DISTRIBUTE, table=ODD, column="id").blocking[0].fix
+    assert shlex.split(fix or "") == ["citus-cluster", "tables", "alter", ODD, "--column", "id"]
 
 
 def test_the_second_run_removes_what_a_killed_one_left_on_the_coordinator(stocked: Servers) -> None:
@@ -166,8 +169,12 @@ def test_sessions_and_nodes_that_would_hold_up_the_change_are_named(stocked: Ser
 
         eventually(named)
     with stocked.paused(WORKERS[1].host):
+        before = stocked.logs(COORDINATOR.host).count("SELECT to_json(1)")
         preview = plan(stocked, distribution.DISTRIBUTE, table="orders", column="id")
+        asked = stocked.logs(COORDINATOR.host).count("SELECT to_json(1)") - before
     assert any(WORKERS[1].host in one.message for one in preview.blocking)
+    # Each node once: one that hangs takes some seconds each time.
+    assert asked == len(stocked.sql(COORDINATOR.host, "SELECT nodeid FROM pg_dist_node"))
 
 
 @pytest.mark.usefixtures("only_newest")

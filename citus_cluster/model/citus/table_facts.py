@@ -68,10 +68,6 @@ class ForeignKey:
     on_update: FollowUp
     sets_sequence: bool
 
-    @property
-    def is_self(self) -> bool:
-        return self.from_table == self.to_table
-
 
 @dataclass(frozen=True)
 class Session:
@@ -162,7 +158,7 @@ class ServerFacts:
     """What the cluster allows.
 
     ``plugins`` are the libraries that may decode the WAL, None if there is no such list. ``free_bytes`` is the free
-    space on the disk of each node that reports it.
+    space on the disk of each node that reports it. ``registered``: the coordinator is in the node list.
     """
 
     holders: tuple[str, ...]
@@ -173,3 +169,4 @@ class ServerFacts:
     user: str = "postgres"
     running_job: int | None = None
     free_bytes: Mapping[str, int] = field(default_factory=dict)
+    registered: bool = True

@@ -5,6 +5,7 @@ The rules are those of ``create_distributed_table.c``, ``foreign_constraint.c`` 
 """
 
 from collections.abc import Iterable, Iterator, Sequence
+from shlex import quote
 
 from citus_cluster.model.citus.table_facts import Column, FollowUp, ForeignKey, ServerFacts, TableFacts, UniqueKey
 from citus_cluster.model.citus.tables import TableKind
@@ -132,8 +133,8 @@ def keys_of_distributed(
 ) -> Iterator[Finding]:
     """Yield foreign keys that a distributed table cannot have.
 
-    ``colocation`` is the group that it will join, None if it is a new one. ``together`` is the command's option that
-    lets it join the group of another table, for which ``{}`` stands.
+    ``colocation`` is the group that it will join, None if it is a new one. ``together`` is the command that
+    lets it join the group of another table, but for that table's name.
     """
     for key in _outgoing(table):
         says = f"The foreign key {key.name} of {key.from_table}"
@@ -172,7 +173,7 @@ def keys_of_distributed(
         elif not is_inner and (colocation is None or colocation != key.to_colocation):
             yield blocks(
                 f"{says} points to {key.to_table}, which is not colocated: the rows are on different nodes.",
-                together.format(key.to_table) if together else _drop(key),
+                f"{together} {quote(key.to_table)}" if together else _drop(key),
             )
         elif not is_inner and concurrently:
             yield blocks(
@@ -339,11 +340,17 @@ def waits(table: TableFacts, what: str) -> Iterator[Finding]:
         )
 
 
-def served(server: ServerFacts, *, shard_count: int | None = None) -> Iterator[Finding]:
-    """Yield nodes that do not answer, and a number of shards that does not fit the nodes."""
+def served(server: ServerFacts, *, shard_count: int | None = None, places: bool = True) -> Iterator[Finding]:
+    """Yield nodes that do not answer, and a number of shards that does not fit the nodes.
+
+    ``places``: the change places shards of distributed tables, which not every node may hold.
+    """
     for reason in server.silent:
         yield blocks(f"Every node takes part in the change, but one does not answer: {reason}")
-    if not server.holders:
+    if not server.registered:
+        # Citus would then register the coordinator as localhost, which no worker could reach later.
+        yield blocks("The coordinator is not in the node list.", "citus-cluster up")
+    elif not server.holders and places:
         yield blocks(
             "No node may hold shards.",
             "SELECT citus_set_node_property(nodename, nodeport, 'shouldhaveshards', true) "

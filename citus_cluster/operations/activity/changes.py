@@ -234,6 +234,8 @@ async def _look(
     conn: Connection, wanted: WhichFeature
 ) -> tuple[tuple[NodeFeature, ...], Mapping[str, RegisteredNode], list[Finding]]:
     nodes = (await citus_nodes.read_registry(conn)).nodes
+    if not nodes:
+        raise NotFoundError("The coordinator is not in the node list.", hint="Run citus-cluster up.")
     if wanted.feature is Feature.STATEMENTS and not wanted.every_node:
         nodes = tuple(node for node in nodes if node.is_coordinator)
     need = NEEDS[wanted.feature]

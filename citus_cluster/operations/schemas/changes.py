@@ -31,6 +31,7 @@ from citus_cluster.operations.tables.checks import Teller, untrusted
 from citus_cluster.operations.tables.distribution import FORGET, TrustFunctions, forget_copy
 from citus_cluster.operations.tables.names import SchemaName
 from citus_cluster.runtime.citus import nodes as citus_nodes
+from citus_cluster.runtime.citus import probe as citus_probe
 from citus_cluster.runtime.citus import relations as citus_relations
 from citus_cluster.runtime.citus import shards as citus_shards
 from citus_cluster.runtime.citus import table_changes as citus_changes
@@ -85,8 +86,9 @@ async def _check(conn: Connection, wanted: OneSchema, *, distributes: bool) -> P
     if await citus_facts.is_distributed_schema(conn, oid) is distributes:
         return Preview(await _copies(conn, oids) if distributes else (), (), details)
     registry = await citus_nodes.read_registry(conn)
-    server = await citus_facts.read_server(conn, registry)
-    sizes = await citus_shards.sizes_by_group(conn, registry.nodes)
+    silent = await citus_probe.silence(conn, registry.nodes)
+    server = await citus_facts.read_server(conn, registry, silent)
+    sizes = await citus_shards.sizes_by_group(conn, registry.nodes, known=silent)
     tables = [await citus_facts.read_table(conn, one, sizes=sizes) for one in oids]
     findings: list[Finding] = []
     if distributes:
@@ -100,7 +102,7 @@ async def _check(conn: Connection, wanted: OneSchema, *, distributes: bool) -> P
             findings += checks.recreated(table, alters=False)
         findings += checks.waits(table, "Reads and writes")
     findings += room(tables, server)
-    findings += checks.served(server)
+    findings += checks.served(server, places=distributes)
     findings += await untrusted(conn, oids, trusted=wanted.trust_functions)
     where = "to one node" if distributes else "to the coordinator"
     return Preview((f"Copy {count(len(oids), 'table')} of {name} {where}.",), tuple(findings), details)

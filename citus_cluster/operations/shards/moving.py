@@ -6,6 +6,7 @@ is followed and stopped like a rebalance.
 
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
+from shlex import quote
 from typing import Annotated
 
 from pydantic import Field
@@ -108,7 +109,7 @@ def movable(group: Group) -> list[Finding]:
         return [
             blocks(
                 f"{own.table} is on the coordinator only. Distribute it to place it elsewhere.",
-                f"citus-cluster tables distribute {own.table} COLUMN",
+                f"citus-cluster tables distribute {quote(own.table)} COLUMN",
             )
         ]
     return []

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
+from shlex import quote
 from typing import Annotated
 
 from pydantic import Field
@@ -95,12 +96,12 @@ async def _plan_undistribution(cluster: Cluster, wanted: Undistribution) -> Prev
             tables = (table, *[one for one in await affected(conn, looked, more) if one.kind is not TableKind.LOCAL])
             findings: list[Finding] = []
             for one in tables:
-                command = f"citus-cluster tables undistribute {name} --cascade"
+                command = f"citus-cluster tables undistribute {quote(name)} --cascade"
                 findings += checks.undistributable(one, cascade=wanted.cascade, command=command)
                 findings += checks.recreated(one, alters=False)
                 findings += checks.waits(one, "Reads and writes")
             findings += room(tables, looked.server)
-            findings += checks.served(looked.server)
+            findings += checks.served(looked.server, places=False)
             findings += await untrusted(conn, [one.oid for one in tables], trusted=wanted.trust_functions)
             steps = tuple(f"Copy the rows of {bare_name(one.name)} to the coordinator." for one in tables)
             return Preview(steps, tuple(findings), {"tables": [bare_name(one.name) for one in tables]})
@@ -168,7 +169,7 @@ async def _check_alteration(conn: Connection, wanted: Alteration) -> Preview:
             blocks(
                 f"{name} is colocated with {others}. Choose --cascade-to-colocated, which changes them too, or "
                 "--alone, after which joins with them cross nodes.",
-                f"citus-cluster tables alter {name} --shard-count {wanted.shard_count} --cascade-to-colocated",
+                f"citus-cluster tables alter {quote(name)} --shard-count {wanted.shard_count} --cascade-to-colocated",
             )
         )
     more = (
@@ -203,7 +204,7 @@ def _other_kind(table: TableFacts) -> Finding:
             f"{name} belongs to a distributed schema; all its rows are in one shard.",
             f"SELECT citus_schema_undistribute({checks.literal(table.schema)});",
         )
-    fix = None if table.kind is TableKind.REFERENCE else f"citus-cluster tables distribute {name} COLUMN"
+    fix = None if table.kind is TableKind.REFERENCE else f"citus-cluster tables distribute {quote(name)} COLUMN"
     return blocks(f"{name} is not distributed by a column: it is a {table.kind} table.", fix)
 
 

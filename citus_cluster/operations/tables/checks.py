@@ -9,6 +9,7 @@ from citus_cluster.model.plan.events import Emit, Event, EventKind
 from citus_cluster.model.plan.preview import Finding
 from citus_cluster.runtime.citus import movers as citus_movers
 from citus_cluster.runtime.citus import nodes as citus_nodes
+from citus_cluster.runtime.citus import probe as citus_probe
 from citus_cluster.runtime.citus import relations as citus_relations
 from citus_cluster.runtime.citus import shards as citus_shards
 from citus_cluster.runtime.citus import table_facts as citus_facts
@@ -28,8 +29,9 @@ async def look(conn: Connection, name: str) -> Looked:
     """Find a table, and read what decides about its changes. Raises NotFoundError and UsageError."""
     found = await citus_relations.find_table(conn, name)
     registry = await citus_nodes.read_registry(conn)
-    server = await citus_facts.read_server(conn, registry)
-    sizes = await citus_shards.sizes_by_group(conn, registry.nodes)
+    silent = await citus_probe.silence(conn, registry.nodes)
+    server = await citus_facts.read_server(conn, registry, silent)
+    sizes = await citus_shards.sizes_by_group(conn, registry.nodes, known=silent)
     return Looked(await citus_facts.read_table(conn, found.oid, sizes=sizes), server, sizes)
 
 

@@ -1,6 +1,7 @@
 """Distributing a table by a column, and copying it to every node as a reference table."""
 
 from dataclasses import dataclass
+from shlex import quote
 from typing import Annotated
 
 import psycopg
@@ -172,7 +173,7 @@ async def _check_distribution(conn: Connection, wanted: Distribution) -> Preview
         colocation,
         together=None
         if partner
-        else f"citus-cluster tables distribute {bare_name(table.name)} {column.quoted} --colocate-with {{}}",
+        else f"citus-cluster tables distribute {quote(bare_name(table.name))} {quote(column.quoted)} --colocate-with",
         concurrently=wanted.concurrently,
     )
     findings += checks.unique(table, column, server)
@@ -237,8 +238,8 @@ def _already(table: TableFacts, column: Column, wanted: Distribution, partner: T
         steps = (FORGET.format(name, size(table.leftover_bytes)),) if table.leftover_bytes else ()
         return Preview(steps, (), _details(table, table.shard_count))
     fixes = {
-        TableKind.DISTRIBUTED: f"citus-cluster tables alter {name} --column {column.quoted}",
-        TableKind.SCHEMA: f"citus-cluster schemas undistribute {table.schema}",
+        TableKind.DISTRIBUTED: f"citus-cluster tables alter {quote(name)} --column {quote(column.quoted)}",
+        TableKind.SCHEMA: f"citus-cluster schemas undistribute {quote(table.schema)}",
     }
     what = (
         f"is already distributed by {table.distribution_column}"
@@ -335,7 +336,7 @@ async def _check_reference(conn: Connection, wanted: OneTable) -> Preview:
     findings: list[Finding] = []
     if table.kind not in {TableKind.LOCAL, TableKind.CITUS_LOCAL}:
         fix = (
-            f"citus-cluster schemas undistribute {table.schema}"
+            f"citus-cluster schemas undistribute {quote(table.schema)}"
             if table.kind is TableKind.SCHEMA
             else f"SELECT undistribute_table({checks.literal(table.name)});"
         )
@@ -352,7 +353,7 @@ async def _check_reference(conn: Connection, wanted: OneTable) -> Preview:
         )
     findings += checks.triggered(table, server)
     findings += checks.keys_of_reference(table)
-    findings += checks.served(server)
+    findings += checks.served(server, places=False)
     findings += checks.roomy(server, table.bytes, nodes=1)
     findings += checks.waits(table, "Writes")
     findings += checks.sequences(table)

@@ -1,10 +1,12 @@
 """The facts about a table that decide whether Citus accepts a change of it, from the coordinator's own catalog."""
 
+from collections.abc import Mapping
 from collections.abc import Sequence as Rows
 from typing import Any, LiteralString
 
 from psycopg import sql
 
+from citus_cluster.model.citus.nodes import NodeAddress
 from citus_cluster.model.citus.registration import Registry
 from citus_cluster.model.citus.table_facts import (
     Column,
@@ -19,8 +21,6 @@ from citus_cluster.model.citus.table_facts import (
 )
 from citus_cluster.model.citus.tables import TableKind
 from citus_cluster.runtime.citus import disks as citus_disks
-from citus_cluster.runtime.citus import nodes as citus_nodes
-from citus_cluster.runtime.citus import probe as citus_probe
 from citus_cluster.runtime.citus import rebalance as citus_rebalance
 from citus_cluster.runtime.citus import shards as citus_shards
 from citus_cluster.runtime.citus.decoding import allowed_libraries
@@ -385,9 +385,8 @@ async def has_nulls(conn: Connection, table: LiteralString, column: str) -> bool
     return bool(row and row[0])
 
 
-async def read_server(conn: Connection, registry: Registry) -> ServerFacts:
-    """Return what the nodes allow, and which of them do not answer."""
-    silent = await citus_probe.silence(conn, registry.nodes)
+async def read_server(conn: Connection, registry: Registry, silent: Mapping[NodeAddress, str]) -> ServerFacts:
+    """Return what the nodes allow; ``silent`` are those that do not answer, with the reason."""
     async with bounded(conn, QUICK_S):
         cursor = await conn.execute(
             "SELECT coalesce(current_setting('citus.enable_unsafe_triggers', true), 'off') = 'on', "
@@ -411,10 +410,5 @@ async def read_server(conn: Connection, registry: Registry) -> ServerFacts:
         plugins=plugins,
         user=user,
         running_job=await citus_rebalance.running_job_id(conn),
+        registered=registry.coordinator is not None,
     )
-
-
-async def read_sizes(conn: Connection) -> tuple[Registry, citus_shards.Sizes]:
-    """Return the node list, and the sizes of all placements."""
-    registry = await citus_nodes.read_registry(conn)
-    return registry, await citus_shards.sizes_by_group(conn, registry.nodes)

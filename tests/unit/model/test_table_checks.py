@@ -85,8 +85,11 @@ def test_settings_of_citus_that_allow_unsafe_things_turn_findings_into_warnings(
 def test_a_foreign_key_needs_the_group_of_the_other_table() -> None:
     table = replace(TABLE, foreign_keys=(TO_ORDERS,))
     assert list(checks.keys_of_distributed(table, KEY, 7, together=None)) == []
-    (found,) = checks.keys_of_distributed(table, KEY, 8, together="command --colocate-with {}")
+    (found,) = checks.keys_of_distributed(table, KEY, 8, together="command --colocate-with")
     assert found.fix == "command --colocate-with public.orders"
+    table = replace(TABLE, foreign_keys=(replace(TO_ORDERS, to_table='public."$(id) {}"'),))
+    (found,) = checks.keys_of_distributed(table, KEY, 8, together="command '{a}' --colocate-with")
+    assert found.fix == "command '{a}' --colocate-with 'public.\"$(id) {}\"'"
     (found,) = checks.keys_of_distributed(table, KEY, 7, together=None, concurrently=True)
     assert "--concurrently" in found.message
     assert [one.fix for one in checks.keys_of_distributed(table, ID, 7, together=None)] == [
@@ -102,6 +105,9 @@ def test_sessions_nodes_and_shards_that_matter_are_named() -> None:
     found = list(checks.served(replace(SERVER, silent=("w2 is away",), running_job=5), shard_count=1))
     assert [one.severity for one in found] == [Severity.BLOCKS, Severity.WARNS, Severity.WARNS]
     assert [one.severity for one in checks.served(replace(SERVER, holders=()))] == [Severity.BLOCKS]
+    assert not list(checks.served(replace(SERVER, holders=()), places=False))
+    (unregistered,) = checks.served(replace(SERVER, holders=(), registered=False), places=False)
+    assert (unregistered.severity, unregistered.fix) == (Severity.BLOCKS, "citus-cluster up")
 
 
 def test_a_plug_in_is_added_to_those_that_are_allowed() -> None:
