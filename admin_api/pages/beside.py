@@ -45,10 +45,10 @@ class Beside:
                 latest.collect(now)
                 latest.task = asyncio.ensure_future(read(name))
 
-    async def values(self) -> Mapping[str, Any]:
+    async def values(self, *, patience_s: float = PATIENCE_S) -> Mapping[str, Any]:
         """Return the answers that are known now, after a short time for those that are about to arrive."""
         if self._latest:
-            await asyncio.wait([one.task for one in self._latest.values()], timeout=PATIENCE_S)
+            await asyncio.wait([one.task for one in self._latest.values()], timeout=patience_s)
         now = asyncio.get_running_loop().time()
         for one in self._latest.values():
             one.collect(now)

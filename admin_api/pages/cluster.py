@@ -1,5 +1,6 @@
 """The first page: what needs attention, the nodes, and the latest operations."""
 
+import asyncio
 import logging
 from typing import Any
 
@@ -73,18 +74,23 @@ async def _of_coordinator(request: Request, parts: Parts, found: list[Attention]
     """Read what the coordinator knows. What cannot be read needs attention, and hides nothing else."""
     views = views_of(request)
     beside: Beside = request.app.state.beside
-    # All at once: while a node is silent, each of them waits for it.
+    reading = None
+    if NODES in views:
+        reading = asyncio.create_task(read_list(request, parts, WATCHED, defaults={"limit": "200"}))
+        # The nodes come first, also in the line for a connection.
+        await asyncio.sleep(0)
     beside.begin((name for name in OTHERS if name in views), lambda name: _value(parts, views[name]))
     listing = None
     try:
-        if NODES in views:
-            listing = await read_list(request, parts, WATCHED, defaults={"limit": "200"})
+        if reading is not None:
+            listing = await reading
             found += attention.of_nodes(listing.raw)
     except FAILURES as error:
         message = error.message if isinstance(error, CitusClusterError) else "The coordinator did not answer in time."
         found.append(Attention("bad", message, getattr(error, "hint", None)))
-    values = await beside.values()
     silent = {row.node for row in listing.raw if row.answers is False} if listing else set()
+    # While a node is silent, the others take seconds, and the page should say so now.
+    values = await (beside.values(patience_s=0) if silent else beside.values())
     found += attention.of_drift(values.get(DRIFT) or (), silent)
     found += attention.of_diagnosis(values.get(DIAGNOSIS) or (), silent)
     state = values.get(STATE)

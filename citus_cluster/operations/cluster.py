@@ -7,7 +7,7 @@ from pathlib import Path
 from citus_cluster.model.citus.nodes import NodeAddress
 from citus_cluster.model.citus.registration import Registry
 from citus_cluster.operations.coordinator import OnCoordinator
-from citus_cluster.operations.liveness import BUDGET_S, LIFE_S, Liveness
+from citus_cluster.operations.liveness import Liveness
 from citus_cluster.runtime.citus import nodes as citus_nodes
 from citus_cluster.runtime.citus.lock import WAIT_FOR_LOCK_S
 from citus_cluster.runtime.postgres import ConnectionInfo
@@ -38,12 +38,7 @@ class Cluster:
     patience_s: Callable[[], float] = lambda: PATIENCE_S
     lock_wait_s: float = WAIT_FOR_LOCK_S
 
-    async def seen(
-        self, *, budget_s: float = BUDGET_S, max_age_s: float = LIFE_S
-    ) -> tuple[Registry, Mapping[NodeAddress, str]]:
+    async def seen(self) -> tuple[Registry, Mapping[NodeAddress, str]]:
         """Return the node list, and the active nodes that do not answer with the reason, for a view."""
         registry = await self.on_coordinator(citus_nodes.read_registry)
-        silent = await self.liveness.silence(
-            self.on_coordinator, registry.nodes, budget_s=budget_s, max_age_s=max_age_s
-        )
-        return registry, silent
+        return registry, await self.liveness.silence(self.on_coordinator, registry.nodes)

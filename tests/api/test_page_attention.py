@@ -100,6 +100,7 @@ def test_what_stops_queries_comes_first_and_nothing_twice() -> None:
         ("citus-cluster rebalance repair", "/changes/rebalance-repair"),
         ("citus-cluster rebalance repair --dry-run", None),
         ("citus-cluster nodes activate", None),
+        ("citus-cluster nodes activate --help", None),
         ("citus-cluster status", None),
         ("SELECT pg_terminate_backend(1);", None),
         ("an apostrophe's text", None),

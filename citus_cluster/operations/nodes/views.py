@@ -8,7 +8,7 @@ from functools import partial
 
 from citus_cluster.errors import UnreachableError
 from citus_cluster.model.citus.nodes import ActiveWorker, MeshRow, NodeAddress, NodeRow
-from citus_cluster.model.citus.registration import RegisteredNode
+from citus_cluster.model.citus.registration import RegisteredNode, Registry
 from citus_cluster.operations.cluster import Cluster
 from citus_cluster.operations.liveness import BUDGET_S, LIFE_S, share, silence
 from citus_cluster.operations.view import View
@@ -17,17 +17,23 @@ from citus_cluster.runtime.citus import probe as citus_probe
 from citus_cluster.runtime.citus.server import active_workers
 from citus_cluster.runtime.postgres import Connection, translated
 
-_WATCHED_S = 2.5
+_WATCHED_S = 2.0
 """How long nodes have to answer while somebody watches the list."""
 _MESH_S = 15.0
 """Time limit of the check of all connections, for which every node has answered just before."""
 
 
-async def _read_nodes(cluster: Cluster, _: object, *, budget_s: float = BUDGET_S) -> Sequence[NodeRow]:
+async def _read_nodes(
+    cluster: Cluster, _: object, *, budget_s: float = BUDGET_S, max_age_s: float = LIFE_S
+) -> Sequence[NodeRow]:
+    async def work(conn: Connection) -> tuple[Sequence[NodeRow], Registry]:
+        return await citus_nodes.read_rows(conn), await citus_nodes.read_registry(conn)
+
     async with translated("listing the nodes"):
-        rows = await cluster.on_coordinator(citus_nodes.read_rows)
-        # A list that somebody watches must not show a node that has just become silent as one that answers.
-        _, silent = await cluster.seen(budget_s=budget_s, max_age_s=LIFE_S if budget_s == BUDGET_S else 0)
+        rows, registry = await cluster.on_coordinator(work)
+        silent = await cluster.liveness.silence(
+            cluster.on_coordinator, registry.nodes, budget_s=budget_s, max_age_s=max_age_s
+        )
     reasons = {str(address): reason for address, reason in silent.items()}
     return [
         replace(row, answers=row.node not in reasons if row.is_active else None, reason=reasons.get(row.node))
@@ -117,7 +123,7 @@ LIST = View(
     ),
 )
 
-WATCHED = replace(LIST, name="nodes-watched", read=partial(_read_nodes, budget_s=_WATCHED_S))
+WATCHED = replace(LIST, name="nodes-watched", read=partial(_read_nodes, budget_s=_WATCHED_S, max_age_s=0))
 """The same list for a page that reads it all the time: a silent node shows sooner, and an error ends by itself."""
 
 ACTIVE = View(
