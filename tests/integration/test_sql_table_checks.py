@@ -12,7 +12,7 @@ from typing import Any
 import psycopg
 import pytest
 from sql_declared import plan
-from sql_servers import COORDINATOR, WORKERS, Servers, register
+from sql_servers import WORKERS, Servers, register
 
 from citus_cluster.model.plan.preview import Preview
 from citus_cluster.operations.change import AnyChange
@@ -20,10 +20,10 @@ from citus_cluster.operations.tables import alteration, distribution
 
 pytestmark = pytest.mark.cluster
 
-# 32 shards for each of the tables would take most of the time.
-SETTINGS = ("SET client_min_messages TO error", "SET citus.shard_count TO 4")
+# The default of 32 shards for each table would take most of the time.
 DROP = (
-    *SETTINGS,
+    "SET client_min_messages TO error",
+    "SET citus.shard_count TO 4",
     'DROP TABLE IF EXISTS t, o, p, c, "<t> ""q""" CASCADE',
     "DROP FUNCTION IF EXISTS touch() CASCADE",
     "DROP SEQUENCE IF EXISTS s CASCADE",
@@ -240,12 +240,12 @@ def compare(
 ) -> list[str]:
     """Return every case where the plan and Citus do not agree."""
     wrong = []
-    for name, setup in cases.items():
-        cluster.sql(COORDINATOR.host, *DROP, *setup)
-        preview = plan(cluster, change, **given)
-        with cluster.session() as session:
-            for setting in SETTINGS:
-                session.execute(setting.encode())
+    # One session for all cases, because Citus connects to the workers anew for each session.
+    with cluster.session() as session:
+        for name, setup in cases.items():
+            for command in (*DROP, *setup):
+                session.execute(command.encode())
+            preview = plan(cluster, change, **given)
             error = refused(session, statement)
             if error and not preview.blocking and not (name in ACCEPTED_AGAIN and not preview.steps):
                 wrong.append(f"{name}: Citus refuses, the plan does not: {error}")
@@ -259,7 +259,8 @@ def compare(
                     wrong.append(f"{name}: {fixes} does not mend it: {still}")
             elif error and preview.blocking and name not in UNMENDED and not any(one.fix for one in preview.blocking):
                 wrong.append(f"{name}: no statement mends: {preview.blocking[0].message}")
-    cluster.sql(COORDINATOR.host, *DROP)
+        for command in DROP:
+            session.execute(command.encode())
     return wrong
 
 
