@@ -78,21 +78,25 @@ AnyChange = Change[Any]
 
 def command_line(change: AnyChange, wanted: Any) -> str:
     """Return the command that does the same. A secret, which a command reads from a file, is shown as a placeholder."""
-    words = ["citus-cluster", *change.command.split()]
+    arguments: list[str] = []
+    options: list[str] = []
     for one in fields(wanted):
         value, flag = getattr(wanted, one.name), f"--{one.name.replace('_', '-')}"
         if one.default is MISSING and one.default_factory is MISSING and one.name not in change.options:
-            words += map(_word, value if isinstance(value, tuple) else [value])
+            arguments += map(_word, value if isinstance(value, tuple) else [value])
         elif value == one.default or (one.default_factory is not MISSING and value == one.default_factory()):
             continue
         elif isinstance(value, SecretStr):
-            words += [f"{flag}-file", "FILE"]
+            options += [f"{flag}-file", "FILE"]
         elif isinstance(value, bool):
-            words.append(flag if value else f"--no-{flag[2:]}")
+            options.append(flag if value else f"--no-{flag[2:]}")
         else:
             for part in value if isinstance(value, tuple) else [value]:
-                words += [flag, _word(part)]
-    return " ".join(words)
+                options += [flag, _word(part)]
+    # Without --, an argument such as -5 is taken for an option.
+    is_odd = any(one.startswith("-") for one in arguments)
+    rest = [*options, "--", *arguments] if is_odd else [*arguments, *options]
+    return " ".join(["citus-cluster", change.command, *rest])
 
 
 def _word(value: object) -> str:

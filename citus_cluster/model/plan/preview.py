@@ -95,7 +95,8 @@ class Preview(Documented):
         if fixes:
             hint = "Run what is listed, then try again." if len(fixes) > 1 else f"Run this, then try again: {fixes[0]}"
         raise kind(
-            "Nothing was changed: " + "; ".join(one.message for one in found),
+            "Nothing was changed: "
+            + "; ".join([*(one.message.removesuffix(".") for one in found[:-1]), found[-1].message]),
             hint=hint,
             details=fixes if len(fixes) > 1 else (),
         )

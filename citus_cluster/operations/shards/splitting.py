@@ -1,7 +1,6 @@
 """Splitting a shard by hash values, and giving one tenant a shard of its own."""
 
-from dataclasses import dataclass
-from shlex import quote
+from dataclasses import dataclass, replace
 from typing import Annotated
 
 from pydantic import Field
@@ -18,7 +17,7 @@ from citus_cluster.model.plan import table_checks as checks
 from citus_cluster.model.plan.events import Emit
 from citus_cluster.model.plan.preview import Finding, Preview, blocks, warns
 from citus_cluster.model.units import count, size
-from citus_cluster.operations.change import Change
+from citus_cluster.operations.change import Change, command_line
 from citus_cluster.operations.cluster import Cluster
 from citus_cluster.operations.nodes.lookup import find_node
 from citus_cluster.operations.rebalance import control as rebalance
@@ -202,7 +201,7 @@ async def _plan_isolation(cluster: Cluster, wanted: Isolation) -> Preview:
                     blocks(
                         f"{name} is colocated with {others}, whose rows of this value must stay beside them. --cascade "
                         "isolates them too.",
-                        f"citus-cluster shards isolate {quote(name)} {quote(wanted.value)} --cascade",
+                        command_line(ISOLATE, replace(wanted, cascade=True)),
                     ),
                 )
             return Preview((step,), tuple(findings), {"shard": shard, "bytes": group.bytes})

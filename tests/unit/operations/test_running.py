@@ -406,6 +406,7 @@ def test_an_operation_that_this_version_cannot_read_prevents_no_start(
 def test_the_command_of_a_change_can_be_pasted() -> None:
     change = Painter().change()
     assert command_line(change, Painting("it's <red>", 3)) == ("citus-cluster walls paint 'it'\"'\"'s <red>' --coats 3")
+    assert command_line(change, Painting("-5", 3)) == "citus-cluster walls paint --coats 3 -- -5"
 
 
 def walls_of(painter: Painter) -> Look:

@@ -16,7 +16,7 @@ BARE = RebalanceError("Tables have no key.", details=("ALTER TABLE a;", "ALTER T
         (
             (refusal(RUNNING), refusal(BARE)),
             RebalanceError,
-            "Nothing was changed: Rebalance 7 is running.; Tables have no key.",
+            "Nothing was changed: Rebalance 7 is running; Tables have no key.",
         ),
         ((refusal(RUNNING), refusal(MismatchError("Too old."))), BlockedError, "Nothing was changed: "),
         ((refusal(RUNNING), blocks("It is wet.")), BlockedError, "Nothing was changed: "),
