@@ -34,6 +34,5 @@ LIST = View(
     command="roles list",
     row=RoleRow,
     key="role",
-    superuser=True,  # the credentials of roles
     read=_read_roles,
 )
