@@ -391,10 +391,11 @@ def test_an_operation_that_this_version_cannot_read_prevents_no_start(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     async def work() -> None:
-        change = Painter().change(continues="job_id", follow=Painter().follow)
+        painter = Painter()
+        change = painter.change(continues="job_id", follow=painter.follow)
         async with engine(tmp_path, change) as operations:
             await operations.begin(change, Painting("slow"), ASKER)
-            await asyncio.sleep(0.05)
+            await painter.started.wait()
             await operations._store._call(lambda db: db.execute("UPDATE operation SET parameters = '{\"roof\": 1}'"))
         async with engine(tmp_path, change) as operations:
             assert (await operations.get(1)).state is OperationState.INTERRUPTED
