@@ -189,6 +189,8 @@ def test_the_walk_through_of_the_documents(pair: Pair, app: App) -> None:
     names = ["Bob", "Charlie", "Charlie", "Charlie", "Charlie", "Eve", "Frank", "Grace"]
     assert listed.json() == [{"id": number, "name": name} for number, name in enumerate(names, 1)]
     assert listed.headers["X-Read-From"] == "replica"
+    # The service writes the line of a request after it has sent the answer.
+    eventually(lambda: "Request completed: GET /users" in app.log(), "the log of the last request")
     pattern = r"^\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d{3} \[INFO\] fastapi_app: (.*?)(?: duration=\d+\.\d{3}s.*)?$"
     said = [line for line in re.findall(pattern, app.log(), re.MULTILINE) if "/metrics" not in line]
     assert [line for line in said if "Cassandra" not in line] == [
