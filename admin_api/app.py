@@ -5,9 +5,11 @@ import logging
 import os
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import psycopg
 from fastapi import FastAPI
 
 from admin_api import problems
@@ -35,6 +37,7 @@ from admin_api.sessions import Sessions
 from admin_api.settings import Settings
 from admin_api.snapshots import Snapshots
 from citus_cluster import __version__
+from citus_cluster.errors import ReaderRefusedError, UnreachableError
 from citus_cluster.operations.change import AnyChange
 from citus_cluster.operations.cluster import Cluster
 from citus_cluster.operations.coordinator import OnCoordinator
@@ -116,7 +119,7 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     settings: Settings = app.state.settings
     configuration: Configuration = app.state.configuration
     coordinator = Coordinator(settings, configuration)
-    reconciler = Reconciler(settings, configuration)
+    reconciler = Reconciler(settings, configuration, coordinator.reader)
     companions = CompanionWatch(settings, configuration)
     liveness = Liveness()
 
@@ -145,6 +148,21 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     def reading() -> Cluster:
         return cluster(coordinator.reading(timeout_s=settings.plan_timeout_s))
 
+    # Not shared: nodes that are silent for one role may answer the other.
+    of_reader = Liveness()
+
+    def read_only_cluster() -> Cluster | None:
+        """Return the cluster as the role sees it that only reads; None while this role cannot be used."""
+        if not coordinator.reader.ready:
+            return None
+        return replace(cluster(coordinator.reading_little(timeout_s=settings.plan_timeout_s)), liveness=of_reader)
+
+    def doubt(error: Exception) -> None:
+        if isinstance(error.__cause__, psycopg.errors.InsufficientPrivilege):
+            return  # Something in the cluster, such as a private schema, is the superuser's; the role is all right.
+        if isinstance(error, ReaderRefusedError | UnreachableError | psycopg.OperationalError):
+            coordinator.reader.doubt()
+
     operations = Operations(
         OperationStore(_store_path(settings.data_folder)),
         app.state.changes,
@@ -160,7 +178,7 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
         coordinator=coordinator,
         reconciler=reconciler,
         companions=companions,
-        snapshots=Snapshots(reading),
+        snapshots=Snapshots(reading, read_only_cluster, doubt),
         operations=operations,
         active_workers=Shared(coordinator, nodes.read_active, timeout_s=settings.request_timeout_s),
         rebalance_status=Shared(coordinator, rebalance_status, timeout_s=settings.request_timeout_s),

@@ -8,6 +8,7 @@ import psycopg
 
 from admin_api.configuration import Configuration
 from admin_api.connections import Connections
+from admin_api.reader import Reader
 from admin_api.recent import Recent
 from admin_api.settings import APPLICATION_NAME, MAX_CHANGES, MAX_CONNECTIONS, MAX_LASTING, MAX_REQUESTS, Settings
 from citus_cluster.errors import CitusClusterError, UnreachableError
@@ -46,6 +47,8 @@ class Coordinator:
         self._settings = settings
         self._configuration = configuration
         self._connections = Connections(self.dial)
+        self.reader = Reader()
+        self._readers = Connections(self._dial_reader)
         # One connection is always reserved for /health, and one more for requests that only read.
         self._turns = asyncio.Semaphore(MAX_CONNECTIONS - 1)
         self._changes = asyncio.Semaphore(MAX_CHANGES)
@@ -62,6 +65,7 @@ class Coordinator:
         for task in self._tasks:
             task.cancel()
         await self._connections.close()
+        await self._readers.close()
 
     async def run(self, work: Work[T], *, timeout_s: float) -> T:
         """Run the work of a request that only reads. Raises TimeoutError after ``timeout_s``, including all waiting.
@@ -90,6 +94,15 @@ class Coordinator:
 
         async def run(work: Callable[[Connection], Awaitable[T]], /) -> T:
             return await self.run(work, timeout_s=timeout_s)
+
+        return run
+
+    def reading_little(self, *, timeout_s: float) -> OnCoordinator:
+        """Like :meth:`reading`, but with a connection of the role that only reads."""
+
+        async def run(work: Callable[[Connection], Awaitable[T]], /) -> T:
+            self._refuse_crowd()
+            return await self._bounded(self._read_in_turn(work), timeout_s)
 
         return run
 
@@ -142,6 +155,10 @@ class Coordinator:
         async with self._turns:
             return await self._on_connection(work)
 
+    async def _read_in_turn(self, work: Work[T]) -> T:
+        async with self._turns, self._readers.lent() as connection:
+            return await work(connection)
+
     async def _on_connection(self, work: Work[T]) -> T:
         async with self._connections.lent() as connection:
             return await work(connection)
@@ -178,6 +195,10 @@ class Coordinator:
     async def dial(self) -> Connection:
         """Open one more connection, which the caller closes. Raises CitusClusterError."""
         info = connection_info(self._configuration.cluster(), self._configuration)
+        return await connect(info, timeout_s=self._settings.connect_timeout_s, application_name=APPLICATION_NAME)
+
+    async def _dial_reader(self) -> Connection:
+        info = self.reader.login(connection_info(self._configuration.cluster(), self._configuration))
         return await connect(info, timeout_s=self._settings.connect_timeout_s, application_name=APPLICATION_NAME)
 
 

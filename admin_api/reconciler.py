@@ -17,6 +17,7 @@ import psycopg
 from admin_api.accounts import Accounts
 from admin_api.configuration import Configuration
 from admin_api.coordinator import connection_info
+from admin_api.reader import Reader
 from admin_api.settings import APPLICATION_NAME, Settings
 from citus_cluster.errors import CitusClusterError
 from citus_cluster.model.api_config import ApiConfig
@@ -64,8 +65,9 @@ class Registration:
 class Reconciler:
     """Runs until it is cancelled, and continues after every error."""
 
-    def __init__(self, settings: Settings, configuration: Configuration) -> None:
+    def __init__(self, settings: Settings, configuration: Configuration, reader: Reader | None = None) -> None:
         self._settings = settings
+        self._reader = reader
         self._configuration = configuration
         self._journal = of_container(settings.journal_folder, Asker(ADMIN_API))
         self._woken = asyncio.Event()
@@ -186,6 +188,11 @@ class Reconciler:
         for line in (*found, *self._losses):
             if line not in self.troubles:
                 logger.warning("%s", line)
+        if self._reader and found:
+            self._reader.doubt()
+        elif self._reader and self._desired:
+            info = connection_info(self._desired, self._configuration)
+            await self._reader.prepare(connection, info, nodes, wait_for_lock_s=self._settings.lock_timeout_s)
         if self.troubles and not (found or self._losses):
             logger.info("all nodes serve queries again")
         self.troubles = (*found, *self._losses)

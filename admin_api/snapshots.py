@@ -10,6 +10,9 @@ from hashlib import blake2b
 from itertools import count
 from typing import Any
 
+import psycopg
+
+from citus_cluster.errors import CitusClusterError
 from citus_cluster.model.documents import as_data
 from citus_cluster.model.listing import Listing, ListQuery
 from citus_cluster.model.visible import json_text
@@ -95,10 +98,20 @@ class _Reading:
 
 
 class Snapshots:
-    """Reads views; ``cluster`` gives them their connections."""
+    """Reads views; ``cluster`` gives them a superuser's connections, and ``reader`` those of a role that only reads.
 
-    def __init__(self, cluster: Callable[[], Cluster]) -> None:
+    ``reader`` returns None while this role cannot be used, and ``doubt`` is told what it could not read.
+    """
+
+    def __init__(
+        self,
+        cluster: Callable[[], Cluster],
+        reader: Callable[[], Cluster | None] = lambda: None,
+        doubt: Callable[[Exception], None] = lambda _: None,
+    ) -> None:
         self._cluster = cluster
+        self._reader = reader
+        self._doubt = doubt
         self._readings: dict[tuple[str, Hashable], _Reading] = {}
         self._bodies = Bodies()
         self._numbers = count()
@@ -144,7 +157,7 @@ class Snapshots:
         loop = asyncio.get_running_loop()
         try:
             taken_at, as_of = loop.time(), datetime.now(UTC)
-            value = await view.read(self._cluster(), wanted)
+            value = await self._value(view, wanted)
             listing = Listing(value, view.row, view.key) if view.key is not None else None
             found = Snapshot(view, value, as_of, taken_at, listing, self._bodies, next(self._numbers))
             if view.max_age_s:
@@ -152,6 +165,15 @@ class Snapshots:
             return found
         finally:
             reading.running = None
+
+    async def _value(self, view: AnyView, wanted: Any) -> Any:
+        """Read as the role that only reads, and if that fails, for whatever reason, as the superuser."""
+        if not view.superuser and (reader := self._reader()) is not None:
+            try:
+                return await view.read(reader, wanted)
+            except (CitusClusterError, psycopg.Error) as error:
+                self._doubt(error)
+        return await view.read(self._cluster(), wanted)
 
     async def _read_next(self, view: AnyView, wanted: Any, reading: _Reading) -> Snapshot:
         if reading.running is not None:

@@ -150,6 +150,13 @@ class SettingRefusedError(ServiceFailedError):
     code = "setting-refused"
 
 
+class ReaderRefusedError(CitusClusterError):
+    """A node does not answer the role that only reads; it may answer the superuser."""
+
+    code = "reader-refused"
+    http_status = 503
+
+
 class UnreachableError(CitusClusterError):
     """A server does not answer."""
 

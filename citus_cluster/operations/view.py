@@ -18,6 +18,9 @@ class View(Generic[Q]):
     returns rows of the data class ``row``, whose field ``key`` is unique, or one such value if ``key`` is None. Rows
     hold plain numbers (sizes in bytes), times in UTC, and text.
 
+    The admin API reads as a role that may do little more than monitor (``model/citus/reader.py``). A view that needs a
+    ``superuser`` reads what PostgreSQL or Citus shows to nobody else.
+
     An answer may be ``max_age_s`` old, because its query is expensive; its age is shown. ``columns`` are those that
     the command line shows as text; by default all.
     """
@@ -30,6 +33,7 @@ class View(Generic[Q]):
     read: Callable[[Cluster, Q], Coroutine[Any, Any, Any]]
     parameters: type[Q] = NoParameters  # type: ignore[assignment]
     key: str | None = None
+    superuser: bool = False
     max_age_s: float = 0
     columns: tuple[str, ...] = ()
 

@@ -46,6 +46,13 @@ def ask(one: GeneratedCluster, path: str, **parameters: str) -> Any:
         return json.load(answer)["data"]
 
 
+def ask_api(one: GeneratedCluster, path: str) -> Any:
+    request = urllib.request.Request(f"http://127.0.0.1:{one.admin_port}{path}")
+    request.add_header("Authorization", f"Bearer {one.secret('admin_api_read_token')}")
+    with urllib.request.urlopen(request, timeout=10) as answer:
+        return json.load(answer)
+
+
 def query(one: GeneratedCluster, expression: str) -> list[dict[str, Any]]:
     found: list[dict[str, Any]] = ask(one, "/api/v1/query", query=expression)["result"]
     return found
@@ -61,6 +68,13 @@ def test_prometheus_reads_the_figures_with_a_token_of_its_own(one: GeneratedClus
     eventually(lambda: query(one, 'up{job="citus-cluster"} == 1'), ignoring=OSError)
     eventually(lambda: len(query(one, "citus_cluster_node_up == 1")) == 3)
     assert one.secret("monitoring_token") not in (one.root / "generated/config/admin-api/tokens.json").read_text()
+    # Views are read as a role that may only monitor, which logs in to each node itself.
+    role = (
+        "SELECT rolsuper, pg_has_role(oid, 'pg_monitor', 'USAGE') FROM pg_roles WHERE rolname = 'citus_cluster_reader'"
+    )
+    eventually(lambda: one.sql(role, 1) == [(False, True)])
+    sessions = "SELECT count(*) > 0 FROM pg_stat_activity WHERE usename = 'citus_cluster_reader'"
+    eventually(lambda: ask_api(one, "/api/v1/nodes") and one.sql(sessions) == [(True,)])
     states = {rule["name"]: rule["health"] for group in ask(one, "/api/v1/rules")["groups"] for rule in group["rules"]}
     assert set(states.values()) <= {"ok", "unknown"}
     assert "CitusNodeDown" in states
@@ -72,10 +86,7 @@ def test_status_and_the_api_show_it(one: GeneratedCluster) -> None:
         return str(next(found["condition"] for found in companions if found["service"] == "monitoring"))
 
     def condition_by_api() -> str:
-        request = urllib.request.Request(f"http://127.0.0.1:{one.admin_port}/api/v1/services")
-        request.add_header("Authorization", f"Bearer {one.secret('admin_api_read_token')}")
-        with urllib.request.urlopen(request, timeout=10) as answer:
-            companions = json.load(answer)["companions"]
+        companions = ask_api(one, "/api/v1/services")["companions"]
         return str(next(found["condition"] for found in companions if found["service"] == "monitoring"))
 
     assert condition_by_command() == "ok"

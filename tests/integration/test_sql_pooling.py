@@ -15,6 +15,7 @@ from sql_servers import COORDINATOR, NASTY_PASSWORD, WORKERS, Servers, on, regis
 
 from citus_cluster.errors import RoleError
 from citus_cluster.model.citus.nodes import NodeAddress
+from citus_cluster.model.citus.reader import READER_ROLE
 from citus_cluster.model.companion_status import CompanionStatus, Condition
 from citus_cluster.model.companion_target import Target
 from citus_cluster.model.component_name import ComponentName
@@ -85,6 +86,7 @@ def test_pgbouncer_gets_the_secret_of_one_ordinary_role_and_nobody_else_does(
         COORDINATOR.host,
         "SET citus.enable_ddl_propagation = off",
         *(f"CREATE ROLE {name} PASSWORD 'x'" for name in ("nologin", "expired LOGIN VALID UNTIL '2001-01-01'")),
+        f"CREATE ROLE {READER_ROLE} LOGIN PASSWORD 'x'",
         *(
             f"CREATE ROLE {name} LOGIN PASSWORD 'x'"
             for name in ("super2 SUPERUSER", "copies REPLICATION", "sees BYPASSRLS")
@@ -102,6 +104,7 @@ def test_pgbouncer_gets_the_secret_of_one_ordinary_role_and_nobody_else_does(
             for name in (
                 "postgres",
                 "pgbouncer",
+                READER_ROLE,
                 "nologin",
                 "expired",
                 "super2",
@@ -136,7 +139,7 @@ def test_pgbouncer_gets_the_secret_of_one_ordinary_role_and_nobody_else_does(
             "SET citus.enable_ddl_propagation = off",
             *(
                 f"DROP ROLE IF EXISTS {name}"
-                for name in ("nologin", "expired", "super2", "copies", "sees", "weak", "bare")
+                for name in (READER_ROLE, "nologin", "expired", "super2", "copies", "sees", "weak", "bare")
             ),
         )
 

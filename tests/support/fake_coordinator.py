@@ -14,6 +14,7 @@ from psycopg.pq import TransactionStatus
 from admin_api import app as app_module
 from admin_api import coordinator as coordinator_module
 from admin_api import reconciler as reconciler_module
+from admin_api.reader import Reader
 from citus_cluster.errors import CitusClusterError
 from citus_cluster.model.citus.nodes import NodeAddress, NodeResult, Outcome
 from citus_cluster.model.citus.registration import RegisteredNode
@@ -128,6 +129,9 @@ class FakeCoordinator:
             emit(Event("prepare", EventKind.DONE, "the coordinator has what they need"))
         return {}
 
+    async def prepare_reader(self, *_: object, **__: object) -> None:
+        return
+
     async def let_decode(self, connection: Connection, emit: Emit, *, wait_for_lock_s: float) -> bool:
         return False
 
@@ -168,6 +172,7 @@ def in_place(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeCoordinator]:
     ):
         monkeypatch.setattr(reconciler_module, name, answer)
     monkeypatch.setattr(app_module, "look", fake.look)
+    monkeypatch.setattr(Reader, "prepare", fake.prepare_reader)
     try:
         yield fake
     finally:

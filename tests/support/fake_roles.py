@@ -17,7 +17,7 @@ from citus_cluster.model.citus.nodes import NodeAddress
 from citus_cluster.model.citus.registration import RegisteredNode
 from citus_cluster.model.citus.roles import Defaults, FoundRole, Holding, Kind, NodeRoles, RoleRecord
 from citus_cluster.runtime import postgres
-from citus_cluster.runtime.citus import grants, limits, ownership, pooling, probe, roles
+from citus_cluster.runtime.citus import grants, limits, ownership, pooling, probe, reader, roles
 from citus_cluster.runtime.postgres import ConnectionInfo
 
 
@@ -214,6 +214,9 @@ class FakeRoles:
     async def read_owner_roles(self, conn: Any) -> Mapping[str, str]:
         return self.owner_roles
 
+    async def has_reader_role(self, conn: Any) -> bool:
+        return False
+
     async def has_pooler_role(self, conn: Any) -> bool:
         return self.has_pooler
 
@@ -240,6 +243,7 @@ _DOORS = (
     (limits, "limit_sessions", "lift_sessions", "set_setting"),
     (ownership, "owned_objects", "read_owner_roles"),
     (pooling, "has_pooler_role"),
+    (reader, "has_reader_role"),
     (probe, "copy_role_passwords", "coordinator_reaches"),
     (postgres, "connect"),
 )

@@ -140,6 +140,7 @@ SHOW = View(
     path="cluster",
     command="cluster show",
     row=ClusterState,
+    superuser=True,  # the errors in the settings files
     read=_read_state,
     max_age_s=5,
 )
@@ -151,6 +152,7 @@ DRIFT = View(
     command="cluster drift",
     row=Drift,
     key="item",
+    superuser=True,  # the errors in the settings files
     read=_read_drift,
     columns=("severity", "message", "fix"),
 )

@@ -143,6 +143,7 @@ MESH = View(
     command="nodes mesh",
     row=MeshRow,
     key="link",
+    superuser=True,  # connections between nodes, which need credentials
     read=_read_mesh,
     columns=("from_node", "to_node", "connects", "reason"),
 )

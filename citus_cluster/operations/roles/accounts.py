@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 
 from citus_cluster.errors import AuthenticationError, CitusClusterError, RoleError, UsageError, VerificationError
 from citus_cluster.model.citus.nodes import NodeAddress
+from citus_cluster.model.citus.reader import READER_ROLE
 from citus_cluster.model.citus.registration import RegisteredNode
 from citus_cluster.model.citus.role_limits import Limit, merged_limits, parse_limits
 from citus_cluster.model.citus.roles import (
@@ -54,6 +55,7 @@ from citus_cluster.runtime.citus import pooling as citus_pooling
 from citus_cluster.runtime.citus import probe as citus_probe
 from citus_cluster.runtime.citus import roles as citus_roles
 from citus_cluster.runtime.citus.lock import WAIT_FOR_LOCK_S, writer_lock
+from citus_cluster.runtime.citus.reader import has_reader_role
 from citus_cluster.runtime.postgres import Connection, ConnectionInfo, connect, translated
 from citus_cluster.runtime.store import secrets
 
@@ -234,6 +236,8 @@ async def list_roles(conn: Connection, credentials: CredentialStore) -> RoleList
         ordinary = {name for name, role in roles.items() if role.can_login and not role.is_superuser}
         if await citus_pooling.has_pooler_role(conn):
             ordinary.discard(POOLER_ROLE)
+        if await has_reader_role(conn):
+            ordinary.discard(READER_ROLE)
         found = []
         for name in sorted(ordinary | set(records)):
             record = records.get(name)

@@ -34,5 +34,6 @@ LIST = View(
     command="roles list",
     row=RoleRow,
     key="role",
+    superuser=True,  # the credentials of roles
     read=_read_roles,
 )

@@ -42,6 +42,7 @@ TABLES = View(
     command="tables list",
     row=TableListRow,
     key="oid",
+    superuser=True,  # the sizes of shards in schemas that are closed to others
     read=_read_tables,
     max_age_s=SIZES_MAX_AGE_S,
     columns=("table", "kind", "distribution_column", "colocation_id", "shards", "bytes", "owner", "partition_of"),
@@ -53,6 +54,7 @@ SCHEMAS = View(
     command="schemas list",
     row=SchemaListRow,
     key="schema",
+    superuser=True,  # the sizes of shards in schemas that are closed to others
     read=_read_schemas,
     max_age_s=SIZES_MAX_AGE_S,
 )

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from psycopg import sql
 
 from citus_cluster.errors import RoleError
+from citus_cluster.model.citus.reader import READER_ROLE
 from citus_cluster.model.pooling import POOLER_ROLE
 from citus_cluster.runtime.citus.nodes import prepare_schema
 from citus_cluster.runtime.citus.ownership import create_owner_record
@@ -34,7 +35,7 @@ _BODY = f"""
     FROM pg_authid AS role
     WHERE role.rolname = $1 AND role.rolcanlogin
       AND NOT role.rolsuper AND NOT role.rolreplication AND NOT role.rolbypassrls
-      AND role.rolname <> '{POOLER_ROLE}'
+      AND role.rolname NOT IN ('{POOLER_ROLE}', '{READER_ROLE}')
       AND NOT EXISTS (SELECT FROM citus_cluster.owner_role AS own WHERE own.rolename = role.rolname)
       AND starts_with(role.rolpassword, 'SCRAM-SHA-256$')
       AND (role.rolvaliduntil IS NULL OR role.rolvaliduntil > now())

@@ -15,16 +15,29 @@ from psycopg.conninfo import make_conninfo
 from citus_cluster.errors import (
     AuthenticationError,
     CitusClusterError,
+    ReaderRefusedError,
     UnprovenServerError,
     UnreachableError,
     WorkerUnreachableError,
 )
 from citus_cluster.model.citus.nodes import NodeAddress
+from citus_cluster.model.citus.reader import READER_ROLE
 from citus_cluster.model.citus.registration import Instance, NodeIdentity, RegisteredNode
 from citus_cluster.model.companion_status import timed_out
 from citus_cluster.runtime.libpq import NOT_IN_CLEAR, PROVEN
-from citus_cluster.runtime.postgres import Connection, bounded, describe, gives_password_away, set_local, tidy
+from citus_cluster.runtime.postgres import (
+    Connection,
+    ConnectionInfo,
+    bounded,
+    connect,
+    describe,
+    gives_password_away,
+    set_local,
+    tidy,
+)
 
+_DIRECT_S = 0.5
+"""How long a node may take to accept a login of the role that only reads, before the superuser asks it."""
 CONNECT_TIMEOUT_S = 3
 """For libpq; from PostgreSQL 16 on, dblink ignores it, and the time limit of the answer applies."""
 REQUIRE_AUTH_SINCE = 160000
@@ -124,6 +137,8 @@ async def ask(
     A server that is not ``registered`` must prove that it knows the password. ``settings`` apply to the query. Raises
     AuthenticationError, WorkerUnreachableError, ProbeUnavailableError.
     """
+    if conn.info.user == READER_ROLE:
+        return await _ask_directly(conn, node, question, timeout_s, settings)
     require_auth = NOT_IN_CLEAR if registered else PROVEN
     parameters = {
         "target": _target(conn, node, timeout_s, require_auth=require_auth, **(settings or {})),
@@ -131,6 +146,28 @@ async def ask(
     }
     document = await _run(conn, node, _ASK, parameters, timeout_s)
     return cast("Mapping[str, object]", json.loads(str(document)))
+
+
+async def _ask_directly(
+    conn: Connection, node: NodeAddress, question: str, timeout_s: float, settings: Mapping[str, str] | None
+) -> Mapping[str, object]:
+    """Like :func:`ask`, as the role that only reads: it may not let the coordinator ask, but it logs in to each node.
+
+    Raises ReaderRefusedError, which callers do not take for a node that is silent: the superuser may get an answer.
+    """
+    info = ConnectionInfo(node.host, node.port, conn.info.user, conn.info.dbname, conn.info.password)
+    application = conn.info.parameter_status("application_name") or READER_ROLE
+    try:
+        async with (
+            await connect(info, timeout_s=min(timeout_s, _DIRECT_S), application_name=application) as own,
+            bounded(own, timeout_s, rollback=True),
+        ):
+            if settings:
+                await set_local(own, dict(settings))
+            row = await (await own.execute(question.encode())).fetchone()
+    except (CitusClusterError, psycopg.OperationalError, psycopg.errors.InsufficientPrivilege) as error:
+        raise ReaderRefusedError(f"{node} does not answer role {READER_ROLE}.") from error
+    return cast("Mapping[str, object]", row[0] if row else {})
 
 
 async def ask_node(
@@ -144,10 +181,15 @@ async def ask_node(
     """Like :func:`ask`, for any node of the cluster: the coordinator answers directly."""
     if not (node.is_coordinator and node.role == "primary"):
         return await ask(conn, node.address, question, timeout_s=timeout_s, registered=True, settings=settings)
-    async with bounded(conn, timeout_s, rollback=True):
-        if settings:
-            await set_local(conn, dict(settings))
-        row = await (await conn.execute(question.encode())).fetchone()
+    try:
+        async with bounded(conn, timeout_s, rollback=True):
+            if settings:
+                await set_local(conn, dict(settings))
+            row = await (await conn.execute(question.encode())).fetchone()
+    except psycopg.errors.InsufficientPrivilege as error:
+        if conn.info.user != READER_ROLE:
+            raise
+        raise ReaderRefusedError(f"{node.address} does not answer role {READER_ROLE}.") from error
     return cast("Mapping[str, object]", row[0] if row else {})
 
 
