@@ -41,6 +41,9 @@ class Change(Generic[P]):
     ``continues`` is the key in the data of its events that identifies what goes on without this process, such as the
     ``job_id`` of Citus' own job. An operation that was interrupted after such an event is resumed with ``follow``,
     which gets that value.
+
+    ``completed`` is for a change that cannot be planned again once it has happened. It gets the details of the earlier
+    plan, and returns the result if the change has happened, and None if it is still to do.
     """
 
     name: str
@@ -61,6 +64,7 @@ class Change(Generic[P]):
     stop: Callable[[Cluster, P, Emit], Coroutine[Any, Any, None]] | None = None
     continues: str | None = None
     follow: Callable[[Cluster, P, Any, Emit], Coroutine[Any, Any, Documented]] | None = None
+    completed: Callable[[Cluster, P, Mapping[str, object], Emit], Coroutine[Any, Any, Documented | None]] | None = None
 
     def scope_of(self, wanted: P) -> str:
         """Return the scope of one change: by default all parameters, so that the same change does not run twice."""
@@ -112,17 +116,22 @@ async def perform(
     *,
     preview: Preview | None = None,
     follows: object = None,
+    planned: Mapping[str, object] | None = None,
 ) -> Documented:
     """Plan a change unless its ``preview`` is known, run it, and record it in the journal.
 
     ``follows``: what an interrupted run of it has begun, which is followed instead (see ``Change.continues``).
+    ``planned``: the details of the plan of an earlier run, which may have done all of it (see ``Change.completed``).
     Raises BlockedError if the checks found what would make it fail, and what the change's ``plan`` and ``run`` raise.
     """
     asked = {one.name: getattr(wanted, one.name) for one in fields(wanted)}  # type: ignore[arg-type]
     with journal.entry(change.name, **asked) as entry:
+        result: Documented | None = None
         if follows is not None and change.follow is not None:
             result = await change.follow(cluster, wanted, follows, emit)
-        else:
+        elif planned is not None and change.completed is not None:
+            result = await change.completed(cluster, wanted, planned, emit)
+        if result is None:
             preview = preview or await change.plan(cluster, wanted)
             preview.refuse()
             result = await change.run(cluster, wanted, preview, emit)

@@ -321,6 +321,7 @@ class Operations:
                     lambda event: self._emit(running, event),
                     preview=preview,
                     follows=None if preview else _continued(running.change, running.events),
+                    planned=None if preview else _details_of(running.operation.plan),
                 )
                 result = running.outcome.as_dict()
         except asyncio.CancelledError:
@@ -465,6 +466,11 @@ def _continued(change: AnyChange, events: Sequence[OperationEvent]) -> object:
     """Return what identifies the part of an interrupted change that went on by itself; None if there is none."""
     found = [event.data[change.continues] for event in events if change.continues and change.continues in event.data]
     return found[-1] if found else None
+
+
+def _details_of(plan: Mapping[str, object]) -> Mapping[str, object]:
+    details = plan.get("details")
+    return details if isinstance(details, Mapping) else {}
 
 
 def _fields(wanted: Any) -> dict[str, Any]:

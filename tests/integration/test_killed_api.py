@@ -3,6 +3,8 @@
 Also two clients that request the same change at the same moment.
 """
 
+import contextlib
+import sqlite3
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -69,6 +71,22 @@ def may_hold(node: NodeAddress, allowed: str) -> str:
     return f"SELECT citus_set_node_property('{node.host}', {node.port}, 'shouldhaveshards', {allowed})"
 
 
+SPLITS = {
+    "split": Long(
+        "shards/split",
+        lambda cluster: {"shard": a_shard(cluster), "points": "half"},
+        WRITER,
+        f"{ACTIVE} '%citus_split_shard_by_split_points(%'",
+        {PLACED: [(FIRST.host, 3), (SECOND.host, 2)]},
+    ),
+    "isolate": Long(
+        "shards/isolate",
+        lambda cluster: {"table": "orders", "value": "1"},
+        WRITER,
+        f"{ACTIVE} '%isolate_tenant_to_new_shard(%'",
+        {"SELECT count(*) FROM citus_shards WHERE table_name = 'orders'::regclass": [(6,)]},
+    ),
+}
 LONG = {
     "rebalance": Long(
         "rebalance",
@@ -95,13 +113,7 @@ LONG = {
         {PLACED: [(FIRST.host, 1), (SECOND.host, 3)]},
         follows=True,
     ),
-    "split": Long(
-        "shards/split",
-        lambda cluster: {"shard": a_shard(cluster), "points": "half"},
-        WRITER,
-        f"{ACTIVE} '%citus_split_shard_by_split_points(%'",
-        {PLACED: [(FIRST.host, 3), (SECOND.host, 2)]},
-    ),
+    "split": SPLITS["split"],
     "distribute": Long(
         "tables/distribute",
         lambda cluster: {"table": "orders", "column": "id", "concurrently": True, "shard_count": 4},
@@ -187,6 +199,51 @@ def test_an_operation_survives_the_end_of_the_api(workers: Servers, api: ApiProc
     for query, rows in long.after.items():
         assert workers.sql(HERE, query) == rows
     assert workers.sql(HERE, SUM) == before
+
+
+@pytest.mark.parametrize("split", SPLITS.values(), ids=SPLITS)
+def test_a_split_that_citus_has_committed_is_recognised(workers: Servers, api: ApiProcess, split: Long) -> None:
+    workers.sql(HERE, *split.prepare)
+    with held(workers, split.holding):
+        number = api.client.post(split.path, json=split.body(workers)).json()["id"]
+        eventually(lambda: workers.sql(HERE, split.middle) == [(True,)], lambda: str(api.events(number)))
+        record = sqlite3.connect(api.files.folder / "data" / "operations.sqlite", isolation_level=None)
+        record.execute("BEGIN IMMEDIATE")
+    with contextlib.closing(record):
+        ((query, rows),) = split.after.items()
+        eventually(lambda: workers.sql(HERE, query) == rows, "the end of the split", 60)
+        # The end is not recorded, because the record is locked.
+        api.kill()
+    api.start()
+    assert api.operation(number)["state"] == "interrupted"
+    assert api.client.post(f"/operations/{number}/resume").status_code == 202
+    eventually(lambda: api.operation(number)["state"] != "running", lambda: str(api.events(number)[-5:]))
+    found = api.operation(number)
+    assert (found["state"], found["error"]) == ("done", None)
+    assert found["result"]["shards"]
+    assert workers.sql(HERE, query) == rows
+
+
+def test_a_shard_that_somebody_else_has_split_is_described(workers: Servers, api: ApiProcess) -> None:
+    workers.sql(HERE, DISTRIBUTE)
+    shard = a_shard(workers)
+    with held(workers, WRITER):
+        number = api.client.post("shards/split", json={"shard": shard, "points": "half"}).json()["id"]
+        eventually(lambda: workers.sql(HERE, LONG["split"].middle) == [(True,)], lambda: str(api.events(number)))
+        api.kill()
+        eventually(lambda: workers.sql(HERE, LONG["split"].middle) != [(True,)], "the end of the statement", 20)
+    workers.sql(
+        HERE,
+        f"SELECT citus_split_shard_by_split_points({shard}, ARRAY['-2000000000'], ARRAY[nodeid, nodeid], "
+        f"'block_writes') FROM pg_dist_node WHERE nodename = '{FIRST.host}'",
+    )
+    api.start()
+    assert api.client.post(f"/operations/{number}/resume").status_code == 202
+    eventually(lambda: api.operation(number)["state"] != "running", lambda: str(api.events(number)[-5:]))
+    error = api.operation(number)["error"]
+    assert f"Shard {shard} of orders is gone, but not by this split" in error["message"]
+    assert "-2147483648 to -2000000000" in error["message"]
+    assert "Split one of these shards" in error["hint"]
 
 
 def test_of_two_clients_with_the_same_change_one_wins_and_the_other_learns_of_it(

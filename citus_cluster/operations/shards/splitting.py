@@ -1,11 +1,12 @@
 """Splitting a shard by hash values, and giving one tenant a shard of its own."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Annotated
 
 from pydantic import Field
 
-from citus_cluster.errors import UsageError
+from citus_cluster.errors import NotFoundError, UsageError
 from citus_cluster.model.citus.rebalance_plan import RebalanceOptions, RebalancePlan, TransferMode
 from citus_cluster.model.citus.registration import RegisteredNode, Registry
 from citus_cluster.model.citus.shards import ShardListRow
@@ -129,7 +130,14 @@ async def _plan_split(cluster: Cluster, wanted: Splitting) -> Preview:
                 f"Split {count(len(group.rows), 'shard')} of {', '.join(dict.fromkeys(r.table for r in group.rows))} "
                 f"into {len(nodes)} each, after {', '.join(map(str, points))}, on {places}."
             )
-            return Preview((step,), tuple(findings), {"points": list(points), "bytes": group.bytes})
+            details = {
+                "table": own.table,
+                "min_value": own.min_value,
+                "max_value": own.max_value,
+                "points": list(points),
+                "bytes": group.bytes,
+            }
+            return Preview((step,), tuple(findings), details)
 
     return await cluster.on_coordinator(work)
 
@@ -161,11 +169,48 @@ async def _split(cluster: Cluster, wanted: Splitting, preview: Preview, emit: Em
             tell.started(f"splitting shard {wanted.shard} of {own.table}")
             node_ids = [node.node_id for node in nodes]
             await citus_changes.split(conn, wanted.shard, points, node_ids, mode=wanted.mode.value, tell=tell)
-            table = await citus_relations.find_table(conn, own.table)
-            low, high = own.min_value, own.max_value
-            shards = await citus_shards.shards_between(conn, table.oid, str(low), str(high))
-            tell.done(f"{own.table} has {count(len(shards), 'shard')} in place of {wanted.shard}")
-            return SplitShards(own.table, shards, True)
+            ranges = await _ranges(conn, own.table, int(own.min_value or 0), int(own.max_value or 0))
+            return _has_split(wanted, own.table, ranges, tell)
+
+    return await cluster.on_coordinator(work)
+
+
+async def _ranges(conn: Connection, table: str, low: int, high: int) -> Mapping[int, tuple[int, int]]:
+    found = await citus_relations.find_table(conn, table)
+    return await citus_shards.ranges_between(conn, found.oid, low, high)
+
+
+def _has_split(wanted: Splitting, table: str, ranges: Mapping[int, object], tell: Teller) -> SplitShards:
+    tell.done(f"{table} has {count(len(ranges), 'shard')} in place of {wanted.shard}")
+    return SplitShards(table, tuple(ranges), True)
+
+
+async def _completed_split(
+    cluster: Cluster, wanted: Splitting, planned: Mapping[str, object], emit: Emit
+) -> SplitShards | None:
+    """Return the new shards if Citus has committed the split: the old shard is gone then.
+
+    Raises NotFoundError if the old shard is gone, and other shards have its range.
+    """
+    match planned:
+        case {"table": str(table), "min_value": str(low), "max_value": str(high), "points": [*points]}:
+            pass
+        case _:
+            return None
+
+    async def work(conn: Connection) -> SplitShards | None:
+        async with translated("looking for the new shards"):
+            if await citus_shards.exists(conn, wanted.shard):
+                return None
+            ranges = await _ranges(conn, table, int(low), int(high))
+            if {*points, int(high)} <= {last for _, last in ranges.values()}:
+                return _has_split(wanted, table, ranges, Teller(f"split:{wanted.shard}", emit))
+            now = ", ".join(f"{shard} ({first} to {last})" for shard, (first, last) in ranges.items()) or "no shard"
+            raise NotFoundError(
+                f"Shard {wanted.shard} of {table} is gone, but not by this split: its hash values {low} to {high} now "
+                f"belong to {now}, and the split was to be after {', '.join(map(str, points))}.",
+                hint="Split one of these shards, or leave it so.",
+            )
 
     return await cluster.on_coordinator(work)
 
@@ -237,6 +282,7 @@ SPLIT = Change(
     scope=lambda wanted: "rebalance",
     lasts=True,
     asks=True,
+    completed=_completed_split,
 )
 ISOLATE = Change(
     name="shards-isolate",

@@ -259,12 +259,19 @@ async def _size_of(conn: Connection, node: RegisteredNode, table: str) -> int | 
     return cast("int | None", answer["bytes"])
 
 
-async def shards_between(conn: Connection, oid: int, lowest: str, highest: str) -> tuple[int, ...]:
-    """Return the shards of a table whose range of hash values lies between two values."""
+async def exists(conn: Connection, shard_id: int) -> bool:
+    """Return whether there is a shard with this number."""
+    async with bounded(conn, QUICK_S):
+        cursor = await conn.execute("SELECT FROM pg_dist_shard WHERE shardid = %s", [shard_id])
+        return await cursor.fetchone() is not None
+
+
+async def ranges_between(conn: Connection, oid: int, lowest: int, highest: int) -> Mapping[int, tuple[int, int]]:
+    """Return the shards of a table within a range of hash values, in its order, each with its first and last value."""
     async with bounded(conn, QUICK_S):
         cursor = await conn.execute(
-            "SELECT shardid FROM pg_dist_shard WHERE logicalrelid = %s::oid "
-            "AND shardminvalue::int >= %s::int AND shardmaxvalue::int <= %s::int ORDER BY shardminvalue::int",
+            "SELECT shardid, shardminvalue::int, shardmaxvalue::int FROM pg_dist_shard WHERE logicalrelid = %s::oid "
+            "AND shardminvalue::int >= %s AND shardmaxvalue::int <= %s ORDER BY shardminvalue::int",
             [oid, lowest, highest],
         )
-        return tuple(row[0] for row in await cursor.fetchall())
+        return {shard: (first, last) for shard, first, last in await cursor.fetchall()}
