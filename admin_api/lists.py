@@ -28,10 +28,11 @@ def read_query(view: AnyView, query: QueryParams) -> tuple[Any, ListQuery | None
         given.setdefault(name, []).append(value)
     wanted = read_parameters(view.parameters, {name: _single(given.pop(name)) for name in own & given.keys()})
     if not view.is_list:
-        _refuse_unknown(given, own)
+        refuse_unknown(given, own)
         return wanted, None
     reserved = {name: _single(given.pop(name)) for name in _RESERVED if name in given}
-    _refuse_unknown((name for name in given if name.partition(".")[0] not in types_of(view.row)), (*own, *_RESERVED))
+    unknown = (name for name in given if name.partition(".")[0] not in types_of(view.row))
+    refuse_unknown(unknown, (*own, *_RESERVED), more=", and fields of rows")
     limit = reserved.get("limit", str(DEFAULT_LIMIT))
     if not isinstance(limit, str) or not limit.isdecimal() or len(limit) > 6:
         raise UsageError(f"limit must be between 1 and {MAX_LIMIT}.")
@@ -45,10 +46,12 @@ def read_query(view: AnyView, query: QueryParams) -> tuple[Any, ListQuery | None
     )
 
 
-def _refuse_unknown(names: Iterable[str], known: Iterable[str]) -> None:
+def refuse_unknown(names: Iterable[str], known: Iterable[str], *, more: str = "") -> None:
+    """Raise UsageError if there is a name; the hint lists the ``known`` ones, and says what ``more`` there is."""
     if list(names):
-        more = ", ".join(sorted(known))
-        raise UsageError("The query has an unknown parameter.", hint=f"Known are {more or 'none'}, and fields of rows.")
+        listed = ", ".join(sorted(known))
+        hint = f"Known are {listed}{more}." if listed else "This address has no parameters."
+        raise UsageError("The query has an unknown parameter.", hint=hint)
 
 
 def _single(values: list[str]) -> str | list[str]:

@@ -134,7 +134,7 @@ async def read_list(
         raise UsageError(f"A page has at most {MAX_ROWS} rows.", hint="The API and the command line show more at once.")
     wanted, query = read_query(view, QueryParams(given))
     assert query is not None  # noqa: S101 - it is a list
-    snapshot = await parts.snapshots.get(view, wanted)
+    snapshot = await parts.snapshots.get(view, wanted, is_following=query.cursor is not None)
     assert snapshot.listing is not None  # noqa: S101
     # The row's links need all of its fields.
     columns = query.fields or view.columns or tuple(types_of(view.row))

@@ -41,7 +41,8 @@ async def log_in(request: Request) -> Response:
         value,
         max_age=int(MAX_AGE_S),
         path="/",
-        secure=request.url.scheme == "https",
+        # Behind a proxy that ends TLS, only the browser knows the scheme.
+        secure=request.url.scheme == "https" or request.headers.get("origin", "").startswith("https://"),
         httponly=True,
         samesite="strict",
     )

@@ -61,8 +61,8 @@ async def show_operation(request: Request, parts: PartsOf, operation_id: Operati
 
 
 @routes.post("/operations/{operation_id}/cancel")
-async def cancel(parts: PartsOf, operation_id: OperationId) -> Response:
-    await parts.operations.cancel(operation_id)
+async def cancel(request: Request, parts: PartsOf, operation_id: OperationId) -> Response:
+    await parts.operations.cancel(operation_id, asker_of(request))
     return RedirectResponse(f"/operations/{operation_id}", 303)
 
 

@@ -13,7 +13,7 @@ from pydantic import BaseModel, ValidationError, create_model
 from starlette.datastructures import QueryParams
 
 from admin_api.dependencies import PartsOf, asker_of, parts_in
-from admin_api.lists import openapi_parameters, read_query
+from admin_api.lists import openapi_parameters, read_query, refuse_unknown
 from admin_api.problems import from_error
 from admin_api.responses import VisibleJSONResponse
 from admin_api.routing import DirectRoute, api_router
@@ -22,7 +22,7 @@ from admin_api.settings import API_PREFIX
 from citus_cluster.errors import CitusClusterError
 from citus_cluster.model.listing import ListQuery
 from citus_cluster.model.operation import Operation, OperationState
-from citus_cluster.model.parameters import adapter_of
+from citus_cluster.model.parameters import adapter_of, refuse_nul
 from citus_cluster.operations.change import AnyChange, command_line
 from citus_cluster.operations.running import Running
 from citus_cluster.operations.view import AnyView
@@ -33,6 +33,8 @@ OPERATIONS = f"{API_PREFIX}/operations"
 KEY_PATTERN = r"^[\x21-\x7e]{1,255}$"
 _END_S = 5.0
 """How long the end of a change may take in addition to its work."""
+_LONGEST_WAIT_S = 60.0
+"""How long a client may let the answer to a long change wait."""
 _WAIT = re.compile(r"(?:^|[,;\s])wait\s*=\s*(\d{1,4})(?:$|[,;\s])")
 IdempotencyKey = Annotated[
     str | None,
@@ -155,6 +157,8 @@ def _handler(change: AnyChange) -> Callable[..., Coroutine[Any, Any, Response]]:
         idempotency_key: IdempotencyKey = None,
         prefer: Prefer = None,
     ) -> Response:
+        # Otherwise, a mistyped dry_run would change something.
+        refuse_unknown(request.query_params.keys() - {"dry_run"}, ["dry_run"])
         wanted = shape() if wanted is None else _strictly(shape, await request.body())
         if dry_run:
             preview = await parts.operations.plan(change, wanted)
@@ -177,9 +181,11 @@ def _handler(change: AnyChange) -> Callable[..., Coroutine[Any, Any, Response]]:
 def _strictly(shape: Any, body: bytes) -> Any:
     """Read a body that is valid JSON for the shape, but may have other types: 1 for true, "5" for 5."""
     try:
-        return adapter_of(shape).validate_json(body, strict=True)
+        found = adapter_of(shape).validate_json(body, strict=True)
     except ValidationError as error:
         raise RequestValidationError([{**one, "loc": ("body", *one["loc"])} for one in error.errors()]) from None
+    refuse_nul(found)
+    return found
 
 
 def _wait_s(prefer: str | None, default_s: float) -> float:
@@ -188,7 +194,7 @@ def _wait_s(prefer: str | None, default_s: float) -> float:
     if "respond-async" in prefer:
         return 0
     found = _WAIT.search(prefer)
-    return min(float(found[1]), default_s or 60) if found else default_s
+    return min(float(found[1]), max(default_s, _LONGEST_WAIT_S)) if found else default_s
 
 
 async def answer(running: Running, wait_s: float) -> Response:

@@ -8,7 +8,7 @@ from fastapi import Header, Path, Query, Request, Response
 from fastapi.responses import StreamingResponse
 
 from admin_api.dependencies import PartsOf, asker_of
-from admin_api.lists import openapi_parameters, read_query
+from admin_api.lists import openapi_parameters, read_query, refuse_unknown
 from admin_api.responses import VisibleJSONResponse
 from admin_api.routes.declared import answer
 from admin_api.routing import api_router
@@ -113,8 +113,9 @@ async def _stream(operations: Operations, operation_id: int, after: int) -> Asyn
     response_model=OperationDocument,
     responses=problems(404, 409, 422, 429),
 )
-async def cancel(parts: PartsOf, operation_id: OperationId) -> Response:
-    return VisibleJSONResponse((await parts.operations.cancel(operation_id)).as_dict())
+async def cancel(request: Request, parts: PartsOf, operation_id: OperationId) -> Response:
+    refuse_unknown(request.query_params, ())
+    return VisibleJSONResponse((await parts.operations.cancel(operation_id, asker_of(request))).as_dict())
 
 
 @router.post(
@@ -127,4 +128,5 @@ async def cancel(parts: PartsOf, operation_id: OperationId) -> Response:
 )
 async def resume(request: Request, parts: PartsOf, operation_id: OperationId) -> Response:
     """Its steps check what is done already, and skip it."""
+    refuse_unknown(request.query_params, ())
     return await answer(await parts.operations.resume(operation_id, asker_of(request)), 0)

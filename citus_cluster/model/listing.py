@@ -137,6 +137,8 @@ class Listing:
             if bound and (bound not in {"min", "max"} or not set(kinds) & {int, float, datetime}):
                 raise UsageError(f"filter: {bare} has no {'such bound' if bound in {'min', 'max'} else bound}.")
             wanted = [_parse(value, kinds, bare) for value in values]
+            if bound and None in wanted:
+                raise UsageError(f"{bare}: null is no bound.", hint=f"For rows without it: {bare}=null")
             tests.append(_test(bare, bound, wanted, is_set=tuple in kinds))
         if query.q:
             texts = [name for name, kinds in types_of(self._row).items() if any(_is_text(kind) for kind in kinds)]
@@ -228,8 +230,11 @@ def _test(name: str, bound: str, wanted: Sequence[Any], *, is_set: bool) -> Call
         highest = min(wanted)
         return lambda row: (value := read(row)) is not None and value <= highest
     among = set(wanted)
+    if among == {None}:
+        # Also of fields that cannot be in a set, such as objects.
+        return lambda row: read(row) is None
     if is_set:
-        return lambda row: not among.isdisjoint(read(row))
+        return lambda row: None in among if (value := read(row)) is None else not among.isdisjoint(value)
     return lambda row: read(row) in among
 
 

@@ -40,10 +40,15 @@ def read_parameters(shape: type[T], values: Mapping[str, object]) -> T:
     except ValidationError as error:
         problems = [f"{'.'.join(map(str, one['loc'])) or 'value'}: {one['msg']}" for one in error.errors()]
         raise UsageError("; ".join(problems), details=problems if len(problems) > 1 else ()) from None
-    for one in fields(found):  # type: ignore[arg-type]
-        if _has_nul(getattr(found, one.name)):
-            raise UsageError(f"{one.name}: it contains the character NUL, which no text in PostgreSQL can have.")
+    refuse_nul(found)
     return found
+
+
+def refuse_nul(values: object) -> None:
+    """Raise UsageError if a text among these parameters contains the character NUL."""
+    for one in fields(values):  # type: ignore[arg-type]
+        if _has_nul(getattr(values, one.name)):
+            raise UsageError(f"{one.name}: it contains the character NUL, which no text in PostgreSQL can have.")
 
 
 def _has_nul(value: object) -> bool:

@@ -8,7 +8,7 @@ continues by itself is resumed when the process starts again.
 import asyncio
 import contextlib
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, fields, replace
 from datetime import UTC, datetime
@@ -31,6 +31,7 @@ MAX_EVENTS = 5000
 _PROGRESS_INTERVAL_S = 1.0
 """Progress of one step is recorded this often at most."""
 _CANCEL_TIMEOUT_S = 10.0
+_RESUMED = ("resume", EventKind.STARTED)
 logger = logging.getLogger(__name__)
 
 
@@ -133,7 +134,7 @@ class Operations:
             if _continued(change, events) is None:
                 continue
             try:
-                await self._restart(operation, change, _asker_of(operation))
+                await self._restart(operation, change, _asker_of(operation), Event(*_RESUMED, "resumed"))
             except CitusClusterError as error:
                 logger.warning("operation %s is not followed: %s", operation.id, error.message)
 
@@ -203,15 +204,18 @@ class Operations:
         with self._journal(asker).entry(change.name, **_fields(wanted)):
             raise refusal
 
-    async def cancel(self, operation_id: int) -> Operation:
-        """End a running operation: what it has done stays done. Raises NotFoundError, NotRunningError."""
+    async def cancel(self, operation_id: int, asker: Asker) -> Operation:
+        """End a running operation: what it has done stays done. Its events say who wanted that.
+
+        Raises NotFoundError, NotRunningError.
+        """
         operation = await self.get(operation_id)
         running = self._running.get(operation_id)
         if running is None or running.task is None:
             raise NotRunningError(f"Operation {operation_id} has ended: {operation.state.value}.")
         if not running.is_cancelled:
             running.is_cancelled = True
-            self._emit(running, Event("cancel", EventKind.STARTED, "cancelling, on request"))
+            self._emit(running, Event("cancel", EventKind.STARTED, f"cancelling{_on_request(asker)}", _by(asker)))
             if running.change.stop is not None:
                 try:
                     await running.change.stop(
@@ -241,7 +245,8 @@ class Operations:
             raise CannotResumeError(
                 f"Operation {operation_id} cannot be resumed: {reason}.", hint="Request the change again."
             )
-        return await self._restart(operation, change, asker)
+        message = f"resumed{_on_request(asker)}: what is done is skipped"
+        return await self._restart(operation, change, asker, Event(*_RESUMED, message, _by(asker)))
 
     async def get(self, operation_id: int) -> Operation:
         """Return an operation. Raises NotFoundError."""
@@ -290,19 +295,21 @@ class Operations:
             raise KeyReusedError(
                 "The idempotency key was used for another request.", hint="Use a new key for each change."
             )
-        return self._running.get(earlier.id) or Running(earlier, change, None, _asker_of(earlier))
+        return self._running.get(earlier.id) or Running(
+            earlier, change, None, _asker_of(earlier), failure=_failure_of(earlier)
+        )
 
-    async def _restart(self, operation: Operation, change: AnyChange, asker: Asker) -> Running:
+    async def _restart(self, operation: Operation, change: AnyChange, asker: Asker, first: Event) -> Running:
         wanted = read_parameters(change.parameters, operation.parameters)
         again = await self._store.again(operation.id)
         events = await self._store.events(operation.id, 0, 2 * MAX_EVENTS)
         running = Running(again, change, wanted, asker, events=list(events))
+        self._running[operation.id] = running
+        self._emit(running, first)
         return self._start(running, None)
 
     def _start(self, running: Running, preview: Preview | None) -> Running:
         self._running[running.operation.id] = running
-        if preview is None:
-            self._emit(running, Event("resume", EventKind.STARTED, "resumed: what is done is skipped"))
         running.task = asyncio.create_task(self._run(running, preview), name=f"operation {running.operation.id}")
         return running
 
@@ -460,6 +467,44 @@ def _end_of(state: OperationState, error: Mapping[str, object] | None) -> Event:
             return Event("operation", EventKind.WARNING, "the admin API ended; the operation can be resumed", data)
         case _:
             return Event("operation", EventKind.WARNING, "cancelled; what was done stays done", data)
+
+
+def _failure_of(operation: Operation) -> Exception | None:
+    """Return an error like the one that ended an operation; None if none did."""
+    error = operation.error
+    if error is None:
+        if operation.state in {OperationState.CANCELLED, OperationState.INTERRUPTED}:
+            return NotRunningError(f"The operation was {operation.state.value}.")
+        return None
+    if error["code"] == "timeout":
+        return TimeoutError()
+    kind = next((one for one in _kinds(CitusClusterError) if one.code == error["code"]), None)
+    if kind is None:
+        return RuntimeError(f"operation {operation.id} failed earlier")
+    # Not by its own constructor, which may have other parameters.
+    failure = kind.__new__(kind)
+    details, hint = error.get("details"), error.get("hint")
+    CitusClusterError.__init__(
+        failure,
+        str(error["message"]),
+        hint=None if hint is None else str(hint),
+        details=[str(one) for one in details] if isinstance(details, list) else (),
+    )
+    return failure
+
+
+def _kinds(kind: type[CitusClusterError]) -> Iterator[type[CitusClusterError]]:
+    yield kind
+    for one in kind.__subclasses__():
+        yield from _kinds(one)
+
+
+def _on_request(asker: Asker) -> str:
+    return f" on request of {asker.name}" if asker.name else ""
+
+
+def _by(asker: Asker) -> Mapping[str, object]:
+    return {"by": asker.as_dict()}
 
 
 def _continued(change: AnyChange, events: Sequence[OperationEvent]) -> object:

@@ -1,7 +1,9 @@
 """Changes over HTTP: plans, operations, idempotency, conflicts, and the stream of events."""
 
 import json
+import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
@@ -129,6 +131,21 @@ def test_a_long_change_answers_202_and_the_loser_of_two_409_with_the_winner(hous
     assert house.paint("slow", prefer="wait=30").status_code == 201
 
 
+def test_the_answer_to_a_long_change_waits_as_long_as_its_client_wants(files: ApiFiles) -> None:
+    painter = Painter()
+    with serve(create_app(settings_of(files), [painter.change(lasts=True)], [])) as api:
+        house = House(api, painter)
+        assert house.paint("slow").status_code == 202
+        house.post(f"{OPERATIONS}/1/cancel")
+        painter.started.clear()
+        with ThreadPoolExecutor(1) as other:
+            waiting = other.submit(house.paint, "slow", prefer="wait=30")
+            eventually(painter.started.is_set, "the start of the operation")
+            time.sleep(0.5)
+            painter.release()
+            assert waiting.result().status_code == 201
+
+
 def test_a_client_that_leaves_does_not_end_its_operation(house: House) -> None:
     with pytest.raises(httpx.ReadTimeout):
         house.api.client.post(PAINT, headers=house.api.admin, json={"wall": "slow"}, timeout=0.5)
@@ -145,6 +162,30 @@ def test_an_idempotency_key_starts_one_operation(house: House) -> None:
     problem_of(house.paint("south", key="a-1"), 422, "idempotency-key-reused")
     problem_of(house.paint("south", key="a b"), 422, "invalid-request")
     assert house.paint("south", key="a-2").json()["id"] == 2
+
+
+def test_a_repeated_request_fails_like_the_first(house: House) -> None:
+    first, again = house.paint("full", key="b-1"), house.paint("full", key="b-1")
+    found = problem_of(again, 409, "wall-full")
+    assert found | {"request_id": ""} == problem_of(first, 409, "wall-full") | {"request_id": ""}
+    assert house.paint("bug", key="b-2").status_code == house.paint("bug", key="b-2").status_code == 500
+    house.paint("slow", key="b-3", prefer="respond-async")
+    house.post(f"{OPERATIONS}/3/cancel")
+    problem_of(house.paint("slow", key="b-3"), 409, "not-running")
+    assert house.get(OPERATIONS).json()["total"] == 3
+
+
+def test_a_mistyped_parameter_changes_nothing(house: House) -> None:
+    typo = house.api.client.post(PAINT, headers=house.api.admin, params={"dryrun": "true"}, json={"wall": "north"})
+    assert "dry_run" in problem_of(typo, 422, "usage")["hint"]
+    assert house.painter.painted == []
+    house.paint("slow", prefer="respond-async")
+    problem_of(house.post(f"{OPERATIONS}/1/cancel?dry_run=true"), 422, "usage")
+    assert house.state(1) == "running"
+
+
+def test_a_text_with_nul_is_refused(house: House) -> None:
+    problem_of(house.paint("a\0b"), 422, "usage")
 
 
 def test_an_operation_is_cancelled_and_resumed(house: House) -> None:

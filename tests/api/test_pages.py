@@ -103,6 +103,13 @@ def test_the_cookie_is_a_session_and_not_the_token(browser: Browser) -> None:
     assert browser.client.get("/api/v1/walls").status_code == 200
 
 
+def test_behind_a_proxy_that_ends_tls_the_cookie_is_for_https_only(browser: Browser) -> None:
+    host = f"127.0.0.1:{browser.port}"
+    answer = browser.client.post("/login", data={"token": ADMIN_TOKEN}, headers={"Origin": f"https://{host}"})
+    assert answer.status_code == 303
+    assert "; Secure" in answer.headers["set-cookie"]
+
+
 @pytest.mark.parametrize("target", ["https://evil.example", "//evil.example", "/\\evil.example", "javascript:x", ""])
 def test_the_log_in_goes_to_no_other_site(browser: Browser, target: str) -> None:
     assert browser.log_in(ADMIN_TOKEN, target).headers["location"] == "/"

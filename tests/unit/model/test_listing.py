@@ -1,6 +1,7 @@
 """Filtering, sorting, paging and selecting rows."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 
@@ -23,6 +24,8 @@ class Row:
     at: datetime
     nodes: tuple[str, ...] = ()
     good: bool = True
+    details: Mapping[str, int] | None = field(default_factory=dict)
+    parts: tuple[str, ...] | None = None
 
 
 BEGIN = datetime(2026, 1, 1, tzinfo=UTC)
@@ -63,6 +66,9 @@ def test_rows_without_a_value_come_last_in_both_directions() -> None:
         ({"nodes": ("w2",)}, ["b"]),
         ({"good": ("false",)}, ["null"]),
         ({"kind": ("red",), "nodes": ("w1",)}, ["b"]),
+        ({"details": ("null",)}, []),
+        ({"parts": ("x",)}, []),
+        ({"parts": ("x", "null"), "kind": ("red",)}, ["C", "b"]),
     ],
 )
 def test_filters(filters: dict[str, tuple[str, ...]], found: list[str]) -> None:
@@ -117,6 +123,8 @@ def test_only_the_wanted_fields_are_shown_in_their_order() -> None:
         (ListQuery(filters={"kind": ("green",)}), "kind: the value is not valid"),
         (ListQuery(filters={"size_bytes": ("many",)}), "size_bytes: the value is not valid"),
         (ListQuery(filters={"name.min": ("a",)}), "name has no such bound"),
+        (ListQuery(filters={"size_bytes.min": ("null",)}), "size_bytes: null is no bound"),
+        (ListQuery(filters={"size_bytes.max": ("null", "3")}), "size_bytes: null is no bound"),
         (ListQuery(filters={"size_bytes.mid": ("1",)}), "size_bytes has no mid"),
         (ListQuery(cursor="nonsense"), "cursor"),
         (ListQuery(cursor="W10"), "cursor"),

@@ -29,6 +29,7 @@ from citus_cluster.runtime.postgres import ConnectionInfo
 from citus_cluster.runtime.store.operations import OperationRunningError, OperationStore, StoreError
 
 ASKER = Asker(ADMIN_API, request="POST /walls/paint", role="admin", name="ann")
+BOB = Asker(ADMIN_API, request="POST /operations", role="admin", name="bob")
 
 
 async def unreached(work: Callable[[Any], Awaitable[Any]], /) -> Any:
@@ -219,15 +220,19 @@ def test_a_cancelled_operation_ends_and_stops_what_it_began(tmp_path: Path) -> N
         async with engine(tmp_path, change) as operations:
             running = await operations.begin(change, Painting("slow"), ASKER)
             await painter.started.wait()
-            found = await operations.cancel(running.operation.id)
+            found = await operations.cancel(running.operation.id, BOB)
             assert found.state is OperationState.CANCELLED
             assert painter.stopped == ["slow"]
             assert painter.painted == []
+            asked = next(event for event in await operations.events(found.id) if event.step == "cancel")
+            assert (asked.message, asked.data["by"]) == ("cancelling on request of bob", BOB.as_dict())
             with pytest.raises(NotRunningError):
-                await operations.cancel(found.id)
+                await operations.cancel(found.id, BOB)
             painter.go.set()
-            again = await ended(await operations.resume(found.id, ASKER))
+            again = await ended(await operations.resume(found.id, BOB))
             assert (again.operation.state, again.operation.attempts) == (OperationState.DONE, 2)
+            messages = [event.message for event in await operations.events(found.id)]
+            assert "resumed on request of bob: what is done is skipped" in messages
         assert painter.painted == ["slow"]
 
     run(work())
@@ -375,7 +380,7 @@ def test_a_full_disk_refuses_a_new_operation_but_not_the_end_of_a_running_one(tm
                 assert (found.state, found.resumable) == (OperationState.DONE, False)
                 assert (found.result or {})["wall"] == "slow"
             with pytest.raises(NotRunningError):
-                await operations.cancel(1)
+                await operations.cancel(1, BOB)
             await operations._store._call(lambda db: db.execute("PRAGMA query_only = OFF"))
             await ended(await operations.begin(change, Painting("slow"), ASKER))
             shown = await operations.events(1)
@@ -487,9 +492,9 @@ def test_an_operation_that_is_cancelled_twice_is_recorded(tmp_path: Path) -> Non
         async with engine(tmp_path, painter.change(), look=look) as operations:
             await operations.begin(painter.change(), Painting("slow"), ASKER)
             await painter.started.wait()
-            first = asyncio.create_task(operations.cancel(1))
+            first = asyncio.create_task(operations.cancel(1, BOB))
             await looking.wait()
-            assert (await operations.cancel(1)).state is OperationState.CANCELLED
+            assert (await operations.cancel(1, BOB)).state is OperationState.CANCELLED
             assert (await first).diff is None
 
     run(work())
