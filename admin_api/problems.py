@@ -129,18 +129,25 @@ async def _on_http_exception(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)  # noqa: S101
     if error.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
         # The router's own response names the methods of only one of the path's routes.
-        headers = {"Allow": allowed(request)}
-        return (
-            Response(status_code=204, headers=headers) if request.method == "OPTIONS" else problem(405, headers=headers)
+        methods = allowed(request)
+        if request.method == "OPTIONS":
+            return Response(status_code=204, headers={"Allow": methods})
+        return problem(
+            405,
+            detail="This path does not support the method of the request.",
+            hint=f"It supports {methods}.",
+            headers={"Allow": methods},
         )
     phrase = HTTPStatus(error.status_code).phrase
-    detail = error.detail if error.detail != phrase else None
+    detail, hint = (error.detail if error.detail != phrase else None), None
+    if error.status_code == HTTPStatus.NOT_FOUND and detail is None:
+        detail, hint = "The API has no such path.", "See GET /openapi.json, or the page /docs, for all paths."
     match error.__cause__:
         case UnicodeDecodeError():
             detail = "The body is not UTF-8."
         case RecursionError():
             detail = "The body is nested too deeply."
-    return problem(error.status_code, detail=detail, headers=error.headers)
+    return problem(error.status_code, detail=detail, hint=hint, headers=error.headers)
 
 
 async def _on_invalid_request(request: Request, error: Exception) -> JSONResponse:

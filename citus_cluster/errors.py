@@ -49,7 +49,7 @@ class CitusClusterError(Exception):
 
 
 class UsageError(CitusClusterError):
-    """The command got an invalid argument."""
+    """An argument is invalid."""
 
     code = "usage"
     exit_status = ExitStatus.USAGE

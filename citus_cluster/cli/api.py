@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 _PREFIX = "/api/v1"
 _ROOT_PATHS = ("/api/", "/health", "/metrics", "/openapi.json", "/docs")
+Pairs = list[tuple[str, str]]
 _LITERALS = {"true": True, "false": False, "null": None}
 
 
@@ -65,7 +66,7 @@ def api(
 
     client = api_client(directory.absolute(), url, token_file)
     whole = path if path.startswith(_ROOT_PATHS) else f"{_PREFIX}/{path.lstrip('/')}"
-    wanted = _pairs(query, "--query") | ({"dry_run": "true"} if dry_run else {})
+    wanted = _pairs(query, "--query") + ([("dry_run", "true")] if dry_run else [])
     content = _body(field, input_)
     verb = (method or ("POST" if content is not None or dry_run or wait else "GET")).upper()
     if not verb.isalpha():
@@ -89,16 +90,20 @@ def api(
         )
 
 
-def _all_pages(client: ApiClient, path: str, query: dict[str, str]) -> list[Any]:
+def _all_pages(client: ApiClient, path: str, query: Pairs) -> list[Any]:
     rows: list[Any] = []
+    if not any(name == "limit" for name, _ in query):
+        query = [*query, ("limit", "1000")]
+    cursor = [pair for pair in query if pair[0] == "cursor"]
+    query = [pair for pair in query if pair[0] != "cursor"]
     while True:
-        page = client.call("GET", path, query={"limit": "1000"} | query).content
+        page = client.call("GET", path, query=[*query, *cursor]).content
         if not isinstance(page, dict) or "items" not in page:
             raise UsageError("The answer is not a list with pages.", hint="Omit --all.")
         rows += page["items"]
         if not page.get("next_cursor"):
             return rows
-        query = query | {"cursor": page["next_cursor"]}
+        cursor = [("cursor", page["next_cursor"])]
 
 
 def _follow(client: ApiClient, answer: ApiAnswer) -> Any:
@@ -125,13 +130,14 @@ def _follow(client: ApiClient, answer: ApiAnswer) -> Any:
     return content
 
 
-def _pairs(given: list[str] | None, flag: str) -> dict[str, str]:
-    found = {}
+def _pairs(given: list[str] | None, flag: str) -> Pairs:
+    """Return the pairs in their order; a name may come several times, such as for a filter with several values."""
+    found = []
     for one in given or ():
         name, equals, value = one.partition("=")
         if not name or not equals:
             raise UsageError(f"{flag} has the form NAME=VALUE.")
-        found[name] = value
+        found.append((name, value))
     return found
 
 

@@ -19,6 +19,7 @@ from citus_cluster.console import screen
 from citus_cluster.errors import ConsentNeededError, ExitStatus, UsageError
 from citus_cluster.model.listing import DEFAULT_LIMIT, MAX_LIMIT, Listing, ListQuery
 from citus_cluster.model.parameters import read_parameters
+from citus_cluster.model.plan.events import Event, EventKind
 from citus_cluster.model.plan.preview import Preview
 from citus_cluster.operations.change import AnyChange, perform
 from citus_cluster.operations.cluster import Cluster
@@ -46,7 +47,16 @@ def command_of_change(change: AnyChange) -> Callable[..., None]:
             _confirm(preview)
         journal = journal_of(context, cluster.root)
         with screen.Progress() as progress:
-            result = asyncio.run(perform(change, cluster, journal, wanted, progress.emit, preview=preview))
+            doing = perform(
+                change,
+                cluster,
+                journal,
+                wanted,
+                progress.emit,
+                preview=preview,
+                show=lambda plan: _warn(change, plan, progress),
+            )
+            result = asyncio.run(doing)
         if format_ is Format.JSON:
             screen.print_json(result.as_dict())
         else:
@@ -130,6 +140,11 @@ def _show_plan(change: AnyChange, cluster: Cluster, wanted: Any, format_: Format
     raise typer.Exit(ExitStatus.WOULD_CHANGE if preview.steps else ExitStatus.DONE)
 
 
+def _warn(change: AnyChange, preview: Preview, progress: screen.Progress) -> None:
+    for one in preview.warnings if preview.steps else ():
+        progress.emit(Event(change.name, EventKind.WARNING, f"{one.message} {one.fix or ''}".rstrip()))
+
+
 def _confirm(preview: Preview) -> None:
     if not preview.steps:
         return
@@ -137,7 +152,11 @@ def _confirm(preview: Preview) -> None:
         shown.print_preview(preview)
         if screen.confirm("Go on?"):
             return
-    raise ConsentNeededError("The change was not confirmed; nothing was changed.", hint="To agree, add --yes.")
+    # On a terminal, the plan was shown with the question.
+    plan = () if screen.interactive() else (*preview.steps, *(one.message for one in preview.warnings))
+    raise ConsentNeededError(
+        "The change was not confirmed; nothing was changed.", hint="To agree, add --yes.", details=plan
+    )
 
 
 def _finish(

@@ -117,11 +117,13 @@ async def perform(
     preview: Preview | None = None,
     follows: object = None,
     planned: Mapping[str, object] | None = None,
+    show: Callable[[Preview], None] | None = None,
 ) -> Documented:
     """Plan a change unless its ``preview`` is known, run it, and record it in the journal.
 
     ``follows``: what an interrupted run of it has begun, which is followed instead (see ``Change.continues``).
     ``planned``: the details of the plan of an earlier run, which may have done all of it (see ``Change.completed``).
+    ``show`` gets a plan that is made here, unless it is refused, before anything changes.
     Raises BlockedError if the checks found what would make it fail, and what the change's ``plan`` and ``run`` raise.
     """
     asked = {one.name: getattr(wanted, one.name) for one in fields(wanted)}  # type: ignore[arg-type]
@@ -132,8 +134,11 @@ async def perform(
         elif planned is not None and change.completed is not None:
             result = await change.completed(cluster, wanted, planned, emit)
         if result is None:
+            is_new = preview is None
             preview = preview or await change.plan(cluster, wanted)
             preview.refuse()
+            if is_new and show is not None:
+                show(preview)
             result = await change.run(cluster, wanted, preview, emit)
         found = result.as_dict()
         entry.tell(**(change.outcome(found) if change.outcome else found))

@@ -3,7 +3,7 @@
 import http.client
 import json
 import ssl
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -45,12 +45,12 @@ class ApiClient:
         method: str,
         path: str,
         *,
-        query: Mapping[str, str] | None = None,
+        query: Sequence[tuple[str, str]] = (),
         content: object = None,
         headers: Mapping[str, str] | None = None,
     ) -> ApiAnswer:
         """Send a request. Raises UnreachableError, and ApiRefusedError for a status of 400 or more."""
-        with self._answering(method, path, query or {}, content, headers or {}) as answer:
+        with self._answering(method, path, query, content, headers or {}) as answer:
             body = answer.read(_MAX_BYTES)
         found = ApiAnswer(answer.status, answer.getheader("Location"), _parse(body), body)
         if answer.status >= http.client.BAD_REQUEST:
@@ -60,7 +60,7 @@ class ApiClient:
     def events(self, path: str, after: int = 0) -> Iterator[tuple[str, Mapping[str, Any]]]:
         """Follow a stream of server-sent events: the name and the data of each. Raises like :meth:`call`."""
         headers = {"Accept": EVENT_STREAM, "Last-Event-ID": str(after)}
-        with self._answering("GET", path, {}, None, headers) as answer:
+        with self._answering("GET", path, (), None, headers) as answer:
             if answer.status != http.client.OK:
                 body = answer.read(_MAX_BYTES)
                 raise _refusal(ApiAnswer(answer.status, None, _parse(body), body))
@@ -77,7 +77,7 @@ class ApiClient:
 
     @contextmanager
     def _answering(
-        self, method: str, path: str, query: Mapping[str, str], content: object, headers: Mapping[str, str]
+        self, method: str, path: str, query: Sequence[tuple[str, str]], content: object, headers: Mapping[str, str]
     ) -> Iterator[http.client.HTTPResponse]:
         target = _target(self.url)
         whole = f"{target.path.rstrip('/')}{path}"

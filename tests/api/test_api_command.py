@@ -71,6 +71,8 @@ def test_it_reads_and_changes(shell: Shell) -> None:
 def test_it_reads_all_pages(shell: Shell) -> None:
     rows = shell.answer("walls", "--all", "-q", "fields=name")
     assert len(rows) == len({row["name"] for row in rows}) == 2500
+    few = shell.answer("walls", "--all", "-q", "name=wall000003", "-q", "name=wall000001", "-q", "limit=1")
+    assert [row["name"] for row in few] == ["wall000001", "wall000003"]
     assert isinstance(shell.error("openapi.json", "--all"), CitusClusterError)
 
 

@@ -144,6 +144,7 @@ def test_options_and_405_name_every_method(away: Api, path: str, methods: str) -
     assert (response.status_code, response.headers["allow"], response.content) == (204, methods, b"")
     response = away.client.delete(path, headers=away.admin)
     assert (response.status_code, response.headers["allow"]) == (405, methods)
+    assert methods in response.json()["hint"]
 
 
 def test_a_body_without_the_type_of_json_is_told_which_it_needs(away: Api) -> None:

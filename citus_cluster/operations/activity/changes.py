@@ -33,6 +33,7 @@ from citus_cluster.runtime.citus import probe as citus_probe
 from citus_cluster.runtime.citus import statistics as citus_statistics
 from citus_cluster.runtime.postgres import Connection, translated
 
+_LIST_HINT = "To list the sessions with their numbers: citus-cluster activity list --idle"
 _ENDS_WITHIN_S = 5.0
 _LOOK_AGAIN_S = 0.2
 
@@ -77,16 +78,13 @@ async def _find(conn: Connection, wanted: OneSession) -> tuple[RegisteredNode, S
     registry = await citus_nodes.read_registry(conn)
     node = next((one for one in registry.nodes if one.node_id == node_id), None)
     if node is None or not 0 < process_id < 2**31:
-        raise NotFoundError(
-            "No session of the cluster has this number.",
-            hint="To list the sessions with their numbers: citus-cluster activity list --idle",
-        )
+        raise NotFoundError("No session of the cluster has this number.", hint=_LIST_HINT)
     silent = await citus_probe.silence(conn, [node])
     if silent:
         return node, silent[node.address]
     found = await citus_activity.session_of(conn, node, process_id)
     if found is None:
-        raise NotFoundError(f"The session has ended, or {node.address} never had it.")
+        raise NotFoundError(f"The session has ended, or {node.address} never had it.", hint=_LIST_HINT)
     if wanted.started_at is not None and found.started_at != wanted.started_at:
         raise NotFoundError(
             "The statement has ended; its session has begun another one since.",
@@ -216,7 +214,7 @@ async def _ends(
 class WhichFeature:
     """Statistics to switch on."""
 
-    feature: Annotated[Feature, Field(description="Statistics to switch on.")]
+    feature: Annotated[Feature, Field(description="Statistics to switch on: statements or tenants.")]
     every_node: Annotated[
         bool, Field(description="Also count statements on the workers; tenants are counted on every node anyway.")
     ] = False

@@ -63,7 +63,7 @@ async def _plan_restore_point(cluster: Cluster, wanted: NewRestorePoint) -> Prev
             major = (await citus_version(conn)).split(".")[0]
         if wanted.name in known:
             message = "A restore point of this name exists. A recovery would stop at the earlier one."
-            findings.append(blocks(message, "Choose another name."))
+            findings.append(blocks(f"{message} Choose another name."))
         if major.isdigit() and int(major) < 14:
             message = "Before Citus 14, transactions that clients begin on workers are not held back meanwhile."
             findings.append(warns(message, "Let clients write only through the coordinator while it is created."))

@@ -83,6 +83,9 @@ async def _check(conn: Connection, wanted: OneSchema, *, distributes: bool) -> P
     oid, name = await citus_relations.find_schema(conn, wanted.schema)
     oids = await citus_facts.schema_tables(conn, oid)
     details = {"schema": name, "tables": len(oids)}
+    if distributes and (name in _NEVER or name.startswith("pg_")):
+        never = blocks(f"The schema {name} cannot be distributed. Create a schema for each tenant.")
+        return Preview((), (never,), details)
     if await citus_facts.is_distributed_schema(conn, oid) is distributes:
         return Preview(await _copies(conn, oids) if distributes else (), (), details)
     registry = await citus_nodes.read_registry(conn)
@@ -92,7 +95,7 @@ async def _check(conn: Connection, wanted: OneSchema, *, distributes: bool) -> P
     tables = [await citus_facts.read_table(conn, one, sizes=sizes) for one in oids]
     findings: list[Finding] = []
     if distributes:
-        findings += _allowed(name, await citus_facts.extensions_in(conn, oid))
+        findings += _without_extensions(name, await citus_facts.extensions_in(conn, oid))
     for table in tables:
         if distributes:
             findings += checks.storable(table)
@@ -114,9 +117,7 @@ async def _copies(conn: Connection, oids: Sequence[int]) -> tuple[str, ...]:
     return tuple(FORGET.format(bare_name(one.name), size(one.leftover_bytes)) for one in tables if one.leftover_bytes)
 
 
-def _allowed(name: str, extensions: tuple[str, ...]) -> list[Finding]:
-    if name in _NEVER or name.startswith("pg_"):
-        return [blocks(f"The schema {name} cannot be distributed. Create a schema for each tenant.")]
+def _without_extensions(name: str, extensions: tuple[str, ...]) -> list[Finding]:
     return [
         blocks(f"The extension {one} is in the schema {name}.", f"ALTER EXTENSION {one} SET SCHEMA public;")
         for one in extensions

@@ -20,7 +20,6 @@ from citus_cluster.operations.cluster import Cluster
 from citus_cluster.operations.tables.checks import Looked, Teller, look, untrusted
 from citus_cluster.operations.tables.distribution import (
     ChangedTable,
-    ShardCount,
     TrustFunctions,
     changed_table,
     colocatable,
@@ -55,7 +54,12 @@ class Alteration:
         str | None,
         Field(min_length=1, max_length=MAX_NAME, description="New distribution column.", examples=["customer_id"]),
     ] = None
-    shard_count: ShardCount = None
+    shard_count: Annotated[
+        int | None,
+        Field(
+            ge=1, le=checks.MAX_SHARD_COUNT, description="Number of shards; by default as many as now.", examples=[32]
+        ),
+    ] = None
     colocate_with: Annotated[
         str | None,
         Field(

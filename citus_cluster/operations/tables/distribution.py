@@ -103,7 +103,10 @@ async def find_partner(conn: Connection, text: str | None) -> tuple[str, TableFa
     """Return the value of Citus' ``colocate_with``, and the table that it names."""
     if text is None or text.lower() in {"default", "none"}:
         return (text or "default").lower(), None
-    found = await citus_relations.find_table(conn, text)
+    try:
+        found = await citus_relations.find_table(conn, text)
+    except NotFoundError as error:
+        raise NotFoundError("The table to colocate with does not exist.", hint=error.hint) from error
     return found.name, await citus_facts.read_table(conn, found.oid)
 
 
@@ -306,7 +309,7 @@ async def forget_copy(conn: Connection, name: str, tell: Teller) -> None:
     if table.kind in {TableKind.LOCAL, TableKind.CITUS_LOCAL} or not table.leftover_bytes:
         return
     try:
-        await citus_changes.forget_local_rows(conn, found.oid, tell=tell)
+        await citus_changes.forget_local_rows(conn, found.oid)
     except (psycopg.Error, CitusClusterError) as error:
         if conn.closed:
             raise

@@ -144,12 +144,21 @@ def test_a_finding_that_blocks_refuses_the_change_with_what_mends_it() -> None:
 
 
 def test_a_change_that_is_hard_to_undo_needs_consent() -> None:
-    painter = Painter(Preview(("Paint.",)))
+    painter = Painter(Preview(("Paint.",), (warns("it is old"),)))
     refused = call(paint(painter, asks=True), "north")
     assert isinstance(refused.exception, ConsentNeededError)
+    assert refused.exception.details == ("Paint.", "it is old")
     assert painter.ran == []
     assert call(paint(painter, asks=True), "north", "--yes").exit_code == 0
     assert painter.ran == [Painting("north")]
+
+
+@pytest.mark.parametrize("options", [(), ("--yes",)])
+def test_a_change_that_is_not_asked_about_shows_its_warnings_before_it_runs(options: tuple[str, ...]) -> None:
+    painter = Painter(Preview(("Paint.",), (warns("it is old", "buy a wall"),)))
+    done = call(paint(painter, asks=bool(options)), "north", *options, "--format", "json")
+    assert done.stderr.index("it is old buy a wall") < done.stderr.index("painted")
+    assert json.loads(done.stdout)["wall"] == "north"
 
 
 @dataclass(frozen=True)
