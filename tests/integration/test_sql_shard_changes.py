@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Awaitable, Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any, TypeVar
@@ -13,13 +14,15 @@ from typing import Any, TypeVar
 import psycopg
 import pytest
 from setup_support import ROOT
-from sql_declared import declared_cluster, plan, run
+from sql_declared import declared_cluster, plan, run, run_planned
 from sql_servers import COORDINATOR, WORKERS, Recorder, Servers, register
 from sql_tables import may_decode
 from waiting import eventually
 
-from citus_cluster.errors import NotFoundError, UsageError
+from citus_cluster.errors import NotFoundError, RebalanceError, UntrustedCodeError, UsageError
 from citus_cluster.model.plan.events import ignore
+from citus_cluster.model.plan.preview import Preview
+from citus_cluster.operations.change import AnyChange
 from citus_cluster.operations.schemas import changes as schemas
 from citus_cluster.operations.shards import moving, splitting
 from citus_cluster.operations.tables import alteration
@@ -246,6 +249,68 @@ def test_parameters_of_a_split_that_fit_nothing_are_refused(stocked: Servers) ->
     reference = next(iter(shards_of(stocked, "countries")))
     assert plan(stocked, splitting.SPLIT, shard=reference, points="5").blocking
     assert plan(stocked, splitting.ISOLATE, table="countries", value="5").blocking
+
+
+@contextmanager
+def function_of_mallory(cluster: Servers) -> Iterator[None]:
+    cluster.sql(
+        COORDINATOR.host,
+        "DROP ROLE IF EXISTS mallory",
+        "CREATE ROLE mallory",
+        "CREATE FUNCTION public.evil(bigint) RETURNS boolean IMMUTABLE LANGUAGE sql AS 'SELECT true'",
+        "ALTER FUNCTION public.evil(bigint) OWNER TO mallory",
+    )
+    try:
+        yield
+    finally:
+        cluster.sql(COORDINATOR.host, "DROP FUNCTION public.evil(bigint) CASCADE", "DROP ROLE mallory")
+
+
+@pytest.mark.usefixtures("only_newest")
+def test_code_that_is_added_after_the_plan_is_not_run(stocked: Servers) -> None:
+    may_decode(stocked)
+    shard, source = next(iter(shards_of(stocked, "orders").items()))
+    planned: list[tuple[AnyChange, dict[str, Any], Preview]] = [
+        (change, given, plan(stocked, change, **given))
+        for change, given in (
+            (splitting.SPLIT, {"shard": shard, "points": "half"}),
+            (splitting.ISOLATE, {"table": "orders", "value": "42", "cascade": True}),
+            (moving.MOVE, {"shard": shard, "node": OTHER[source]}),
+            (alteration.ALTER, {"table": "orders", "shard_count": 6, "cascade_to_colocated": True}),
+            (alteration.UNDISTRIBUTE, {"table": '"<lines>"'}),
+            (schemas.DISTRIBUTE, {"schema": TENANT}),
+        )
+    ]
+    before = shards_of(stocked, "orders")
+    with function_of_mallory(stocked):
+        stocked.sql(
+            COORDINATOR.host,
+            'ALTER TABLE "<lines>" ADD CHECK (evil(id))',
+            f"ALTER TABLE {TENANT}.parts ADD CHECK (evil(id))",
+        )
+        for change, given, preview in planned:
+            with pytest.raises((UntrustedCodeError, RebalanceError), match=r"evil\(bigint\), which belongs"):
+                run_planned(stocked, change, preview, **given)
+        assert shards_of(stocked, "orders") == before
+        split, given, preview = planned[0]
+        run_planned(stocked, split, preview, **given, trust_functions=True)
+        assert len(shards_of(stocked, "orders")) == len(before) + 1
+
+
+@pytest.mark.usefixtures("only_newest")
+def test_code_that_is_added_just_before_the_copy_is_not_run(stocked: Servers) -> None:
+    may_decode(stocked)
+    shard = next(iter(shards_of(stocked, "orders")))
+    preview = plan(stocked, splitting.SPLIT, shard=shard, points="half")
+    waiting = "SELECT count(*) > 0 FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND state = 'active'"
+    with function_of_mallory(stocked), ThreadPoolExecutor(1) as pool:
+        with stocked.session() as owner, owner.transaction():
+            owner.execute("SET LOCAL citus.enable_ddl_propagation = off")
+            owner.execute('ALTER TABLE "<lines>" ADD CHECK (evil(id))')
+            splits = pool.submit(run_planned, stocked, splitting.SPLIT, preview, shard=shard, points="half")
+            eventually(lambda: stocked.sql(COORDINATOR.host, waiting) == [(True,)], "the split waits for the lock")
+        with pytest.raises(UntrustedCodeError, match="which belongs to role mallory"):
+            splits.result(60)
 
 
 def test_a_schema_is_distributed_moved_and_undistributed(stocked: Servers) -> None:

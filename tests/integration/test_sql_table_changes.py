@@ -10,17 +10,18 @@ from typing import Any
 
 import pytest
 from setup_support import ROOT
-from sql_declared import plan, run
+from sql_declared import plan, run, run_planned
 from sql_servers import COORDINATOR, WORKERS, Recorder, Servers, register
 from waiting import eventually
 
-from citus_cluster.errors import BlockedError, NotFoundError, UsageError
+from citus_cluster.errors import BlockedError, NotFoundError, UntrustedCodeError, UsageError
 from citus_cluster.operations.tables import distribution
 
 pytestmark = pytest.mark.cluster
 
 ODD = '"Sales Ü"."<t> it\'s ""odd"""'
 ROWS = 3000
+CITUS_TABLES = "SELECT count(*) FROM pg_dist_partition WHERE logicalrelid = 'countries'::regclass"
 PLUGINS = "ALTER ROLE postgres RESET output_plugin_libraries"
 
 
@@ -193,6 +194,16 @@ def test_parameters_that_fit_nothing_are_refused(stocked: Servers) -> None:
 
 @pytest.mark.usefixtures("only_newest")
 def test_code_of_ordinary_roles_is_not_run_unasked(stocked: Servers) -> None:
+    reference: dict[str, Any] = {"table": "countries"}
+    distribute: dict[str, Any] = {"table": "countries", "column": "id"}
+    planned = [
+        (change, given, plan(stocked, change, **given))
+        for change, given in (
+            (distribution.REFERENCE, reference),
+            (distribution.DISTRIBUTE, distribute),
+            (distribution.DISTRIBUTE, {**distribute, "concurrently": True}),
+        )
+    ]
     stocked.sql(
         COORDINATOR.host,
         "DROP ROLE IF EXISTS mallory",
@@ -207,6 +218,12 @@ def test_code_of_ordinary_roles_is_not_run_unasked(stocked: Servers) -> None:
         allowed = plan(stocked, distribution.REFERENCE, table="countries", trust_functions=True)
         assert not allowed.blocking
         assert any("evil" in one.message for one in allowed.warnings)
+        for change, given, before in planned:
+            with pytest.raises(UntrustedCodeError, match=r"evil\(integer\), which belongs to role mallory"):
+                run_planned(stocked, change, before, **given)
+        assert stocked.sql(COORDINATOR.host, CITUS_TABLES) == [(0,)]
+        run_planned(stocked, distribution.REFERENCE, allowed, **reference, trust_functions=True)
+        assert stocked.sql(COORDINATOR.host, CITUS_TABLES) == [(1,)]
     finally:
         stocked.sql(
             COORDINATOR.host,

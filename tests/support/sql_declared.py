@@ -30,6 +30,12 @@ def plan(servers: Servers, change: AnyChange, **given: object) -> Preview:
     return asyncio.run(change.plan(declared_cluster(servers), read_parameters(change.parameters, given)))
 
 
+def run_planned(servers: Servers, change: AnyChange, preview: Preview, **given: object) -> Documented:
+    """Run a change that was planned before."""
+    wanted = read_parameters(change.parameters, given)
+    return asyncio.run(change.run(declared_cluster(servers), wanted, preview, ignore))
+
+
 def run(servers: Servers, change: AnyChange, emit: Emit = ignore, **given: object) -> Documented:
     """Plan a change, and run it unless the checks found what would make it fail."""
 

@@ -205,7 +205,7 @@ def _checks(
         lambda: _refuse_full(conn, preview, emit),
         lambda: _refuse_unidentified(conn, options, preview, emit),
         lambda: _refuse_owners(conn, preview, emit),
-        lambda: _refuse_untrusted(conn, options, preview, emit),
+        lambda: refuse_untrusted(conn, options, preview, emit),
     )
 
 
@@ -240,7 +240,8 @@ async def _refuse_owners(conn: Connection, preview: RebalancePlan, emit: Emit) -
         emit(Event(rebalance_watch.STEP, EventKind.WARNING, finding, {}))
 
 
-async def _refuse_untrusted(conn: Connection, options: RebalanceOptions, preview: RebalancePlan, emit: Emit) -> None:
+async def refuse_untrusted(conn: Connection, options: RebalanceOptions, preview: RebalancePlan, emit: Emit) -> None:
+    """Raise RebalanceError for code of ordinary roles that would run as the superuser; a warning if it is trusted."""
     found = await _untrusted(conn, preview)
     if not found:
         return

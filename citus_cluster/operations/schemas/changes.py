@@ -18,16 +18,9 @@ from citus_cluster.model.units import count, size
 from citus_cluster.operations.change import Change
 from citus_cluster.operations.cluster import Cluster
 from citus_cluster.operations.nodes.lookup import NodeName, find_node
-from citus_cluster.operations.shards import moving
-from citus_cluster.operations.shards.moving import (
-    Group,
-    Mode,
-    MovedShards,
-    find_group,
-    plan_move,
-)
+from citus_cluster.operations.shards.moving import Group, Mode, Mover, find_group, plan_move
 from citus_cluster.operations.tables.alteration import room
-from citus_cluster.operations.tables.checks import Teller, untrusted
+from citus_cluster.operations.tables.checks import Teller, refusing_untrusted, untrusted
 from citus_cluster.operations.tables.distribution import FORGET, TrustFunctions, forget_copy
 from citus_cluster.operations.tables.names import SchemaName
 from citus_cluster.runtime.citus import nodes as citus_nodes
@@ -135,7 +128,10 @@ async def _run(
             if preview.steps and await citus_facts.is_distributed_schema(conn, oid) is not distributes:
                 tell.started(f"{doing} {name}")
                 act = citus_changes.distribute_schema if distributes else citus_changes.undistribute_schema
-                await act(conn, oid, tell=tell)
+                guard = refusing_untrusted(
+                    conn, lambda: citus_facts.schema_tables(conn, oid), trusted=wanted.trust_functions
+                )
+                await act(conn, oid, guard=guard, tell=tell)
             if distributes:
                 for one in await citus_facts.schema_tables(conn, oid):
                     await forget_copy(conn, (await citus_facts.read_table(conn, one)).name, tell)
@@ -198,18 +194,7 @@ async def _group(conn: Connection, cluster: Cluster, wanted: SchemaMove) -> tupl
     return group, target
 
 
-async def _move(cluster: Cluster, wanted: SchemaMove, preview: Preview, emit: Emit) -> MovedShards:
-    return await moving.carry_out(cluster, lambda conn: _group(conn, cluster, wanted), preview, emit, mode=wanted.mode)
-
-
-async def _follow(cluster: Cluster, wanted: SchemaMove, job_id: int, emit: Emit) -> MovedShards:
-    return await moving.follow(cluster, lambda conn: _group(conn, cluster, wanted), job_id, emit)
-
-
-async def _stop(cluster: Cluster, wanted: SchemaMove, emit: Emit) -> None:
-    await moving.stop(cluster, lambda conn: _group(conn, cluster, wanted), emit)
-
-
+_MOVER = Mover(_group)
 DISTRIBUTE = Change(
     name="schemas-distribute",
     summary="Move all tables of a schema to one node, as one tenant.",
@@ -240,10 +225,10 @@ MOVE = Change(
     command="schemas move",
     parameters=SchemaMove,
     plan=_plan_move,
-    run=_move,
+    run=_MOVER.run,
     scope=lambda wanted: "rebalance",
     lasts=True,
     continues="job_id",
-    follow=_follow,
-    stop=_stop,
+    follow=_MOVER.follow,
+    stop=_MOVER.stop,
 )

@@ -7,7 +7,7 @@ is followed and stopped like a rebalance.
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from shlex import quote
-from typing import Annotated
+from typing import Annotated, Generic, Protocol, TypeVar
 
 from pydantic import Field
 
@@ -84,8 +84,17 @@ class Group:
         return None if None in sizes else sum(one for one in sizes if one is not None)
 
 
-Find = Callable[[Connection], Awaitable[tuple[Group, RegisteredNode]]]
-"""Finds the shards that move, and the node to which they do."""
+class _Wanted(Protocol):
+    """The parameters that all changes have that move shards."""
+
+    @property
+    def mode(self) -> TransferMode: ...
+
+    @property
+    def trust_functions(self) -> bool: ...
+
+
+P = TypeVar("P", bound=_Wanted)
 
 
 async def find_group(conn: Connection, nodes: Sequence[RegisteredNode], shard: int) -> Group:
@@ -172,22 +181,57 @@ def moves_of(group: Group, target: NodeAddress) -> tuple[Move, ...]:
     return tuple(Move(row.table, row.shard_id, row.bytes or 0, source, target, row.group_id) for row in group.rows)
 
 
-async def carry_out(cluster: Cluster, find: Find, preview: Preview, emit: Emit, *, mode: TransferMode) -> MovedShards:
-    """Start the job, or find the one that runs, and follow it to its end; no connection is held meanwhile."""
+@dataclass(frozen=True)
+class Mover(Generic[P]):
+    """Runs, follows and stops the moves of a change. ``find`` finds the shards that move, and the node to which."""
 
-    async def work(conn: Connection) -> MovedShards:
-        async with translated("starting the move"):
-            group, target = await find(conn)
-            return await _start(conn, group, target, preview, emit, mode=mode)
+    find: Callable[[Connection, Cluster, P], Awaitable[tuple[Group, RegisteredNode]]]
 
-    moved = await cluster.on_coordinator(work)
-    if moved.job_id is not None:
-        await rebalance_watch.follow(cluster.on_coordinator, emit, moved.job_id)
-    return moved
+    async def run(self, cluster: Cluster, wanted: P, preview: Preview, emit: Emit) -> MovedShards:
+        """Start the job, or find the one that runs, and follow it to its end; no connection is held meanwhile."""
+
+        async def work(conn: Connection) -> MovedShards:
+            async with translated("starting the move"):
+                group, target = await self.find(conn, cluster, wanted)
+                options = RebalanceOptions(mode=wanted.mode, trust_functions=wanted.trust_functions)
+                return await _start(conn, group, target, preview, emit, options)
+
+        moved = await cluster.on_coordinator(work)
+        if moved.job_id is not None:
+            await rebalance_watch.follow(cluster.on_coordinator, emit, moved.job_id)
+        return moved
+
+    async def follow(self, cluster: Cluster, wanted: P, job_id: int, emit: Emit) -> MovedShards:
+        """Follow the job of a move that was interrupted to its end."""
+        await rebalance_watch.follow(cluster.on_coordinator, emit, int(job_id))
+
+        async def work(conn: Connection) -> MovedShards:
+            async with translated("looking for the shards"):
+                group, target = await self.find(conn, cluster, wanted)
+                return MovedShards(group.shard_ids, group.source, str(target.address), group.bytes, int(job_id))
+
+        return await cluster.on_coordinator(work)
+
+    async def stop(self, cluster: Cluster, wanted: P, emit: Emit) -> None:
+        """End the job of a move that is cancelled; the shards stay where they are."""
+
+        async def work(conn: Connection) -> None:
+            async with translated("stopping the move"):
+                group, target = await self.find(conn, cluster, wanted)
+                job_id = await citus_rebalance.running_job_id(conn)
+                if job_id is not None and await citus_rebalance.moves_to(conn, job_id, group.shard_ids, target.node_id):
+                    await rebalance.end(conn, job_id, emit)
+
+        await cluster.on_coordinator(work)
 
 
 async def _start(
-    conn: Connection, group: Group, target: RegisteredNode, preview: Preview, emit: Emit, *, mode: TransferMode
+    conn: Connection,
+    group: Group,
+    target: RegisteredNode,
+    preview: Preview,
+    emit: Emit,
+    options: RebalanceOptions,
 ) -> MovedShards:
     source = group.source
     if not preview.steps or source == str(target.address):
@@ -196,7 +240,12 @@ async def _start(
     async with writer_lock(conn, wait_s=WAIT_FOR_LOCK_S):
         job_id = await citus_rebalance.running_job_id(conn)
         if job_id is None:
-            job_id = await citus_rebalance.start_move(conn, group.shard_ids[0], NodeAddress.parse(source), target, mode)
+            # Again, because who owns a table may have changed it since the plan.
+            moves = RebalancePlan(moves_of(group, target.address), {}, options.mode)
+            await rebalance.refuse_untrusted(conn, options, moves, emit)
+            job_id = await citus_rebalance.start_move(
+                conn, group.shard_ids[0], NodeAddress.parse(source), target, options.mode
+            )
         elif not await citus_rebalance.moves_to(conn, job_id, group.shard_ids, target.node_id):
             raise RebalanceError(
                 f"Rebalance {job_id} has just started.", hint="Follow it first: citus-cluster rebalance wait"
@@ -204,31 +253,6 @@ async def _start(
     message = f"job {job_id} moves {count(len(group.rows), 'shard')} to {target.address}"
     emit(Event(rebalance_watch.STEP, EventKind.STARTED, message, {"job_id": job_id}))
     return MovedShards(group.shard_ids, source, str(target.address), group.bytes, job_id)
-
-
-async def follow(cluster: Cluster, find: Find, job_id: int, emit: Emit) -> MovedShards:
-    """Follow the job of a move that was interrupted to its end."""
-    await rebalance_watch.follow(cluster.on_coordinator, emit, int(job_id))
-
-    async def work(conn: Connection) -> MovedShards:
-        async with translated("looking for the shards"):
-            group, target = await find(conn)
-            return MovedShards(group.shard_ids, group.source, str(target.address), group.bytes, int(job_id))
-
-    return await cluster.on_coordinator(work)
-
-
-async def stop(cluster: Cluster, find: Find, emit: Emit) -> None:
-    """End the job of a move that is cancelled; the shards stay where they are."""
-
-    async def work(conn: Connection) -> None:
-        async with translated("stopping the move"):
-            group, target = await find(conn)
-            job_id = await citus_rebalance.running_job_id(conn)
-            if job_id is not None and await citus_rebalance.moves_to(conn, job_id, group.shard_ids, target.node_id):
-                await rebalance.end(conn, job_id, emit)
-
-    await cluster.on_coordinator(work)
 
 
 async def _plan(cluster: Cluster, wanted: Moving) -> Preview:
@@ -245,18 +269,7 @@ async def _find(conn: Connection, cluster: Cluster, wanted: Moving) -> tuple[Gro
     return await find_group(conn, registry.nodes, wanted.shard), await find_node(conn, cluster, wanted.node)
 
 
-async def _run(cluster: Cluster, wanted: Moving, preview: Preview, emit: Emit) -> MovedShards:
-    return await carry_out(cluster, lambda conn: _find(conn, cluster, wanted), preview, emit, mode=wanted.mode)
-
-
-async def _follow(cluster: Cluster, wanted: Moving, job_id: int, emit: Emit) -> MovedShards:
-    return await follow(cluster, lambda conn: _find(conn, cluster, wanted), job_id, emit)
-
-
-async def _stop(cluster: Cluster, wanted: Moving, emit: Emit) -> None:
-    await stop(cluster, lambda conn: _find(conn, cluster, wanted), emit)
-
-
+_MOVER = Mover(_find)
 MOVE = Change(
     name="shards-move",
     summary="Move a shard, with those that are always on the same node, to another node.",
@@ -264,10 +277,10 @@ MOVE = Change(
     command="shards move",
     parameters=Moving,
     plan=_plan,
-    run=_run,
+    run=_MOVER.run,
     scope=lambda wanted: "rebalance",
     lasts=True,
     continues="job_id",
-    follow=_follow,
-    stop=_stop,
+    follow=_MOVER.follow,
+    stop=_MOVER.stop,
 )

@@ -24,7 +24,7 @@ from citus_cluster.operations.nodes.lookup import find_node
 from citus_cluster.operations.rebalance import control as rebalance
 from citus_cluster.operations.shards.moving import Group, Mode, ShardId, find_group, moves_of, welcomed
 from citus_cluster.operations.shards.views import KeyValue
-from citus_cluster.operations.tables.checks import Teller, untrusted
+from citus_cluster.operations.tables.checks import Teller, refusing_untrusted, untrusted
 from citus_cluster.operations.tables.distribution import TrustFunctions
 from citus_cluster.operations.tables.names import TableName
 from citus_cluster.runtime.citus import nodes as citus_nodes
@@ -168,11 +168,18 @@ async def _split(cluster: Cluster, wanted: Splitting, preview: Preview, emit: Em
             tell = Teller(f"split:{wanted.shard}", emit)
             tell.started(f"splitting shard {wanted.shard} of {own.table}")
             node_ids = [node.node_id for node in nodes]
-            await citus_changes.split(conn, wanted.shard, points, node_ids, mode=wanted.mode.value, tell=tell)
+            guard = _refusing(conn, own.colocation_id or 0, trusted=wanted.trust_functions)
+            await citus_changes.split(
+                conn, wanted.shard, points, node_ids, mode=wanted.mode.value, guard=guard, tell=tell
+            )
             ranges = await _ranges(conn, own.table, int(own.min_value or 0), int(own.max_value or 0))
             return _has_split(wanted, own.table, ranges, tell)
 
     return await cluster.on_coordinator(work)
+
+
+def _refusing(conn: Connection, colocation_id: int, *, trusted: bool) -> citus_changes.Guard:
+    return refusing_untrusted(conn, lambda: citus_facts.colocated_tables(conn, colocation_id), trusted=trusted)
 
 
 async def _ranges(conn: Connection, table: str, low: int, high: int) -> Mapping[int, tuple[int, int]]:
@@ -261,8 +268,10 @@ async def _isolate(cluster: Cluster, wanted: Isolation, preview: Preview, emit: 
             tell = Teller(f"isolate:{wanted.table}", emit)
             if preview.steps and not alone:
                 tell.started(f"isolating one value of {wanted.table}")
+                table = await citus_facts.read_table(conn, oid)
+                guard = _refusing(conn, table.colocation_id, trusted=wanted.trust_functions)
                 await citus_changes.isolate(
-                    conn, oid, wanted.value, cascade=wanted.cascade, mode=wanted.mode.value, tell=tell
+                    conn, oid, wanted.value, cascade=wanted.cascade, mode=wanted.mode.value, guard=guard, tell=tell
                 )
                 _, shard, alone = await _isolated(conn, wanted)
             tell.done(f"shard {shard} of {wanted.table} has only this value")

@@ -17,7 +17,7 @@ from citus_cluster.model.plan.preview import Finding, Preview, blocks, warns
 from citus_cluster.model.units import count, size
 from citus_cluster.operations.change import Change
 from citus_cluster.operations.cluster import Cluster
-from citus_cluster.operations.tables.checks import Looked, Teller, look, untrusted
+from citus_cluster.operations.tables.checks import Looked, Teller, look, refusing_untrusted, untrusted
 from citus_cluster.operations.tables.distribution import (
     ChangedTable,
     TrustFunctions,
@@ -120,7 +120,12 @@ async def _undistribute(cluster: Cluster, wanted: Undistribution, preview: Previ
             tell = Teller(f"undistribute:{bare_name(found.name)}", emit)
             if preview.steps and found.kind is not TableKind.LOCAL:
                 tell.started(f"copying {bare_name(found.name)} to the coordinator")
-                await citus_changes.undistribute(conn, found.oid, cascade=wanted.cascade, tell=tell)
+
+                async def copied() -> Sequence[int]:
+                    return (found.oid, *(await citus_facts.connected_tables(conn, found.oid) if wanted.cascade else ()))
+
+                guard = refusing_untrusted(conn, copied, trusted=wanted.trust_functions)
+                await citus_changes.undistribute(conn, found.oid, cascade=wanted.cascade, guard=guard, tell=tell)
             result = await changed_table(conn, found.name, changed=bool(preview.steps))
             tell.done(f"{result.table} is a {result.kind} table")
             return result
@@ -261,6 +266,12 @@ async def _alter(cluster: Cluster, wanted: Alteration, preview: Preview, emit: E
                 column = (await find_column(conn, table, wanted.column)).name if wanted.column else None
                 colocate_with, _ = await find_partner(conn, wanted.colocate_with)
                 tell.started(f"copying {bare_name(found.name)} to new shards")
+
+                async def copied() -> Sequence[int]:
+                    if not wanted.cascade_to_colocated:
+                        return (table.oid,)
+                    return await citus_facts.colocated_tables(conn, table.colocation_id)
+
                 await citus_changes.alter(
                     conn,
                     found.oid,
@@ -268,6 +279,7 @@ async def _alter(cluster: Cluster, wanted: Alteration, preview: Preview, emit: E
                     shard_count=wanted.shard_count,
                     colocate_with=colocate_with if wanted.colocate_with else None,
                     cascade=True if wanted.cascade_to_colocated else False if wanted.alone else None,
+                    guard=refusing_untrusted(conn, copied, trusted=wanted.trust_functions),
                     tell=tell,
                 )
             result = await changed_table(conn, found.name, changed=bool(preview.steps))

@@ -18,7 +18,7 @@ from citus_cluster.model.plan.preview import Finding, Preview, blocks, warns
 from citus_cluster.model.units import count, size
 from citus_cluster.operations.change import Change
 from citus_cluster.operations.cluster import Cluster
-from citus_cluster.operations.tables.checks import Looked, Teller, look, untrusted
+from citus_cluster.operations.tables.checks import Looked, Teller, among, look, refusing_untrusted, untrusted
 from citus_cluster.operations.tables.names import MAX_NAME, ColumnName, TableName
 from citus_cluster.runtime.citus import relations as citus_relations
 from citus_cluster.runtime.citus import table_changes as citus_changes
@@ -292,6 +292,7 @@ async def _distribute(cluster: Cluster, wanted: Distribution, preview: Preview, 
                     column.name,
                     colocate_with=colocate_with,
                     shard_count=wanted.shard_count,
+                    guard=refusing_untrusted(conn, among(found.oid), trusted=wanted.trust_functions),
                     tell=tell,
                 )
             await forget_copy(conn, found.name, tell)
@@ -374,7 +375,8 @@ async def _make_reference(cluster: Cluster, wanted: OneTable, preview: Preview, 
             tell = Teller(f"reference:{bare_name(found.name)}", emit)
             if preview.steps and found.kind is not TableKind.REFERENCE:
                 tell.started(f"copying {bare_name(found.name)} to every node")
-                await citus_changes.make_reference(conn, found.oid, tell=tell)
+                guard = refusing_untrusted(conn, among(found.oid), trusted=wanted.trust_functions)
+                await citus_changes.make_reference(conn, found.oid, guard=guard, tell=tell)
             await forget_copy(conn, found.name, tell)
             result = await changed_table(conn, found.name, changed=bool(preview.steps))
             tell.done(f"{result.table} is a reference table")

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 from citus_cluster.model.citus.movers import ForeignCode, Owner
 from citus_cluster.runtime.citus.server import QUICK_S
+from citus_cluster.runtime.citus.table_changes import LOCK_TIMEOUT_S
 from citus_cluster.runtime.citus.tables import MOVING
 from citus_cluster.runtime.postgres import Connection, bare_name, bounded
 
@@ -150,6 +151,33 @@ async def foreign_code_of_reference_tables(conn: Connection) -> tuple[ForeignCod
 async def foreign_code_of_tables(conn: Connection, oids: Sequence[int]) -> tuple[ForeignCode, ...]:
     """Return the same for tables, with their partitions, whose rows are copied as the caller into new shards."""
     return await _foreign_code(conn, _WITH_PARTITIONS, [list(oids)], tables_cte=_COPIED_TABLES)
+
+
+async def hold_definitions(conn: Connection, oids: Sequence[int]) -> bool:
+    """Lock tables with their partitions until the caller's transaction ends, so that nobody changes their definition.
+
+    Reads and writes go on. Only on the coordinator, where definitions change: ``LOCK`` would also lock all workers.
+    Returns whether these are still the tables: their names may have changed while they were locked by their names.
+    """
+    async with bounded(conn, LOCK_TIMEOUT_S + QUICK_S, lock_timeout_s=LOCK_TIMEOUT_S):
+        await conn.execute(
+            f"""
+            SELECT lock_relation_if_exists(logicalrelid::regclass::text, 'SHARE UPDATE EXCLUSIVE')
+            FROM (SELECT DISTINCT logicalrelid FROM ({_WITH_PARTITIONS}) AS found ORDER BY 1) AS moving
+            """.encode(),  # noqa: S608 # our own constant
+            [list(oids)],
+        )
+        cursor = await conn.execute(
+            f"""
+            SELECT NOT EXISTS (
+                SELECT FROM ({_WITH_PARTITIONS}) AS moving WHERE NOT EXISTS (
+                    SELECT FROM pg_locks WHERE pid = pg_backend_pid() AND locktype = 'relation'
+                    AND relation = logicalrelid AND mode = 'ShareUpdateExclusiveLock' AND granted))
+            """.encode(),  # noqa: S608 # our own constant
+            [list(oids)],
+        )
+        row = await cursor.fetchone()
+    return bool(row and row[0])
 
 
 async def _foreign_code(

@@ -1,6 +1,6 @@
 """Changes of how tables are stored. Citus copies the rows itself, which can take hours."""
 
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 
 from psycopg import Error
@@ -17,6 +17,8 @@ LOCK_TIMEOUT_S = 30.0
 _NOTICED = {"client_connection_check_interval": "2s"}
 
 Tell = Callable[[str], None]
+Guard = Callable[[], Awaitable[None]]
+"""Locks the tables, and raises an error if they must not be copied; the first act of the transaction that copies."""
 
 
 @asynccontextmanager
@@ -35,9 +37,15 @@ async def told(conn: Connection, tell: Tell) -> AsyncIterator[None]:
 
 
 @asynccontextmanager
-async def _lasting(conn: Connection, tell: Tell) -> AsyncIterator[None]:
+async def _lasting(conn: Connection, tell: Tell, guard: Guard | None = None) -> AsyncIterator[None]:
     async with told(conn, tell), bounded(conn, LONGEST_S, lock_timeout_s=LOCK_TIMEOUT_S):
-        await set_local(conn, _NOTICED)
+        if guard is None:
+            await set_local(conn, _NOTICED)
+        else:
+            await guard()
+            # The guard has set shorter limits in this transaction.
+            limits = {"statement_timeout": f"{LONGEST_S:g}s", "lock_timeout": f"{LOCK_TIMEOUT_S:g}s"}
+            await set_local(conn, {**_NOTICED, **limits})
         yield
 
 
@@ -75,10 +83,10 @@ async def parse_column(conn: Connection, text: str) -> str:
 
 
 async def distribute(
-    conn: Connection, oid: int, column: str, *, colocate_with: str, shard_count: int | None, tell: Tell
+    conn: Connection, oid: int, column: str, *, colocate_with: str, shard_count: int | None, guard: Guard, tell: Tell
 ) -> None:
     """Divide a table's rows among shards, while writes to it wait. In one transaction: all or nothing."""
-    async with _lasting(conn, tell):
+    async with _lasting(conn, tell, guard):
         await conn.execute(
             "SELECT create_distributed_table(%s::oid::regclass, %s, colocate_with => %s, shard_count => %s::int)",
             [oid, column, colocate_with, shard_count],
@@ -86,12 +94,15 @@ async def distribute(
 
 
 async def distribute_concurrently(
-    conn: Connection, oid: int, column: str, *, colocate_with: str, shard_count: int | None, tell: Tell
+    conn: Connection, oid: int, column: str, *, colocate_with: str, shard_count: int | None, guard: Guard, tell: Tell
 ) -> None:
     """Divide a table's rows among shards, while writes go on.
 
-    Citus commits in between: an interrupted change leaves a Citus-local table, which a second one distributes.
+    Citus commits in between: an interrupted change leaves a Citus-local table, which a second one distributes. So no
+    lock of ``guard`` lasts as long as the copy.
     """
+    async with bounded(conn, LONGEST_S, lock_timeout_s=LOCK_TIMEOUT_S):
+        await guard()
     settings = {**_NOTICED, "lock_timeout": f"{LOCK_TIMEOUT_S:g}s"}
     async with told(conn, tell), bounded_outside(conn, LONGEST_S):
         try:
@@ -116,15 +127,15 @@ async def forget_local_rows(conn: Connection, oid: int) -> None:
         await conn.execute("SELECT truncate_local_data_after_distributing_table(%s::oid::regclass)", [oid])
 
 
-async def make_reference(conn: Connection, oid: int, *, tell: Tell) -> None:
+async def make_reference(conn: Connection, oid: int, *, guard: Guard, tell: Tell) -> None:
     """Copy a table to every node."""
-    async with _lasting(conn, tell):
+    async with _lasting(conn, tell, guard):
         await conn.execute("SELECT create_reference_table(%s::oid::regclass)", [oid])
 
 
-async def undistribute(conn: Connection, oid: int, *, cascade: bool, tell: Tell) -> None:
+async def undistribute(conn: Connection, oid: int, *, cascade: bool, guard: Guard, tell: Tell) -> None:
     """Copy a table's rows back to the coordinator, as an ordinary table; its OID changes."""
-    async with _lasting(conn, tell):
+    async with _lasting(conn, tell, guard):
         await conn.execute(
             "SELECT undistribute_table(%s::oid::regclass, cascade_via_foreign_keys => %s)", [oid, cascade]
         )
@@ -138,10 +149,11 @@ async def alter(
     shard_count: int | None,
     colocate_with: str | None,
     cascade: bool | None,
+    guard: Guard,
     tell: Tell,
 ) -> None:
     """Copy a table's rows to new shards; its OID changes."""
-    async with _lasting(conn, tell):
+    async with _lasting(conn, tell, guard):
         await conn.execute(
             "SELECT alter_distributed_table(%s::oid::regclass, distribution_column => %s, shard_count => %s::int, "
             "colocate_with => %s, cascade_to_colocated => %s::boolean)",
@@ -149,32 +161,41 @@ async def alter(
         )
 
 
-async def distribute_schema(conn: Connection, oid: int, *, tell: Tell) -> None:
+async def distribute_schema(conn: Connection, oid: int, *, guard: Guard, tell: Tell) -> None:
     """Move all tables of a schema to one node."""
-    async with _lasting(conn, tell):
+    async with _lasting(conn, tell, guard):
         await conn.execute("SELECT citus_schema_distribute(%s::oid::regnamespace)", [oid])
 
 
-async def undistribute_schema(conn: Connection, oid: int, *, tell: Tell) -> None:
+async def undistribute_schema(conn: Connection, oid: int, *, guard: Guard, tell: Tell) -> None:
     """Move all tables of a schema back to the coordinator."""
-    async with _lasting(conn, tell):
+    async with _lasting(conn, tell, guard):
         await conn.execute("SELECT citus_schema_undistribute(%s::oid::regnamespace)", [oid])
 
 
 async def split(
-    conn: Connection, shard_id: int, points: Sequence[int], node_ids: Sequence[int], *, mode: str, tell: Tell
+    conn: Connection,
+    shard_id: int,
+    points: Sequence[int],
+    node_ids: Sequence[int],
+    *,
+    mode: str,
+    guard: Guard,
+    tell: Tell,
 ) -> None:
     """Divide a shard, and all that are colocated with it, after the hash values ``points``."""
-    async with _lasting(conn, tell):
+    async with _lasting(conn, tell, guard):
         await conn.execute(
             "SELECT citus_split_shard_by_split_points(%s, %s::text[], %s::int[], %s::citus.shard_transfer_mode)",
             [shard_id, [str(point) for point in points], list(node_ids), mode],
         )
 
 
-async def isolate(conn: Connection, oid: int, value: str, *, cascade: bool, mode: str, tell: Tell) -> None:
+async def isolate(
+    conn: Connection, oid: int, value: str, *, cascade: bool, mode: str, guard: Guard, tell: Tell
+) -> None:
     """Give the rows with one value a shard of their own."""
-    async with _lasting(conn, tell):
+    async with _lasting(conn, tell, guard):
         await conn.execute(
             "SELECT isolate_tenant_to_new_shard(%s::oid::regclass, %s::text, %s::text, %s::citus.shard_transfer_mode)",
             [oid, value, "CASCADE" if cascade else "", mode],
