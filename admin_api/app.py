@@ -81,8 +81,9 @@ def create_app(
     app.state.changes = {change.name: change for change in changes}
     app.state.views = {view.name: view for view in views}
     app.state.metrics = Metrics()
-    modules = (nodes, rebalance, services, operations)
-    routers = [*(one.router for one in modules), declared.router(changes, views), health.router, metrics.router]
+    routers = [one.router for one in (nodes, rebalance, services, operations, health, metrics)]
+    served = {path for one in routers for path in declared.paths_of(one)}
+    routers.append(declared.router(changes, [view for view in views if declared.address_of_view(view) not in served]))
     add_routes(app, [*routers, *page_routers(app)])
     # The middleware that is added last gets a request first.
     app.add_middleware(NoteRoute)

@@ -4,6 +4,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from http import HTTPStatus
+from shlex import quote
 from typing import Any
 
 from fastapi import Request, Response
@@ -127,7 +128,7 @@ def _curl(
         example = _example(schema, document)
         if found.get("requestBody"):
             lines[0] += " -H 'Content-Type: application/json'"
-            lines.append(f"  -d '{json.dumps(example, ensure_ascii=False)}'")
+            lines.append(f"  -d {quote(json.dumps(example, ensure_ascii=False))}")
         lines.append(f'  "{url}"')
     return " \\\n".join(lines)
 

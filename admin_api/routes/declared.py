@@ -1,7 +1,7 @@
 """The routes of declared changes and views: POST starts an operation, or shows its plan; GET reads."""
 
 import re
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Sequence
 from dataclasses import MISSING, fields
 from functools import lru_cache
 from http import HTTPStatus
@@ -11,6 +11,7 @@ from fastapi import APIRouter, Header, Query, Request, Response
 from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel, ValidationError, create_model
 from starlette.datastructures import QueryParams
+from starlette.routing import Route
 
 from admin_api.dependencies import PartsOf, asker_of, parts_in
 from admin_api.lists import openapi_parameters, read_query, refuse_unknown
@@ -58,6 +59,18 @@ def router(changes: Sequence[AnyChange], views: Sequence[AnyView]) -> APIRouter:
     for change in changes:
         _add_change(api, change)
     return api
+
+
+def paths_of(api: APIRouter) -> Iterator[str]:
+    """Yield the paths of a router that GET reads."""
+    for route in api.routes:
+        if isinstance(route, Route) and "GET" in (route.methods or ()):
+            yield route.path
+
+
+def address_of_view(view: AnyView) -> str:
+    """Return the address at which a view is read."""
+    return f"{API_PREFIX}/{view.path}"
 
 
 def address_of(operation: Operation) -> str:

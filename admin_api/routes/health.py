@@ -52,6 +52,7 @@ class CitusSeen:
 @router.get(
     "/health",
     summary="Check that the coordinator answers, and that every desired worker is registered and serves queries",
+    operation_id="health",
     responses={503: {"model": Health, "description": "Citus is not healthy yet, or no longer; the body says why."}},
 )
 async def health(parts: PartsOf, response: Response) -> Health:
@@ -78,7 +79,7 @@ async def health(parts: PartsOf, response: Response) -> Health:
     )
 
 
-@router.get("/health/live", summary="Check that the admin API itself serves requests")
+@router.get("/health/live", summary="Check that the admin API itself serves requests", operation_id="health-live")
 async def live(response: Response) -> Live:
     """Answer 200 while this process serves requests, whatever the state of the cluster: a restart would not help."""
     response.headers["Cache-Control"] = "no-store"
@@ -88,6 +89,7 @@ async def live(response: Response) -> Live:
 @router.get(
     "/health/ready",
     summary="Check that Citus can serve queries now",
+    operation_id="health-ready",
     responses={503: {"model": Readiness, "description": "Queries fail, or would fail; the body says why."}},
 )
 async def ready(parts: PartsOf, response: Response) -> Readiness:

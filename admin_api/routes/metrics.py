@@ -15,6 +15,7 @@ router = APIRouter(tags=["metrics"], dependencies=[Security(bearer)])
 @router.get(
     "/metrics",
     summary="Read the figures of the cluster in the format of Prometheus or OpenMetrics",
+    operation_id="metrics",
     response_class=Response,
     responses={
         200: {

@@ -23,6 +23,7 @@ router.add_api_route(
     "/active",
     list_active,
     summary="List the rows of citus_get_active_worker_nodes()",
+    operation_id="nodes-active",
     response_model=list[ActiveNode],
     route_class_override=DirectRoute,
 )

@@ -13,6 +13,7 @@ router = api_router("/rebalance", "rebalance")
 @router.get(
     "",
     summary="Show the progress of the latest rebalance; the state is 'none' if there is none",
+    operation_id="rebalance-status",
     response_model=RebalanceDocument,
 )
 async def status(parts: PartsOf) -> Response:

@@ -10,7 +10,7 @@ from admin_api.schemas import Citus, Companion, Services
 router = api_router("/services", "services")
 
 
-@router.get("", summary="List the status of every service, Citus and the others")
+@router.get("", summary="List the status of every service, Citus and the others", operation_id="services-list")
 async def list_services(parts: PartsOf) -> Services:
     """Answer 200 even if a service is down: its condition and reason say so. Figures are a few seconds old at most."""
     settings = parts.settings

@@ -29,9 +29,9 @@ class Change(Generic[P]):
     checks, acts and verifies, so an interrupted change is resumed by running it again.
 
     Two changes with the same ``scope`` exclude each other. ``lasts``: it can take minutes, always or with some
-    parameters; ``plans_long``: it is short, but plans all shards. ``asks``: it is hard to undo, so a person confirms
-    it. ``options`` are the parameters without a default that a command with options of its own does not take as
-    arguments.
+    parameters; ``plans_long``: it is short, but plans all shards, or waits for moves to end. ``asks``: it is hard to
+    undo, so a person confirms it. ``options`` are the parameters without a default that a command with options of its
+    own does not take as arguments.
 
     Three functions of the result as plain data: ``outcome`` returns what the journal keeps of it, by default all;
     ``creates`` whether something new exists now; ``progress`` the path below the API's prefix that shows how what it
@@ -136,6 +136,7 @@ async def perform(
         if result is None:
             is_new = preview is None
             preview = preview or await change.plan(cluster, wanted)
+            entry.plan = preview.steps
             preview.refuse()
             if is_new and show is not None:
                 show(preview)

@@ -14,6 +14,8 @@ from citus_cluster.runtime.store import journal
 
 COMMAND_LINE = "citus-cluster"
 ADMIN_API = "admin-api"
+MAX_STEPS = 50
+"""Steps of a plan in one line."""
 
 
 @dataclass(frozen=True)
@@ -67,6 +69,7 @@ class Journal:
                 "time": datetime.now(UTC).isoformat(timespec="milliseconds"),
                 "operation": operation,
                 "parameters": as_data(parameters),
+                **({"plan": list(entry.plan[:MAX_STEPS])} if entry.plan else {}),
                 "result": result,
                 **more,
                 "outcome": as_data(entry.outcome),
@@ -89,9 +92,13 @@ class Journal:
 
 @dataclass
 class Entry:
-    """The result of an operation; with ``is_noted`` False no line is written, because nothing had to be done."""
+    """The result of an operation; with ``is_noted`` False no line is written, because nothing had to be done.
+
+    ``plan`` are the steps of a change that was planned first.
+    """
 
     outcome: dict[str, object] = field(default_factory=dict)
+    plan: Sequence[str] = ()
     is_noted: bool = True
 
     def tell(self, **outcome: object) -> None:

@@ -194,18 +194,21 @@ class Operations:
     async def _planned(self, change: AnyChange, wanted: Any, asker: Asker) -> Preview:
         """Plan, and record in the journal a change that is refused."""
         refusal: CitusClusterError | None = None
+        preview: Preview | None = None
         try:
             preview = await self.plan(change, wanted)
             preview.refuse()
         except CitusClusterError as error:
             refusal = error
-        if refusal is None:
+        if preview is not None and refusal is None:
             return preview
-        with self._journal(asker).entry(change.name, **_fields(wanted)):
+        with self._journal(asker).entry(change.name, **_fields(wanted)) as entry:
+            entry.plan = preview.steps if preview else ()
+            assert refusal is not None  # noqa: S101 - otherwise there is a plan
             raise refusal
 
     async def cancel(self, operation_id: int, asker: Asker) -> Operation:
-        """End a running operation: what it has done stays done. Its events say who wanted that.
+        """End a running operation: what it has done stays done. Its events and the journal say who wanted that.
 
         Raises NotFoundError, NotRunningError.
         """
@@ -213,6 +216,11 @@ class Operations:
         running = self._running.get(operation_id)
         if running is None or running.task is None:
             raise NotRunningError(f"Operation {operation_id} has ended: {operation.state.value}.")
+        with self._journal(replace(asker, operation=operation_id)).entry("operations-cancel"):
+            await self._end(running, asker)
+        return await self.get(operation_id)
+
+    async def _end(self, running: Running, asker: Asker) -> None:
         if not running.is_cancelled:
             running.is_cancelled = True
             self._emit(running, Event("cancel", EventKind.STARTED, f"cancelling{_on_request(asker)}", _by(asker)))
@@ -227,9 +235,9 @@ class Operations:
                 except BaseException:
                     running.is_cancelled = False
                     raise
-        running.task.cancel()
+        if running.task is not None:
+            running.task.cancel()
         await running.ended(_CANCEL_TIMEOUT_S)
-        return await self.get(operation_id)
 
     async def resume(self, operation_id: int, asker: Asker) -> Running:
         """Run an operation again that did not succeed. Raises NotFoundError, CannotResumeError."""

@@ -29,6 +29,7 @@ from citus_cluster.model.citus.statistics import Feature, NodeFeature, require
 from citus_cluster.model.citus.tables import TableKind
 from citus_cluster.model.token_role import NAMED_TOKENS_FILE, Role
 from citus_cluster.operations.activity.changes import ENABLE
+from citus_cluster.operations.pair.changes import PROMOTE
 from citus_cluster.operations.view import View
 
 HTML = {"Accept": "text/html,application/xhtml+xml"}
@@ -68,11 +69,8 @@ def browser(files: ApiFiles, run_api: Callable[[Any], Api], painter: Painter) ->
     data = files.folder / "data"
     data.mkdir()
     settings = files.settings(reconciler=False, connect_timeout_s=0.3, data_folder=data)
-    api = run_api(
-        create_app(
-            settings, [painter.change(), replace(painter.change(asks=True), name="walls-raze")], [Walls(120).view()]
-        )
-    )
+    changes = [painter.change(), replace(painter.change(asks=True), name="walls-raze"), PROMOTE]
+    api = run_api(create_app(settings, changes, [Walls(120).view()]))
     with httpx.Client(base_url=f"http://127.0.0.1:{api.port}", timeout=30, trust_env=False) as client:
         yield Browser(client, api.port)
 
@@ -465,3 +463,9 @@ def test_the_first_page_is_shown_without_a_coordinator(browser: Browser) -> None
     assert answer.status_code == 200
     assert "needs attention" in answer.text and "What needs attention" in answer.text
     assert browser.get("/services").status_code == 200
+
+
+def test_the_services_offer_the_plans_of_the_pair_to_those_who_may_change(browser: Browser) -> None:
+    for token, is_offered in ((ADMIN_TOKEN, True), (READ_TOKEN, False)):
+        browser.log_in(token)
+        assert ("/changes/pg14-promote" in browser.get("/services").text) is is_offered

@@ -1,6 +1,7 @@
 """The API while the coordinator is away: who may call, what errors look like, what /health says."""
 
 import logging
+import re
 import time
 from collections.abc import Callable
 from typing import Any
@@ -218,8 +219,19 @@ def test_every_success_has_a_named_schema(away: Api) -> None:
     assert len(seen) == sum(len(item) for item in document["paths"].values())
 
 
+def test_the_document_describes_the_rows_of_the_active_nodes(away: Api) -> None:
+    document = away.client.get("/openapi.json", headers=away.read).json()
+    found = document["paths"]["/api/v1/nodes/active"]["get"]
+    schema = found["responses"]["200"]["content"]["application/json"]["schema"]
+    assert (schema["type"], schema["items"]["$ref"]) == ("array", "#/components/schemas/ActiveNode")
+    assert not found.get("parameters")
+
+
 def test_operation_ids_are_stable_names_and_every_parameter_is_described(away: Api) -> None:
     document = away.client.get("/openapi.json", headers=away.read).json()
+    ids = [operation["operationId"] for item in document["paths"].values() for operation in item.values()]
+    assert len(ids) == len(set(ids))
+    assert all(re.fullmatch("[a-z0-9]+(-[a-z0-9]+)*", one) for one in ids), ids
     operations = {
         path: operation
         for path, item in document["paths"].items()

@@ -1,5 +1,6 @@
 """What is left over in a cluster, on real servers: prepared transactions, leftovers of moves; and restore points."""
 
+import asyncio
 from collections.abc import Iterator
 from contextlib import contextmanager
 from threading import Thread
@@ -8,7 +9,7 @@ import psycopg
 import pytest
 from declared_support import outcome as run
 from declared_support import preview as plan
-from declared_support import read
+from declared_support import reached, read
 from sql_servers import COORDINATOR, WORKERS, Recorder, Servers, register
 from sql_tables import distribute, moves_held_up
 from waiting import eventually
@@ -222,9 +223,14 @@ def test_a_restore_point_exists_on_every_node_and_is_recorded(cluster: Servers, 
         node.host: cluster.sql(node.host, "SELECT pg_current_wal_insert_lsn()")[0][0]
         for node in (COORDINATOR, *WORKERS)
     }
+    completed = changes.RESTORE_POINT.completed
+    assert completed is not None
+    assert asyncio.run(completed(reached(cluster), wanted, {}, recorder)) is None
     done = run(cluster, changes.RESTORE_POINT, wanted, emit=recorder)
     (row,) = read(cluster, views.RESTORE_POINTS)
     assert (row.name, row.lsn) == (wanted.name, done.lsn)
+    # An operation that was cut off after the commit is resumed, and finds it.
+    assert asyncio.run(completed(reached(cluster), wanted, {}, recorder)) == done
     for node, lsn in before.items():
         dump = f"pg_waldump -r XLOG -p $PGDATA/pg_wal -s {lsn} 2>/dev/null | grep RESTORE_POINT"
         assert wanted.name in str(cluster.containers[node].exec_run(["sh", "-c", dump]).output), node

@@ -11,7 +11,7 @@ from citus_cluster.model.citus.nodes import NodeAddress
 from citus_cluster.model.citus.orphans import OrphanRow, OrphanState
 from citus_cluster.model.citus.prepared import Decision, PreparedRow
 from citus_cluster.model.citus.registration import RegisteredNode
-from citus_cluster.model.citus.restore_points import MOST_BYTES
+from citus_cluster.model.citus.restore_points import MOST_BYTES, RestorePointRow
 from citus_cluster.model.documents import Documented
 from citus_cluster.model.parameters import NoParameters, parameters
 from citus_cluster.model.plan.events import Emit, Event, EventKind
@@ -90,6 +90,22 @@ async def _create_restore_point(
     message = f"restore point {wanted.name} was created; the coordinator's position is {lsn}"
     emit(Event(f"restore-point:{wanted.name}", EventKind.DONE, message, {"lsn": lsn}))
     return CreatedRestorePoint(wanted.name, lsn)
+
+
+async def _completed_restore_point(
+    cluster: Cluster, wanted: NewRestorePoint, _: object, emit: Emit
+) -> CreatedRestorePoint | None:
+    """Return the restore point if it exists: the plan has seen that no earlier one has its name."""
+
+    async def work(conn: Connection) -> Sequence[RestorePointRow]:
+        async with translated("looking for the restore point"):
+            return await citus_consistency.read_restore_points(conn)
+
+    for one in await cluster.on_coordinator(work):
+        if one.name == wanted.name:
+            emit(Event(f"restore-point:{one.name}", EventKind.SKIPPED, f"restore point {one.name} was created"))
+            return CreatedRestorePoint(one.name, one.lsn)
+    return None
 
 
 @dataclass(frozen=True)
@@ -251,6 +267,8 @@ RESTORE_POINT = Change(
     plan=_plan_restore_point,
     run=_create_restore_point,
     scope=lambda wanted: "restore point",
+    creates=lambda result: True,
+    completed=_completed_restore_point,
 )
 
 RECOVER = Change(

@@ -142,5 +142,6 @@ UNDO = Change(
     plan=_plan_undo,
     run=_undo,
     scope=lambda wanted: "nodes-drain-undo",
-    lasts=True,
+    # As a stop of a rebalance: it must not wait for a table that is being copied.
+    plans_long=True,
 )

@@ -174,5 +174,6 @@ STOP = Change(
     plan=_plan_stop,
     run=_stop,
     scope=lambda wanted: "rebalance-stop",
-    lasts=True,
+    # Not among the changes that last: it must not wait for a table that is being copied.
+    plans_long=True,
 )

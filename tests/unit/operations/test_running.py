@@ -1,6 +1,7 @@
 """Operations: recorded, followed, cancelled, interrupted and resumed."""
 
 import asyncio
+import json
 import sqlite3
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -231,6 +232,10 @@ def test_a_cancelled_operation_ends_and_stops_what_it_began(tmp_path: Path) -> N
             painter.go.set()
             again = await ended(await operations.resume(found.id, BOB))
             assert (again.operation.state, again.operation.attempts) == (OperationState.DONE, 2)
+            lines = [json.loads(line) for line in journal_of(tmp_path).splitlines()]
+            asked = next(line for line in lines if line["operation"] == "operations-cancel")
+            assert (asked["by"]["name"], asked["by"]["operation"], asked["result"]) == ("bob", found.id, "done")
+            assert lines[-1]["plan"] == ["Paint slow."]
             messages = [event.message for event in await operations.events(found.id)]
             assert "resumed on request of bob: what is done is skipped" in messages
         assert painter.painted == ["slow"]
