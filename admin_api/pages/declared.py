@@ -33,6 +33,8 @@ MAX_ROWS = 200
 """Rows of one page of HTML: with more of them, a page would grow beyond 500 kB."""
 FINISHES_WITHIN_S = 1.0
 """How long the answer to a short change waits for its end, so that the next page shows it."""
+_COLUMNS = {"name": "role", "names": "node", "shard": "shard_id"}
+"""Columns with the values of parameters of other names."""
 routes = router()
 
 
@@ -60,29 +62,35 @@ def noun_of(one: AnyChange | AnyView) -> str:
     return one.command.partition(" ")[0]
 
 
-def actions_for(view: AnyView, changes: Mapping[str, AnyChange]) -> tuple[tuple[AnyChange, tuple[str, ...]], ...]:
-    """Return the changes that apply to a row of a view: those of the same noun whose parameters the row has.
+Applicable = tuple[AnyChange, Mapping[str, str]]
+"""A change, and the columns of a row with the values of its parameters."""
 
-    A change that creates something does not apply to what exists.
+
+def actions_for(view: AnyView, changes: Mapping[str, AnyChange]) -> tuple[Applicable, ...]:
+    """Return the changes that apply to a row of a view: those of the same noun whose first parameter names the row.
+
+    What else a change needs, such as another node, is left to the form. A change that creates something does not apply
+    to what exists.
     """
     if not view.is_list:
         return ()
     columns = set(types_of(view.row))
     found = []
     for change in changes.values():
-        required = [one.name for one in forms.fields_of(change.parameters) if one.is_required]
-        if change.creates is None and noun_of(change) == noun_of(view) and required and set(required) <= columns:
+        subject = next((one.name for one in forms.fields_of(change.parameters) if one.is_required), "")
+        column = subject if subject in columns else _COLUMNS.get(subject)
+        if change.creates is None and noun_of(change) == noun_of(view) and column in columns:
             # Values that identify the row more exactly, such as when a statement began.
             exact = [one.name for one in fields(change.parameters) if one.name == "started_at" and one.name in columns]
-            found.append((change, tuple(required + exact)))
+            found.append((change, {subject: column} | {name: name for name in exact}))
     return tuple(found)
 
 
-def row_actions(applicable: Sequence[tuple[AnyChange, tuple[str, ...]]], row: Mapping[str, Any]) -> tuple[Action, ...]:
+def row_actions(applicable: Sequence[Applicable], row: Mapping[str, Any]) -> tuple[Action, ...]:
     """Return the links of one row."""
     found = []
-    for change, names in applicable:
-        values = {name: row.get(name) for name in names}
+    for change, columns in applicable:
+        values = {name: row.get(column) for name, column in columns.items()}
         if all(value is not None for name, value in values.items() if name != "started_at"):
             given = {name: value for name, value in values.items() if value is not None}
             found.append(Action(short_title(change.name), form_url(change, given)))
