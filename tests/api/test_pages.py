@@ -29,6 +29,7 @@ from citus_cluster.model.citus.statistics import Feature, NodeFeature, require
 from citus_cluster.model.citus.tables import TableKind
 from citus_cluster.model.token_role import NAMED_TOKENS_FILE, Role
 from citus_cluster.operations.activity.changes import ENABLE
+from citus_cluster.operations.change import AnyChange
 from citus_cluster.operations.pair.changes import PROMOTE
 from citus_cluster.operations.view import View
 
@@ -69,7 +70,7 @@ def browser(files: ApiFiles, run_api: Callable[[Any], Api], painter: Painter) ->
     data = files.folder / "data"
     data.mkdir()
     settings = files.settings(reconciler=False, connect_timeout_s=0.3, data_folder=data)
-    changes = [painter.change(), replace(painter.change(asks=True), name="walls-raze"), PROMOTE]
+    changes: list[AnyChange] = [painter.change(), replace(painter.change(asks=True), name="walls-raze"), PROMOTE]
     api = run_api(create_app(settings, changes, [Walls(120).view()]))
     with httpx.Client(base_url=f"http://127.0.0.1:{api.port}", timeout=30, trust_env=False) as client:
         yield Browser(client, api.port)

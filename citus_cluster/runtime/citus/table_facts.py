@@ -371,8 +371,11 @@ async def extensions_in(conn: Connection, schema_oid: int) -> tuple[str, ...]:
         return tuple(row[0] for row in await cursor.fetchall())
 
 
-async def has_nulls(conn: Connection, table: LiteralString, column: str) -> bool | None:
-    """Return whether a column has a row without a value; None if that takes too long. ``table`` is a quoted name."""
+async def has_nulls(conn: Connection, table: LiteralString, column: str) -> bool:
+    """Return whether a column has a row without a value. ``table`` is a quoted name.
+
+    Raises QueryCanceled if that takes too long, and LockNotAvailable.
+    """
     async with bounded(conn, QUICK_S):
         await conn.execute("SET LOCAL row_security = off")
         cursor = await conn.execute(
