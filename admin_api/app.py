@@ -24,7 +24,7 @@ from admin_api.dependencies import Parts
 from admin_api.http_metrics import CountRequests, NoteRoute
 from admin_api.methods import AnswerHead
 from admin_api.metrics import Metrics
-from admin_api.pages.routing import refuse_page
+from admin_api.pages.routing import missing_page, refuse_page
 from admin_api.pages.site import page_routers
 from admin_api.reconciler import Reconciler
 from admin_api.request_context import running_operation
@@ -94,7 +94,7 @@ def create_app(
         sessions=app.state.sessions,
         refuse_page=refuse_page,
     )
-    problems.install(app)
+    problems.install(app, missing_page)
     app.add_middleware(AllowOrigins, configuration=configuration)
     app.add_middleware(LogRequests)
     app.add_middleware(AnswerHead)

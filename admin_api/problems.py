@@ -5,7 +5,7 @@ An answer repeats no part of a request, and details of a bug are only in the log
 """
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from http import HTTPStatus
 
 import psycopg
@@ -79,12 +79,20 @@ def from_error(error: CitusClusterError, *, operation: str | None = None) -> JSO
     )
 
 
-def install(app: FastAPI) -> None:
-    """Turn every error of the app into a problem."""
+def install(app: FastAPI, missing_page: Callable[[Request], Response | None]) -> None:
+    """Turn every error of the app into a problem.
+
+    ``missing_page`` returns the page for an unknown path if a browser asks for it.
+    """
+
+    async def on_http_exception(request: Request, error: Exception) -> Response:
+        page = missing_page(request) if getattr(error, "status_code", None) == HTTPStatus.NOT_FOUND else None
+        return page or await _on_http_exception(request, error)
+
     app.add_middleware(_UnexpectedErrors)
     app.add_exception_handler(CitusClusterError, _on_citus_cluster_error)
     app.add_exception_handler(RequestValidationError, _on_invalid_request)
-    app.add_exception_handler(HTTPException, _on_http_exception)
+    app.add_exception_handler(HTTPException, on_http_exception)
     app.add_exception_handler(psycopg.OperationalError, _on_lost_coordinator)
     app.add_exception_handler(psycopg.errors.QueryCanceled, _on_timeout)
     app.add_exception_handler(TimeoutError, _on_timeout)

@@ -20,7 +20,7 @@ from admin_api.pages.assets import url_of
 from admin_api.sessions import CSRF_FIELD, session_of
 from citus_cluster import __version__
 from citus_cluster.model.token_role import Role
-from citus_cluster.model.units import size
+from citus_cluster.model.units import count, size
 
 POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; "
@@ -59,6 +59,7 @@ def environment() -> jinja2.Environment:
     made.filters |= {
         "bytes": cells.bytes_,
         "size": size,
+        "count": count,
         "seconds": cells.seconds,
         "when": cells.when,
         "title_of": cells.title,

@@ -12,12 +12,12 @@ from fastapi.routing import APIRoute
 from starlette.exceptions import HTTPException
 from starlette.types import Scope
 
-from admin_api.auth import SAFE_METHODS
+from admin_api.auth import SAFE_METHODS, is_browser
 from admin_api.identity import ForbiddenError, UnauthorizedError, identity_of
 from admin_api.pages.html import may_change, render
 from admin_api.sessions import CSRF_FIELD, CSRF_HEADER, refuse_cross_site, refuse_forged, session_of
 from admin_api.settings import LOG_IN_PATH
-from citus_cluster.errors import CitusClusterError
+from citus_cluster.errors import CitusClusterError, NotFoundError
 from citus_cluster.runtime.store.operations import OperationRunningError
 
 _FORM = "application/x-www-form-urlencoded"
@@ -128,6 +128,13 @@ def error_page(request: Request, error: CitusClusterError) -> Response:
         "status": error.http_status,
     }
     return render(request, "error.html", context, status=error.http_status)
+
+
+def missing_page(request: Request) -> Response | None:
+    """Return the page for an unknown path; None if a program asks."""
+    if not is_browser(request.scope):
+        return None
+    return error_page(request, NotFoundError("There is no such page.", hint="Choose another one in the navigation."))
 
 
 def _late(request: Request) -> Response:

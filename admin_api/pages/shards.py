@@ -1,24 +1,27 @@
 """The map of shards: nodes as columns, groups of shards as cells, coloured by size and parted by colocation."""
 
+import asyncio
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from fastapi import Request, Response
 from starlette.datastructures import QueryParams
 
-from admin_api.dependencies import PartsOf
+from admin_api.dependencies import Parts, PartsOf
 from admin_api.lists import read_query
 from admin_api.pages import forms
+from admin_api.pages.cluster import FAILURES
 from admin_api.pages.declared import views_of
 from admin_api.pages.html import render
 from admin_api.pages.routing import router
 from citus_cluster.errors import CitusClusterError, NotFoundError
 from citus_cluster.model.documents import as_data
 from citus_cluster.model.parameters import NoParameters
+from citus_cluster.operations.view import AnyView
 
-GROUPS, WHERE = "shards-groups", "shards-where"
+GROUPS, WHERE, NODES = "shards-groups", "shards-where", "nodes-list"
 SHADES = 8
 CELL = 12
 """Side of a cell, in units of the picture."""
@@ -65,13 +68,17 @@ class Block:
     columns: tuple[Column, ...]
 
 
-def draw(rows: Sequence[Any]) -> tuple[Block, ...]:
-    """Draw groups of shards (``ShardGroupRow``), the largest colocations first."""
-    nodes = sorted({row.node for row in rows})
+def draw(rows: Sequence[Any], holders: Collection[str] = ()) -> tuple[Block, ...]:
+    """Draw groups of shards (``ShardGroupRow``), the largest colocations first.
+
+    ``holders`` are the nodes that may hold shards: they have a column even while they are empty.
+    """
+    nodes = sorted({row.node for row in rows} | set(holders))
     together: dict[int | None, list[Any]] = defaultdict(list)
     for row in rows:
         together[row.colocation_id].append(row)
     # Tables with a single shard would each be a picture with one cell.
+    alone = together.pop(None, [])
     small = [members for members in together.values() if len({row.group_id for row in members}) == 1]
     large = [members for members in together.values() if len({row.group_id for row in members}) > 1]
     large.sort(key=_bytes_of, reverse=True)
@@ -87,6 +94,8 @@ def draw(rows: Sequence[Any]) -> tuple[Block, ...]:
     if small:
         every = [row for members in small for row in members]
         blocks.append(_block("Single shards and reference tables", every, nodes, most, is_linked=is_linked))
+    if alone:
+        blocks.append(_block("Citus-local tables", alone, nodes, most, is_linked=is_linked))
     return tuple(blocks)
 
 
@@ -140,12 +149,38 @@ class NodeTotal:
     groups: int
 
 
+def total(rows: Sequence[Any], holders: Collection[str]) -> tuple[tuple[NodeTotal, ...], float | None]:
+    """Add up the groups of each node, and compare the largest node with the average.
+
+    Only nodes that may hold shards (``holders``) are compared, if they are known: the coordinator usually has nothing
+    but reference tables, and a worker without shards counts.
+    """
+    totals = {node: NodeTotal(node, 0, 0) for node in holders}
+    for row in rows:
+        before = totals.get(row.node, NodeTotal(row.node, 0, 0))
+        totals[row.node] = NodeTotal(row.node, before.size_bytes + (row.bytes or 0), before.groups + 1)
+    sizes = [one.size_bytes for one in totals.values() if not holders or one.node in holders]
+    skew = max(sizes) / (sum(sizes) / len(sizes)) if sum(sizes) else None
+    return tuple(sorted(totals.values(), key=lambda one: one.node)), skew
+
+
+async def _holders(parts: Parts, views: Mapping[str, AnyView]) -> frozenset[str]:
+    """Return the nodes that may hold shards; none if they cannot be read."""
+    if NODES not in views:
+        return frozenset()
+    try:
+        rows = (await parts.snapshots.get(views[NODES], NoParameters())).value
+    except FAILURES:
+        return frozenset()
+    return frozenset(row.node for row in rows if row.should_have_shards and row.node_role == "primary")
+
+
 @routes.get("/shards")
 async def show(request: Request, parts: PartsOf) -> Response:
     views = views_of(request)
     if GROUPS not in views:
         raise NotFoundError("This API has no view of shards.")
-    snapshot = await parts.snapshots.get(views[GROUPS], NoParameters())
+    snapshot, holders = await asyncio.gather(parts.snapshots.get(views[GROUPS], NoParameters()), _holders(parts, views))
     rows: Sequence[Any] = snapshot.value
     where = views.get(WHERE)
     fields = forms.fields_of(where.parameters) if where else ()
@@ -159,16 +194,12 @@ async def show(request: Request, parts: PartsOf) -> Response:
             found = as_data((await parts.snapshots.get(where, wanted)).value)
         except CitusClusterError as failure:
             error = failure
-    totals: dict[str, NodeTotal] = {}
-    for row in rows:
-        before = totals.get(row.node, NodeTotal(row.node, 0, 0))
-        totals[row.node] = NodeTotal(row.node, before.size_bytes + (row.bytes or 0), before.groups + 1)
-    sizes = [one.size_bytes for one in totals.values()]
+    totals, skew = total(rows, holders)
     context = {
-        "blocks": draw(rows),
-        "totals": sorted(totals.values(), key=lambda one: one.node),
-        "most": max(sizes, default=0),
-        "skew": max(sizes) / (sum(sizes) / len(sizes)) if sizes and sum(sizes) else None,
+        "blocks": draw(rows, holders),
+        "totals": totals,
+        "most": max((one.size_bytes for one in totals), default=0),
+        "skew": skew,
         "count": len(rows),
         "as_of": snapshot.as_of,
         "fields": fields,

@@ -19,7 +19,7 @@ from admin_api.app import create_app
 from admin_api.pages.assets import assets
 from admin_api.pages.cells import seconds
 from admin_api.pages.html import environment
-from admin_api.pages.shards import draw
+from admin_api.pages.shards import NodeTotal, draw, total
 from admin_api.sessions import COOKIE, CSRF_HEADER, MAX_AGE_S, MAX_IDLE_S, SessionEndedError, Sessions
 from citus_cluster.model.api_config import hash_token
 from citus_cluster.model.api_tokens import NamedToken, NamedTokens
@@ -90,6 +90,13 @@ def test_a_browser_without_a_session_gets_the_form_to_log_in(browser: Browser) -
         assert (answer.status_code, "<form" in answer.text) == (401, True), path
         assert answer.headers["content-type"].startswith("text/html")
     assert browser.client.get("/docs").headers["content-type"] == "application/problem+json"
+
+
+def test_an_unknown_page_is_a_page_for_a_browser_and_a_problem_for_a_program(browser: Browser) -> None:
+    browser.log_in(ADMIN_TOKEN)
+    answer = browser.get("/nothing")
+    assert (answer.status_code, "<nav" in answer.text) == (404, True)
+    assert browser.client.get("/nothing").json()["detail"] == "The API has no such path."
 
 
 def test_the_cookie_is_a_session_and_not_the_token(browser: Browser) -> None:
@@ -449,6 +456,18 @@ def test_few_groups_are_links_with_their_figures() -> None:
     first, second = block.columns[0].cells
     assert (first.shade, second.shade) == ("c4", "c7")
     assert "500 bytes" in first.title and first.url == "/views/shards-list?group_id=1"
+
+
+def test_an_empty_worker_counts_for_the_skew_and_the_coordinator_does_not() -> None:
+    shard = ShardGroupRow("1@a", 1, 1, TableKind.DISTRIBUTED, "a", ("orders",), 1, 500, 1.0, None, None)
+    local = replace(shard, cell="2@c", group_id=2, colocation_id=None, kind=TableKind.CITUS_LOCAL, node="c", bytes=900)
+    totals, skew = total([shard, local], {"a", "b"})
+    assert totals == (NodeTotal("a", 500, 1), NodeTotal("b", 0, 0), NodeTotal("c", 900, 1))
+    assert skew == 2
+    blocks = draw([shard, local], {"a", "b"})
+    assert [block.title for block in blocks] == ["Single shards and reference tables", "Citus-local tables"]
+    assert [column.node for column in blocks[0].columns] == ["a", "b", "c"]
+    assert total([], {"a"})[1] is None
 
 
 @pytest.mark.parametrize(

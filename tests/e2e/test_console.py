@@ -123,6 +123,9 @@ def test_every_page_is_accessible_and_fits_a_phone(browser: Browser, console: Ge
     page = context.new_page()
     page.goto(url(console))
     found = serious(page) + sideways(page)
+    assert page.locator(".command").evaluate("one => one.offsetHeight") < 2 * page.locator("input#token").evaluate(
+        "one => one.offsetHeight"
+    ), "the command breaks into many lines"
     page = log_in(context, console)
     for path in PAGES.values():
         page.goto(url(console, path))
