@@ -120,8 +120,13 @@ def test_what_citus_refuses_to_move_is_found_with_what_mends_it(stocked: Servers
     with pytest.raises(NotFoundError, match="no such shard"):
         plan(stocked, moving.MOVE, shard=1, node=FIRST.host)
     with stocked.paused(SECOND.host):
-        found = plan(stocked, moving.MOVE, shard=bare, node=COORDINATOR.host).blocking
-    assert any(SECOND.host in one.message for one in found)
+        for change, given in ((moving.MOVE, {"node": COORDINATOR.host}), (splitting.SPLIT, {"points": "half"})):
+            before = stocked.logs(COORDINATOR.host).count("SELECT to_json(1)")
+            found = plan(stocked, change, shard=bare, **given).blocking
+            asked = stocked.logs(COORDINATOR.host).count("SELECT to_json(1)") - before
+            assert any(SECOND.host in one.message for one in found)
+            # Each node once: one that hangs takes some seconds each time.
+            assert asked == len(stocked.sql(COORDINATOR.host, "SELECT nodeid FROM pg_dist_node"))
 
 
 @contextmanager

@@ -4,7 +4,7 @@ The job belongs to Citus: it goes on if this process ends, runs as the owner of 
 is followed and stopped like a rebalance.
 """
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from shlex import quote
 from typing import Annotated, Generic, Protocol, TypeVar
@@ -66,9 +66,13 @@ class MovedShards(Documented):
 
 @dataclass(frozen=True)
 class Group:
-    """The placements of a shard and of those that are always on the same node."""
+    """The placements of a shard and of those that are always on the same node.
+
+    ``silent`` are the nodes that did not answer when the sizes were read, with the reason.
+    """
 
     rows: tuple[ShardListRow, ...]
+    silent: Mapping[NodeAddress, str]
 
     @property
     def source(self) -> str:
@@ -99,14 +103,15 @@ P = TypeVar("P", bound=_Wanted)
 
 async def find_group(conn: Connection, nodes: Sequence[RegisteredNode], shard: int) -> Group:
     """Return the placements that belong together with a shard. Raises NotFoundError."""
-    sizes = await citus_shards.sizes_by_group(conn, nodes)
+    silent = await citus_probe.silence(conn, nodes)
+    sizes = await citus_shards.sizes_by_group(conn, nodes, known=silent)
     rows = await citus_shards.list_placements(conn, nodes, sizes)
     own = next((row for row in rows if row.shard_id == shard), None)
     if own is None:
         raise NotFoundError("There is no such shard. It may have been split or dropped.", hint=LIST_HINT)
     if own.kind is TableKind.REFERENCE:
-        return Group((own,))
-    return Group(tuple(row for row in rows if row.group_id == own.group_id and row.node == own.node))
+        return Group((own,), silent)
+    return Group(tuple(row for row in rows if row.group_id == own.group_id and row.node == own.node), silent)
 
 
 def movable(group: Group) -> list[Finding]:
@@ -145,7 +150,6 @@ async def plan_move(
     conn: Connection, group: Group, target: RegisteredNode, *, mode: TransferMode, trust_functions: bool
 ) -> Preview:
     """Return the steps, the findings and the figures of a move; without steps, the shards are there already."""
-    registry = await citus_nodes.read_registry(conn)
     moves = moves_of(group, target.address)
     details = {
         "shards": list(group.shard_ids),
@@ -162,9 +166,8 @@ async def plan_move(
         if await citus_rebalance.moves_to(conn, running, group.shard_ids, target.node_id):
             return Preview((f"Follow job {running}, which is already moving these shards.",), (), details)
         findings.append(blocks(f"Rebalance {running} is running.", "citus-cluster rebalance wait"))
-    silent = await citus_probe.unreachable_nodes(conn, registry.nodes)
-    findings += [blocks(f"Shards can only move when every node answers: {one}") for one in silent]
-    if not silent:
+    findings += [blocks(f"Shards can only move when every node answers: {one}") for one in group.silent.values()]
+    if not group.silent:
         options = RebalanceOptions(mode=mode, trust_functions=trust_functions)
         preview = RebalancePlan(moves, {}, mode)
         findings += await rebalance.findings(conn, options, preview)

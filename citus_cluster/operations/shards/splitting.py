@@ -28,7 +28,6 @@ from citus_cluster.operations.tables.checks import Teller, refusing_untrusted, u
 from citus_cluster.operations.tables.distribution import TrustFunctions
 from citus_cluster.operations.tables.names import TableName
 from citus_cluster.runtime.citus import nodes as citus_nodes
-from citus_cluster.runtime.citus import probe as citus_probe
 from citus_cluster.runtime.citus import relations as citus_relations
 from citus_cluster.runtime.citus import shards as citus_shards
 from citus_cluster.runtime.citus import table_changes as citus_changes
@@ -85,7 +84,7 @@ async def _check(
     own = group.rows[0]
     if own.kind is not TableKind.DISTRIBUTED:
         return [blocks(f"{own.table} is a {own.kind} table; only shards of a hash-distributed table can be split.")]
-    server = await citus_facts.read_server(conn, registry, await citus_probe.silence(conn, registry.nodes))
+    server = await citus_facts.read_server(conn, registry, group.silent)
     findings = [*checks.served(server)]
     if server.running_job is not None:
         fix = "citus-cluster rebalance wait"
