@@ -9,7 +9,7 @@ from pydantic import SecretStr
 
 from citus_cluster.model.documents import Documented, as_data
 from citus_cluster.model.parameters import NoParameters
-from citus_cluster.model.plan.events import Emit
+from citus_cluster.model.plan.events import Emit, Event
 from citus_cluster.model.plan.preview import Preview
 from citus_cluster.operations.cluster import Cluster
 from citus_cluster.operations.journaled import Journal
@@ -37,6 +37,8 @@ class Change(Generic[P]):
     ``creates`` whether something new exists now; ``progress`` the path below the API's prefix that shows how what it
     has begun goes on, None if nothing does.
 
+    ``notes`` are the keys in the data of its events that the journal keeps although the change fails later.
+
     ``stop`` ends what ``run`` began elsewhere, when an operation is cancelled; without it, only ``run`` ends.
     ``continues`` is the key in the data of its events that identifies what goes on without this process, such as the
     ``job_id`` of Citus' own job. An operation that was interrupted after such an event is resumed with ``follow``,
@@ -58,6 +60,7 @@ class Change(Generic[P]):
     plans_long: bool = False
     asks: bool = False
     outcome: Callable[[Any], Mapping[str, object]] | None = None
+    notes: frozenset[str] = frozenset()
     creates: Callable[[Any], bool] | None = None
     progress: Callable[[Any], str | None] | None = None
     options: frozenset[str] = frozenset()
@@ -128,11 +131,16 @@ async def perform(
     """
     asked = {one.name: getattr(wanted, one.name) for one in fields(wanted)}  # type: ignore[arg-type]
     with journal.entry(change.name, **asked) as entry:
+
+        def report(event: Event) -> None:
+            entry.tell(**{key: value for key, value in event.data.items() if key in change.notes})
+            emit(event)
+
         result: Documented | None = None
         if follows is not None and change.follow is not None:
-            result = await change.follow(cluster, wanted, follows, emit)
+            result = await change.follow(cluster, wanted, follows, report)
         elif planned is not None and change.completed is not None:
-            result = await change.completed(cluster, wanted, planned, emit)
+            result = await change.completed(cluster, wanted, planned, report)
         if result is None:
             is_new = preview is None
             preview = preview or await change.plan(cluster, wanted)
@@ -140,7 +148,7 @@ async def perform(
             preview.refuse()
             if is_new and show is not None:
                 show(preview)
-            result = await change.run(cluster, wanted, preview, emit)
+            result = await change.run(cluster, wanted, preview, report)
         found = result.as_dict()
         entry.tell(**(change.outcome(found) if change.outcome else found))
         return result

@@ -19,6 +19,7 @@ from citus_cluster.cli import program
 from citus_cluster.errors import RebalanceError, UnreachableError, WorkerUnreachableError
 from citus_cluster.model.citus.nodes import NodeAddress, NodeResult, Outcome
 from citus_cluster.model.citus.rebalance import NO_REBALANCE
+from citus_cluster.model.plan.events import Emit
 from citus_cluster.operations import coordinator as coordinator_module
 from citus_cluster.operations.nodes import joining, registration
 from citus_cluster.operations.rebalance import changes, control, watch
@@ -60,8 +61,10 @@ def outcome(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     async def start(connection: object, options: object, emit: object) -> Any:
         return come_to("rebalance-start")
 
-    async def add(*arguments: object, **more: object) -> Any:
-        return come_to("add-worker")
+    async def add(connection: object, coordinator: object, worker: object, emit: Emit, **more: object) -> Any:
+        result = come_to("add-worker")
+        registration._report(emit, result)
+        return result
 
     async def status(connection: object, job_id: object) -> Any:
         return NO_REBALANCE
@@ -152,6 +155,15 @@ def test_both_edges_note_the_same_but_for_who_asked(
     assert of_api == of_command
     assert of_api["operation"] == operation
     assert of_api["result"] == ("failed" if isinstance(result, Exception) else "done")
+
+
+def test_a_worker_is_noted_although_the_rebalance_after_it_fails(
+    outcome: dict[str, Any], command: Callable[..., dict[str, Any]]
+) -> None:
+    outcome |= {"add-worker": NodeResult(WORKER, Outcome.ADDED), "rebalance-start": RebalanceError("One is running.")}
+    line = command("nodes", "add", f"--host={WORKER.host}", "--rebalance")
+    assert (line["result"], line["error"]) == ("failed", RebalanceError.code)
+    assert line["outcome"] == {"outcome": "added"}
 
 
 def test_only_what_may_change_the_cluster_is_noted(api: Api, files: ApiFiles) -> None:

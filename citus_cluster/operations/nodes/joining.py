@@ -340,6 +340,7 @@ ADD = Change(
     scope=lambda wanted: SCOPE,
     lasts=lambda wanted: wanted.rebalance,
     outcome=_outcome,
+    notes=frozenset({"outcome", "job_id"}),
     creates=lambda result: result["node"]["outcome"] == "added",
     continues="job_id",
     follow=_follow_addition,
