@@ -38,6 +38,10 @@ class Cluster:
     patience_s: Callable[[], float] = lambda: PATIENCE_S
     lock_wait_s: float = WAIT_FOR_LOCK_S
 
+    def complete(self, registry: Registry) -> Registry:
+        """Return a node list with the coordinator, which is asked directly, so it need not be in the list."""
+        return registry.with_coordinator(self.coordinator or NodeAddress(self.info.host, self.info.port))
+
     async def seen(self) -> tuple[Registry, Mapping[NodeAddress, str]]:
         """Return the node list, and the active nodes that do not answer with the reason, for a view."""
         registry = await self.on_coordinator(citus_nodes.read_registry)

@@ -145,6 +145,24 @@ def test_a_session_on_a_worker_is_ended_and_a_reused_number_is_not(cluster: Serv
             plan(cluster, changes.CANCEL, OneSession(unknown))
 
 
+@pytest.mark.usefixtures("only_newest")
+def test_a_coordinator_without_a_node_list_shows_its_own_sessions(cluster: Servers) -> None:
+    cluster.take_apart()
+    with clients(cluster, "app", "other") as (client, other):
+        ((number,),) = client.conn.execute("SELECT citus_backend_gpid()").fetchall()
+        assert isinstance(number, int)
+        client.start("SELECT pg_advisory_lock(12), pg_sleep(60)")
+        eventually(lambda: row_of(cluster, number))
+        assert [row.node for row in row_of(cluster, number)] == [str(COORDINATOR)]
+        other.start("SELECT pg_advisory_lock(12)")
+        eventually(lambda: [row.global_pid for row in read(cluster, views.LOCKS) if row.blocks] == [number])
+        with pytest.raises(FeatureOffError, match=f"{COORDINATOR} does not collect"):
+            read(cluster, views.STATEMENTS, WhichNode())
+        assert run(cluster, changes.CANCEL, OneSession(number)).ended
+        client.thread.join()
+        assert isinstance(client.error, psycopg.errors.QueryCanceled)
+
+
 def test_lock_waits_are_a_tree_across_the_nodes(cluster: Servers) -> None:
     register(cluster)
     distribute(cluster, rows=100)
@@ -242,8 +260,6 @@ def nothing_counted(cluster: Servers) -> Iterator[None]:
 
 
 def test_statistics_say_what_they_lack_and_are_switched_on(cluster: Servers, recorder: Recorder) -> None:
-    with pytest.raises(NotFoundError, match="The coordinator is not in the node list"):
-        plan(cluster, changes.ENABLE, WhichFeature(Feature.TENANTS))
     register(cluster)
     distribute(cluster, rows=100)
     with nothing_counted(cluster):

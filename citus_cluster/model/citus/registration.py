@@ -6,6 +6,8 @@ from dataclasses import dataclass, field, replace
 from citus_cluster.model.citus.nodes import NodeAddress, Outcome
 
 COORDINATOR_GROUP = 0
+UNLISTED_NODE_ID = 99_999_999
+"""What Citus' numbers of sessions have as the id of a node that is not in the node list."""
 IN_MAINTENANCE = "it is in maintenance"
 """Why a worker that an operator paused is not registered now."""
 
@@ -49,6 +51,13 @@ class Registry:
     def coordinator(self) -> RegisteredNode | None:
         rows = [node for node in self.nodes if node.is_coordinator and node.role == "primary"]
         return rows[0] if rows else None
+
+    def with_coordinator(self, address: NodeAddress) -> "Registry":
+        """Return it with the coordinator, which is not in the node list before the first worker is registered."""
+        if self.coordinator is not None:
+            return self
+        own = RegisteredNode(UNLISTED_NODE_ID, COORDINATOR_GROUP, address, True, "primary", False)
+        return replace(self, nodes=(own, *self.nodes))
 
     @property
     def has_workers(self) -> bool:

@@ -72,10 +72,10 @@ class Signalled(Documented):
     ended: bool
 
 
-async def _find(conn: Connection, wanted: OneSession) -> tuple[RegisteredNode, StatementRow | str]:
+async def _find(conn: Connection, cluster: Cluster, wanted: OneSession) -> tuple[RegisteredNode, StatementRow | str]:
     """Return the node of a session and the session, or why the node does not answer. Raises NotFoundError."""
     node_id, process_id = split_global_pid(wanted.global_pid)
-    registry = await citus_nodes.read_registry(conn)
+    registry = cluster.complete(await citus_nodes.read_registry(conn))
     node = next((one for one in registry.nodes if one.node_id == node_id), None)
     if node is None or not 0 < process_id < 2**31:
         raise NotFoundError("No session of the cluster has this number.", hint=_LIST_HINT)
@@ -104,7 +104,7 @@ async def _plan_terminate(cluster: Cluster, wanted: OneSession) -> Preview:
 async def _plan_signal(cluster: Cluster, wanted: OneSession, *, terminate: bool) -> Preview:
     async def work(conn: Connection) -> Preview:
         async with translated("looking for the session"):
-            node, found = await _find(conn, wanted)
+            node, found = await _find(conn, cluster, wanted)
         if isinstance(found, str):
             return Preview(
                 (f"Signal session {wanted.global_pid} on {node.address}.",),
@@ -162,7 +162,7 @@ async def _signal(cluster: Cluster, wanted: OneSession, preview: Preview, emit: 
 
     async def work(conn: Connection) -> tuple[RegisteredNode, bool, bool]:
         async with translated("ending the statement"):
-            registry = await citus_nodes.read_registry(conn)
+            registry = cluster.complete(await citus_nodes.read_registry(conn))
             node = next((one for one in registry.nodes if one.node_id == node_id), None)
             if node is None or planned.session_started_at is None:
                 raise NotFoundError("The node of the session is no longer in the node list.")
@@ -229,11 +229,9 @@ class EnabledFeature(Documented):
 
 
 async def _look(
-    conn: Connection, wanted: WhichFeature
+    conn: Connection, cluster: Cluster, wanted: WhichFeature
 ) -> tuple[tuple[NodeFeature, ...], Mapping[str, RegisteredNode], list[Finding]]:
-    nodes = (await citus_nodes.read_registry(conn)).nodes
-    if not nodes:
-        raise NotFoundError("The coordinator is not in the node list.", hint="Run citus-cluster up.")
+    nodes = cluster.complete(await citus_nodes.read_registry(conn)).nodes
     if wanted.feature is Feature.STATEMENTS and not wanted.every_node:
         nodes = tuple(node for node in nodes if node.is_coordinator)
     need = NEEDS[wanted.feature]
@@ -262,7 +260,7 @@ def _findings(need: Need, nodes: Sequence[NodeFeature], silent: Mapping[NodeAddr
 async def _plan_enabling(cluster: Cluster, wanted: WhichFeature) -> Preview:
     async def work(conn: Connection) -> Preview:
         async with translated("checking what is missing"):
-            found, _, findings = await _look(conn, wanted)
+            found, _, findings = await _look(conn, cluster, wanted)
         return Preview(enabling_steps(NEEDS[wanted.feature], found), tuple(findings))
 
     return await cluster.on_coordinator(work)
@@ -274,7 +272,7 @@ async def _enable(cluster: Cluster, wanted: WhichFeature, preview: Preview, emit
     async def work(conn: Connection) -> Mapping[str, tuple[str, ...]]:
         done = {}
         async with translated("switching the statistics on"):
-            found, nodes, _ = await _look(conn, wanted)
+            found, nodes, _ = await _look(conn, cluster, wanted)
             for one in found:
                 node = nodes[str(one.node)]
                 missing = one.missing(need)

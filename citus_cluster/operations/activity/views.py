@@ -1,13 +1,15 @@
 """Views of what the cluster does now, and of what it has counted."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Annotated
 
 from pydantic import Field
 
-from citus_cluster.errors import NotFoundError, WorkerUnreachableError
+from citus_cluster.errors import WorkerUnreachableError
 from citus_cluster.model.citus.activity import StatementRow, mark_own, shown
 from citus_cluster.model.citus.locks import LockRow, build_tree
+from citus_cluster.model.citus.nodes import NodeAddress
+from citus_cluster.model.citus.registration import Registry
 from citus_cluster.model.citus.statistics import (
     NEEDS,
     Feature,
@@ -51,9 +53,14 @@ class WhichNode:
     ] = None
 
 
+async def _seen(cluster: Cluster) -> tuple[Registry, Mapping[NodeAddress, str]]:
+    registry, silent = await cluster.seen()
+    return cluster.complete(registry), silent
+
+
 async def _read_statements(cluster: Cluster, wanted: WhichStatements) -> Sequence[StatementRow]:
     async with translated("listing the statements"):
-        registry, silent = await cluster.seen()
+        registry, silent = await _seen(cluster)
 
         async def work(conn: Connection) -> Sequence[StatementRow]:
             return mark_own(await citus_activity.statements(conn, registry.nodes, silent))
@@ -64,7 +71,7 @@ async def _read_statements(cluster: Cluster, wanted: WhichStatements) -> Sequenc
 
 async def _read_locks(cluster: Cluster, _: object) -> Sequence[LockRow]:
     async with translated("listing the lock waits"):
-        registry, known = await cluster.seen()
+        registry, known = await _seen(cluster)
 
         async def work(conn: Connection) -> Sequence[LockRow]:
             sessions, silent = await citus_activity.lock_waits(conn, registry.nodes, known)
@@ -76,10 +83,9 @@ async def _read_locks(cluster: Cluster, _: object) -> Sequence[LockRow]:
 async def _read_top(cluster: Cluster, wanted: WhichNode) -> Sequence[TopStatementRow]:
     async def work(conn: Connection) -> Sequence[TopStatementRow]:
         async with translated("reading the statistics of statements"):
-            registry = await citus_nodes.read_registry(conn)
+            registry = cluster.complete(await citus_nodes.read_registry(conn))
             node = await find_node(conn, cluster, wanted.node) if wanted.node else registry.coordinator
-            if node is None:
-                raise NotFoundError("The coordinator is not in the node list.", hint="Run citus-cluster up.")
+            assert node is not None  # noqa: S101 - it is complete
             (found, silent) = await citus_statistics.features(conn, [node], NEEDS[Feature.STATEMENTS])
             if silent:
                 raise WorkerUnreachableError(next(iter(silent.values())), hint=node.address.silence_hint)
@@ -106,7 +112,7 @@ async def _read_tenants(cluster: Cluster, _: object) -> Sequence[TenantRow]:
         }
         return (*rows, *(TenantRow(id=node, node=node, problem=reason) for node, reason in problems.items()))
 
-    registry, known = await cluster.seen()
+    registry, known = await _seen(cluster)
     return await cluster.on_coordinator(work)
 
 
@@ -119,7 +125,7 @@ async def _read_features(cluster: Cluster, _: object) -> Sequence[FeatureRow]:
                 rows.append(describe_feature(feature, found, silent))
         return rows
 
-    registry, known = await cluster.seen()
+    registry, known = await _seen(cluster)
     return await cluster.on_coordinator(work)
 
 
