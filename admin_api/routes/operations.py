@@ -1,6 +1,8 @@
 """Operations: list, show, cancel, resume, and follow their events."""
 
+import asyncio
 from collections.abc import AsyncIterator
+from contextlib import aclosing
 from dataclasses import replace
 from typing import Annotated
 
@@ -22,6 +24,8 @@ from citus_cluster.operations.view import View
 
 router = api_router("/operations", "operations")
 EVENT_STREAM = "text/event-stream"
+STREAM_S = 300.0
+"""How long one stream lasts. Its client continues it with a new request, whose token is checked again."""
 OperationId = Annotated[int, Path(ge=1, le=2**53, description="Id of the operation.")]
 
 
@@ -80,8 +84,8 @@ async def events(
 ) -> Response:
     """With `Accept: text/event-stream`, answer as server-sent events until the operation has ended.
 
-    The id of each event is its number, so a stream that was cut off continues with `Last-Event-ID`. The last event is
-    `end`, with the operation.
+    The id of each event is its number, so a stream that was cut off continues with `Last-Event-ID`; a stream lasts
+    five minutes at most. The last event is `end`, with the operation.
     """
     if last_event_id is not None:
         if not last_event_id.isdecimal() or len(last_event_id) > 15:
@@ -97,11 +101,17 @@ async def events(
 
 async def _stream(operations: Operations, operation_id: int, after: int) -> AsyncIterator[str]:
     yield "retry: 2000\n\n"
-    async for event in operations.follow(operation_id, after):
-        if event is None:
-            yield ": nothing new\n\n"
-            continue
-        yield f"id: {event.number}\nevent: {event.kind.value}\ndata: {json_text(event.as_dict(), compact=True)}\n\n"
+    now = asyncio.get_running_loop().time
+    until = now() + STREAM_S
+    async with aclosing(operations.follow(operation_id, after)) as followed:
+        async for event in followed:
+            if event is None:
+                yield ": nothing new\n\n"
+            else:
+                data = json_text(event.as_dict(), compact=True)
+                yield f"id: {event.number}\nevent: {event.kind.value}\ndata: {data}\n\n"
+            if now() >= until:
+                return
     ended = await operations.get(operation_id)
     yield f"event: end\ndata: {json_text(ended.as_dict(), compact=True)}\n\n"
 

@@ -8,7 +8,7 @@ continues by itself is resumed when the process starts again.
 import asyncio
 import contextlib
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, fields, replace
 from datetime import UTC, datetime
@@ -279,7 +279,7 @@ class Operations:
         unwritten = [event for event in self._unwritten.get(operation_id, ()) if event.number > after]
         return sorted([*found, *unwritten], key=lambda event: event.number)
 
-    async def follow(self, operation_id: int, after: int = 0) -> AsyncIterator[OperationEvent | None]:
+    async def follow(self, operation_id: int, after: int = 0) -> AsyncGenerator[OperationEvent | None, None]:
         """Yield the events of an operation after a number, as they come, until its end.
 
         Yields None now and then, when nothing has happened. Raises NotFoundError.

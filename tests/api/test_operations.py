@@ -14,6 +14,7 @@ from painting import Painter
 from waiting import eventually
 
 from admin_api.app import create_app
+from admin_api.routes import operations as operations_route
 
 PAINT = "/api/v1/walls/paint"
 OPERATIONS = "/api/v1/operations"
@@ -246,6 +247,18 @@ def test_events_are_streamed_and_a_cut_stream_goes_on(house: House) -> None:
     assert [one["number"] for one in listed] == [3]
     problem_of(house.get(path, **{"Last-Event-ID": "x"}), 422, "usage")
     problem_of(house.get(f"{OPERATIONS}/9/events", Accept="text/event-stream"), 404, "not-found")
+
+
+def test_a_stream_ends_before_its_operation_so_that_its_token_is_checked_again(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(operations_route, "STREAM_S", 0.0)
+    house.paint("slow", prefer="respond-async")
+    path, headers = f"{OPERATIONS}/1/events", house.api.read | {"Accept": "text/event-stream"}
+    eventually(lambda: house.get(path).json()["items"], "the first event")
+    first = house.api.client.get(path, headers=headers, timeout=5)
+    assert [one[:2] for one in events_of(first.text)] == [("1", "started")]
+    assert house.api.client.get(path, headers={"Accept": "text/event-stream"}).status_code == 401
 
 
 def test_operations_survive_a_restart(files: ApiFiles) -> None:
