@@ -20,7 +20,8 @@ from citus_cluster.model.citus.rebalance import JobState, RebalanceStatus
 from citus_cluster.model.citus.rebalance_plan import RebalanceOptions, RebalancePlan, TransferMode
 
 if TYPE_CHECKING:
-    from citus_cluster.runtime.postgres import Connection
+    from citus_cluster.model.plan.events import Emit
+    from citus_cluster.runtime.postgres import Connection, ConnectionInfo
 
 StrategyOption = Annotated[str | None, option("--strategy", help="Rebalance strategy.", show_default="the server's")]
 ModeOption = Annotated[TransferMode, option("--mode", help="How shards move.")]
@@ -141,26 +142,39 @@ def stop(
     with importing():
         import asyncio
 
-        from citus_cluster.cli.acting import journal_of, locate
-        from citus_cluster.operations.coordinator import connecting
-        from citus_cluster.operations.rebalance import use_cases
+        from citus_cluster.cli.acting import cluster_of, journal_of, locate
+        from citus_cluster.console import screen
+        from citus_cluster.model.parameters import NoParameters
+        from citus_cluster.operations.change import perform
+        from citus_cluster.operations.rebalance import changes
 
-    info, loaded = locate(directory, dsn)
-    journal = journal_of(context, loaded.root if loaded else None)
-    found = asyncio.run(use_cases.stop(connecting(info), journal))
+    with screen.Progress() as progress:
+        info, loaded = locate(directory, dsn)
+        journal = journal_of(context, loaded.root if loaded else None)
+        found = asyncio.run(perform(changes.STOP, cluster_of(info, loaded), journal, NoParameters(), progress.emit))
+    assert isinstance(found, RebalanceStatus)  # noqa: S101 - the type of the change's result
     _print_status(found, format_)
 
 
 def wait(dsn: DsnOption = None, directory: DirectoryOption = Path(), format_: FormatOption = Format.TEXT) -> None:
     """Show the progress of the running rebalance until it is done. Ctrl-C ends only this command."""
     with importing():
-        from citus_cluster.cli.acting import following, locate, run_on
+        import asyncio
+
+        from citus_cluster.cli.acting import following, locate
         from citus_cluster.console import screen
+        from citus_cluster.operations.coordinator import connecting
         from citus_cluster.operations.rebalance import watch as rebalance_watch
+
+    async def follow(info: ConnectionInfo, emit: Emit) -> RebalanceStatus:
+        on_coordinator = connecting(info)
+        # A coordinator that does not answer is an error now, and is waited for only later.
+        await on_coordinator(rebalance_watch.status)
+        return await rebalance_watch.follow(on_coordinator, emit)
 
     with following() as progress:
         info, _ = locate(directory, dsn)
-        found = run_on(info, lambda conn: rebalance_watch.wait(conn, progress.emit))
+        found = asyncio.run(follow(info, progress.emit))
     if format_ is Format.JSON:
         screen.print_json(found.as_dict())
     elif found.state is JobState.NONE:

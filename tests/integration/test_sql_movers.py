@@ -12,6 +12,7 @@ from citus_cluster.model.citus.rebalance import JobState
 from citus_cluster.model.citus.rebalance_plan import RebalanceOptions, TransferMode
 from citus_cluster.model.citus.roles import Access
 from citus_cluster.model.plan.events import EventKind, ignore
+from citus_cluster.operations.coordinator import lent
 from citus_cluster.operations.nodes import drain
 from citus_cluster.operations.nodes.registration import add_worker, register_all
 from citus_cluster.operations.rebalance import control as rebalance
@@ -60,7 +61,7 @@ async def move_everything(conn: Connection, mode: TransferMode) -> JobState:
     owners = "SELECT DISTINCT owner::text FROM pg_dist_background_task WHERE job_id = %s"
     assert ("app",) in await (await conn.execute(owners, [job_id])).fetchall()
     async with asyncio.timeout(120):
-        return (await rebalance_watch.wait(conn, ignore, job_id=job_id)).state
+        return (await rebalance_watch.follow(lent(conn), ignore, job_id=job_id)).state
 
 
 @pytest.mark.parametrize("mode", [TransferMode.BLOCK_WRITES, TransferMode.AUTO])
@@ -111,7 +112,7 @@ def test_what_still_runs_as_the_superuser_is_refused_unless_it_is_trusted(
     async def trusting(conn: Connection) -> None:
         job_id = await rebalance.start(conn, RebalanceOptions(trust_functions=True), events)
         async with asyncio.timeout(120):
-            await rebalance_watch.wait(conn, ignore, job_id=job_id)
+            await rebalance_watch.follow(lent(conn), ignore, job_id=job_id)
 
     on(cluster, trusting)
     assert refused.value.details[0] in next(one.message for one in events.events if one.kind is EventKind.WARNING)

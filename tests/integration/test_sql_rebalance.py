@@ -1,8 +1,14 @@
 """Rebalancing a cluster, on real servers."""
 
 import asyncio
+import json
+import os
+import subprocess
+import sys
 
+import programs
 import pytest
+from setup_support import ROOT
 from sql_servers import COORDINATOR, FOURTH, WORKERS, Recorder, Servers, on, register
 from sql_tables import checksum, distribute, moves_held_up
 
@@ -10,6 +16,7 @@ from citus_cluster.errors import RebalanceError, UsageError
 from citus_cluster.model.citus.rebalance import JobState, RebalanceStatus
 from citus_cluster.model.citus.rebalance_plan import RebalanceOptions, TransferMode
 from citus_cluster.model.plan.events import Emit, Event, EventKind, ignore
+from citus_cluster.operations.coordinator import lent
 from citus_cluster.operations.nodes.registration import add_worker
 from citus_cluster.operations.nodes.verify import verify
 from citus_cluster.operations.rebalance import control as rebalance
@@ -42,7 +49,7 @@ def test_a_fourth_worker_gets_its_share_and_no_row_is_lost(cluster: Servers, rec
                 with pytest.raises(RebalanceError, match=f"already running as job {job_id}"):
                     await rebalance.start(conn, RebalanceOptions(), ignore)
                 await verify(conn, [*WORKERS, FOURTH], recorder)
-            found = await rebalance_watch.wait(conn, recorder, poll_s=0.1)
+            found = await rebalance_watch.follow(lent(conn), recorder, poll_s=0.1)
             assert found.job_id == job_id
             assert await rebalance.start(conn, RebalanceOptions(), recorder) is None
             return found
@@ -67,11 +74,26 @@ def test_a_fourth_worker_gets_its_share_and_no_row_is_lost(cluster: Servers, rec
         assert sum(node.shard_bytes or 0 for node in look.nodes) == sum(t.size_bytes or 0 for t in look.tables) == sizes
 
 
+def command(cluster: Servers, *words: str) -> subprocess.CompletedProcess[str]:
+    """Run a command of rebalances."""
+    dsn = cluster.info(COORDINATOR.host).dsn(masked=False)
+    return programs.run(
+        [sys.executable, "-m", "citus_cluster", "rebalance", *words, f"--dsn={dsn}"],
+        cwd=ROOT,
+        environment={**os.environ, "PYTHONPATH": str(ROOT)},
+        timeout_s=60,
+    )
+
+
 @pytest.mark.usefixtures("only_newest")
 def test_no_rebalance_yet_and_nothing_to_stop(cluster: Servers) -> None:
     register(cluster, FIRST, SECOND)
     with pytest.raises(RebalanceError, match="No rebalance is running"):
         on(cluster, rebalance.stop)
+    stopped = command(cluster, "stop")
+    assert (stopped.returncode, "no rebalance is running" in stopped.stderr) == (0, True), stopped.stderr
+    waited = command(cluster, "wait", "--format=json")
+    assert (waited.returncode, json.loads(waited.stdout)["state"]) == (0, "none"), waited.stderr
 
 
 def two_of_three(cluster: Servers, **options: object) -> None:
@@ -86,10 +108,11 @@ def test_stopped_rebalance_says_so(cluster: Servers) -> None:
 
     async def body(conn: Connection) -> RebalanceStatus:
         with moves_held_up(cluster):
-            await rebalance.start(conn, RebalanceOptions(), ignore)
-            await rebalance.stop(conn)
+            job_id = await rebalance.start(conn, RebalanceOptions(), ignore)
+            stopped = await asyncio.to_thread(command, cluster, "stop")
+            assert (stopped.returncode, f"stopped rebalance {job_id}" in stopped.stderr) == (0, True), stopped.stderr
         with pytest.raises(RebalanceError, match=r"was stopped after 0 of \d+ shards"):
-            await rebalance_watch.wait(conn, ignore, poll_s=0.1)
+            await rebalance_watch.follow(lent(conn), ignore, poll_s=0.1)
         return await rebalance_watch.status(conn)
 
     assert on(cluster, body).state is JobState.CANCELLED
@@ -105,7 +128,7 @@ def test_tables_without_identity_are_named_with_what_mends_them(cluster: Servers
         for statement in caught.value.details:
             await conn.execute(statement.encode())
         await rebalance.start(conn, RebalanceOptions(online=True), recorder)
-        await rebalance_watch.wait(conn, recorder, poll_s=0.1)
+        await rebalance_watch.follow(lent(conn), recorder, poll_s=0.1)
 
     on(cluster, body)
     assert cluster.sql(COORDINATOR.host, "SELECT count(*) FROM citus_shards WHERE nodename = 'citus-worker3'") != [(0,)]
@@ -141,7 +164,7 @@ def test_small_groups_move_first_with_writes_held_and_the_others_online(cluster:
             ("auto", groups - held, False, True),
             ("block_writes", held, True, False),
         }
-        return await rebalance_watch.wait(conn, recorder, poll_s=0.1)
+        return await rebalance_watch.follow(lent(conn), recorder, poll_s=0.1)
 
     found = on(cluster, body)
     assert (found.state, found.problems, found.bytes_done) == (JobState.FINISHED, (), found.bytes_total)
@@ -176,7 +199,7 @@ def test_blocked_writes_need_no_identity(cluster: Servers) -> None:
 
     async def body(conn: Connection) -> RebalanceStatus:
         await rebalance.start(conn, options, ignore)
-        return await rebalance_watch.wait(conn, ignore, poll_s=0.1)
+        return await rebalance_watch.follow(lent(conn), ignore, poll_s=0.1)
 
     assert on(cluster, body).state is JobState.FINISHED
 
@@ -219,7 +242,7 @@ def test_parallel_flags_are_used_where_the_server_has_them(cluster: Servers) -> 
 
     async def body(conn: Connection) -> RebalanceStatus:
         await rebalance.start(conn, options, ignore)
-        return await rebalance_watch.wait(conn, ignore, poll_s=0.1)
+        return await rebalance_watch.follow(lent(conn), ignore, poll_s=0.1)
 
     assert on(cluster, body).state is JobState.FINISHED
 
@@ -239,7 +262,7 @@ def test_wal_level_replica_is_refused_before_the_start(cluster: Servers) -> None
 
 async def expect_stop(conn: Connection, emit: Emit) -> None:
     with pytest.raises(RebalanceError, match="was stopped"):
-        await rebalance_watch.wait(conn, emit, poll_s=0.2)
+        await rebalance_watch.follow(lent(conn), emit, poll_s=0.2)
 
 
 @pytest.mark.usefixtures("only_newest")
@@ -324,7 +347,7 @@ def test_a_paused_node_is_named_at_once_and_all_is_told_when_it_is_back(cluster:
                 if begun:
                     await begin(conn)
                 with cluster.paused(THIRD.host):
-                    following = group.create_task(rebalance_watch.wait(conn, watch))
+                    following = group.create_task(rebalance_watch.follow(lent(conn), watch))
                     async with asyncio.timeout(15), await cluster.connect() as third:
                         await named.wait()
                         look = await rebalance_watch.status(third)

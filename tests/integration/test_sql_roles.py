@@ -33,6 +33,7 @@ from citus_cluster.errors import (
 from citus_cluster.model.citus.rebalance_plan import RebalanceOptions
 from citus_cluster.model.citus.roles import Access, RoleRecord
 from citus_cluster.model.plan.events import Event, ignore
+from citus_cluster.operations.coordinator import lent
 from citus_cluster.operations.nodes.verify import verify
 from citus_cluster.operations.pooling import let_pooler_ask
 from citus_cluster.operations.rebalance import control as rebalance
@@ -461,7 +462,7 @@ def test_a_role_that_may_create_cannot_trick_the_superuser(cluster: Servers, cre
     assert [table.name for table in seen.tables] == ["items", "kinds"]
     register(cluster, FIRST, SECOND, THIRD)
     on(cluster, lambda conn: rebalance.start(conn, RebalanceOptions(), ignore))
-    on(cluster, lambda conn: rebalance_watch.wait(conn, ignore, poll_s=0.2))
+    on(cluster, lambda conn: rebalance_watch.follow(lent(conn), ignore, poll_s=0.2))
     with pytest.raises(RoleError, match="owns"):
         drop(cluster, credentials)
 

@@ -174,6 +174,7 @@ STOP = Change(
     plan=_plan_stop,
     run=_stop,
     scope=lambda wanted: "rebalance-stop",
+    outcome=lambda result: {"job_id": result["job_id"]},
     # Not among the changes that last: it must not wait for a table that is being copied.
     plans_long=True,
 )

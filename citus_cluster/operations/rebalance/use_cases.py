@@ -1,4 +1,4 @@
-"""Starting a rebalance and following it to its end, and stopping it with a line in the journal."""
+"""Starting a rebalance and following it to its end."""
 
 from dataclasses import dataclass
 
@@ -7,7 +7,6 @@ from citus_cluster.model.citus.rebalance_plan import RebalanceOptions
 from citus_cluster.model.documents import Documented
 from citus_cluster.model.plan.events import Emit
 from citus_cluster.operations.coordinator import OnCoordinator
-from citus_cluster.operations.journaled import Journal
 from citus_cluster.operations.rebalance import control, watch
 
 
@@ -34,11 +33,3 @@ async def carry_out(
     if job_id is None or not wait:
         return StartedRebalance(job_id)
     return StartedRebalance(job_id, await watch.follow(on_coordinator, emit, job_id))
-
-
-async def stop(on_coordinator: OnCoordinator, journal: Journal) -> RebalanceStatus:
-    """Stop the running rebalance; shards that have moved stay where they are. Raises RebalanceError if none runs."""
-    with journal.entry("rebalance-stop") as entry:
-        found = await on_coordinator(control.stop)
-        entry.tell(job_id=found.job_id)
-        return found

@@ -22,7 +22,7 @@ from citus_cluster.model.citus.rebalance import (
 from citus_cluster.model.citus.registration import RegisteredNode
 from citus_cluster.model.plan.events import Emit, Event, EventKind
 from citus_cluster.model.units import size
-from citus_cluster.operations.coordinator import OnCoordinator, lent
+from citus_cluster.operations.coordinator import OnCoordinator
 from citus_cluster.runtime.citus import blockers as citus_blockers
 from citus_cluster.runtime.citus import nodes as citus_nodes
 from citus_cluster.runtime.citus import probe as citus_probe
@@ -190,11 +190,6 @@ def tell_followed(job_id: int, emit: Emit) -> None:
     """Report that a rebalance that another command started is followed to its end first."""
     message = f"a rebalance is already running as job {job_id}; following it first"
     emit(Event(STEP, EventKind.STARTED, message, {"job_id": job_id}))
-
-
-async def wait(conn: Connection, emit: Emit, poll_s: float = 1.0, job_id: int | None = None) -> RebalanceStatus:
-    """Follow a rebalance on one connection, as :func:`follow` does. Raises UnreachableError if it is lost."""
-    return await follow(lent(conn), emit, job_id, poll_s=poll_s, patience_s=0.0)
 
 
 async def follow(

@@ -14,6 +14,7 @@ from citus_cluster.model.citus.blockers import Session
 from citus_cluster.model.citus.rebalance import NO_REBALANCE, Copying, JobState, RebalanceStatus
 from citus_cluster.model.citus.rebalance_plan import Move
 from citus_cluster.model.plan.events import Event, EventKind
+from citus_cluster.operations.coordinator import lent
 from citus_cluster.operations.rebalance import watch
 from citus_cluster.runtime.postgres import Connection
 
@@ -56,8 +57,11 @@ class Follow:
     def __call__(self, poll_s: float = 1.0) -> RebalanceStatus:
         async def work() -> RebalanceStatus:
             self.began = virtual_time.clock()
-            return await watch.wait(
-                self.cluster.connection, lambda event: self.events.append((self.now, event)), poll_s=poll_s
+            return await watch.follow(
+                lent(self.cluster.connection),
+                lambda event: self.events.append((self.now, event)),
+                poll_s=poll_s,
+                patience_s=0.0,
             )
 
         return virtual_time.run(work())
