@@ -29,24 +29,33 @@ _CONTENT_TYPE_OPENMETRICS = f"{_OPENMETRICS}; version=1.0.0; charset=utf-8"
 PREFIX = "citus_cluster_"
 
 
+KEPT_S = 1.0
+"""How long a text is sent again while the sample is the same; the figures of requests and the ages change meanwhile."""
+
+
 class Metrics:
     """The registry of one app."""
 
     def __init__(self) -> None:
+        self._texts: dict[str, tuple[float, Sample, bytes]] = {}
         self._registry = CollectorRegistry()
         self.http = HttpFigures(self._registry)
         self._registry.register(_BuildInfo())
         ProcessCollector(registry=self._registry)
         GCCollector(registry=self._registry)
 
-    def render(self, families: Iterable[Metric], accept: str) -> tuple[bytes, str]:
-        """Return the text of these families and of the app's own, and its media type, as the client accepts it."""
-        whole = CollectorRegistry()
-        whole.register(_Ready([*families, *self._registry.collect()]))
-        if _OPENMETRICS in accept:
-            text: bytes = openmetrics.generate_latest(whole)  # type: ignore[no-untyped-call]
-            return text, _CONTENT_TYPE_OPENMETRICS
-        return generate_latest(whole), CONTENT_TYPE_PLAIN_0_0_4
+    def render(self, sample: Sample, families: Callable[[], Iterable[Metric]], accept: str) -> tuple[bytes, str]:
+        """Return the text of a sample's families and of the app's own, and its media type, as the client accepts it."""
+        media_type = _CONTENT_TYPE_OPENMETRICS if _OPENMETRICS in accept else CONTENT_TYPE_PLAIN_0_0_4
+        now = asyncio.get_running_loop().time()
+        kept = self._texts.get(media_type)
+        if kept is None or kept[1] is not sample or now >= kept[0] + KEPT_S:
+            whole = CollectorRegistry()
+            whole.register(_Ready([*families(), *self._registry.collect()]))
+            is_open = media_type == _CONTENT_TYPE_OPENMETRICS
+            text = openmetrics.generate_latest(whole) if is_open else generate_latest(whole)  # type: ignore[no-untyped-call]
+            kept = self._texts[media_type] = now, sample, text
+        return kept[2], media_type
 
 
 class _Ready:

@@ -38,6 +38,7 @@ async def metrics(parts: PartsOf, request: Request) -> Response:
     except CitusClusterError:
         # The sampler fails too, and counts it.
         cluster = None
-    found = families(sample, parts.reconciler, cluster, own_disk())
-    text, media_type = parts.metrics.render(found, request.headers.get("accept", ""))
+    text, media_type = parts.metrics.render(
+        sample, lambda: families(sample, parts.reconciler, cluster, own_disk()), request.headers.get("accept", "")
+    )
     return Response(text, headers={"Content-Type": media_type, "Cache-Control": "no-store"})
