@@ -52,8 +52,8 @@ async def show(request: Request, parts: PartsOf) -> Response:
     found += attention.of_disks([*disks, own_disk()])
     companions = await parts.known_companions(within_s=parts.settings.companion_timeout_s)
     found += attention.of_companions(companions)
-    operations = await parts.operations.latest()
-    found += attention.of_operations(operations)
+    found += attention.of_operations(await parts.operations.latest_of_kinds())
+    operations, _ = await parts.operations.page(SHOWN_OPERATIONS)
     context = {
         "attention": attention.in_order(found),
         "nodes": listing,
@@ -65,7 +65,7 @@ async def show(request: Request, parts: PartsOf) -> Response:
         "has_lag": any(one.lag_bytes is not None for one in figures.values()),
         "crowded": CROWDED_PART,
         "full": (WARNED_PART, ALARMED_PART),
-        "operations": [one.as_dict() for one in operations[:SHOWN_OPERATIONS]],
+        "operations": [one.as_dict() for one in operations],
     }
     return render(request, "cluster.html", context)
 

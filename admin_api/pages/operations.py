@@ -11,9 +11,8 @@ from admin_api.dependencies import PartsOf, asker_of
 from admin_api.lists import read_query
 from admin_api.pages.html import render
 from admin_api.pages.routing import router
-from admin_api.routes.operations import LIST, OperationId
-from citus_cluster.model.listing import Listing
-from citus_cluster.model.operation import Operation, OperationState
+from admin_api.routes.operations import LIST, OperationId, page_of
+from citus_cluster.model.operation import OperationState
 from citus_cluster.model.plan.events import EventKind
 
 routes = router()
@@ -29,8 +28,7 @@ async def list_operations(request: Request, parts: PartsOf) -> Response:
         given.append(("limit", str(PAGE_ROWS)))
     _, query = read_query(LIST, QueryParams(given))
     assert query is not None  # noqa: S101 - it is a list
-    query = replace(query, sort=query.sort or ("-id",), limit=min(query.limit, 200))
-    page = Listing(await parts.operations.latest(), Operation, "id").page(query)
+    page = await page_of(parts.operations, replace(query, limit=min(query.limit, 200)))
     context = {
         "operations": page.items,
         "total": page.total,

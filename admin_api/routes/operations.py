@@ -16,7 +16,7 @@ from admin_api.routes.declared import answer
 from admin_api.routing import api_router
 from admin_api.schemas import EventsDocument, OperationDocument, OperationPage, problems
 from citus_cluster.errors import UsageError
-from citus_cluster.model.listing import Listing
+from citus_cluster.model.listing import MAX_LIMIT, Listing, ListQuery, Page
 from citus_cluster.model.operation import Operation
 from citus_cluster.model.visible import json_text
 from citus_cluster.operations.running import Operations
@@ -37,6 +37,18 @@ LIST = View("operations-list", "List operations.", "operations", "", Operation, 
 """Declares the rows, for their filters. They are read from the record of this API, not from the cluster."""
 
 
+async def page_of(operations: Operations, query: ListQuery) -> Page:
+    """Cut a page of operations, by default the newest first: then only its rows are read from the record."""
+    query = replace(query, sort=query.sort or ("-id",))
+    if query.sort != ("-id",) or query.q or query.filters:
+        return Listing(await operations.latest(), Operation, "id").page(query)
+    before = Listing((), Operation, "id").place(query).get("id")
+    # One more row than is shown tells whether there is another page.
+    rows, total = await operations.page(min(query.limit, MAX_LIMIT) + 1, before)
+    found = Listing(rows, Operation, "id").page(replace(query, cursor=None))
+    return replace(found, total=total)
+
+
 @router.get(
     "",
     summary="List operations, the newest first",
@@ -48,9 +60,7 @@ LIST = View("operations-list", "List operations.", "operations", "", Operation, 
 async def list_operations(request: Request, parts: PartsOf) -> Response:
     _, query = read_query(LIST, request.query_params)
     assert query is not None  # noqa: S101 - it is a list
-    if not query.sort:
-        query = replace(query, sort=("-id",))
-    page = Listing(await parts.operations.latest(), Operation, "id").page(query)
+    page = await page_of(parts.operations, query)
     return VisibleJSONResponse({"items": list(page.items), "next_cursor": page.next_cursor, "total": page.total})
 
 

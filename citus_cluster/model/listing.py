@@ -85,8 +85,9 @@ class Listing:
         rows = self._ordered(query)
         begin = 0
         if query.cursor is not None:
-            order = self._order(query)
-            begin = bisect_right(rows, self._place(query), key=lambda row: _key(row, order))
+            order, place = self._order(query), self.place(query)
+            before = tuple(_part(place[name], descends) for name, descends in order)
+            begin = bisect_right(rows, before, key=lambda row: _key(row, order))
         found = rows[begin : begin + query.limit]
         following = None
         if begin + query.limit < len(rows):
@@ -152,24 +153,25 @@ class Listing:
         text = json.dumps([[f"{'-' * descends}{name}" for name, descends in order], place], separators=(",", ":"))
         return base64.urlsafe_b64encode(text.encode()).decode().rstrip("=")
 
-    def _place(self, query: ListQuery) -> Any:
-        """Return the key of the row before the page."""
+    def place(self, query: ListQuery) -> Mapping[str, Any]:
+        """Return the values by which the row before the page is sorted; none for the first page. Raises UsageError."""
+        if query.cursor is None:
+            return {}
         order = self._order(query)
         try:
             text = query.cursor or ""
             names, values = json.loads(base64.urlsafe_b64decode(text + "=" * (-len(text) % 4)))
             if names != [f"{'-' * descends}{name}" for name, descends in order] or len(values) != len(order):
                 raise ValueError
-            parts = [
-                _part(_value(value, types_of(self._row)[name], name), descends)
-                for (name, descends), value in zip(order, values, strict=True)
-            ]
+            return {
+                name: _value(value, types_of(self._row)[name], name)
+                for (name, _), value in zip(order, values, strict=True)
+            }
         except (ValueError, TypeError, UsageError):
             raise UsageError(
                 "cursor: it does not belong to this list and order.",
                 hint="Use next_cursor of the previous page, with the same sort.",
             ) from None
-        return tuple(parts)
 
 
 def _value(value: Any, kinds: Sequence[type], name: str) -> Any:

@@ -269,6 +269,15 @@ class Operations:
         """Return the operations that are kept, the newest first."""
         return [self._unrecorded.get(one.id, one) for one in await self._store.latest()]
 
+    async def page(self, limit: int, before: int | None = None) -> tuple[list[Operation], int]:
+        """Return the latest operations with a smaller id than ``before``, the newest first, and the number of all."""
+        found, total = await self._store.page(limit, before)
+        return [self._unrecorded.get(one.id, one) for one in found], total
+
+    async def latest_of_kinds(self) -> list[Operation]:
+        """Return the latest operation of each kind, the newest first."""
+        return [self._unrecorded.get(one.id, one) for one in await self._store.latest_of_kinds()]
+
     async def events(self, operation_id: int, after: int = 0) -> list[OperationEvent]:
         """Return the events of an operation with a greater number. Raises NotFoundError."""
         await self.get(operation_id)

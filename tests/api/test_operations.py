@@ -1,5 +1,6 @@
 """Changes over HTTP: plans, operations, idempotency, conflicts, and the stream of events."""
 
+import base64
 import json
 import time
 from collections.abc import Callable, Iterator
@@ -9,12 +10,13 @@ from typing import Any
 
 import httpx
 import pytest
-from api_support import Api, ApiFiles, serve
+from api_support import ADMIN_TOKEN, Api, ApiFiles, serve
 from painting import Painter
 from waiting import eventually
 
 from admin_api.app import create_app
 from admin_api.routes import operations as operations_route
+from citus_cluster.runtime.store.operations import OperationStore
 
 PAINT = "/api/v1/walls/paint"
 OPERATIONS = "/api/v1/operations"
@@ -225,6 +227,32 @@ def events_of(text: str) -> list[tuple[str, str, dict[str, Any]]]:
         if "event" in lines:
             found.append((lines.get("id", ""), lines["event"], json.loads(lines["data"])))
     return found
+
+
+def test_the_newest_operations_are_read_without_all_others(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    for wall in ("north", "south", "wet", "east"):
+        house.paint(wall)
+    every = [one["id"] for one in house.get(f"{OPERATIONS}?sort=-id,kind").json()["items"]]
+    assert every == sorted(every, reverse=True)
+
+    def refuse(*_: object) -> None:
+        raise AssertionError("all operations were read")
+
+    monkeypatch.setattr(OperationStore, "latest", refuse)
+    found: list[int] = []
+    cursor = ""
+    while cursor is not None:
+        page = house.get(f"{OPERATIONS}?limit=2{cursor and f'&cursor={cursor}'}").json()
+        assert page["total"] == len(every)
+        found += [one["id"] for one in page["items"]]
+        cursor = page["next_cursor"]
+    assert found == every
+    for place in (10**30, -(10**30), None):
+        text = json.dumps([["-id"], [place]]).encode()
+        assert house.get(f"{OPERATIONS}?cursor={base64.urlsafe_b64encode(text).decode().rstrip('=')}").is_success
+    assert house.get(f"{OPERATIONS}?cursor=x").status_code == 422
+    house.api.client.post("/login", data={"token": ADMIN_TOKEN})
+    assert f"/operations/{every[0]}" in house.get("/operations").text
 
 
 def test_events_are_streamed_and_a_cut_stream_goes_on(house: House) -> None:

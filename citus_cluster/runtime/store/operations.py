@@ -27,6 +27,7 @@ KEPT = timedelta(days=90)
 KEPT_OPERATIONS = 5000
 KEYS_KEPT = timedelta(hours=24)
 """How long an idempotency key is remembered."""
+_MAX_ID = 2**63 - 1
 _VERSION = 2
 _SCHEMA = """
 CREATE TABLE operation (
@@ -234,6 +235,30 @@ class OperationStore:
 
         def work(db: sqlite3.Connection) -> Sequence[Operation]:
             rows = db.execute(f"SELECT {_COLUMNS} FROM operation ORDER BY id DESC LIMIT ?", [limit])  # noqa: S608
+            return [_operation(row) for row in rows]
+
+        return await self._call(work)
+
+    async def page(self, limit: int, before: int | None = None) -> tuple[Sequence[Operation], int]:
+        """Return the latest operations with a smaller id than ``before``, the newest first, and the number of all."""
+
+        def work(db: sqlite3.Connection) -> tuple[Sequence[Operation], int]:
+            rows = db.execute(
+                f"SELECT {_COLUMNS} FROM operation WHERE id < ? ORDER BY id DESC LIMIT ?",  # noqa: S608
+                [_MAX_ID if before is None else max(0, min(before, _MAX_ID)), limit],
+            )
+            return [_operation(row) for row in rows], db.execute("SELECT count(*) FROM operation").fetchone()[0]
+
+        return await self._call(work)
+
+    async def latest_of_kinds(self) -> Sequence[Operation]:
+        """Return the latest operation of each kind, the newest first."""
+
+        def work(db: sqlite3.Connection) -> Sequence[Operation]:
+            rows = db.execute(
+                f"SELECT {_COLUMNS} FROM operation WHERE id IN (SELECT max(id) FROM operation GROUP BY kind) "  # noqa: S608
+                "ORDER BY id DESC"
+            )
             return [_operation(row) for row in rows]
 
         return await self._call(work)
