@@ -3,7 +3,7 @@
 import asyncio
 from typing import Any
 
-from uvicorn.protocols.http.h11_impl import H11Protocol
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from admin_api.settings import SHUTDOWN_TIMEOUT_S
 
@@ -12,9 +12,12 @@ MAX_CLIENTS = 2000
 READ_BYTES = 16 * 1024
 """Bytes read from a connection at once. With asyncio's 256 kB, many clients could fill the container's memory."""
 
+MAX_PART_BYTES = 64 * 1024
+"""Bytes of a head, or of the end of a body with its trailers; the parser itself has no limit."""
 
-class PatientProtocol(H11Protocol):
-    """HTTP/1.1 with a time limit, because uvicorn waits for the head of a request forever.
+
+class PatientProtocol(HttpToolsProtocol):
+    """HTTP/1.1 with limits: uvicorn waits for the head of a request forever, and accepts one of any size.
 
     It also closes the connection of a client that still sends a body long after it received the response.
     """
@@ -25,6 +28,8 @@ class PatientProtocol(H11Protocol):
     """
     _timer: asyncio.TimerHandle | None = None
     _answered: object = None
+    _part_bytes = 0
+    """Bytes that were received since the parser completed a head or a piece of a body."""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn's
         # asyncio has no public option for this; a transport that does not use this attribute ignores it.
@@ -34,6 +39,24 @@ class PatientProtocol(H11Protocol):
             transport.abort()
         else:
             self._timer = self.loop.call_later(self.patience_s, self._lose_patience)
+
+    def data_received(self, data: bytes) -> None:
+        self._part_bytes += len(data)
+        super().data_received(data)
+        if self._part_bytes > MAX_PART_BYTES and not self.transport.is_closing():
+            self.send_400_response("The head of the request is too long.")
+
+    def on_headers_complete(self) -> None:
+        self._part_bytes = 0
+        super().on_headers_complete()
+
+    def on_body(self, body: bytes) -> None:
+        self._part_bytes = 0
+        super().on_body(body)
+
+    def on_message_complete(self) -> None:
+        self._part_bytes = 0
+        super().on_message_complete()
 
     def connection_lost(self, exc: Exception | None) -> None:
         if self._timer:

@@ -1,7 +1,6 @@
 """What views have read: shared by the requests that arrive while it is read, and kept while it is recent enough."""
 
 import asyncio
-import json
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field
@@ -83,9 +82,10 @@ class Snapshot:
         else:
             page = self.listing.page(query)
             content = {"items": list(page.items), "next_cursor": page.next_cursor, "total": page.total}
-        tag = blake2b(json.dumps(content).encode(), digest_size=12).hexdigest()
-        whole = {**content, "as_of": self.as_of.isoformat(timespec="milliseconds")}
-        return json_text(whole, compact=True).encode(), f'W/"{tag}"'
+        # Rendered once: the tag is that of the rows, whenever they were read.
+        text = json_text(content, compact=True)
+        tag = blake2b(text.encode(), digest_size=12).hexdigest()
+        return f'{text[:-1]},"as_of":"{self.as_of.isoformat(timespec="milliseconds")}"}}'.encode(), f'W/"{tag}"'
 
 
 @dataclass

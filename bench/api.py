@@ -4,14 +4,15 @@
 At a constant rate, a latency begins when the request is due. The lower bound is the query by psycopg over the same
 number of connections. In the second part, every connection sends its next request at once, and the lower bound is the
 empty route: the same process serves it, behind the same middleware, but it queries no server. Clients run in their own
-process on the same processors. For lists that the API keeps, the processor time of its process counts, which other work
-on the processors hardly changes. At last, 500 clients send one request after another for a minute.
+process on the same processors, so the last table shows what each of them used. For lists that the API keeps, the
+processor time of its process counts, which other work on the processors hardly changes. At last, 500 clients send one
+request after another for a minute. The whole takes about six minutes.
 """
 
 import contextlib
 import os
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from bench.load import CrowdTarget, HttpTarget, Job, Outcome, SqlTarget, measure
 from bench.measure import (
     CLUSTER,
     SETUP,
+    ProcessorUse,
     connect,
     docker_answers,
     free_base_port,
@@ -26,6 +28,7 @@ from bench.measure import (
     percentile,
     print_table,
     processor_s,
+    progress,
     remove_cluster,
     resident_mb,
     run,
@@ -37,8 +40,9 @@ _WORKERS = 3
 _CONNECTIONS = 50
 _RATE = 200
 _ROUNDS = 5
-_RATE_S = 12
-_CLOSED_S = 6
+_RATE_S = 10
+_CLOSED_S = 5
+_WARMUP_S = 1.0
 _PATH = "/api/v1/nodes/active"
 _EMPTY_PATH = "/api/v1/empty"
 _QUERY = b"SELECT node_name, node_port FROM citus_get_active_worker_nodes() ORDER BY 1, 2"
@@ -79,6 +83,17 @@ class RunningApi:
     port: int
     token: str = field(repr=False)
     coordinator: ConnectionInfo
+    nodes: Sequence[str]
+    """The containers of the coordinator and the workers."""
+
+
+@dataclass(frozen=True)
+class _Round:
+    """One load, and what used the processors meanwhile; ``seconds`` is its length with the warm-up."""
+
+    outcome: Outcome
+    use: ProcessorUse
+    seconds: float
 
 
 @dataclass(frozen=True)
@@ -98,23 +113,31 @@ def bench_api() -> None:
         print("\nAdmin API: skipped, because no Docker engine answers")
         return
     with running_api(_NAME, services="citus,admin-api", override=_EMPTY_ROUTE) as api:
+        progress(f"creating {_TABLES} tables")
         with connect(api.coordinator) as connection:
             for number in range(_TABLES):
                 connection.execute(f"CREATE TABLE kept_{number} (id bigint)".encode())
                 connection.execute("SELECT create_distributed_table(%s, 'id')", [f"kept_{number}"])
         route, empty, *kept = (HttpTarget(api.port, path, api.token) for path in (_PATH, _EMPTY_PATH, *_KEPT_PATHS))
         query = SqlTarget(api.coordinator, _QUERY)
+        progress("first requests to each path")
         for target in (route, empty, *kept):
-            _closed(target)
+            _closed(api, target)
         resident = [resident_mb(api.container)]
-        paced = [(_paced(query), _paced(route)) for _ in range(_ROUNDS)]
-        closed = [(_closed(empty), _closed(route)) for _ in range(_ROUNDS)]
-        costs = [[_cost(api, target) for target in (empty, *kept)] for _ in range(_ROUNDS)]
+        paced, closed, costs = [], [], []
+        for number in range(1, _ROUNDS + 1):
+            progress(f"round {number} of {_ROUNDS}: {_RATE} requests a second")
+            paced.append((_paced(api, query), _paced(api, route)))
+            progress(f"round {number} of {_ROUNDS}: one request after another")
+            closed.append((_closed(api, empty), _closed(api, route)))
+            costs.append([_cost(api, target) for target in (empty, *kept)])
         resident.append(resident_mb(api.container))
+        progress(f"{_CROWD} clients for {_crowd_s():g} s")
         crowd = _crowd(api)
         resident.append(resident_mb(api.container))
-    _print_latencies([pair[0] for pair in paced], [pair[1] for pair in paced])
-    _print_throughput([pair[0] for pair in closed], [pair[1] for pair in closed])
+        progress("removing the cluster")
+    _print_latencies([pair[0].outcome for pair in paced], [pair[1].outcome for pair in paced])
+    _print_throughput([pair[0].outcome for pair in closed], [pair[1].outcome for pair in closed])
     _print_costs(costs)
     _print_crowd(crowd)
     print_table(
@@ -122,12 +145,22 @@ def bench_api() -> None:
         ("after the first requests to each path", "after all rounds", f"after the {_CROWD} clients"),
         [[f"{value:.1f}" for value in resident]],
     )
+    _print_use(
+        api,
+        {
+            f"the query by psycopg, {_RATE} a second": [pair[0] for pair in paced],
+            f"GET {_PATH}, {_RATE} a second": [pair[1] for pair in paced],
+            "an empty route, one after another": [pair[0] for pair in closed],
+            f"GET {_PATH}, one after another": [pair[1] for pair in closed],
+        },
+    )
 
 
 @contextlib.contextmanager
 def running_api(name: str, *, services: str, override: str = "", memory: str | None = None) -> Iterator[RunningApi]:
     """Create and start a cluster with this name, and remove it at the end; ``override`` is a Compose file's text."""
     with tempfile.TemporaryDirectory() as folder:
+        progress(f"starting a cluster of {_WORKERS} workers")
         root = Path(folder)
         port = free_base_port()
         admin_port = port + _WORKERS + 1
@@ -150,17 +183,25 @@ def running_api(name: str, *, services: str, override: str = "", memory: str | N
                 coordinator=ConnectionInfo(
                     "127.0.0.1", port, "postgres", "postgres", (secrets / "superuser_password").read_text()
                 ),
+                nodes=[f"{name}-coordinator", *(f"{name}-worker{number}" for number in range(1, _WORKERS + 1))],
             )
         finally:
             remove_cluster(root)
 
 
-def _paced(target: HttpTarget | SqlTarget) -> Outcome:
-    return measure(Job(target, _CONNECTIONS, _RATE_S, _RATE))
+def _paced(api: RunningApi, target: HttpTarget | SqlTarget) -> _Round:
+    return _watched(api, Job(target, _CONNECTIONS, _RATE_S, _RATE, warmup_s=_WARMUP_S))
 
 
-def _closed(target: HttpTarget) -> Outcome:
-    return measure(Job(target, _CONNECTIONS, _CLOSED_S))
+def _closed(api: RunningApi, target: HttpTarget) -> _Round:
+    return _watched(api, Job(target, _CONNECTIONS, _CLOSED_S, warmup_s=_WARMUP_S))
+
+
+def _watched(api: RunningApi, job: Job) -> _Round:
+    containers = (api.container, *api.nodes)
+    before = ProcessorUse.now(containers)
+    outcome = measure(job)
+    return _Round(outcome, ProcessorUse.now(containers).since(before), job.warmup_s + job.seconds)
 
 
 def _cost(api: RunningApi, target: HttpTarget) -> _Cost:
@@ -170,8 +211,11 @@ def _cost(api: RunningApi, target: HttpTarget) -> _Cost:
 
 
 def _crowd(api: RunningApi) -> Outcome:
-    seconds = float(os.environ.get("BENCH_CROWD_S", "60"))
-    return measure(Job(CrowdTarget(api.port, _CROWD_PATHS, api.token), _CROWD, seconds, warmup_s=0))
+    return measure(Job(CrowdTarget(api.port, _CROWD_PATHS, api.token), _CROWD, _crowd_s(), warmup_s=0))
+
+
+def _crowd_s() -> float:
+    return float(os.environ.get("BENCH_CROWD_S", "60"))
 
 
 def _print_latencies(floor: Sequence[Outcome], ours: Sequence[Outcome]) -> None:
@@ -239,6 +283,37 @@ def _print_crowd(crowd: Outcome) -> None:
                 *(f"{percentile(crowd.latencies_ms, part):.0f}" for part in (0.5, 0.99, 1)),
             )
         ],
+    )
+
+
+def _print_use(api: RunningApi, loads: Mapping[str, Sequence[_Round]]) -> None:
+    """Print which part of one processor everybody used; 100 times the number of processors is the most."""
+
+    def percent(rounds: Sequence[_Round], used_s: Callable[[_Round], float]) -> str:
+        return f"{median([100 * used_s(one) / one.seconds for one in rounds]):.0f}"
+
+    def client_s(one: _Round) -> float:
+        return one.outcome.client_cpu_s * one.seconds / one.outcome.wall_s
+
+    def rest_s(one: _Round) -> float:
+        return (one.use.machine_s or 0) - sum(one.use.containers.values()) - client_s(one)
+
+    coordinator, *workers = api.nodes
+    rows = [
+        (
+            name,
+            percent(rounds, client_s),
+            percent(rounds, lambda one: one.use.containers[api.container]),
+            percent(rounds, lambda one: one.use.containers[coordinator]),
+            percent(rounds, lambda one: sum(one.use.containers[worker] for worker in workers)),
+            percent(rounds, rest_s) if all(one.use.machine_s is not None for one in rounds) else "-",
+        )
+        for name, rounds in loads.items()
+    ]
+    print_table(
+        f"Use of the {os.cpu_count()} processors, % of one, median of {_ROUNDS} rounds",
+        ("load", "client", "API", "coordinator", "workers", "the rest: Docker's proxy and logs, the client's start"),
+        rows,
     )
 
 

@@ -18,7 +18,7 @@ from playwright.sync_api import Page, sync_playwright
 
 from bench.api import RunningApi, running_api
 from bench.load import HttpConnection
-from bench.measure import connect, docker_answers, median, percentile, print_table, resident_mb
+from bench.measure import connect, docker_answers, median, percentile, print_table, progress, resident_mb
 
 _NAME = "citus-bench-lists"
 _SHARDS = 1000
@@ -57,10 +57,15 @@ def bench_api_lists() -> None:
         return
     with running_api(_NAME, services="citus,admin-api", memory="12g") as api:
         _create(api, range(_PAGE_TABLES))
+        progress(f"visiting the console's page of {_PAGE_TABLES * _SHARDS:,} shards")
         visits = _visit(api)
         took_s = _create(api, range(_PAGE_TABLES, _TABLES))
-        walks = [asyncio.run(_walk(api, limit)) for limit in _LIMITS]
+        walks = []
+        for limit in _LIMITS:
+            progress(f"reading {_TABLES * _SHARDS:,} shards, {limit:,} a page")
+            walks.append(asyncio.run(_walk(api, limit)))
         resident = resident_mb(api.container)
+        progress("removing the cluster")
     print(f"\n{(_TABLES - _PAGE_TABLES) * _SHARDS:,} further shards were created in {took_s:.0f} s.")
     _print_visits(visits)
     _print_walks(walks, resident)
@@ -72,6 +77,10 @@ def _create(api: RunningApi, numbers: Sequence[int]) -> float:
     began = time.monotonic()
     with connect(api.coordinator) as connection:
         for number in numbers:
+            if number % _PAGE_TABLES == 0:
+                progress(
+                    f"creating tables {number + 1} to {number + _PAGE_TABLES} of {_TABLES}, {_SHARDS:,} shards each"
+                )
             connection.execute(f"CREATE TABLE many_{number} (id bigint)".encode())
             connection.execute(
                 "SELECT create_distributed_table(%s, 'id', shard_count => %s, colocate_with => 'none')",

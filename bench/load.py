@@ -23,6 +23,8 @@ from citus_cluster.runtime.postgres import ConnectionInfo
 Request = Callable[[], Awaitable[tuple[int, int]]]
 """Sends one request; returns its status, and the bytes of its answer's body."""
 _HEAD_END = b"\r\n\r\n"
+_GRACE_S = 60.0
+"""How much longer than its load a job may take: to connect, and for the last answers."""
 
 
 @dataclass(frozen=True)
@@ -184,7 +186,10 @@ class HttpConnection(asyncio.Protocol):
 
 
 def measure(job: Job) -> Outcome:
-    """Run a job in a new process; the first failed request ends it with its error."""
+    """Run a job in a new process; the first failed request ends it with its error.
+
+    Raises TimeoutError if requests are still without an answer a minute after the end of the load.
+    """
     with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as processes:
         return processes.submit(_run, job).result()
 
@@ -199,7 +204,7 @@ def _run(job: Job) -> Outcome:
 
 
 async def _execute(job: Job) -> Outcome:
-    async with AsyncExitStack() as stack:
+    async with AsyncExitStack() as stack, asyncio.timeout(job.warmup_s + job.seconds + _GRACE_S):
         requests = [await job.target.open(stack) for _ in range(job.connections)]
         send = functools.partial(_at_rate, rate=job.rate) if job.rate else _one_after_another
         await send(requests, job.warmup_s)

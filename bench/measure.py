@@ -8,7 +8,7 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -65,6 +65,55 @@ def resident_mb(container: str) -> float:
     top = ["docker", "top", container, "-eo", "pid,rss"]
     lines = subprocess.run(top, capture_output=True, text=True, check=True).stdout.splitlines()[1:]
     return max(int(line.split()[1]) for line in lines) / 1024
+
+
+_started = time.monotonic()
+
+
+def progress(text: str) -> None:
+    """Print what a benchmark does now, with the seconds since its start, to standard error."""
+    print(f"{time.monotonic() - _started:6.0f} s  {text}", file=sys.stderr, flush=True)
+
+
+@dataclass(frozen=True)
+class ProcessorUse:
+    """Processor seconds since the start: of containers with all their processes, by name, and of the whole machine.
+
+    ``machine_s`` is None where the kernel does not show it.
+    """
+
+    containers: Mapping[str, float]
+    machine_s: float | None
+    at_s: float
+
+    @classmethod
+    def now(cls, containers: Iterable[str]) -> "ProcessorUse":
+        return cls({name: _cgroup_s(name) for name in containers}, _machine_s(), time.monotonic())
+
+    def since(self, earlier: "ProcessorUse") -> "ProcessorUse":
+        """Return what was used between two moments; ``at_s`` is then the seconds in between."""
+        machine_s = None
+        if self.machine_s is not None and earlier.machine_s is not None:
+            machine_s = self.machine_s - earlier.machine_s
+        used = {name: seconds - earlier.containers[name] for name, seconds in self.containers.items()}
+        return ProcessorUse(used, machine_s, self.at_s - earlier.at_s)
+
+
+def _cgroup_s(container: str) -> float:
+    # Of cgroup v2, in microseconds, or of v1, in nanoseconds.
+    files = "cat /sys/fs/cgroup/cpu.stat 2>/dev/null || cat /sys/fs/cgroup/cpuacct/cpuacct.usage"
+    ask = ["docker", "exec", container, "sh", "-c", files]
+    words = subprocess.run(ask, capture_output=True, text=True, check=True).stdout.split()
+    return int(words[1]) / 1e6 if words[0] == "usage_usec" else int(words[0]) / 1e9
+
+
+def _machine_s() -> float | None:
+    try:
+        words = Path("/proc/stat").read_text().split("\n", 1)[0].split()
+    except OSError:
+        return None
+    user, nice, system, _, _, irq, softirq = map(int, words[1:8])
+    return (user + nice + system + irq + softirq) / os.sysconf("SC_CLK_TCK")
 
 
 def processor_s(container: str) -> float:
@@ -148,3 +197,4 @@ def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[obje
     print(f"\n{title}")
     for line in lines:
         print("  " + "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip())
+    sys.stdout.flush()

@@ -11,6 +11,7 @@ _API = "admin_api"
 _REQUIRES = (
     "fastapi",
     "uvicorn",
+    "httptools",
     "pydantic",
     "psycopg[binary]",
     "jinja2",

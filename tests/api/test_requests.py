@@ -106,6 +106,42 @@ def test_a_body_that_goes_on_after_its_refusal_is_ended(impatient: Api) -> None:
                 time.sleep(0.01)
 
 
+@pytest.mark.parametrize(
+    ("begin", "more"),
+    [
+        ("GET /health HTTP/1.1\r\nHost: a\r\nX: ", "x" * 1024),
+        ("GET /health HTTP/1.1\r\nHost: a\r\n", f"X: {'x' * 1019}\r\n"),
+        ("GET /", "x" * 1024),
+        (f"{HEAD}Transfer-Encoding: chunked\r\n\r\n0\r\n", f"X: {'x' * 1019}\r\n"),
+        (f"{HEAD}Transfer-Encoding: chunked\r\n\r\n1;", "x" * 1024),
+    ],
+    ids=["one header", "many headers", "a path", "trailers", "an extension of a chunk"],
+)
+def test_a_head_without_end_is_refused(away: Api, begin: str, more: str) -> None:
+    with closing(call(away)) as line:
+        line.sendall(begin.encode())
+        with pytest.raises((ConnectionResetError, BrokenPipeError)):
+            for _ in range(4 * 1024):
+                line.sendall(more.encode())
+
+
+def test_a_request_to_upgrade_is_answered_as_if_it_asked_for_nothing(away: Api) -> None:
+    upgrade = "Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABk\r\n"
+    answer = answer_to(away, f"GET /health/live HTTP/1.1\r\nHost: a\r\n{upgrade}\r\n".encode())
+    assert answer.startswith(b"HTTP/1.1 200 ")
+
+
+def test_requests_that_do_not_wait_are_answered_in_turn(away: Api) -> None:
+    one = b"GET /health/live HTTP/1.1\r\nHost: a\r\n\r\n"
+    with closing(call(away)) as line:
+        line.sendall(one * 50)
+        found = b""
+        while found.count(b"HTTP/1.1 200 ") < 50 or not found.endswith(b"}"):
+            part = line.recv(65536)
+            assert part, found
+            found += part
+
+
 def test_a_request_that_takes_long_is_not_hung_up_on(files: ApiFiles, run_api: Callable[[FastAPI], Api]) -> None:
     class Impatient(PatientProtocol):
         patience_s = 0.1
