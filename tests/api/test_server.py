@@ -1,6 +1,7 @@
 """How the API listens: the arguments of its server, what each protocol may do, and who may call."""
 
 import asyncio
+import gc
 import json
 import logging
 import logging.config
@@ -40,7 +41,7 @@ def test_the_program_serves_the_app_as_the_compose_file_expects_it(monkeypatch: 
     program.main()
     assert calls == [
         (
-            ("admin_api.app:create_app",),
+            (program.create_lasting_app,),
             {
                 "factory": True,
                 "host": "0.0.0.0",
@@ -58,6 +59,18 @@ def test_the_program_serves_the_app_as_the_compose_file_expects_it(monkeypatch: 
     ]
     assert configured == [program.LOGGING]
     assert "PGOPTIONS" not in os.environ
+
+
+def test_the_garbage_collector_skips_the_app(files: ApiFiles, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = create_app(files.settings())
+    monkeypatch.setattr("admin_api.app.create_app", lambda: made)
+    before = gc.get_freeze_count()
+    try:
+        assert program.create_lasting_app() is made
+        assert gc.get_freeze_count() > before
+        assert not any(one is made for one in gc.get_objects())
+    finally:
+        gc.unfreeze()
 
 
 def test_log_lines_are_json_with_time_level_and_place_and_hide_nothing(capsys: pytest.CaptureFixture[str]) -> None:
