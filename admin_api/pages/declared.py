@@ -18,6 +18,7 @@ from admin_api.pages import forms
 from admin_api.pages.actions import Action, form_url, short_title
 from admin_api.pages.html import may_change, render
 from admin_api.pages.routing import field, form_of, require_admin, router
+from admin_api.routes.declared import longest_s
 from citus_cluster.errors import CitusClusterError, NotFoundError, UsageError
 from citus_cluster.model.citus.statistics import FeatureOffError
 from citus_cluster.model.documents import as_data
@@ -249,7 +250,7 @@ async def post_change(request: Request, parts: PartsOf, name: str) -> Response:
         raise
     except CitusClusterError as error:
         return await _plan(request, parts, change, form, is_form=True, error=error)
-    await running.ended(FINISHES_WITHIN_S)
+    await running.ended(longest_s(parts, change) if change.shows_once(wanted) else FINISHES_WITHIN_S)
     once = getattr(running.outcome, "once", None)
     if once:
         # They are shown to this user once, and kept nowhere, so there is no page to go to.

@@ -13,7 +13,7 @@ from pydantic import BaseModel, ValidationError, create_model
 from starlette.datastructures import QueryParams
 from starlette.routing import Route
 
-from admin_api.dependencies import PartsOf, asker_of, parts_in
+from admin_api.dependencies import Parts, PartsOf, asker_of, parts_in
 from admin_api.lists import openapi_parameters, read_query, refuse_unknown
 from admin_api.problems import from_error
 from admin_api.responses import VisibleJSONResponse
@@ -180,15 +180,19 @@ def _handler(change: AnyChange) -> Callable[..., Coroutine[Any, Any, Response]]:
         asker = asker_of(request)
         key = f"{asker.name} {idempotency_key}" if idempotency_key else None
         running = await parts.operations.begin(change, wanted, asker, key=key)
-        # Longer than its work may take, so that a change that is too slow answers 504.
-        usual_s = 0.2 if change.takes_long(wanted) else parts.settings.limit_s(plans_long=change.plans_long) + _END_S
-        return await answer(running, _wait_s(prefer, usual_s))
+        usual_s = 0.2 if change.takes_long(wanted) else longest_s(parts, change)
+        return await answer(running, usual_s if change.shows_once(wanted) else _wait_s(prefer, usual_s))
 
     post.__annotations__["wanted"] = shape | None if is_optional else shape
     if is_optional:
         _, *others = post.__defaults__ or ()
         post.__defaults__ = (None, False, *others)
     return post
+
+
+def longest_s(parts: Parts, change: AnyChange) -> float:
+    """Return more than the work of a short change may take, so that one that is too slow answers 504."""
+    return parts.settings.limit_s(plans_long=change.plans_long) + _END_S
 
 
 def _strictly(shape: Any, body: bytes) -> Any:

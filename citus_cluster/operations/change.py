@@ -35,7 +35,8 @@ class Change(Generic[P]):
 
     Three functions of the result as plain data: ``outcome`` returns what the journal keeps of it, by default all;
     ``creates`` whether something new exists now; ``progress`` the path below the API's prefix that shows how what it
-    has begun goes on, None if nothing does.
+    has begun goes on, None if nothing does. ``shows_once`` is a function of the parameters: whether the result has a
+    secret that only the answer to the request shows, so that this answer must wait for the end.
 
     ``notes`` are the keys in the data of its events that the journal keeps although the change fails later.
 
@@ -63,6 +64,7 @@ class Change(Generic[P]):
     notes: frozenset[str] = frozenset()
     creates: Callable[[Any], bool] | None = None
     progress: Callable[[Any], str | None] | None = None
+    shows_once: Callable[[P], bool] = lambda _: False
     options: frozenset[str] = frozenset()
     stop: Callable[[Cluster, P, Emit], Coroutine[Any, Any, None]] | None = None
     continues: str | None = None

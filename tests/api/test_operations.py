@@ -149,6 +149,23 @@ def test_the_answer_to_a_long_change_waits_as_long_as_its_client_wants(files: Ap
             assert waiting.result().status_code == 201
 
 
+def test_the_answer_that_shows_a_secret_waits_for_it(files: ApiFiles) -> None:
+    painter = Painter()
+    with serve(
+        create_app(settings_of(files), [painter.change(shows_once=lambda wanted: wanted.coats == 2)], [])
+    ) as api:
+        house = House(api, painter)
+        with ThreadPoolExecutor(1) as other:
+            waiting = other.submit(house.paint, "slow", prefer="respond-async", coats=2)
+            eventually(painter.started.is_set, "the start of the operation")
+            time.sleep(0.5)
+            painter.release()
+            assert waiting.result().status_code == 201
+        painter.go.clear()
+        assert house.paint("slow", prefer="respond-async").status_code == 202
+        painter.release()
+
+
 def test_a_client_that_leaves_does_not_end_its_operation(house: House) -> None:
     with pytest.raises(httpx.ReadTimeout):
         house.api.client.post(PAINT, headers=house.api.admin, json={"wall": "slow"}, timeout=0.5)

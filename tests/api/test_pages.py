@@ -3,7 +3,9 @@
 import asyncio
 import hashlib
 import re
+import time
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -14,10 +16,12 @@ import pytest
 from api_support import ADMIN_TOKEN, READ_TOKEN, Api, ApiFiles
 from painting import Painter, Walls
 from setup_support import ROOT
+from waiting import eventually
 
 from admin_api.app import create_app
 from admin_api.pages.assets import assets
 from admin_api.pages.cells import seconds
+from admin_api.pages.declared import FINISHES_WITHIN_S
 from admin_api.pages.html import environment
 from admin_api.pages.shards import NodeTotal, draw, total
 from admin_api.sessions import COOKIE, CSRF_HEADER, MAX_AGE_S, MAX_IDLE_S, SessionEndedError, Sessions
@@ -70,7 +74,8 @@ def browser(files: ApiFiles, run_api: Callable[[Any], Api], painter: Painter) ->
     data = files.folder / "data"
     data.mkdir()
     settings = files.settings(reconciler=False, connect_timeout_s=0.3, data_folder=data)
-    changes: list[AnyChange] = [painter.change(), replace(painter.change(asks=True), name="walls-raze"), PROMOTE]
+    paint = painter.change(shows_once=lambda wanted: wanted.coats == 3)
+    changes: list[AnyChange] = [paint, replace(painter.change(asks=True), name="walls-raze"), PROMOTE]
     api = run_api(create_app(settings, changes, [Walls(120).view()]))
     with httpx.Client(base_url=f"http://127.0.0.1:{api.port}", timeout=30, trust_env=False) as client:
         yield Browser(client, api.port)
@@ -260,6 +265,19 @@ def test_the_libraries_are_unmodified() -> None:
         if path.suffix in {".js", ".css"}:
             assert hashlib.sha256(path.read_bytes()).hexdigest() in versions, path.name
             assert (folder / f"{path.name.partition('.')[0]}.LICENSE.txt").is_file()
+
+
+def test_a_page_that_shows_a_secret_waits_for_it(browser: Browser, painter: Painter) -> None:
+    browser.log_in(ADMIN_TOKEN)
+    form = {"csrf": browser.csrf(), "wall": "slow", "coats": "3", "key": "k1", "do": "run"}
+    with ThreadPoolExecutor(1) as other:
+        waiting = other.submit(browser.post, "/changes/walls-paint", form)
+        eventually(painter.started.is_set, "the start of the operation")
+        time.sleep(FINISHES_WITHIN_S + 0.3)
+        assert not waiting.done()
+        painter.release()
+        assert waiting.result().status_code == 303
+    assert painter.painted == ["slow"]
 
 
 def test_a_change_shows_its_plan_first_and_then_becomes_an_operation(browser: Browser, painter: Painter) -> None:

@@ -268,6 +268,7 @@ CREATE = Change(
     plan=_plan_creation,
     run=_create,
     scope=_scope,
+    shows_once=lambda wanted: wanted.show_password,
     creates=lambda result: any("created on" in line for line in result["changed"]),
 )
 
@@ -280,6 +281,7 @@ PASSWORD = Change(
     plan=_plan_password,
     run=_set_password,
     scope=_scope,
+    shows_once=lambda wanted: wanted.show_password,
 )
 
 DROP = Change(
