@@ -197,7 +197,11 @@ def _hint_for(text: str, host: str) -> str:
     if re.search(r"permission denied for database", text):
         return "The role has no CONNECT privilege. Grant it as the superuser: GRANT CONNECT ON DATABASE ... TO ...;"
     if re.search(r"resolve|Name or service not known|name resolution|getaddrinfo", text):
-        return f"This machine cannot resolve the host name {host!r}. Correct it, or use an address."
+        # Docker's resolver forgets the name of a container as soon as it stops.
+        return (
+            f"If {host!r} is a container, start it: citus-cluster up. Otherwise correct the name, or use an address: "
+            "it cannot be resolved."
+        )
     return (
         "Check that the server runs (docker compose ps; citus-cluster up starts it), and that its host and port "
         "are correct."

@@ -80,7 +80,7 @@ def test_a_drain_that_is_refused_changes_nothing(cluster: Servers) -> None:
     assert run_plan(cluster, THIRD, mode=TransferMode.FORCE_LOGICAL).warnings
     with pytest.raises(InUseError, match="No node would be left to hold shards") as last:
         run_drain(cluster, *WORKERS)
-    assert "'citus-coordinator', 5432, 'shouldhaveshards', true" in str(last.value.hint)
+    assert "nodes set citus-coordinator --holds-shards" in str(last.value.hint)
     with pytest.raises(UsageError, match="is the coordinator"):
         run_drain(cluster, COORDINATOR)
     with pytest.raises(UsageError, match="not in the node list"):

@@ -204,8 +204,7 @@ def _refuse_last(departures: Sequence[Departure]) -> None:
     ways = [f"let drained workers hold shards again (citus-cluster nodes drain {drained} --undo)"] if drained else []
     ways.append("add another worker first (setup_citus_cluster.py --workers=N --yes --up)")
     if own:
-        setting = f"SELECT citus_set_node_property('{own.host}', {own.port}, 'shouldhaveshards', true);"
-        ways.append(f"let the coordinator hold shards, in psql on the coordinator: {setting}")
+        ways.append(f"let the coordinator hold shards: citus-cluster nodes set {called(own)} --holds-shards")
     hint = ". Or ".join(ways)
     addresses = [str(found.address) for found in departures]
     names = " and ".join(filter(None, [", ".join(addresses[:-1]), addresses[-1]]))

@@ -15,6 +15,7 @@ from citus_cluster.errors import NotFoundError, RebalanceError
 from citus_cluster.model.citus.nodes import NodeAddress
 from citus_cluster.model.citus.rebalance_plan import Move, RebalanceOptions, RebalancePlan, TransferMode
 from citus_cluster.model.citus.registration import RegisteredNode
+from citus_cluster.model.citus.removal import called
 from citus_cluster.model.citus.shards import ShardListRow
 from citus_cluster.model.citus.tables import TableKind
 from citus_cluster.model.documents import Documented
@@ -133,16 +134,12 @@ def welcomed(node: RegisteredNode) -> list[Finding]:
     """Return why a node cannot get shards."""
     address = node.address
     if not node.is_active:
-        return [blocks(f"{address} is not active.", f"SELECT citus_activate_node('{address.host}', {address.port});")]
+        return [blocks(f"{address} is not active.", f"citus-cluster nodes activate {called(address)}")]
     if node.role != "primary":
         return [blocks(f"{address} is a secondary: it follows another node.")]
     if not node.should_have_shards:
-        return [
-            blocks(
-                f"{address} may not hold shards.",
-                f"SELECT citus_set_node_property('{address.host}', {address.port}, 'shouldhaveshards', true);",
-            )
-        ]
+        fix = f"citus-cluster nodes set {called(address)} --holds-shards"
+        return [blocks(f"{address} may not hold shards.", fix)]
     return []
 
 

@@ -58,7 +58,7 @@ def test_a_bad_dsn_is_refused_without_repeating_it(text: str) -> None:
         ('FATAL:  database "shop" does not exist', UnreachableError, "database"),
         ("FATAL:  sorry, too many clients already", UnreachableError, "max_connections"),
         ("FATAL:  could not write init file: No space left on device", UnreachableError, "disk is full"),
-        ("[Errno -2] Name or service not known", UnreachableError, "name"),
+        ("[Errno -2] Name or service not known", UnreachableError, "start it: citus-cluster up"),
         ('FATAL:  role "app" is not permitted to log in', UnreachableError, "ALTER ROLE ... LOGIN"),
         ('FATAL:  permission denied for database "shop"', UnreachableError, "GRANT CONNECT"),
     ],

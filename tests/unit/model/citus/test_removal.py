@@ -120,7 +120,12 @@ REFUSED_REMOVALS = [
         'see "A worker that is lost" in docs/operations.md',
     ),
     (replace(HOLDING, held=HOLDING.held[1:]), InUseError, "copies of 2 shards that other nodes have too", "--force"),
-    (replace(EMPTY, shard_targets=()), InUseError, "No node would be left to hold shards", "'citus-coordinator', 5432"),
+    (
+        replace(EMPTY, shard_targets=()),
+        InUseError,
+        "No node would be left to hold shards",
+        "nodes set citus-coordinator --holds-shards",
+    ),
     (replace(EMPTY, standbys=(FAR,)), InUseError, "standbys", "citus_remove_node('10.0.0.12', 5435)"),
     (replace(EMPTY, others_unreachable=("W2 is away.",)), InUseError, "not all answer: W2 is away", "unpause"),
     (replace(EMPTY, node=NODES[0], address=HOME), UsageError, "is the coordinator", None),
