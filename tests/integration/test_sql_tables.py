@@ -1,6 +1,7 @@
 """Lists of tables, schemas and shards, and the place of a key, on real servers."""
 
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 from sql_declared import read
@@ -10,6 +11,7 @@ from citus_cluster.errors import NotFoundError, UntrustedCodeError, UsageError
 from citus_cluster.model.citus.shards import ShardState
 from citus_cluster.operations.shards import views as shards
 from citus_cluster.operations.tables import views as tables
+from citus_cluster.runtime.citus import shards as citus_shards
 
 pytestmark = pytest.mark.cluster
 
@@ -161,12 +163,26 @@ def test_a_key_is_where_citus_would_put_it(stocked: Servers, table: str, value: 
     assert size == [(place.bytes,)]
 
 
-def test_no_code_of_an_ordinary_role_runs_where_a_key_is_looked_up(cluster: Servers) -> None:
+def test_no_code_of_an_ordinary_role_runs_where_a_key_is_looked_up(
+    cluster: Servers, monkeypatch: pytest.MonkeyPatch
+) -> None:
     register(cluster, FIRST, SECOND)
+    find_shard = citus_shards._find_shard
+
+    async def swapped(*arguments: Any) -> Any:
+        """Give the name of a type that was checked to another one, just before it is used."""
+        cluster.sql(
+            COORDINATOR.host,
+            "ALTER TYPE mood RENAME TO other_mood",
+            "CREATE DOMAIN mood AS text CHECK (notice(length(VALUE)))",
+        )
+        return await find_shard(*arguments)
+
     drop = (
         "SET client_min_messages TO error",
-        "DROP TABLE IF EXISTS deep, flat, seen CASCADE",
-        "DROP TYPE IF EXISTS nested CASCADE",
+        "DROP TABLE IF EXISTS deep, flat, plain, moods, seen CASCADE",
+        "DROP TYPE IF EXISTS nested, of_mallory, mood, other_mood CASCADE",
+        "DROP DOMAIN IF EXISTS mood",
         "DROP DOMAIN IF EXISTS checked",
         "DROP FUNCTION IF EXISTS notice(int)",
         "DROP ROLE IF EXISTS mallory",
@@ -185,17 +201,28 @@ def test_no_code_of_an_ordinary_role_runs_where_a_key_is_looked_up(cluster: Serv
         "CREATE CAST (text AS nested) WITH FUNCTION cast_of(text) AS ASSIGNMENT",
         "CREATE TABLE flat (key checked)",
         "CREATE TABLE deep (key nested)",
+        "CREATE TYPE of_mallory AS (a int)",
+        "CREATE TABLE plain (key of_mallory)",
+        "CREATE TYPE mood AS ENUM ('good', 'bad')",
+        "CREATE TABLE moods (key mood)",
         "SELECT create_distributed_table(name, 'key', shard_count => 4, colocate_with => 'none') "
-        "FROM unnest(ARRAY['flat', 'deep']) AS its(name)",
+        "FROM unnest(ARRAY['flat', 'deep', 'plain', 'moods']) AS its(name)",
+        "ALTER TYPE of_mallory OWNER TO mallory",
+        "ALTER TYPE mood OWNER TO mallory",
         "ALTER DOMAIN checked OWNER TO mallory",
         "ALTER FUNCTION notice(int) OWNER TO mallory",
     )
     try:
         (expected,) = cluster.sql(COORDINATOR.host, "SELECT get_shard_id_for_distribution_column('flat', '5')")[0]
+        (of_mood,) = cluster.sql(COORDINATOR.host, "SELECT get_shard_id_for_distribution_column('moods', 'good')")[0]
         cluster.sql(COORDINATOR.host, "TRUNCATE seen")
         assert read(cluster, shards.WHERE, table="flat", value="5").shard_id == expected
         with pytest.raises(UntrustedCodeError, match=r"would run the checks of public\.checked as the superuser"):
             read(cluster, shards.WHERE, table="deep", value="(5,1)")
+        with pytest.raises(UntrustedCodeError, match=r"public\.of_mallory"):
+            read(cluster, shards.WHERE, table="plain", value="(5)")
+        monkeypatch.setattr(citus_shards, "_find_shard", swapped)
+        assert read(cluster, shards.WHERE, table="moods", value="good").shard_id == of_mood
         assert cluster.sql(COORDINATOR.host, "SELECT * FROM seen") == []
     finally:
         cluster.sql(COORDINATOR.host, *drop)

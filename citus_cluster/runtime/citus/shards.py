@@ -2,10 +2,13 @@
 
 import sys
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from typing import cast
 
 import psycopg
 from psycopg import sql
+from psycopg.abc import DumperKey
+from psycopg.adapt import Dumper, PyFormat
 
 from citus_cluster.errors import CitusClusterError, UntrustedCodeError, UsageError
 from citus_cluster.model.citus.nodes import NodeAddress
@@ -68,11 +71,11 @@ WITH RECURSIVE down AS (
         UNION ALL SELECT atttypid FROM pg_attribute WHERE typrelid <> 0 AND attrelid = typrelid AND attnum > 0
             AND NOT attisdropped) AS part(type)
 )
-SELECT format_type(down.oid, -1), ARRAY(
+SELECT down.oid::bigint, ARRAY(
     SELECT format_type(pg_type.oid, NULL) FROM parts JOIN pg_type USING (oid)
     JOIN pg_roles AS owner ON owner.oid = typowner LEFT JOIN pg_range ON rngtypid = pg_type.oid
-    -- The owner of a domain may add a check at any time.
-    WHERE NOT owner.rolsuper AND (typtype = 'd' OR rngcanonical::oid <> 0)
+    -- The owner of a domain may add a check at any time, that of a composite type a column of such a domain.
+    WHERE NOT owner.rolsuper AND (typtype IN ('d', 'c') OR rngcanonical::oid <> 0)
        OR EXISTS (SELECT FROM pg_constraint JOIN pg_depend ON classid = 'pg_constraint'::regclass
                   AND objid = pg_constraint.oid AND refclassid = 'pg_proc'::regclass
                   JOIN pg_proc ON pg_proc.oid = refobjid JOIN pg_roles AS maker ON maker.oid = proowner
@@ -182,8 +185,8 @@ async def locate_key(conn: Connection, nodes: Iterable[RegisteredNode], oid: int
         coordinator = by_group.get(0)
         here = (ShardLocation(str(coordinator.address), *_host(coordinator), name, local_bytes),) if coordinator else ()
         return KeyLocation(name, kind, None, value, None, None, None, here)
-    hashed = await _key_expression(conn, oid, name, value) if column else None
-    shard_id, low, high, physical, groups = await _find_shard(conn, oid, hashed)
+    key = Typed(value, await _key_type(conn, oid, name)) if column else None
+    shard_id, low, high, physical, groups = await _find_shard(conn, oid, key)
     locations = []
     for group in groups:
         node = by_group.get(group)
@@ -197,12 +200,33 @@ def _host(node: RegisteredNode) -> tuple[str, int]:
     return node.address.host, node.address.port
 
 
-async def _key_expression(conn: Connection, oid: int, name: str, value: str) -> sql.Composed:
-    """Return SQL of the hash of a distribution value.
+@dataclass(frozen=True)
+class Typed:
+    """A text that the server reads as the type with this OID. Its owner could give the name to another type."""
 
-    Not Citus' own function: it reads the value as the column's type, so the checks of a domain, which belong to an
-    ordinary role, would run as the superuser. A domain has the hash values of its base type. Raises UsageError for a
-    table that is not divided by hash values, and UntrustedCodeError for a type with such checks inside.
+    text: str
+    type: int
+
+
+class _TypedDumper(Dumper):
+    def get_key(self, obj: Typed, format: PyFormat) -> DumperKey:
+        return (self.cls, (obj.type,))  # type: ignore[return-value]
+
+    def upgrade(self, obj: Typed, format: PyFormat) -> Dumper:
+        found = type(self)(self.cls)
+        found.oid = obj.type
+        return found
+
+    def dump(self, obj: Typed) -> bytes:
+        return obj.text.encode()
+
+
+async def _key_type(conn: Connection, oid: int, name: str) -> int:
+    """Return the OID of the type as which a distribution value is read.
+
+    Not that of the column, as which Citus' own function reads it: the checks of a domain, which belong to an ordinary
+    role, would run as the superuser. A domain has the hash values of its base type. Raises UsageError for a table that
+    is not divided by hash values, and UntrustedCodeError for a type with such checks inside.
     """
     async with bounded(conn, QUICK_S):
         cursor = await conn.execute(_KEY_TYPE, [oid])
@@ -217,25 +241,26 @@ async def _key_expression(conn: Connection, oid: int, name: str, value: str) -> 
             hint="Look it up as a role that owns or reads the table: "
             "SELECT get_shard_id_for_distribution_column('TABLE', 'VALUE');",
         )
-    # A constant of the type, which only its input reads: the owner of a type may define casts to it.
-    return sql.SQL("(SELECT worker_hash({}::{}))").format(value, sql.SQL(base))  # quoted by format_type
+    return int(base)
 
 
 async def _find_shard(
-    conn: Connection, oid: int, hashed: sql.Composed | None
+    conn: Connection, oid: int, key: Typed | None
 ) -> tuple[int, str | None, str | None, str, list[int]]:
-    place = (
-        sql.SQL("{} BETWEEN shardminvalue::int AND shardmaxvalue::int").format(hashed) if hashed else sql.SQL("true")
-    )
+    # A parameter, which only the input of its type reads: the owner of a type may define casts to it.
+    place = "(SELECT worker_hash(%(key)s)) BETWEEN shardminvalue::int AND shardmaxvalue::int" if key else "true"
     try:
         async with bounded(conn, QUICK_S):
-            cursor = await conn.execute(
-                sql.SQL(
+            cursor = conn.cursor()
+            cursor.adapters.register_dumper(Typed, _TypedDumper)
+            await cursor.execute(
+                (
                     f"SELECT shardid, shardminvalue, shardmaxvalue, {SHARD_NAME}, "  # noqa: S608 # our own constants
                     "(SELECT array_agg(groupid ORDER BY groupid) FROM pg_dist_placement "
                     " WHERE pg_dist_placement.shardid = shard.shardid) FROM pg_dist_shard AS shard "
-                    "WHERE logicalrelid = {}::oid AND {} ORDER BY shardid LIMIT 1"
-                ).format(oid, place)
+                    f"WHERE logicalrelid = %(table)s::oid AND {place} ORDER BY shardid LIMIT 1"
+                ).encode(),
+                {"table": oid, "key": key} if key else {"table": oid},
             )
             row = await cursor.fetchone()
     except psycopg.DataError as error:
