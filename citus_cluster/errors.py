@@ -183,6 +183,13 @@ class UnprovenServerError(AuthenticationError):
     code = "untrusted-server"
 
 
+class UnsupportedError(CitusClusterError):
+    """The server lacks a function or a table that this needs."""
+
+    code = "not-supported"
+    http_status = 503
+
+
 class MismatchError(CitusClusterError):
     """A worker cannot join, because its versions differ from the coordinator's."""
 

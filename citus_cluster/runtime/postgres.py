@@ -25,6 +25,7 @@ from citus_cluster.errors import (
     MismatchError,
     UnprovenServerError,
     UnreachableError,
+    UnsupportedError,
     UsageError,
 )
 from citus_cluster.model.citus.extension import OUTDATED, UPDATE_HINT
@@ -42,6 +43,11 @@ _SECURITY_KEYS = frozenset(
     }
 )
 # A server that is stopped during a query never answers; the client then gives up.
+_LACKING_HINT = (
+    "Check that this is the coordinator, and that the extension citus exists in this database. If both are true, its "
+    "Citus or PostgreSQL is too old: citus-cluster cluster show lists the versions and what they can do; Citus 13.2 "
+    "and 14.0 are tested. To update, change the image in cluster.yaml, then run citus-cluster up."
+)
 _CLIENT_GRACE_S = 10.0
 
 
@@ -342,9 +348,8 @@ async def translated(doing: str, *, server: str = "The coordinator") -> AsyncIte
             f"Permission denied while {doing}: {describe(error)}", hint="Connect as the cluster's superuser."
         ) from error
     except (psycopg.errors.UndefinedFunction, psycopg.errors.UndefinedTable) as error:
-        raise CitusClusterError(
-            f"An object of Citus is missing on the server while {doing}: {describe(error)}",
-            hint="Check that this is the coordinator, and that the extension citus exists in this database.",
+        raise UnsupportedError(
+            f"{server} lacks a function or a table while {doing}: {describe(error)}", hint=_LACKING_HINT
         ) from error
     except psycopg.OperationalError as error:
         raise UnreachableError(

@@ -1,5 +1,6 @@
 """The declared removal of a node from the node list. The files and the container need the command on the host."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from shlex import quote
 from typing import Annotated
@@ -18,7 +19,7 @@ from citus_cluster.operations.change import Change
 from citus_cluster.operations.cluster import Cluster
 from citus_cluster.operations.nodes import unregistration
 from citus_cluster.operations.nodes.changes import SCOPE, report
-from citus_cluster.operations.nodes.lookup import NodeName, find_node
+from citus_cluster.operations.nodes.lookup import NodeName, find_node, find_planned, identify
 from citus_cluster.operations.nodes.node_list import changing, moves_block, others_block, silent_others
 from citus_cluster.runtime.citus import nodes as citus_nodes
 from citus_cluster.runtime.postgres import Connection, translated
@@ -54,7 +55,8 @@ async def _examine(cluster: Cluster, conn: Connection, wanted: Leaving, node: Re
     step = f"Remove {node.address} from the node list. It is not registered again unless it is added explicitly."
     if node.role != "primary":
         nodes = (await citus_nodes.read_registry(conn)).nodes
-        return Preview((step,), others_block(node.address, await silent_others(cluster, conn, nodes, but=node)))
+        silent = await silent_others(cluster, conn, nodes, but=node)
+        return Preview((step,), others_block(node.address, silent), identify(node))
     findings: list[Finding] = list(await moves_block(conn, node))
     found = await unregistration.look(conn, wanted.node, node.address)
     try:
@@ -68,7 +70,7 @@ async def _examine(cluster: Cluster, conn: Connection, wanted: Leaving, node: Re
             _on_host(node.address),
         )
     )
-    return Preview((step,), tuple(findings), found)
+    return Preview((step,), tuple(findings), {**found.as_dict(), **identify(node)})
 
 
 def _refusal(error: CitusClusterError) -> tuple[Finding, ...]:
@@ -87,10 +89,30 @@ async def _remove(cluster: Cluster, wanted: Leaving, preview: Preview, emit: Emi
             async with changing(conn, node.address, f"removing {node.address}"):
                 await citus_nodes.remove_secondary(conn, node.address)
             report(emit, f"deregister:{node.address}", True, f"removed {node.address} from the node list")
-            return RemovedNode(str(node.address), True, ())
+            return _removed(node.address, node.role)
         found: Departure = await unregistration.look(conn, wanted.node, node.address)
         await unregistration.deregister(conn, found, emit, force=wanted.force)
-        return RemovedNode(str(node.address), True, (_on_host(node.address),))
+        return _removed(node.address, node.role)
+
+    return await cluster.on_coordinator(work)
+
+
+def _removed(address: NodeAddress, role: str) -> RemovedNode:
+    return RemovedNode(str(address), True, (_on_host(address),) if role == "primary" else ())
+
+
+async def _completed_removal(
+    cluster: Cluster, wanted: Leaving, planned: Mapping[str, object], emit: Emit
+) -> RemovedNode | None:
+    """Return the removed node if it is gone. Another node may have its address by now; it is not touched."""
+
+    async def work(conn: Connection) -> RemovedNode | None:
+        found = await find_planned(conn, planned)
+        if found is None or found[1] is not None:
+            return None
+        address, _ = found
+        report(emit, f"deregister:{address}", False, f"{address} is no longer in the node list")
+        return _removed(address, str(planned.get("role")))
 
     return await cluster.on_coordinator(work)
 
@@ -105,4 +127,5 @@ REMOVE = Change(
     run=_remove,
     scope=lambda wanted: SCOPE,
     asks=True,
+    completed=_completed_removal,
 )

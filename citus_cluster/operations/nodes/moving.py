@@ -1,6 +1,6 @@
 """The declared change of a node's address: the same server at another address, or its promoted standby."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Annotated
 
@@ -18,7 +18,7 @@ from citus_cluster.operations.cluster import Cluster
 from citus_cluster.operations.nodes import registration
 from citus_cluster.operations.nodes.changes import SCOPE, report
 from citus_cluster.operations.nodes.joining import Host, Port
-from citus_cluster.operations.nodes.lookup import ChangedNode, NodeName, find_node
+from citus_cluster.operations.nodes.lookup import ChangedNode, NodeName, find_node, find_planned, identify
 from citus_cluster.operations.nodes.node_list import changing
 from citus_cluster.runtime.citus import nodes as citus_nodes
 from citus_cluster.runtime.citus import probe as citus_probe
@@ -81,7 +81,7 @@ async def _examine(cluster: Cluster, conn: Connection, wanted: NewAddress) -> Mo
         f"Change the address of node {node.node_id} from {node.address} to {address}; new queries go there at once.",
         "Wait until the other nodes know the new address.",
     )
-    return Moving(node, address, registry, Preview(steps, tuple(findings)))
+    return Moving(node, address, registry, Preview(steps, tuple(findings), identify(node)))
 
 
 def _meaning(cluster: Cluster, node: RegisteredNode, wanted: NewAddress) -> Sequence[Finding]:
@@ -167,8 +167,29 @@ async def _move(cluster: Cluster, wanted: NewAddress, preview: Preview, emit: Em
             if found.preview.steps:
                 await _change(conn, found, emit, force=wanted.force)
         changed = bool(found.preview.steps)
-        report(emit, f"move:{found.address}", changed, f"node {node.node_id} is {found.address}")
-        return ChangedNode(str(found.address), changed)
+        return _moved(node, found.address, emit, changed=changed)
+
+    return await cluster.on_coordinator(work)
+
+
+def _moved(node: RegisteredNode, address: NodeAddress, emit: Emit, *, changed: bool) -> ChangedNode:
+    report(emit, f"move:{address}", changed, f"node {node.node_id} is {address}")
+    return ChangedNode(str(address), changed)
+
+
+async def _completed_move(
+    cluster: Cluster, wanted: NewAddress, planned: Mapping[str, object], emit: Emit
+) -> ChangedNode | None:
+    """Return the node if it has its new address. Another node may have the old address by now; it is not touched."""
+    address = NodeAddress(wanted.host, wanted.port)
+
+    async def work(conn: Connection) -> ChangedNode | None:
+        found = await find_planned(conn, planned)
+        if found is None or found[1] is None or found[1].address != address:
+            return None
+        async with translated("telling the other nodes the new address"):
+            await _spread(conn, address, emit)
+        return _moved(found[1], address, emit, changed=True)
 
     return await cluster.on_coordinator(work)
 
@@ -183,10 +204,15 @@ async def _change(conn: Connection, found: Moving, emit: Emit, *, force: bool) -
     await citus_nodes.move_node(
         conn, found.node.node_id, found.address, recorded=is_worker, force=force, lock_timeout_s=WAIT_FOR_WRITES_S
     )
+    await _spread(conn, found.address, emit)
+
+
+async def _spread(conn: Connection, address: NodeAddress, emit: Emit) -> None:
+    """Wait a while until the other nodes know a new address."""
     await registration.wait_until_synced(conn)
     if not await citus_nodes.all_synced(conn):
         message = "not every node knows the new address yet; Citus goes on to tell them in the background"
-        emit(Event(f"move:{found.address}", EventKind.WARNING, message))
+        emit(Event(f"move:{address}", EventKind.WARNING, message))
 
 
 MOVE = Change(
@@ -199,4 +225,5 @@ MOVE = Change(
     run=_move,
     scope=lambda wanted: SCOPE,
     asks=True,
+    completed=_completed_move,
 )

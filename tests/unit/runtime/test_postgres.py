@@ -1,12 +1,14 @@
 """DSNs: any printable character, never a password where it does not belong."""
 
+import asyncio
 import string
 
+import psycopg
 import pytest
 from psycopg.conninfo import conninfo_to_dict
 
-from citus_cluster.errors import AuthenticationError, UnreachableError, UsageError
-from citus_cluster.runtime.postgres import ConnectionInfo, explain_refusal
+from citus_cluster.errors import AuthenticationError, UnreachableError, UnsupportedError, UsageError
+from citus_cluster.runtime.postgres import ConnectionInfo, explain_refusal, translated
 
 NASTY = string.punctuation + " %41 \\' ñ€😀 x"
 
@@ -68,3 +70,16 @@ def test_refusals_are_explained(text: str, kind: type[UnreachableError], hint: s
     assert type(error) is kind
     assert hint in str(error.hint)
     assert "sesame" not in f"{error} {error.hint}"
+
+
+@pytest.mark.parametrize("kind", [psycopg.errors.UndefinedFunction, psycopg.errors.UndefinedTable])
+def test_what_the_server_lacks_is_no_failure_of_ours(kind: type[psycopg.Error]) -> None:
+    async def ask() -> None:
+        async with translated("reading the locks"):
+            raise kind("function citus_locks() does not exist")
+
+    with pytest.raises(UnsupportedError) as caught:
+        asyncio.run(ask())
+    assert (caught.value.code, caught.value.http_status) == ("not-supported", 503)
+    assert "while reading the locks: function citus_locks() does not exist" in caught.value.message
+    assert "citus-cluster cluster show lists the versions" in str(caught.value.hint)
