@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import sys
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from citus_cluster.cli.options import DirectoryOption, option
+from citus_cluster.cli.options import DirectoryOption, TokenFileOption, UrlOption
 from citus_cluster.entry import importing
 from citus_cluster.errors import CitusClusterError, UsageError
 
@@ -17,6 +18,9 @@ if TYPE_CHECKING:
     from citus_cluster.runtime.api_client import ApiAnswer, ApiClient
 
 _PREFIX = "/api/v1"
+_PATIENCE_S = 60.0
+"""How long an API that is followed may not answer, such as while it restarts."""
+_PAUSE_S = 1.0
 _ROOT_PATHS = ("/api/", "/health", "/metrics", "/openapi.json", "/docs")
 Pairs = list[tuple[str, str]]
 _LITERALS = {"true": True, "false": False, "null": None}
@@ -45,18 +49,8 @@ def api(
         bool, typer.Option("--wait", help="Follow the operation that the request starts, to its end.")
     ] = False,
     every: Annotated[bool, typer.Option("--all", help="Read all pages of a list.")] = False,
-    url: Annotated[
-        str | None,
-        option(
-            "--url", help="Address of the API, if its directory is elsewhere.", variable="API_URL", show_default=False
-        ),
-    ] = None,
-    token_file: Annotated[
-        Path | None,
-        option(
-            "--token-file", help="File with the token.", variable="API_TOKEN_FILE", show_default="that of the directory"
-        ),
-    ] = None,
+    url: UrlOption = None,
+    token_file: TokenFileOption = None,
     directory: DirectoryOption = Path(),
 ) -> None:
     """Send a request to the admin API, and print its answer as JSON. Exit 1 if it or its operation fails."""
@@ -77,17 +71,13 @@ def api(
         found: Any = _all_pages(client, whole, wanted)
     else:
         answer = client.call(verb, whole, query=wanted, content=content)
-        found = _follow(client, answer) if wait else answer.content
+        found = follow(client, answer) if wait else answer.content
     if isinstance(found, str):
         typer.echo(found, nl=not found.endswith("\n"))
     else:
         screen.print_json(found)
-    if wait and isinstance(found, dict) and found.get("state") not in {"done", None}:
-        error = found.get("error") or {}
-        raise CitusClusterError(
-            f"Operation {found.get('id')} is {found.get('state')}: {error.get('message') or found.get('last_message')}",
-            hint=error.get("hint"),
-        )
+    if wait:
+        refuse_failed(found)
 
 
 def _all_pages(client: ApiClient, path: str, query: Pairs) -> list[Any]:
@@ -106,28 +96,44 @@ def _all_pages(client: ApiClient, path: str, query: Pairs) -> list[Any]:
         cursor = [("cursor", page["next_cursor"])]
 
 
-def _follow(client: ApiClient, answer: ApiAnswer) -> Any:
-    """Show the events of an operation until its end, and return the operation."""
+def follow(client: ApiClient, answer: ApiAnswer) -> Any:
+    """Show the events of an operation until its end, and return the operation. Raises UnreachableError."""
     from citus_cluster.console import screen
     from citus_cluster.errors import UnreachableError
     from citus_cluster.model.plan.events import Event, EventKind
 
     if answer.location is None or not isinstance(answer.content, dict):
         return answer.content
-    after, content = 0, answer.content
+    after, content, silent_since = 0, answer.content, None
     with screen.Progress() as progress:
         while content.get("state") == "running":
             try:
                 for name, data in client.events(f"{answer.location}/events", after):
                     if name == "end":
                         return data
-                    after = data["number"]
+                    after, silent_since = data["number"], None
                     progress.emit(Event(data["step"], EventKind(data["kind"]), data["message"], data["data"]))
+                content = client.call("GET", answer.location).content
+                silent_since = None
             except UnreachableError:
                 # The API may be restarting; it knows the operation afterwards.
-                screen.err.print("The stream of events was cut. Reading the operation again.")
-            content = client.call("GET", answer.location).content
+                if silent_since is None:
+                    silent_since = time.monotonic()
+                    screen.err.print("The admin API does not answer. Trying again.")
+                elif time.monotonic() - silent_since > _PATIENCE_S:
+                    raise
+                time.sleep(_PAUSE_S)
     return content
+
+
+def refuse_failed(found: Any) -> None:
+    """Raise CitusClusterError if this is an operation that did not succeed."""
+    if isinstance(found, dict) and found.get("state") not in {"done", None}:
+        error = found.get("error") or {}
+        raise CitusClusterError(
+            f"Operation {found.get('id')} is {found.get('state')}: {error.get('message') or found.get('last_message')}",
+            hint=error.get("hint"),
+        )
 
 
 def _pairs(given: list[str] | None, flag: str) -> Pairs:

@@ -96,6 +96,16 @@ DsnOption = Annotated[
     str | None,
     option("--dsn", help="Connection string of the coordinator, if its directory is elsewhere.", show_default=False),
 ]
+UrlOption = Annotated[
+    str | None,
+    option("--url", help="Address of the API, if its directory is elsewhere.", variable="API_URL", show_default=False),
+]
+TokenFileOption = Annotated[
+    Path | None,
+    option(
+        "--token-file", help="File with the token.", variable="API_TOKEN_FILE", show_default="that of the directory"
+    ),
+]
 TrustOption = Annotated[
     bool,
     # No environment variable: nobody should trust code by accident.

@@ -254,6 +254,15 @@ TREE: Mapping[str, Leaf | Branch] = {
             "revoke": Leaf("tokens:revoke"),
         },
     ),
+    "operations": Branch(
+        "List, show, cancel and resume the operations of the admin API.",
+        {
+            "list": Leaf("operations:list_operations"),
+            "show": Leaf("operations:show"),
+            "cancel": Leaf("operations:cancel"),
+            "resume": Leaf("operations:resume"),
+        },
+    ),
     "pg14": Branch(
         "Show the PostgreSQL 14 primary and replica, and change their roles.",
         {

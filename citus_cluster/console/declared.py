@@ -26,18 +26,19 @@ def print_preview(preview: Preview) -> None:
 
 def print_result(result: Documented) -> None:
     """Print one value: a line for each of its fields, and a table for each list of values in it."""
-    _print_fields(result.as_dict())
+    print_fields(result.as_dict())
 
 
-def _print_fields(found: Mapping[str, Any]) -> None:
+def print_fields(found: Mapping[str, Any]) -> None:
+    """Print a line for each field, and a table for each list of values."""
     lines = {name: value for name, value in found.items() if not _is_rows(value)}
     width = max((len(_title(name)) for name in lines), default=0)
     for name, value in lines.items():
-        out.print(f"{_title(name):<{width}}  {escape(_cell(name, value))}")
+        out.print(f"{_title(name):<{width}}  {escape(cell(name, value))}")
     for name, value in found.items():
         if _is_rows(value):
             columns = list(value[0])
-            rows = ([_cell(column, row.get(column)) for column in columns] for row in value)
+            rows = ([cell(column, row.get(column)) for column in columns] for row in value)
             out.print(table(_title(name), [_title(column) for column in columns], rows))
 
 
@@ -47,7 +48,7 @@ def print_page(view: AnyView, page: Page, fields: Sequence[str]) -> None:
         out.print("None.")
         return
     columns = list(fields or view.columns or page.items[0])
-    rows = ([_cell(column, row[column]) for column in columns] for row in page.items)
+    rows = ([cell(column, row[column]) for column in columns] for row in page.items)
     out.print(table("", [_title(column) for column in columns], rows))
     if page.next_cursor:
         err.print(f"{len(page.items)} of {page.total} rows. For the next ones: --cursor {page.next_cursor}")
@@ -61,7 +62,8 @@ def _title(name: str) -> str:
     return name.removesuffix("_bytes").replace("_", " ")
 
 
-def _cell(name: str, value: object) -> str:
+def cell(name: str, value: object) -> str:
+    """Return the text of a value; the name of its field says whether it is a size."""
     if value is None:
         return "-"
     if isinstance(value, bool):
@@ -71,5 +73,5 @@ def _cell(name: str, value: object) -> str:
     if isinstance(value, list):
         return ", ".join(map(str, value)) or "-"
     if isinstance(value, dict):
-        return ", ".join(f"{key}: {_cell(key, one)}" for key, one in value.items()) or "-"
+        return ", ".join(f"{key}: {cell(key, one)}" for key, one in value.items()) or "-"
     return str(value)

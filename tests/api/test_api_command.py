@@ -14,9 +14,18 @@ from typer.testing import CliRunner, Result
 from waiting import eventually
 
 from admin_api.app import create_app
+from citus_cluster.cli import api as api_module
+from citus_cluster.cli import operations
 from citus_cluster.cli.api import api as command
 from citus_cluster.errors import CitusClusterError, UnreachableError, UsageError
-from citus_cluster.runtime.api_client import ApiRefusedError
+from citus_cluster.runtime.api_client import ApiClient, ApiRefusedError
+
+COMMANDS: dict[str, Callable[..., None]] = {
+    "list": operations.list_operations,
+    "show": operations.show,
+    "cancel": operations.cancel,
+    "resume": operations.resume,
+}
 
 
 @dataclass
@@ -28,10 +37,18 @@ class Shell:
     folder: Path
 
     def run(self, *arguments: str, token: str = ADMIN_TOKEN, stdin: str | None = None) -> Result:
+        return self._invoke(command, *arguments, token=token, stdin=stdin)
+
+    def operations(self, *arguments: str, token: str = ADMIN_TOKEN) -> Result:
+        """Run a command ``operations``: its name, and its arguments."""
+        name, *rest = arguments
+        return self._invoke(COMMANDS[name], *rest, token=token)
+
+    def _invoke(self, function: Callable[..., None], *arguments: str, token: str, stdin: str | None = None) -> Result:
         file = self.folder / "token"
         file.write_text(f"{token}\n")
         app = typer.Typer()
-        app.command()(command)
+        app.command()(function)
         url = f"http://127.0.0.1:{self.api.port}"
         return CliRunner().invoke(app, [*arguments, "--url", url, "--token-file", str(file)], input=stdin)
 
@@ -91,6 +108,58 @@ def test_it_follows_an_operation_to_its_end(shell: Shell) -> None:
     resumed = shell.run(f"operations/{started.json()['id']}/resume", "--wait")
     assert resumed.exit_code == 0
     assert "resumed: what is done is skipped" in resumed.stderr or "slow is painted" in resumed.stderr
+
+
+def test_operations_are_listed_shown_cancelled_and_resumed(shell: Shell) -> None:
+    assert shell.operations("list").stdout == "None.\n"
+    shell.run("walls/paint", "-f", "wall=north")
+    shell.api.client.post(
+        "/api/v1/walls/paint", headers=shell.api.admin | {"Prefer": "respond-async"}, json={"wall": "slow"}
+    )
+    eventually(shell.painter.started.is_set, "the start")
+    running = json.loads(shell.operations("list", "--state", "running", "--format", "json").stdout)
+    assert [one["id"] for one in running["items"]] == [2]
+    assert "1 of 2 operations. To see more: --limit 2" in shell.operations("list", "--limit", "1").stderr
+    assert shell.operations("cancel", "2", token=READ_TOKEN).exit_code == 1
+    cancelled = shell.operations("cancel", "2")
+    assert cancelled.exit_code == 0
+    assert "cancelled; what was done stays done" in cancelled.stdout
+    assert isinstance(shell.operations("cancel", "2").exception, ApiRefusedError)
+    assert isinstance(shell.operations("show", "2", "--wait").exception, CitusClusterError)
+    shell.painter.release()
+    resumed = shell.operations("resume", "2", "--wait")
+    assert resumed.exit_code == 0
+    shown = shell.operations("show", "2")
+    assert "attempts" in shown.stdout
+    assert "slow is painted" in shown.stdout
+    assert isinstance(shell.operations("show", "99").exception, ApiRefusedError)
+
+
+def test_it_waits_for_an_api_that_restarts(shell: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The stream is refused twice, as while the API restarts; after too long, the error is shown."""
+    refused = []
+
+    def events(self: ApiClient, path: str, after: int = 0) -> Iterator[tuple[str, Any]]:
+        refused.append(path)
+        if len(refused) == 2:
+            shell.painter.release()
+        if len(refused) < 3:
+            raise UnreachableError("refused")
+        return actual(self, path, after)
+
+    actual = ApiClient.events
+    monkeypatch.setattr(ApiClient, "events", events)
+    monkeypatch.setattr(api_module, "_PAUSE_S", 0.01)
+    asynchronously = shell.api.admin | {"Prefer": "respond-async"}
+    shell.api.client.post("/api/v1/walls/paint", headers=asynchronously, json={"wall": "slow"})
+    waited = shell.operations("show", "1", "--wait")
+    assert waited.exit_code == 0
+    assert waited.stderr.count("The admin API does not answer") == 1
+    refused.clear()
+    shell.painter.go.clear()
+    monkeypatch.setattr(api_module, "_PATIENCE_S", 0.0)
+    shell.api.client.post("/api/v1/walls/paint", headers=asynchronously, json={"wall": "slow"})
+    assert isinstance(shell.operations("show", "2", "--wait").exception, UnreachableError)
 
 
 def test_a_refusal_says_what_the_api_says(shell: Shell) -> None:
