@@ -1,10 +1,11 @@
 """Declared views and changes of the node list, on real servers."""
 
 import time
+from pathlib import Path
 
 import psycopg
 import pytest
-from declared_support import messages, preview, read, run
+from declared_support import messages, preview, read, resumed, run
 from sql_drain_support import checksum, distribute, run_drain
 from sql_servers import COORDINATOR, WORKERS, Servers, on, register
 from waiting import eventually
@@ -219,7 +220,7 @@ def test_a_worker_with_only_copies_rests_enabled_and_is_restored_exactly(cluster
         preview(cluster, PAUSE, Pause(COORDINATOR.host))
 
 
-def test_a_worker_gets_another_address_and_keeps_its_data(cluster: Servers) -> None:
+def test_a_worker_gets_another_address_and_keeps_its_data(cluster: Servers, tmp_path: Path) -> None:
     register(cluster, FIRST, SECOND)
     distribute(cluster)
     before = checksum(cluster)
@@ -229,8 +230,12 @@ def test_a_worker_gets_another_address_and_keeps_its_data(cluster: Servers) -> N
     assert "citus-worker3:5432 belongs to group" in messages(stranger.blocking)
     nobody = preview(cluster, MOVE, NewAddress(FIRST.host, "citus-worker9"))
     assert "cannot resolve the host name" in messages(nobody.blocking)
-    assert "cluster.yaml still has" in messages(preview(cluster, MOVE, NewAddress(FIRST.host, address.host)).warnings)
-    assert run(cluster, MOVE, NewAddress(FIRST.host, address.host)) == {"node": str(address), "changed": True}
+    wanted = NewAddress(FIRST.host, address.host)
+    plan = preview(cluster, MOVE, wanted)
+    assert "cluster.yaml still has" in messages(plan.warnings)
+    moved = run(cluster, MOVE, wanted)
+    assert moved == {"node": str(address), "changed": True}
+    assert resumed(cluster, MOVE, wanted, plan, tmp_path) == moved
     assert run(cluster, MOVE, NewAddress(str(address), address.host))["changed"] is False
     assert checksum(cluster) == before
     cluster.sql(SECOND.host, "SELECT count(*) FROM orders")
@@ -292,7 +297,7 @@ def test_a_standby_joins_as_a_secondary_and_takes_its_primarys_place(cluster: Se
 
 
 @pytest.mark.usefixtures("only_newest")
-def test_workers_join_and_leave_as_declared_changes(cluster: Servers) -> None:
+def test_workers_join_and_leave_as_declared_changes(cluster: Servers, tmp_path: Path) -> None:
     register(cluster, FIRST)
     with pytest.raises(UsageError, match="not a host name"):
         read_parameters(NewWorker, {"host": "no host"})
@@ -318,5 +323,6 @@ def test_workers_join_and_leave_as_declared_changes(cluster: Servers) -> None:
     gone = run(cluster, REMOVE, Leaving(THIRD.host))
     assert gone["following"] == ["citus-cluster nodes remove citus-worker3"]
     assert register(cluster)[THIRD.host].outcome is Outcome.WITHDRAWN
+    assert resumed(cluster, REMOVE, Leaving(THIRD.host), plan, tmp_path) == gone
     with pytest.raises(NotFoundError):
         preview(cluster, REMOVE, Leaving(THIRD.host))

@@ -60,6 +60,13 @@ def run_for_result(servers: Servers, change: Change[P], wanted: P, root: Path) -
     return asyncio.run(perform(change, reached(servers), of_command(root, ()), wanted, ignore))
 
 
+def resumed(servers: Servers, change: Change[P], wanted: P, plan: Preview, root: Path) -> Any:
+    """Resume a change of which only the plan was recorded. Returns its result as a document."""
+    (root / "generated").mkdir(exist_ok=True)
+    journal, planned = of_command(root, ()), plan.as_dict()["details"]
+    return asyncio.run(perform(change, reached(servers), journal, wanted, ignore, planned=planned)).as_dict()
+
+
 def planned_at_once(change: Change[Any]) -> Change[Any]:
     """Return the change with a plan that needs a connection, but asks and finds nothing."""
 
