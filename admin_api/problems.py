@@ -20,7 +20,7 @@ from admin_api.methods import allowed
 from admin_api.request_context import request_id
 from admin_api.responses import VisibleJSONResponse
 from admin_api.settings import API_PREFIX
-from citus_cluster.errors import CitusClusterError
+from citus_cluster.errors import CitusClusterError, UnsupportedError
 from citus_cluster.runtime.store.operations import OperationRunningError
 
 MEDIA_TYPE = "application/problem+json"
@@ -67,6 +67,7 @@ def from_error(error: CitusClusterError, *, operation: str | None = None) -> JSO
     if isinstance(error, OperationRunningError):
         operation = f"{API_PREFIX}/operations/{error.operation.id}"
     title = (type(error).__doc__ or error.code).strip().splitlines()[0].rstrip(".")
+    is_temporary = error.http_status == HTTPStatus.SERVICE_UNAVAILABLE and not isinstance(error, UnsupportedError)
     return problem(
         error.http_status,
         code=error.code,
@@ -75,7 +76,7 @@ def from_error(error: CitusClusterError, *, operation: str | None = None) -> JSO
         hint=error.hint,
         details=error.details,
         operation=operation,
-        headers=RETRY_SOON if error.http_status == HTTPStatus.SERVICE_UNAVAILABLE else None,
+        headers=RETRY_SOON if is_temporary else None,
     )
 
 

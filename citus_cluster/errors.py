@@ -190,6 +190,13 @@ class UnsupportedError(CitusClusterError):
     http_status = 503
 
 
+class RefusedError(CitusClusterError):
+    """PostgreSQL refused the request."""
+
+    code = "refused"
+    http_status = 409
+
+
 class MismatchError(CitusClusterError):
     """A worker cannot join, because its versions differ from the coordinator's."""
 

@@ -20,9 +20,9 @@ from psycopg.rows import TupleRow
 
 from citus_cluster.errors import (
     AuthenticationError,
-    CitusClusterError,
     LockedError,
     MismatchError,
+    RefusedError,
     UnprovenServerError,
     UnreachableError,
     UnsupportedError,
@@ -42,12 +42,12 @@ _SECURITY_KEYS = frozenset(
         *("ssl_min_protocol_version", "ssl_max_protocol_version", "channel_binding", "require_auth", "passfile"),
     }
 )
-# A server that is stopped during a query never answers; the client then gives up.
 _LACKING_HINT = (
     "Check that this is the coordinator, and that the extension citus exists in this database. If both are true, its "
     "Citus or PostgreSQL is too old: citus-cluster cluster show lists the versions and what they can do; Citus 13.2 "
     "and 14.0 are tested. To update, change the image in cluster.yaml, then run citus-cluster up."
 )
+# A server that is stopped during a query never answers; the client then gives up.
 _CLIENT_GRACE_S = 10.0
 
 
@@ -344,7 +344,7 @@ async def translated(doing: str, *, server: str = "The coordinator") -> AsyncIte
             hint="A rebalance or a schema change may be running. Try again when it is done.",
         ) from error
     except psycopg.errors.InsufficientPrivilege as error:
-        raise CitusClusterError(
+        raise RefusedError(
             f"Permission denied while {doing}: {describe(error)}", hint="Connect as the cluster's superuser."
         ) from error
     except (psycopg.errors.UndefinedFunction, psycopg.errors.UndefinedTable) as error:
@@ -363,6 +363,4 @@ async def translated(doing: str, *, server: str = "The coordinator") -> AsyncIte
         hint = None
         if "operation is not allowed on this node" in str(error):
             hint = "This is a worker. Give the coordinator's connection string with --dsn, or run in its directory."
-        raise CitusClusterError(
-            f"PostgreSQL refused the request while {doing}: {describe(error)}", hint=hint
-        ) from error
+        raise RefusedError(f"PostgreSQL refused the request while {doing}: {describe(error)}", hint=hint) from error

@@ -286,6 +286,8 @@ def test_active_workers_are_listed(running: Running, monkeypatch: pytest.MonkeyP
             "The coordinator did not answer in time while listing the active workers.",
         ),
         (TimeoutError(), 504, "timeout", None),
+        (psycopg.errors.FeatureNotSupported("cannot"), 409, "refused", None),
+        (psycopg.errors.UndefinedFunction("no such function"), 503, "not-supported", None),
         (CitusClusterError("It is so."), 500, "failed", "It is so."),
     ],
 )
@@ -300,7 +302,7 @@ def test_a_question_that_fails_is_a_problem(
     body = response.json()
     assert (response.status_code, body["code"]) == (status, code)
     assert detail in {None, body["detail"]}
-    assert response.headers.get("retry-after") == ("5" if status == 503 else None)
+    assert response.headers.get("retry-after") == ("5" if code == "unreachable" else None)
 
 
 class Registering:

@@ -7,7 +7,7 @@ import psycopg
 import pytest
 from psycopg.conninfo import conninfo_to_dict
 
-from citus_cluster.errors import AuthenticationError, UnreachableError, UnsupportedError, UsageError
+from citus_cluster.errors import AuthenticationError, RefusedError, UnreachableError, UnsupportedError, UsageError
 from citus_cluster.runtime.postgres import ConnectionInfo, explain_refusal, translated
 
 NASTY = string.punctuation + " %41 \\' ñ€😀 x"
@@ -83,3 +83,17 @@ def test_what_the_server_lacks_is_no_failure_of_ours(kind: type[psycopg.Error]) 
     assert (caught.value.code, caught.value.http_status) == ("not-supported", 503)
     assert "while reading the locks: function citus_locks() does not exist" in caught.value.message
     assert "citus-cluster cluster show lists the versions" in str(caught.value.hint)
+
+
+@pytest.mark.parametrize(
+    "kind", [psycopg.errors.FeatureNotSupported, psycopg.errors.InternalError_, psycopg.errors.InsufficientPrivilege]
+)
+def test_what_the_server_refuses_is_no_failure_of_ours(kind: type[psycopg.Error]) -> None:
+    async def ask() -> None:
+        async with translated("moving the shard"):
+            raise kind("cannot move it")
+
+    with pytest.raises(RefusedError) as caught:
+        asyncio.run(ask())
+    assert caught.value.http_status == 409
+    assert caught.value.message.endswith("while moving the shard: cannot move it")
