@@ -106,7 +106,7 @@ def test_a_coordinator_that_is_away_is_told_within_a_bounded_time(api: Api) -> N
 def test_requests_are_counted_by_the_template_of_their_route(api: Api) -> None:
     for path in ("/health/live", "/nowhere", "/nowhere/else?x=1", "/%F0%9F%92%A5"):
         api.client.get(path, headers=api.read)
-    api.client.request("BREW", "/health/live", headers=api.read)
+    api.client.request("PROPFIND", "/health/live", headers=api.read)
     api.client.head("/health/live")
     api.client.get("/api/v1/nodes/active")
     api.client.delete("/api/v1/nodes", headers=api.admin)

@@ -2,13 +2,9 @@
 
 import asyncio
 import json
-import os
-import subprocess
-import sys
 
-import programs
 import pytest
-from setup_support import ROOT
+from sql_declared import command
 from sql_servers import COORDINATOR, FOURTH, WORKERS, Recorder, Servers, on, register
 from sql_tables import checksum, distribute, moves_held_up
 
@@ -74,25 +70,14 @@ def test_a_fourth_worker_gets_its_share_and_no_row_is_lost(cluster: Servers, rec
         assert sum(node.shard_bytes or 0 for node in look.nodes) == sum(t.size_bytes or 0 for t in look.tables) == sizes
 
 
-def command(cluster: Servers, *words: str) -> subprocess.CompletedProcess[str]:
-    """Run a command of rebalances."""
-    dsn = cluster.info(COORDINATOR.host).dsn(masked=False)
-    return programs.run(
-        [sys.executable, "-m", "citus_cluster", "rebalance", *words, f"--dsn={dsn}"],
-        cwd=ROOT,
-        environment={**os.environ, "PYTHONPATH": str(ROOT)},
-        timeout_s=60,
-    )
-
-
 @pytest.mark.usefixtures("only_newest")
 def test_no_rebalance_yet_and_nothing_to_stop(cluster: Servers) -> None:
     register(cluster, FIRST, SECOND)
     with pytest.raises(RebalanceError, match="No rebalance is running"):
         on(cluster, rebalance.stop)
-    stopped = command(cluster, "stop")
+    stopped = command(cluster, "rebalance", "stop")
     assert (stopped.returncode, "no rebalance is running" in stopped.stderr) == (0, True), stopped.stderr
-    waited = command(cluster, "wait", "--format=json")
+    waited = command(cluster, "rebalance", "wait", "--format=json")
     assert (waited.returncode, json.loads(waited.stdout)["state"]) == (0, "none"), waited.stderr
 
 
@@ -109,7 +94,7 @@ def test_stopped_rebalance_says_so(cluster: Servers) -> None:
     async def body(conn: Connection) -> RebalanceStatus:
         with moves_held_up(cluster):
             job_id = await rebalance.start(conn, RebalanceOptions(), ignore)
-            stopped = await asyncio.to_thread(command, cluster, "stop")
+            stopped = await asyncio.to_thread(command, cluster, "rebalance", "stop")
             assert (stopped.returncode, f"stopped rebalance {job_id}" in stopped.stderr) == (0, True), stopped.stderr
         with pytest.raises(RebalanceError, match=r"was stopped after 0 of \d+ shards"):
             await rebalance_watch.follow(lent(conn), ignore, poll_s=0.1)

@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -14,7 +15,7 @@ from typing import Any, TypeVar
 import psycopg
 import pytest
 from setup_support import ROOT
-from sql_declared import declared_cluster, plan, run, run_planned
+from sql_declared import command, declared_cluster, plan, run, run_planned
 from sql_servers import COORDINATOR, WORKERS, Recorder, Servers, register
 from sql_tables import may_decode
 from waiting import eventually
@@ -109,10 +110,11 @@ def test_what_citus_refuses_to_move_is_found_with_what_mends_it(stocked: Servers
     assert not plan(stocked, moving.MOVE, shard=bare, node=OTHER[source]).blocking
 
     (refused,) = plan(stocked, moving.MOVE, shard=bare, node=COORDINATOR.host).blocking
-    assert refused.fix
+    assert refused.fix == "citus-cluster nodes set citus-coordinator --holds-shards"
     with pytest.raises(psycopg.Error, match="shouldn't have a shard"):
         stocked.sql(COORDINATOR.host, moved.format(bare, source, COORDINATOR.host))
-    stocked.sql(COORDINATOR.host, refused.fix)
+    mended = command(stocked, *shlex.split(refused.fix)[1:])
+    assert mended.returncode == 0, mended.stderr
     assert not plan(stocked, moving.MOVE, shard=bare, node=COORDINATOR.host).blocking
 
     copy = next(iter(shards_of(stocked, "countries")))
@@ -162,9 +164,9 @@ async def let_go_between_looks(cluster: Servers, shard: int, node: str) -> None:
 def test_a_move_goes_on_without_its_client_and_the_second_run_follows_it(stocked: Servers) -> None:
     shard, source = next(iter(shards_of(stocked, "orders").items()))
     dsn = stocked.info(COORDINATOR.host).dsn(masked=False)
-    command = [sys.executable, "-m", "citus_cluster", "shards", "move", str(shard), OTHER[source], f"--dsn={dsn}"]
+    words = [sys.executable, "-m", "citus_cluster", "shards", "move", str(shard), OTHER[source], f"--dsn={dsn}"]
     with held(stocked):
-        started = subprocess.Popen(command, cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT)})
+        started = subprocess.Popen(words, cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT)})
         running = "SELECT count(*) FROM pg_dist_background_task WHERE status = 'running'"
         eventually(lambda: stocked.sql(COORDINATOR.host, running) == [(1,)])
         started.send_signal(signal.SIGKILL)

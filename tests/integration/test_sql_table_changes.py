@@ -182,7 +182,7 @@ def test_sessions_and_nodes_that_would_hold_up_the_change_are_named(stocked: Ser
 def test_parameters_that_fit_nothing_are_refused(stocked: Servers) -> None:
     with pytest.raises(NotFoundError, match="no such column"):
         plan(stocked, distribution.DISTRIBUTE, table="orders", column="nothing")
-    with pytest.raises(NotFoundError, match="no such table"):
+    with pytest.raises(NotFoundError, match="colocate with does not exist"):
         plan(stocked, distribution.DISTRIBUTE, table="orders", column="id", colocate_with="nothing")
     with pytest.raises(UsageError, match="cannot be combined"):
         plan(stocked, distribution.DISTRIBUTE, table="orders", column="id", colocate_with="lines", shard_count=3)

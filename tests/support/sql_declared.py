@@ -1,8 +1,13 @@
 """Running declared views and changes on real servers, as the edges do."""
 
 import asyncio
+import os
+import subprocess
+import sys
 from typing import Any
 
+import programs
+from setup_support import ROOT
 from sql_servers import COORDINATOR, Servers
 
 from citus_cluster.model.documents import Documented
@@ -18,6 +23,17 @@ from citus_cluster.operations.view import AnyView
 def declared_cluster(servers: Servers) -> Cluster:
     info = servers.info(COORDINATOR.host)
     return Cluster(connecting(info), info, coordinator=COORDINATOR)
+
+
+def command(servers: Servers, *words: str) -> subprocess.CompletedProcess[str]:
+    """Run ``citus-cluster``."""
+    dsn = servers.info(COORDINATOR.host).dsn(masked=False)
+    return programs.run(
+        [sys.executable, "-m", "citus_cluster", *words, f"--dsn={dsn}"],
+        cwd=ROOT,
+        environment={**os.environ, "PYTHONPATH": str(ROOT)},
+        timeout_s=60,
+    )
 
 
 def read(servers: Servers, view: AnyView, **given: object) -> Any:

@@ -261,8 +261,9 @@ class Servers:
         ]
 
     def take_apart(self) -> None:
-        """Reset the servers, so that they do not know each other."""
+        """Reset the servers, so that they do not know each other, nor any rebalance."""
         self.empty()
+        self.sql(COORDINATOR.host, "TRUNCATE pg_dist_background_job CASCADE")
         for _ in range(5):
             # Citus' recovery of prepared transactions deletes rows of pg_dist_transaction in a different order.
             with contextlib.suppress(psycopg.errors.DeadlockDetected):
