@@ -168,6 +168,20 @@ def rebalance_in_vain(one: GeneratedCluster) -> None:
     one.cli("rebalance", "start")
 
 
+def delay_standby(one: GeneratedCluster) -> None:
+    """Start a standby in the container of the coordinator, pause its replay, and write more than the limit."""
+    with (one.root / "generated/config/coordinator/pg_hba.conf").open("a") as rules:
+        rules.write("local replication all trust\n")
+    one.sql("SELECT pg_reload_conf()")
+    settings = "-c config_file=/etc/citus-cluster/postgresql.conf -c shared_buffers=16MB"
+    place = "-c unix_socket_directories=/tmp -c listen_addresses="
+    start = f"""pg_basebackup -U postgres -D /tmp/standby -R -c fast
+        pg_ctl -w -D /tmp/standby -l /tmp/standby.log -o "{settings} {place}" start
+        psql -h /tmp -U postgres -c 'SELECT pg_wal_replay_pause()'"""
+    one.docker("exec", "--user=postgres", one.container("citus-coordinator"), "sh", "-e", "-c", start)
+    one.sql("SELECT pg_logical_emit_message(true, 'test', repeat('x', 2000000))")
+
+
 def keep_wal(one: GeneratedCluster) -> None:
     """Leave a slot that keeps WAL on worker 1, and one on the coordinator that has lost it."""
     one.sql("SELECT pg_create_physical_replication_slot('forgotten', true)", 1)
@@ -221,6 +235,7 @@ def test_alerts_fire_for_real_faults(one: GeneratedCluster) -> None:
     pair = Pair(one)
     with ExitStack() as held:
         unbalance(one, held)
+        delay_standby(one)
         keep_wal(one)
         fill_disk(one)
         one.sql("BEGIN; CREATE TABLE promised (id int); PREPARE TRANSACTION 'forgotten'")
@@ -238,6 +253,7 @@ def test_alerts_fire_for_real_faults(one: GeneratedCluster) -> None:
             "CitusOldPreparedTransaction",
             "CitusSlotLag",
             "CitusLostSlot",
+            "CitusStandbyLag",
             "CitusReplicationLag",
             "CitusCompanionDown",
             "CitusConnectionsNearLimit",

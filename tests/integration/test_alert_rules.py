@@ -55,6 +55,7 @@ FAULTS: dict[str, dict[str, str]] = {
     },
     "CitusSlotLag": of("node_replication_slot_lag_bytes", NODE, "11e9x300"),
     "CitusLostSlot": of("node_replication_slots", f'{NODE}, state="lost"', "1x300"),
+    "CitusStandbyLag": of("node_replication_lag_bytes", NODE, "11e9x300"),
     "CitusReplicationLag": of("companion_replication_lag_bytes", 'service="pg14"', "2e9x300"),
     "CitusCompanionDown": of("companion_up", 'service="redis"'),
     "CitusDiskNearlyFull": {
