@@ -24,7 +24,9 @@ from citus_cluster.errors import CitusClusterError
 from citus_cluster.model.listing import ListQuery
 from citus_cluster.model.operation import Operation, OperationState
 from citus_cluster.model.parameters import adapter_of, refuse_nul
+from citus_cluster.model.plan.preview import Preview
 from citus_cluster.operations.change import AnyChange, command_line
+from citus_cluster.operations.journaled import Asker
 from citus_cluster.operations.running import Running
 from citus_cluster.operations.view import AnyView
 
@@ -45,6 +47,7 @@ IdempotencyKey = Annotated[
         "returns the operation that the first one started.",
     ),
 ]
+DryRun = Annotated[bool, Query(description="Show the plan, and change nothing.")]
 Prefer = Annotated[
     str | None,
     Header(description="respond-async: answer 202 at once. wait=SECONDS: answer 202 after this time (RFC 7240)."),
@@ -166,20 +169,17 @@ def _handler(change: AnyChange) -> Callable[..., Coroutine[Any, Any, Response]]:
         request: Request,
         parts: PartsOf,
         wanted: Any,
-        dry_run: Annotated[bool, Query(description="Show the plan, and change nothing.")] = False,
+        dry_run: DryRun = False,
         idempotency_key: IdempotencyKey = None,
         prefer: Prefer = None,
     ) -> Response:
-        # Otherwise, a mistyped dry_run would change something.
-        refuse_unknown(request.query_params.keys() - {"dry_run"}, ["dry_run"])
+        refuse_mistyped(request)
         wanted = shape() if wanted is None else _strictly(shape, await request.body())
         if dry_run:
             preview = await parts.operations.plan(change, wanted)
-            plan = {"kind": change.name, "command": command_line(change, wanted), "plan": preview.as_dict()}
-            return VisibleJSONResponse({"dry_run": True, **plan})
+            return answer_plan(change.name, command_line(change, wanted), preview)
         asker = asker_of(request)
-        key = f"{asker.name} {idempotency_key}" if idempotency_key else None
-        running = await parts.operations.begin(change, wanted, asker, key=key)
+        running = await parts.operations.begin(change, wanted, asker, key=key_of(asker, idempotency_key))
         usual_s = 0.2 if change.takes_long(wanted) else longest_s(parts, change)
         return await answer(running, usual_s if change.shows_once(wanted) else _wait_s(prefer, usual_s))
 
@@ -188,6 +188,21 @@ def _handler(change: AnyChange) -> Callable[..., Coroutine[Any, Any, Response]]:
         _, *others = post.__defaults__ or ()
         post.__defaults__ = (None, False, *others)
     return post
+
+
+def refuse_mistyped(request: Request) -> None:
+    """Refuse other query parameters than ``dry_run``: otherwise, a mistyped one would change something."""
+    refuse_unknown(request.query_params.keys() - {"dry_run"}, ["dry_run"])
+
+
+def key_of(asker: Asker, idempotency_key: str | None) -> str | None:
+    """Return the key of a request: no client can use that of another one."""
+    return f"{asker.name} {idempotency_key}" if idempotency_key else None
+
+
+def answer_plan(kind: str, command: str, preview: Preview) -> Response:
+    """Answer a request that shows the plan only."""
+    return VisibleJSONResponse({"dry_run": True, "kind": kind, "command": command, "plan": preview.as_dict()})
 
 
 def longest_s(parts: Parts, change: AnyChange) -> float:

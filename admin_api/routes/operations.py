@@ -10,11 +10,11 @@ from fastapi import Header, Path, Query, Request, Response
 from fastapi.responses import StreamingResponse
 
 from admin_api.dependencies import PartsOf, asker_of
-from admin_api.lists import openapi_parameters, read_query, refuse_unknown
+from admin_api.lists import openapi_parameters, read_query
 from admin_api.responses import VisibleJSONResponse
-from admin_api.routes.declared import answer
+from admin_api.routes.declared import DryRun, IdempotencyKey, answer, answer_plan, key_of, refuse_mistyped
 from admin_api.routing import api_router
-from admin_api.schemas import EventsDocument, OperationDocument, OperationPage, problems
+from admin_api.schemas import ChangeAnswer, EventsDocument, OperationDocument, OperationPage, problems
 from citus_cluster.errors import UsageError
 from citus_cluster.model.listing import MAX_LIMIT, Listing, ListQuery, Page
 from citus_cluster.model.operation import Operation
@@ -130,23 +130,48 @@ async def _stream(operations: Operations, operation_id: int, after: int) -> Asyn
     "/{operation_id}/cancel",
     summary="Cancel a running operation; what it has done stays done",
     operation_id="operations-cancel",
-    response_model=OperationDocument,
+    response_model=ChangeAnswer,
     responses=problems(404, 409, 422, 429),
 )
-async def cancel(request: Request, parts: PartsOf, operation_id: OperationId) -> Response:
-    refuse_unknown(request.query_params, ())
-    return VisibleJSONResponse((await parts.operations.cancel(operation_id, asker_of(request))).as_dict())
+async def cancel(
+    request: Request,
+    parts: PartsOf,
+    operation_id: OperationId,
+    dry_run: DryRun = False,
+    idempotency_key: IdempotencyKey = None,
+) -> Response:
+    refuse_mistyped(request)
+    if dry_run:
+        preview = await parts.operations.plan_cancel(operation_id)
+        return answer_plan("operations-cancel", f"citus-cluster operations cancel {operation_id}", preview)
+    asker = asker_of(request)
+    ended = await parts.operations.cancel(operation_id, asker, key=key_of(asker, idempotency_key))
+    return VisibleJSONResponse(ended.as_dict())
 
 
 @router.post(
     "/{operation_id}/resume",
     summary="Run an operation again that was interrupted, was cancelled, or failed",
     operation_id="operations-resume",
-    status_code=202,
-    response_model=OperationDocument,
-    responses=problems(404, 409, 422, 429),
+    responses={
+        200: {"model": ChangeAnswer, "description": "With dry_run, its plan."},
+        202: {"model": OperationDocument, "description": "It runs; Location is the address of the operation."},
+        **problems(404, 409, 422, 429),
+    },
+    response_model=None,
 )
-async def resume(request: Request, parts: PartsOf, operation_id: OperationId) -> Response:
+async def resume(
+    request: Request,
+    parts: PartsOf,
+    operation_id: OperationId,
+    dry_run: DryRun = False,
+    idempotency_key: IdempotencyKey = None,
+) -> Response:
     """Its steps check what is done already, and skip it."""
-    refuse_unknown(request.query_params, ())
-    return await answer(await parts.operations.resume(operation_id, asker_of(request)), 0)
+    refuse_mistyped(request)
+    if dry_run:
+        preview = await parts.operations.plan_resume(operation_id)
+        return answer_plan("operations-resume", f"citus-cluster operations resume {operation_id}", preview)
+    asker = asker_of(request)
+    running = await parts.operations.resume(operation_id, asker, key=key_of(asker, idempotency_key))
+    return await answer(running, 0)

@@ -2,7 +2,7 @@
 
 import asyncio
 import inspect
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import MISSING, Field, fields
 from pathlib import Path
 from types import NoneType
@@ -13,20 +13,19 @@ from pydantic import SecretStr
 from pydantic.fields import FieldInfo
 
 from citus_cluster.cli.acting import cluster_of, journal_of, locate
-from citus_cluster.cli.options import DirectoryOption, DsnOption, Format, FormatOption
+from citus_cluster.cli.options import DirectoryOption, DryRunOption, DsnOption, Format, FormatOption
 from citus_cluster.console import declared as shown
 from citus_cluster.console import screen
 from citus_cluster.errors import ConsentNeededError, ExitStatus, UsageError
 from citus_cluster.model.listing import DEFAULT_LIMIT, MAX_LIMIT, Listing, ListQuery
 from citus_cluster.model.parameters import read_parameters
 from citus_cluster.model.plan.events import Event, EventKind
-from citus_cluster.model.plan.preview import Preview
+from citus_cluster.model.plan.preview import Preview, Severity
 from citus_cluster.operations.change import AnyChange, perform
 from citus_cluster.operations.cluster import Cluster
 from citus_cluster.operations.view import AnyView
 from citus_cluster.runtime.store.secrets import read_password_file
 
-_DRY_RUN = Annotated[bool, typer.Option("--dry-run", help="Show the plan; change nothing; exit 4 if it has steps.")]
 _YES = Annotated[bool, typer.Option("--yes", help="Do not ask for confirmation.")]
 
 
@@ -38,9 +37,10 @@ def command_of_change(change: AnyChange) -> Callable[..., None]:
         dry_run, yes = given.pop("dry_run"), given.pop("yes", True)
         wanted = _read(change.parameters, given)
         cluster = _cluster(directory, dsn)
-        if dry_run:
-            _show_plan(change, cluster, wanted, format_)
         preview: Preview | None = None
+        if dry_run:
+            preview = asyncio.run(change.plan(cluster, wanted))
+            raise show_plan(preview.as_dict(), format_)
         if not yes:
             preview = asyncio.run(change.plan(cluster, wanted))
             preview.refuse()
@@ -62,7 +62,7 @@ def command_of_change(change: AnyChange) -> Callable[..., None]:
         else:
             shown.print_result(result)
 
-    extra = {"dry_run": (_DRY_RUN, False)} | ({"yes": (_YES, False)} if change.asks else {})
+    extra = {"dry_run": (DryRunOption, False)} | ({"yes": (_YES, False)} if change.asks else {})
     return _finish(command, change.summary, change.parameters, extra)
 
 
@@ -129,15 +129,12 @@ def _cluster(directory: Path, dsn: str | None) -> Cluster:
     return cluster_of(*locate(directory, dsn))
 
 
-def _show_plan(change: AnyChange, cluster: Cluster, wanted: Any, format_: Format) -> None:
-    preview: Preview = asyncio.run(change.plan(cluster, wanted))
-    if format_ is Format.JSON:
-        screen.print_json(preview.as_dict())
-    else:
-        shown.print_preview(preview)
-    if preview.blocking:
-        raise typer.Exit(ExitStatus.FAILED)
-    raise typer.Exit(ExitStatus.WOULD_CHANGE if preview.steps else ExitStatus.DONE)
+def show_plan(plan: Mapping[str, Any], format_: Format) -> typer.Exit:
+    """Print a plan. Returns what ends the command, with the exit status of a dry run."""
+    screen.print_json(plan) if format_ is Format.JSON else shown.print_plan(plan)
+    if any(one["severity"] == Severity.BLOCKS for one in plan["findings"]):
+        return typer.Exit(ExitStatus.FAILED)
+    return typer.Exit(ExitStatus.WOULD_CHANGE if plan["steps"] else ExitStatus.DONE)
 
 
 def _warn(change: AnyChange, preview: Preview, progress: screen.Progress) -> None:
@@ -149,7 +146,7 @@ def _confirm(preview: Preview) -> None:
     if not preview.steps:
         return
     if screen.interactive():
-        shown.print_preview(preview)
+        shown.print_plan(preview.as_dict())
         if screen.confirm("Go on?"):
             return
     # On a terminal, the plan was shown with the question.

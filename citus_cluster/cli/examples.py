@@ -91,7 +91,7 @@ EXAMPLES: Mapping[str, Sequence[str]] = {
     "tokens revoke": ("tokens revoke grafana",),
     "operations list": ("operations list", "operations list --state interrupted --format json"),
     "operations show": ("operations show 7", "operations show 7 --wait"),
-    "operations cancel": ("operations cancel 7",),
+    "operations cancel": ("operations cancel 7 --dry-run", "operations cancel 7"),
     "operations resume": ("operations resume 7 --wait",),
     "pg14 status": ("pg14 status",),
     "pg14 lag": ("pg14 lag", "pg14 lag --watch --interval 1"),

@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from citus_cluster.cli.api import follow, refuse_failed
-from citus_cluster.cli.options import DirectoryOption, Format, FormatOption, TokenFileOption, UrlOption
+from citus_cluster.cli.options import DirectoryOption, DryRunOption, Format, FormatOption, TokenFileOption, UrlOption
 from citus_cluster.entry import importing
 from citus_cluster.model.listing import MAX_LIMIT
 from citus_cluster.model.operation import OperationState
 
 if TYPE_CHECKING:
-    from citus_cluster.runtime.api_client import ApiClient
+    from citus_cluster.runtime.api_client import ApiAnswer, ApiClient
 
 _PATH = "/api/v1/operations"
 IdArgument = Annotated[int, typer.Argument(metavar="ID", help="Id of the operation.", min=1, show_default=False)]
@@ -59,6 +59,7 @@ def show(
 
 def cancel(
     id_: IdArgument,
+    dry_run: DryRunOption = False,
     url: UrlOption = None,
     token_file: TokenFileOption = None,
     directory: DirectoryOption = Path(),
@@ -66,11 +67,13 @@ def cancel(
 ) -> None:
     """Cancel a running operation. What it has done stays done."""
     client = _client(directory, url, token_file)
-    _print(client, client.call("POST", f"{_PATH}/{id_}/cancel", content={}).content, format_)
+    found = _request(client, f"{_PATH}/{id_}/cancel", dry_run, format_).content
+    _print(client, found, format_)
 
 
 def resume(
     id_: IdArgument,
+    dry_run: DryRunOption = False,
     wait: WaitOption = False,
     url: UrlOption = None,
     token_file: TokenFileOption = None,
@@ -79,7 +82,7 @@ def resume(
 ) -> None:
     """Run an operation again that was interrupted, was cancelled, or failed. What is done is skipped."""
     client = _client(directory, url, token_file)
-    answer = client.call("POST", f"{_PATH}/{id_}/resume", content={})
+    answer = _request(client, f"{_PATH}/{id_}/resume", dry_run, format_)
     found = follow(client, answer) if wait else answer.content
     _print(client, found, format_)
     if wait:
@@ -91,6 +94,15 @@ def _client(directory: Path, url: str | None, token_file: Path | None) -> ApiCli
         from citus_cluster.operations.api_access import api_client
 
     return api_client(directory.absolute(), url, token_file)
+
+
+def _request(client: ApiClient, path: str, dry_run: bool, format_: Format) -> ApiAnswer:
+    """Request a change; with ``dry_run``, print its plan and exit."""
+    from citus_cluster.cli.declared import show_plan
+
+    if not dry_run:
+        return client.call("POST", path, content={})
+    raise show_plan(client.call("POST", path, content={}, query=[("dry_run", "true")]).content["plan"], format_)
 
 
 def _print(client: ApiClient, found: Any, format_: Format) -> None:

@@ -81,6 +81,7 @@ FormatOption = Annotated[
     Format, option("--format", help="Output format of the result.", is_eager=True, callback=_keep_format)
 ]
 DirectoryOption = Annotated[Path, option("--dir", help="The cluster's generated directory.", show_default="here")]
+DryRunOption = Annotated[bool, typer.Option("--dry-run", help="Show the plan; change nothing; exit 4 if it has steps.")]
 TimeoutOption = Annotated[float, option("--timeout", help="Seconds to wait.", min=1, max=86400)]
 WatchOption = Annotated[bool, typer.Option("--watch", help="Repeat until Ctrl-C.")]
 IntervalOption = Annotated[

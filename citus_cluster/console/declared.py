@@ -6,22 +6,22 @@ from typing import Any
 from citus_cluster.console.screen import err, escape, out, table
 from citus_cluster.model.documents import Documented
 from citus_cluster.model.listing import Page
-from citus_cluster.model.plan.preview import Preview, Severity
+from citus_cluster.model.plan.preview import Severity
 from citus_cluster.model.units import size
 from citus_cluster.operations.view import AnyView
 
 
-def print_preview(preview: Preview) -> None:
-    """Print what a change would do, and what the checks found."""
-    if not preview.steps:
+def print_plan(plan: Mapping[str, Any]) -> None:
+    """Print the document of a preview: what a change would do, and what the checks found."""
+    if not plan["steps"]:
         out.print("Nothing to do.")
-    for number, step in enumerate(preview.steps, 1):
+    for number, step in enumerate(plan["steps"], 1):
         out.print(f"{number}. {escape(step)}")
-    for found in preview.findings:
-        sign = "[red]✗[/]" if found.severity is Severity.BLOCKS else "[yellow]![/]"
-        out.print(f"{sign} {escape(found.message)}")
-        if found.fix:
-            out.print(f"    {escape(found.fix)}")
+    for found in plan["findings"]:
+        sign = "[red]✗[/]" if found["severity"] == Severity.BLOCKS else "[yellow]![/]"
+        out.print(f"{sign} {escape(found['message'])}")
+        if found["fix"]:
+            out.print(f"    {escape(found['fix'])}")
 
 
 def print_result(result: Documented) -> None:

@@ -31,7 +31,10 @@ MAX_EVENTS = 5000
 _PROGRESS_INTERVAL_S = 1.0
 """Progress of one step is recorded this often at most."""
 _CANCEL_TIMEOUT_S = 10.0
+_CANCELLING = ("cancel", EventKind.STARTED)
 _RESUMED = ("resume", EventKind.STARTED)
+_KEY = "idempotency_key"
+"""In the data of an event: the key of the request that caused it."""
 logger = logging.getLogger(__name__)
 
 
@@ -207,23 +210,41 @@ class Operations:
             assert refusal is not None  # noqa: S101 - otherwise there is a plan
             raise refusal
 
-    async def cancel(self, operation_id: int, asker: Asker) -> Operation:
+    async def plan_cancel(self, operation_id: int) -> Preview:
+        """Return what ``cancel`` would do. Raises NotFoundError, NotRunningError."""
+        operation = (await self._cancellable(operation_id)).operation
+        return Preview((f"Cancel operation {operation_id}, {operation.kind}: what it has done stays done.",))
+
+    async def cancel(self, operation_id: int, asker: Asker, *, key: str | None = None) -> Operation:
         """End a running operation: what it has done stays done. Its events and the journal say who wanted that.
 
-        Raises NotFoundError, NotRunningError.
+        The same ``key`` returns the operation that it has cancelled before. Raises NotFoundError, NotRunningError.
         """
+        if await self._was_requested(operation_id, _CANCELLING, key):
+            return await self.get(operation_id)
+        running = await self._cancellable(operation_id)
+        with self._journal(replace(asker, operation=operation_id)).entry("operations-cancel"):
+            await self._end(running, asker, key)
+        return await self.get(operation_id)
+
+    async def _cancellable(self, operation_id: int) -> Running:
         operation = await self.get(operation_id)
         running = self._running.get(operation_id)
         if running is None or running.task is None:
             raise NotRunningError(f"Operation {operation_id} has ended: {operation.state.value}.")
-        with self._journal(replace(asker, operation=operation_id)).entry("operations-cancel"):
-            await self._end(running, asker)
-        return await self.get(operation_id)
+        return running
 
-    async def _end(self, running: Running, asker: Asker) -> None:
+    async def _was_requested(self, operation_id: int, step: tuple[str, EventKind], key: str | None) -> bool:
+        """Return whether a request with this key has cancelled or resumed an operation before."""
+        if key is None:
+            return False
+        found = [one for one in await self.events(operation_id) if (one.step, one.kind) == step]
+        return key in [one.data.get(_KEY) for one in found]
+
+    async def _end(self, running: Running, asker: Asker, key: str | None) -> None:
         if not running.is_cancelled:
             running.is_cancelled = True
-            self._emit(running, Event("cancel", EventKind.STARTED, f"cancelling{_on_request(asker)}", _by(asker)))
+            self._emit(running, Event(*_CANCELLING, f"cancelling{_on_request(asker)}", _by(asker, key)))
             if running.change.stop is not None:
                 try:
                     await running.change.stop(
@@ -239,9 +260,26 @@ class Operations:
             running.task.cancel()
         await running.ended(_CANCEL_TIMEOUT_S)
 
-    async def resume(self, operation_id: int, asker: Asker) -> Running:
-        """Run an operation again that did not succeed. Raises NotFoundError, CannotResumeError."""
+    async def plan_resume(self, operation_id: int) -> Preview:
+        """Return what ``resume`` would do. Raises NotFoundError, CannotResumeError, and what the plan raises."""
+        operation, change = await self._resumable(operation_id)
+        return await self.plan(change, read_parameters(change.parameters, operation.parameters))
+
+    async def resume(self, operation_id: int, asker: Asker, *, key: str | None = None) -> Running:
+        """Run an operation again that did not succeed. Raises NotFoundError, CannotResumeError.
+
+        The same ``key`` returns the operation that it has resumed before.
+        """
         await self._record_ends()
+        if await self._was_requested(operation_id, _RESUMED, key):
+            operation = await self.get(operation_id)
+            if change := self._changes.get(operation.kind):
+                return self._again(operation, change)
+        operation, change = await self._resumable(operation_id)
+        message = f"resumed{_on_request(asker)}: what is done is skipped"
+        return await self._restart(operation, change, asker, Event(*_RESUMED, message, _by(asker, key)))
+
+    async def _resumable(self, operation_id: int) -> tuple[Operation, AnyChange]:
         operation = await self.get(operation_id)
         change = self._changes.get(operation.kind)
         if operation.state is OperationState.DONE:
@@ -253,8 +291,7 @@ class Operations:
             raise CannotResumeError(
                 f"Operation {operation_id} cannot be resumed: {reason}.", hint="Request the change again."
             )
-        message = f"resumed{_on_request(asker)}: what is done is skipped"
-        return await self._restart(operation, change, asker, Event(*_RESUMED, message, _by(asker)))
+        return operation, change
 
     async def get(self, operation_id: int) -> Operation:
         """Return an operation. Raises NotFoundError."""
@@ -312,6 +349,10 @@ class Operations:
             raise KeyReusedError(
                 "The idempotency key was used for another request.", hint="Use a new key for each change."
             )
+        return self._again(earlier, change)
+
+    def _again(self, earlier: Operation, change: AnyChange) -> Running:
+        """Return an operation as it answers a repeated request."""
         return self._running.get(earlier.id) or Running(
             earlier, change, None, _asker_of(earlier), failure=_failure_of(earlier)
         )
@@ -520,8 +561,8 @@ def _on_request(asker: Asker) -> str:
     return f" on request of {asker.name}" if asker.name else ""
 
 
-def _by(asker: Asker) -> Mapping[str, object]:
-    return {"by": asker.as_dict()}
+def _by(asker: Asker, key: str | None) -> Mapping[str, object]:
+    return {"by": asker.as_dict()} | ({_KEY: key} if key else {})
 
 
 def _continued(change: AnyChange, events: Sequence[OperationEvent]) -> object:

@@ -121,12 +121,15 @@ def test_operations_are_listed_shown_cancelled_and_resumed(shell: Shell) -> None
     assert [one["id"] for one in running["items"]] == [2]
     assert "1 of 2 operations. To see more: --limit 2" in shell.operations("list", "--limit", "1").stderr
     assert shell.operations("cancel", "2", token=READ_TOKEN).exit_code == 1
+    planned = shell.operations("cancel", "2", "--dry-run")
+    assert (planned.exit_code, "1. Cancel operation 2" in planned.stdout) == (4, True), planned.stdout
     cancelled = shell.operations("cancel", "2")
     assert cancelled.exit_code == 0
     assert "cancelled; what was done stays done" in cancelled.stdout
     assert isinstance(shell.operations("cancel", "2").exception, ApiRefusedError)
     assert isinstance(shell.operations("show", "2", "--wait").exception, CitusClusterError)
     shell.painter.release()
+    assert json.loads(shell.operations("resume", "2", "--dry-run", "--format=json").stdout)["steps"]
     resumed = shell.operations("resume", "2", "--wait")
     assert resumed.exit_code == 0
     shown = shell.operations("show", "2")

@@ -200,7 +200,7 @@ def test_a_mistyped_parameter_changes_nothing(house: House) -> None:
     assert "dry_run" in problem_of(typo, 422, "usage")["hint"]
     assert house.painter.painted == []
     house.paint("slow", prefer="respond-async")
-    problem_of(house.post(f"{OPERATIONS}/1/cancel?dry_run=true"), 422, "usage")
+    problem_of(house.post(f"{OPERATIONS}/1/cancel?dryrun=true"), 422, "usage")
     assert house.state(1) == "running"
 
 
@@ -222,6 +222,41 @@ def test_an_operation_is_cancelled_and_resumed(house: House) -> None:
     problem_of(house.post(f"{OPERATIONS}/0/resume"), 422, "invalid-request")
     refused = house.api.client.post(f"{OPERATIONS}/1/resume", headers=house.api.read)
     problem_of(refused, 403, "forbidden")
+
+
+def test_the_plan_of_cancelling_and_resuming_changes_nothing(house: House) -> None:
+    house.paint("slow", prefer="respond-async")
+    found = house.post(f"{OPERATIONS}/1/cancel?dry_run=true").json()
+    assert (found["dry_run"], found["command"]) == (True, "citus-cluster operations cancel 1")
+    assert found["plan"]["steps"] == ["Cancel operation 1, walls-paint: what it has done stays done."]
+    assert house.state(1) == "running"
+    problem_of(house.post(f"{OPERATIONS}/1/resume?dry_run=true"), 409, "cannot-resume")
+    house.post(f"{OPERATIONS}/1/cancel")
+    problem_of(house.post(f"{OPERATIONS}/1/cancel?dry_run=true"), 409, "not-running")
+    found = house.post(f"{OPERATIONS}/1/resume?dry_run=true").json()
+    assert (found["kind"], found["plan"]["steps"]) == (
+        "operations-resume",
+        house.get(f"{OPERATIONS}/1").json()["plan"]["steps"],
+    )
+    assert house.state(1) == "cancelled"
+
+
+def test_a_repeated_request_does_not_cancel_or_resume_twice(house: House) -> None:
+    house.paint("slow", prefer="respond-async")
+
+    def post(what: str, key: str) -> httpx.Response:
+        headers = {**house.api.admin, "Idempotency-Key": key}
+        return house.api.client.post(f"{OPERATIONS}/1/{what}", headers=headers)
+
+    assert [post("cancel", "c-1").json()["state"] for _ in range(2)] == ["cancelled", "cancelled"]
+    problem_of(post("cancel", "c-2"), 409, "not-running")
+    assert [post("resume", "c-1").json()["attempts"] for _ in range(2)] == [2, 2]
+    # The first one of the key ended the first attempt: it does not end the second one.
+    assert (post("cancel", "c-1").json()["state"], house.state(1)) == ("running", "running")
+    house.painter.release()
+    eventually(lambda: house.state(1) == "done", "the end of the operation")
+    assert post("resume", "c-1").json()["state"] == "done"
+    problem_of(post("resume", "c-2"), 409, "cannot-resume")
 
 
 def test_operations_are_listed_the_newest_first_and_filtered(house: House) -> None:
