@@ -22,15 +22,15 @@ routes = router()
 
 
 @routes.get("/rebalance")
-async def show(request: Request, parts: PartsOf) -> Response:
+async def show(request: Request, parts: PartsOf, plan: bool = False) -> Response:
+    """Show the page at once. With ``plan``, it waits for the plan of the next rebalance: up to minutes."""
     status = (await parts.rebalance_status.answer()).as_dict()
     views, changes = views_of(request), changes_of(request)
-    # The plan takes a while, so a refresh of the progress does without it.
-    is_whole = request.headers.get("hx-request") != "true"
     is_running = status["state"] in {"running", "scheduled", "cancelling", "failing"}
     context: dict[str, Any] = {
         "status": status,
         "is_running": is_running,
+        "wants_plan": plan,
         "chart": _sample(request, status) if is_running else None,
         "diagnosis": [],
         "plan": None,
@@ -44,7 +44,7 @@ async def show(request: Request, parts: PartsOf) -> Response:
     if "rebalance-diagnosis" in views:
         found = await parts.snapshots.get(views["rebalance-diagnosis"], NoParameters())
         context["diagnosis"] = as_data(list(found.value))
-    if is_whole and not is_running and START in changes:
+    if plan and not is_running and START in changes:
         context |= await _plan(request, parts)
     return render(request, "rebalance.html", context)
 
@@ -56,7 +56,15 @@ async def _plan(request: Request, parts: Parts) -> dict[str, Any]:
     except CitusClusterError as error:
         return {"plan_error": error}
     except (psycopg.OperationalError, psycopg.errors.QueryCanceled, TimeoutError):
-        return {"plan_error": CitusClusterError("The plan took too long.", hint="Reload the page.")}
+        limit_s = parts.settings.plan_timeout_s
+        return {
+            "plan_error": CitusClusterError(
+                f"The plan could not be read: the coordinator did not finish it (limit {limit_s:g} s). A node may not "
+                "answer, or a session may hold a lock that the plan needs.",
+                hint="See on the page Cluster which nodes answer, and on the page Activity who holds locks. "
+                "Then read the plan again.",
+            )
+        }
 
 
 def _sample(request: Request, status: dict[str, Any]) -> dict[str, Any] | None:

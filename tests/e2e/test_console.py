@@ -13,7 +13,7 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe  # type: ignore[import-untyped]
 from chromium import chromium
 from generated_cluster import GeneratedCluster
-from playwright.sync_api import Browser, BrowserContext, Page, expect
+from playwright.sync_api import Browser, BrowserContext, Page, Route, expect
 from setup_support import ROOT
 
 pytestmark = pytest.mark.cluster
@@ -395,6 +395,46 @@ def test_what_a_move_left_behind_is_repaired_from_the_page(page: Page, console: 
     page.wait_for_url(re.compile(r"/operations/\d+"))
     expect(page.locator("#state")).to_have_text("done", timeout=60_000)
     assert console.sql(f"SELECT FROM pg_publication WHERE pubname = '{publication}'", 1) == []
+
+
+def test_the_page_of_rebalances_does_not_wait_for_the_plan(
+    browser: Browser, context: BrowserContext, console: GeneratedCluster
+) -> None:
+    page, plan = log_in(context, console), re.compile(r"/rebalance\?plan=true$")
+    held: list[Route] = []
+    page.route(plan, lambda route: held.append(route))
+    page.goto(url(console, "/rebalance"))
+    place = page.locator("#next")
+    expect(place).to_have_attribute("aria-live", "polite")
+    expect(place.get_by_text("Reading the plan…")).to_be_visible()
+    expect(page.get_by_role("link", name="History")).to_be_visible()
+    expect(page.get_by_role("link", name="Read the plan")).to_be_hidden()
+    assert serious(page) == []
+    next_of(page, held).continue_()
+    expect(place.locator("table.bars")).to_be_visible(timeout=30_000)
+    expect(place.get_by_text("Reading the plan…")).to_have_count(0)
+    page.reload()
+    expect(place.get_by_text("Reading the plan…")).to_be_visible()
+    next_of(page, held).abort()
+    expect(place.get_by_text("The plan could not be read.")).to_be_visible()
+    expect(place.get_by_text("Reading the plan…")).to_be_hidden()
+    page.unroute(plan)
+    place.get_by_role("link", name="Read the plan").click()
+    expect(place.locator("table.bars")).to_be_visible(timeout=30_000)
+    without_scripts = browser.new_context(java_script_enabled=False)
+    page = log_in(without_scripts, console)
+    page.goto(url(console, "/rebalance"))
+    expect(page.get_by_text("Reading the plan…")).to_be_hidden()
+    page.get_by_role("link", name="Read the plan").click()
+    expect(page.locator("#next table.bars")).to_be_visible()
+    without_scripts.close()
+
+
+def next_of(page: Page, held: list[Route]) -> Route:
+    """Return the request that is held back, once the browser has sent it."""
+    while not held:
+        page.wait_for_timeout(20)
+    return held.pop()
 
 
 def test_a_rebalance_is_started_and_followed(page: Page, console: GeneratedCluster, pictures: Pictures) -> None:

@@ -9,6 +9,13 @@
     for (const button of root.querySelectorAll("button[data-copy]")) button.hidden = false;
   };
 
+  // A part that loads after its page: what it shows meanwhile, and if that fails. Without this script, it is a link.
+  const setLoading = (place, is) => {
+    place.querySelector("[data-loading]").hidden = !is;
+    place.querySelector("[data-failed]").hidden = is;
+    place.querySelector("[data-idle]").hidden = is;
+  };
+
   const copy = async (button) => {
     const text = button.dataset.copy;
     try {
@@ -48,10 +55,17 @@
     if (status === 401) window.location.reload();
     setStale(status >= 400);
   });
-  document.addEventListener("htmx:sendError", () => setStale(true));
+  const fail = (event) => {
+    setStale(true);
+    if (event.target.matches("[data-loads]")) setLoading(event.target, false);
+  };
+  document.addEventListener("htmx:beforeRequest", (event) => {
+    if (event.target.matches("[data-loads]")) setLoading(event.target, true);
+  });
+  document.addEventListener("htmx:sendError", fail);
   document.addEventListener("htmx:responseError", (event) => {
     if (event.detail.xhr.status === 401) window.location.reload();
-    setStale(true);
+    fail(event);
   });
   document.addEventListener("htmx:afterSwap", () => {
     prepare(document);
