@@ -119,7 +119,7 @@ class _App(FastAPI):
 async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     settings: Settings = app.state.settings
     configuration: Configuration = app.state.configuration
-    coordinator = Coordinator(settings, configuration)
+    coordinator = Coordinator(settings, configuration, lambda number, ahead: operations.report_wait(number, ahead))
     reconciler = Reconciler(settings, configuration, coordinator.reader)
     companions = CompanionWatch(settings, configuration)
     liveness = Liveness()

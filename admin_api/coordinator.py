@@ -1,7 +1,8 @@
 """The API's queries to the coordinator: limited in number and time, with one health check for all requests."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
+from contextlib import asynccontextmanager
 from typing import Any, Generic, TypeVar
 
 import psycopg
@@ -10,6 +11,7 @@ from admin_api.configuration import Configuration
 from admin_api.connections import Connections
 from admin_api.reader import Reader
 from admin_api.recent import Recent
+from admin_api.request_context import operation_id
 from admin_api.settings import APPLICATION_NAME, MAX_CHANGES, MAX_CONNECTIONS, MAX_LASTING, MAX_REQUESTS, Settings
 from citus_cluster.errors import CitusClusterError, UnreachableError
 from citus_cluster.model.api_config import ApiConfig
@@ -17,9 +19,13 @@ from citus_cluster.operations.coordinator import OnCoordinator
 from citus_cluster.runtime.postgres import Connection, ConnectionInfo, connect
 
 _CANCEL_GRACE_S = 1.0
+_BRIEF_WAIT_S = 0.2
+"""A shorter wait is not reported: two changes that now and then look at the progress of a job have many of them."""
 
 T = TypeVar("T")
 Work = Callable[[Connection], Awaitable[T]]
+OnWait = Callable[[int, Sequence[int] | None], None]
+"""Gets the id of an operation that waits, and those of the operations before it; None when its turn has come."""
 
 
 def connection_info(cluster: ApiConfig, configuration: Configuration) -> ConnectionInfo:
@@ -40,10 +46,54 @@ class BusyError(CitusClusterError):
     http_status = 503
 
 
-class Coordinator:
-    """Runs work on a few connections that requests share, until ``close``."""
+class _Turns:
+    """A number of turns, in the order in which they are requested."""
 
-    def __init__(self, settings: Settings, configuration: Configuration) -> None:
+    def __init__(self, number: int, on_wait: OnWait) -> None:
+        self._free = asyncio.Semaphore(number)
+        self._on_wait = on_wait
+        self._ahead: list[int | None] = []
+        """The operations that have a turn or wait for one, in their order; None for what is none, such as a plan."""
+
+    @asynccontextmanager
+    async def turn(self) -> AsyncIterator[None]:
+        """Wait for a turn, and hold it within the block."""
+        text = operation_id()
+        own = int(text) if text else None
+        telling: asyncio.TimerHandle | None = None
+        has_told = False
+
+        def tell(number: int, ahead: Sequence[int]) -> None:
+            nonlocal has_told
+            has_told = True
+            self._on_wait(number, ahead)
+
+        if own is not None and self._free.locked():
+            ahead = tuple(dict.fromkeys(one for one in self._ahead if one not in {None, own}))
+            telling = asyncio.get_running_loop().call_later(_BRIEF_WAIT_S, tell, own, ahead)
+        self._ahead.append(own)
+        try:
+            async with self._free:
+                if telling is not None:
+                    telling.cancel()
+                if own is not None and has_told:
+                    self._on_wait(own, None)
+                yield
+        finally:
+            if telling is not None:
+                telling.cancel()
+            self._ahead.remove(own)
+
+
+class Coordinator:
+    """Runs work on a few connections that requests share, until ``close``.
+
+    ``on_wait`` is told which operation waits behind which others.
+    """
+
+    def __init__(
+        self, settings: Settings, configuration: Configuration, on_wait: OnWait = lambda number, ahead: None
+    ) -> None:
         self._settings = settings
         self._configuration = configuration
         self._connections = Connections(self.dial)
@@ -51,8 +101,8 @@ class Coordinator:
         self._readers = Connections(self._dial_reader)
         # One connection is always reserved for /health, and one more for requests that only read.
         self._turns = asyncio.Semaphore(MAX_CONNECTIONS - 1)
-        self._changes = asyncio.Semaphore(MAX_CHANGES)
-        self._lasting = asyncio.Semaphore(MAX_LASTING)
+        self._changes = _Turns(MAX_CHANGES, on_wait)
+        self._lasting = _Turns(MAX_LASTING, on_wait)
         self._health = asyncio.Semaphore(1)
         self._tasks: set[asyncio.Task[Any]] = set()
         self._sign_of_life = Recent(
@@ -144,11 +194,11 @@ class Coordinator:
             raise BusyError(hint="Try again in a few seconds.")
 
     async def _change_in_turn(self, work: Work[T]) -> T:
-        async with self._changes:
+        async with self._changes.turn():
             return await self._in_turn(work)
 
     async def _last_in_turn(self, work: Work[T]) -> T:
-        async with self._lasting:
+        async with self._lasting.turn():
             return await self._change_in_turn(work)
 
     async def _in_turn(self, work: Work[T]) -> T:

@@ -6,7 +6,7 @@ from datetime import datetime
 from enum import StrEnum
 
 from citus_cluster.model.documents import Documented
-from citus_cluster.model.plan.events import EventKind
+from citus_cluster.model.plan.events import Event, EventKind
 
 SECRET = "***"  # noqa: S105 - what is stored in place of a secret
 
@@ -67,3 +67,13 @@ class Operation(Documented):
     @property
     def is_final(self) -> bool:
         return self.state is not OperationState.RUNNING
+
+
+def turn_event(ahead: Mapping[int, str] | None) -> Event:
+    """Return the event of an operation that waits for others, by their ids and names; None if its turn has come."""
+    if ahead is None:
+        return Event("turn", EventKind.DONE, "no longer waiting")
+    names = " and ".join(f"{number} ({kind})" for number, kind in ahead.items())
+    others = f"operation{'s' * (len(ahead) > 1)} {names}" if ahead else "other requests"
+    message = f"waiting for {others}: only a few changes use the coordinator at a time"
+    return Event("turn", EventKind.STARTED, message, {"waits_for": list(ahead)})

@@ -17,7 +17,7 @@ from typing import Any
 from citus_cluster.errors import CitusClusterError, NotFoundError, UsageError
 from citus_cluster.model.citus.inventory import Inventory, compare
 from citus_cluster.model.documents import Documented, as_data
-from citus_cluster.model.operation import Operation, OperationEvent, OperationState
+from citus_cluster.model.operation import Operation, OperationEvent, OperationState, turn_event
 from citus_cluster.model.parameters import has_secret, read_parameters
 from citus_cluster.model.plan.events import Event, EventKind
 from citus_cluster.model.plan.preview import Preview
@@ -343,6 +343,12 @@ class Operations:
                     await woken.wait()
             except TimeoutError:
                 yield None
+
+    def report_wait(self, operation_id: int, ahead: Sequence[int] | None) -> None:
+        """Report as an event that a running operation waits for those ``ahead``; with None, that its turn has come."""
+        if (running := self._running.get(operation_id)) is not None:
+            kinds = {one: self._running[one].operation.kind for one in ahead or () if one in self._running}
+            self._emit(running, turn_event(None if ahead is None else kinds))
 
     def _same(self, earlier: Operation, change: AnyChange, asked: Mapping[str, object]) -> Running:
         if earlier.kind != change.name or earlier.parameters != asked:

@@ -1,7 +1,7 @@
 """What requests may ask of the coordinator: how many at once, for how long, and what becomes of those given up."""
 
 import asyncio
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Callable, Coroutine, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from admin_api import coordinator as coordinator_module
 from admin_api import recent
 from admin_api.configuration import Configuration
 from admin_api.coordinator import BusyError, Coordinator, Shared, connection_info
+from admin_api.request_context import running_operation
 from admin_api.settings import APPLICATION_NAME, MAX_CHANGES, MAX_CONNECTIONS, MAX_LASTING
 from citus_cluster.errors import UnreachableError
 from citus_cluster.runtime.postgres import Connection
@@ -44,12 +45,18 @@ Run = Callable[[Act], None]
 
 
 @pytest.fixture
-def run(files: ApiFiles, fake: FakeCoordinator) -> Run:
+def waits() -> list[tuple[int, Sequence[int] | None]]:
+    """What the coordinator has reported of operations that wait."""
+    return []
+
+
+@pytest.fixture
+def run(files: ApiFiles, fake: FakeCoordinator, waits: list[tuple[int, Sequence[int] | None]]) -> Run:
     settings = files.settings(health_timeout_s=0.05, connect_timeout_s=7)
 
     def scenario(act: Act) -> None:
         async def whole() -> None:
-            coordinator = Coordinator(settings, Configuration(settings))
+            coordinator = Coordinator(settings, Configuration(settings), lambda *told: waits.append(told))
             try:
                 await act(coordinator)
             finally:
@@ -176,6 +183,53 @@ def test_a_change_that_lasts_leaves_a_connection_for_short_ones_and_has_no_time_
         assert set(await asyncio.gather(*waiting)) == {"done"}
 
     run(act)
+
+
+def test_an_operation_that_waits_for_its_turn_is_reported_with_those_before_it(
+    run: Run, waits: list[tuple[int, Sequence[int] | None]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(coordinator_module, "_BRIEF_WAIT_S", 0)
+
+    async def as_operation(number: int, work: Coroutine[Any, Any, str]) -> str:
+        with running_operation(str(number)):
+            return await work
+
+    async def act(coordinator: Coordinator) -> None:
+        lasting, short = Held(), Held()
+        on_coordinator = coordinator.lasting()
+        several = [asyncio.create_task(as_operation(number, on_coordinator(lasting))) for number in (1, 2, 3)]
+        await settle()
+        assert waits == [(2, (1,)), (3, (1, 2))]
+        several[1].cancel()
+        await settle()
+        # One of two turns is that of 1, and a plan, which is no operation, has the other.
+        several.append(asyncio.create_task(coordinator.change(short, timeout_s=LONG_S)))
+        await settle()
+        several.append(asyncio.create_task(as_operation(4, coordinator.change(short, timeout_s=LONG_S))))
+        await settle()
+        assert waits[2:] == [(4, (1,))]
+        lasting.may_end.set()
+        short.may_end.set()
+        await asyncio.gather(*several, return_exceptions=True)
+        assert sorted(one for one, ahead in waits if ahead is None) == [3, 4]
+
+    run(act)
+
+
+def test_a_brief_wait_is_not_reported(run: Run, waits: list[tuple[int, Sequence[int] | None]]) -> None:
+    async def act(coordinator: Coordinator) -> None:
+        held, on_coordinator = Held(), coordinator.lasting()
+        with running_operation("1"):
+            first = asyncio.create_task(on_coordinator(held))
+        with running_operation("2"):
+            second = asyncio.create_task(on_coordinator(held))
+        await settle()
+        held.may_end.set()
+        assert {await first, await second} == {"done"}
+        await asyncio.sleep(1.5 * coordinator_module._BRIEF_WAIT_S)
+
+    run(act)
+    assert waits == []
 
 
 def test_one_connection_is_left_for_health_and_one_more_for_who_only_reads(run: Run, fake: FakeCoordinator) -> None:

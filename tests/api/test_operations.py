@@ -5,17 +5,22 @@ import json
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 from api_support import ADMIN_TOKEN, Api, ApiFiles, serve
-from painting import Painter
+from fake_coordinator import ADDRESS, in_place
+from painting import Painted, Painter, Painting
 from waiting import eventually
 
 from admin_api.app import create_app
 from admin_api.routes import operations as operations_route
+from citus_cluster.model.plan.events import Emit
+from citus_cluster.model.plan.preview import Preview
+from citus_cluster.operations.cluster import Cluster
 from citus_cluster.runtime.store.operations import OperationStore
 
 PAINT = "/api/v1/walls/paint"
@@ -147,6 +152,27 @@ def test_the_answer_to_a_long_change_waits_as_long_as_its_client_wants(files: Ap
             time.sleep(0.5)
             painter.release()
             assert waiting.result().status_code == 201
+
+
+def test_a_long_change_that_waits_for_another_says_for_which(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    painter, files = Painter(), ApiFiles.of_cluster(tmp_path, ADDRESS)
+
+    async def run(cluster: Cluster, wanted: Painting, preview: Preview, emit: Emit) -> Painted:
+        return await cluster.on_coordinator(lambda _: painter.run(cluster, wanted, preview, emit))
+
+    change = replace(painter.change(lasts=True), run=run)
+    with in_place(monkeypatch), serve(create_app(settings_of(files), [change], [])) as api:
+        house = House(api, painter)
+        house.paint("slow")
+        eventually(painter.started.is_set)
+        house.paint("north")
+        eventually(lambda: house.get(f"{OPERATIONS}/2/events").json()["items"])
+        (event,) = house.get(f"{OPERATIONS}/2/events").json()["items"]
+        assert event["message"].startswith("waiting for operation 1 (walls-paint)")
+        painter.release()
+        eventually(lambda: house.state(2) == "done")
+        messages = [one["message"] for one in house.get(f"{OPERATIONS}/2/events").json()["items"]]
+        assert messages[1:] == ["no longer waiting", "painting north", "north is painted", "done"]
 
 
 def test_the_answer_that_shows_a_secret_waits_for_it(files: ApiFiles) -> None:

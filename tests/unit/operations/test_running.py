@@ -5,6 +5,7 @@ import json
 import sqlite3
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from pydantic import SecretStr
 from citus_cluster.errors import BlockedError, NotFoundError
 from citus_cluster.model.citus.inventory import Inventory
 from citus_cluster.model.operation import OperationState
+from citus_cluster.model.plan.events import EventKind
 from citus_cluster.operations.change import AnyChange, command_line
 from citus_cluster.operations.cluster import Cluster
 from citus_cluster.operations.journaled import ADMIN_API, Asker, of_container
@@ -166,6 +168,30 @@ def test_of_two_changes_that_exclude_each_other_one_wins(tmp_path: Path) -> None
             await ended(won)
             await ended(await operations.begin(change, Painting("slow"), ASKER))
         assert painter.painted == ["north", "slow", "slow"]
+
+    run(work())
+
+
+def test_an_operation_that_waits_for_its_turn_says_for_which(tmp_path: Path) -> None:
+    async def work() -> None:
+        painter = Painter()
+        change = replace(painter.change(), scope=lambda wanted: str(wanted.coats))
+        async with engine(tmp_path, change) as operations:
+            both = [await operations.begin(change, Painting("slow", coats), ASKER) for coats in (1, 2)]
+            operations.report_wait(2, (1,))
+            operations.report_wait(2, None)
+            operations.report_wait(2, ())
+            operations.report_wait(9, (1,))
+            painter.go.set()
+            await asyncio.gather(*map(ended, both))
+            events = [one for one in await operations.events(2) if one.step == "turn"]
+            assert [(one.kind, one.message.partition(":")[0]) for one in events] == [
+                (EventKind.STARTED, "waiting for operation 1 (walls-paint)"),
+                (EventKind.DONE, "no longer waiting"),
+                (EventKind.STARTED, "waiting for other requests"),
+            ]
+            assert events[0].data == {"waits_for": [1]}
+            assert [one.step for one in await operations.events(1)].count("turn") == 0
 
     run(work())
 
