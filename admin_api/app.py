@@ -77,7 +77,9 @@ def create_app(
     app.state.settings = settings
     app.state.configuration = configuration
     app.state.authenticator = Authenticator(settings, configuration)
-    app.state.sessions = Sessions(app.state.authenticator.identify)
+    app.state.sessions = Sessions(
+        app.state.authenticator.identify, public_origins=lambda: configuration.cluster().public_origins
+    )
     app.state.changes = {change.name: change for change in changes}
     app.state.views = {view.name: view for view in views}
     app.state.metrics = Metrics()

@@ -25,14 +25,7 @@ from admin_api.identity import (
 )
 from admin_api.problems import from_error, problem
 from admin_api.rate_limits import RateLimits
-from admin_api.sessions import (
-    CSRF_HEADER,
-    SESSION_KEY,
-    Sessions,
-    cookie_of,
-    refuse_cross_site,
-    refuse_forged,
-)
+from admin_api.sessions import CSRF_HEADER, SESSION_KEY, Sessions, cookie_of, refuse_forged
 from admin_api.settings import API_PREFIX, LOG_OUT_PATH, OPEN_PATHS, STATIC_PREFIX, Settings
 from citus_cluster.errors import CitusClusterError
 from citus_cluster.model.api_config import hash_token
@@ -215,7 +208,7 @@ class RequireToken:
         session, identity = await self._sessions.identify(cookie, client)
         if scope["method"] not in SAFE_METHODS:
             # A browser sends the cookie with requests of any page, so it must prove that the page is ours.
-            refuse_cross_site(headers)
+            self._sessions.refuse_cross_site(headers)
             if scope["path"].startswith(API_PREFIX):
                 # The pages' own routes find it in the form.
                 refuse_forged(session, headers.get(CSRF_HEADER))

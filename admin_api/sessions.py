@@ -9,7 +9,7 @@ import hashlib
 import hmac
 import secrets
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection
 from dataclasses import dataclass, field
 from http.cookies import CookieError, SimpleCookie
 from urllib.parse import urlsplit
@@ -18,6 +18,7 @@ from starlette.datastructures import Headers
 from starlette.types import Scope
 
 from admin_api.identity import ForbiddenError, Identity, TokenExpiredError, UnauthorizedError
+from citus_cluster.model.names import origin_problem
 
 COOKIE = "citus_cluster_session"
 CSRF_HEADER = "x-csrf-token"
@@ -58,10 +59,21 @@ class Session:
 
 
 class Sessions:
-    """The sessions of this process."""
+    """The sessions of this process.
 
-    def __init__(self, identify: Identify, clock: Callable[[], float] = time.monotonic) -> None:
+    ``public_origins`` returns those at which browsers open the console through a proxy; it may raise
+    ConfigurationError.
+    """
+
+    def __init__(
+        self,
+        identify: Identify,
+        clock: Callable[[], float] = time.monotonic,
+        *,
+        public_origins: Callable[[], Collection[str]] = tuple,
+    ) -> None:
         self._identify = identify
+        self._public_origins = public_origins
         self._clock = clock
         self._sessions: dict[bytes, Session] = {}
 
@@ -103,6 +115,20 @@ class Sessions:
         """End a session, if it exists."""
         self._sessions.pop(_hash(value), None)
 
+    def refuse_cross_site(self, headers: Headers) -> None:
+        """Raise CrossSiteError if a browser says that a page of another origin sent the request.
+
+        Only what a page cannot set counts: headers of proxies, such as ``X-Forwarded-Host``, can come from anybody.
+        """
+        site = headers.get("sec-fetch-site")
+        if site is not None and site not in {"same-origin", "none"}:
+            raise _cross_site()
+        origin, host = headers.get("origin"), headers.get("host", "")
+        if origin is None or (host and urlsplit(origin).netloc.lower() == host.lower()):
+            return
+        if origin not in self._public_origins():
+            raise _cross_site() if origin_problem(origin) else _unknown_origin(origin, host)
+
     def _is_over(self, session: Session, now: float) -> bool:
         return now - session.began_s > MAX_AGE_S or now - session.used_s > MAX_IDLE_S
 
@@ -132,16 +158,6 @@ def session_of(scope: Scope) -> Session | None:
     return session
 
 
-def refuse_cross_site(headers: Headers) -> None:
-    """Raise CrossSiteError if a browser says that a page of another origin sent the request."""
-    site = headers.get("sec-fetch-site")
-    origin = headers.get("origin")
-    if site is not None and site not in {"same-origin", "none"}:
-        raise _cross_site()
-    if origin is not None and urlsplit(origin).netloc.lower() != headers.get("host", "").lower():
-        raise _cross_site()
-
-
 def refuse_forged(session: Session, presented: str | None) -> None:
     """Raise CrossSiteError unless the request has the secret of the session's forms."""
     if presented is None or not hmac.compare_digest(presented.encode(), session.csrf.encode()):
@@ -157,6 +173,15 @@ def _revoked() -> SessionEndedError:
 def _cross_site() -> CrossSiteError:
     return CrossSiteError(
         "The request did not come from a current page of this API.", hint="Reload the page, then try again."
+    )
+
+
+def _unknown_origin(origin: str, host: str) -> CrossSiteError:
+    return CrossSiteError(
+        f"The request came from a page of {origin}, but its header Host is {host!r}.",
+        hint=f"If you opened the console at {origin}, a proxy changes this header: add {origin} to "
+        "admin_api.public_origins in cluster.yaml and run setup_citus_cluster.py, or let the proxy keep the header. "
+        "Otherwise, a page of another site sent the request: do not repeat it.",
     )
 
 

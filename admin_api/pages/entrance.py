@@ -6,17 +6,12 @@ from starlette.exceptions import HTTPException
 
 from admin_api.identity import UnauthorizedError
 from admin_api.pages.assets import KEPT, assets
-from admin_api.pages.routing import field, form_of, log_in_page, router
-from admin_api.sessions import COOKIE, MAX_AGE_S, MAX_TOKEN, Sessions, cookie_of
+from admin_api.pages.routing import field, form_of, log_in_page, router, sessions_of
+from admin_api.sessions import COOKIE, MAX_AGE_S, MAX_TOKEN, cookie_of
 from admin_api.settings import LOG_IN_PATH, LOG_OUT_PATH, STATIC_PREFIX
 from citus_cluster.errors import CitusClusterError
 
 routes = router()
-
-
-def _sessions(request: Request) -> Sessions:
-    sessions: Sessions = request.app.state.sessions
-    return sessions
 
 
 @routes.get(LOG_IN_PATH)
@@ -32,7 +27,7 @@ async def log_in(request: Request) -> Response:
     try:
         if not token or len(token) > MAX_TOKEN or not token.isascii():
             raise UnauthorizedError("This is not a token.", hint="Copy the whole token, without quotes.")
-        value, _ = await _sessions(request).begin(token, client)
+        value, _ = await sessions_of(request).begin(token, client)
     except CitusClusterError as error:
         return log_in_page(request, error, target)
     answer = RedirectResponse(target, 303)
@@ -53,7 +48,7 @@ async def log_in(request: Request) -> Response:
 async def log_out(request: Request) -> Response:
     value = cookie_of(request.headers)
     if value is not None:
-        _sessions(request).end(value)
+        sessions_of(request).end(value)
     answer = RedirectResponse(LOG_IN_PATH, 303)
     answer.delete_cookie(COOKIE, path="/", httponly=True, samesite="strict")
     return answer

@@ -15,7 +15,7 @@ from starlette.types import Scope
 from admin_api.auth import SAFE_METHODS, is_browser
 from admin_api.identity import ForbiddenError, UnauthorizedError, identity_of
 from admin_api.pages.html import may_change, render
-from admin_api.sessions import CSRF_FIELD, CSRF_HEADER, refuse_cross_site, refuse_forged, session_of
+from admin_api.sessions import CSRF_FIELD, CSRF_HEADER, Sessions, refuse_forged, session_of
 from admin_api.settings import LOG_IN_PATH
 from citus_cluster.errors import CitusClusterError, NotFoundError
 from citus_cluster.runtime.store.operations import OperationRunningError
@@ -64,7 +64,7 @@ def router() -> APIRouter:
 
 async def _check_form(request: Request) -> None:
     """Read the form of a request, and raise CrossSiteError unless a page of ours sent it."""
-    refuse_cross_site(request.headers)
+    sessions_of(request).refuse_cross_site(request.headers)
     body = await request.body()
     media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     try:
@@ -77,6 +77,12 @@ async def _check_form(request: Request) -> None:
         sent = form.get(CSRF_FIELD, [None])[-1]
         refuse_forged(session, sent if sent is not None else request.headers.get(CSRF_HEADER))
     request.state.form = form
+
+
+def sessions_of(request: Request) -> Sessions:
+    """Return the sessions of the app."""
+    sessions: Sessions = request.app.state.sessions
+    return sessions
 
 
 def form_of(request: Request) -> Mapping[str, list[str]]:

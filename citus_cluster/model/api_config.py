@@ -50,8 +50,9 @@ class ApiConfig:
 
     ``coordinator`` is where the API connects, ``coordinator_address`` the address in ``pg_dist_node``; they differ if
     other servers reach the coordinator under another name. ``components`` are the wanted ones beside Citus, with their
-    addresses in the network. ``cors_origins`` are those of web pages that may call the API. Unknown keys are ignored,
-    so that an API of an earlier version still starts.
+    addresses in the network. ``cors_origins`` are those of web pages that may call the API, ``public_origins`` those at
+    which browsers open the console through a proxy. Unknown keys are ignored, so that an API of an earlier version
+    still starts.
     """
 
     cluster: Name
@@ -62,6 +63,7 @@ class ApiConfig:
     workers: tuple[NodeAddress, ...] = ()
     components: tuple[Target, ...] = ()
     cors_origins: tuple[str, ...] = ()
+    public_origins: tuple[str, ...] = ()
     jwt: JwtConfig | None = None
 
     def to_json(self) -> str:

@@ -302,6 +302,11 @@ class AdminApi(_Model):
         description="Origins of other web pages that may call the admin API (https://console.example.com); none by "
         "default.",
     )
+    public_origins: list[Annotated[StrictStr, _refuse(names.origin_problem)]] = Field(
+        default_factory=list,
+        description="Origins at which browsers open the console through a proxy that changes the header Host "
+        "(https://citus.example.com); none by default.",
+    )
     jwt: Jwt | None = Field(
         None,
         description="Accept JWTs of your own issuer (issuer, audience, keys, role_claim, admin_values, read_values).",

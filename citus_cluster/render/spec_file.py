@@ -28,7 +28,7 @@ _COMMENTS = {
     "redis": "what happens to a write when its memory is full",
     "cassandra": "nodes of its ring",
     "pgbouncer": "clients that can be connected at the same time",
-    "admin_api": "who else may call the admin API: other web pages (cors_origins), JWTs of your own issuer (jwt)",
+    "admin_api": "other web pages (cors_origins), proxies (public_origins), JWTs of your own issuer (jwt)",
     "monitoring": "how long, and how much, Prometheus keeps",
     "logging": "logs of the containers; driver: json-file, local, or engine (what the Docker engine is set to)",
     "settings": "your own PostgreSQL settings; they override the computed ones",

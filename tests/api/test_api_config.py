@@ -31,6 +31,7 @@ CONFIG = ApiConfig(
         Target(ComponentName.REDIS, {"redis": NodeAddress("redis", 6379)}),
     ),
     cors_origins=("https://console.example.com",),
+    public_origins=("https://citus.example.com",),
     jwt=JwtConfig("https://issuer.example.com/", "citus-cluster", None, "role", ("dba",), ()),
 )
 
@@ -65,6 +66,7 @@ def test_the_text_has_the_agreed_shape_and_a_newline_at_its_end() -> None:
             },
         ],
         "cors_origins": ["https://console.example.com"],
+        "public_origins": ["https://citus.example.com"],
         "jwt": {
             "issuer": "https://issuer.example.com/",
             "audience": "citus-cluster",

@@ -136,6 +136,7 @@ def _cluster(topology: Any) -> ApiConfig:
         workers=tuple(worker.address for worker in topology.workers),
         components=tuple(Target.of(component, topology.of(component), address) for component in beside),
         cors_origins=tuple(service.facts.cors_origins),
+        public_origins=tuple(service.facts.public_origins),
         jwt=_jwt(service.facts),
     )
 

@@ -27,6 +27,7 @@ FILE_ONLY = {
     "monitoring.retention_days",
     "monitoring.retention_mb",
     "admin_api.cors_origins",
+    "admin_api.public_origins",
     "admin_api.jwt",
 }
 

@@ -174,13 +174,16 @@ def test_a_claim_that_gives_no_role_is_refused(tmp_path: Path) -> None:
         set_up(tmp_path, values("https://i.example.com/jwks", admin_values=[]))
     assert "no value of the claim 'role' gives a role" in refused.value.details[0]
     with pytest.raises(SpecError) as refused:
-        parse_spec({"apiVersion": API_VERSION, "admin_api": {"cors_origins": ["*"], "jwt": {"issuer": "x"}}})
+        wrong = {"cors_origins": ["*"], "public_origins": ["https://a.example/citus"], "jwt": {"issuer": "x"}}
+        parse_spec({"apiVersion": API_VERSION, "admin_api": wrong})
     told = "\n".join(refused.value.details)
     assert "'*' is not the origin" in told
+    assert "'https://a.example/citus' is not the origin" in told
     assert "admin_api.jwt.audience" in told
 
 
 def test_a_cluster_without_these_settings_is_written_as_before(tmp_path: Path) -> None:
     set_up(tmp_path, {"services": ["citus", "admin-api"]})
     assert "\nadmin_api:" not in (tmp_path / "cluster.yaml").read_text()
-    assert (written(tmp_path)["cors_origins"], written(tmp_path)["jwt"]) == ([], None)
+    now = written(tmp_path)
+    assert (now["cors_origins"], now["public_origins"], now["jwt"]) == ([], [], None)
