@@ -25,6 +25,7 @@ from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
 from cryptography.hazmat.primitives.serialization import load_pem_public_key
 from cryptography.x509 import load_pem_x509_certificate
 
+from admin_api.request_context import TRACEPARENT_HEADER, current
 from admin_api.settings import Settings
 from citus_cluster.errors import CitusClusterError, SpecError
 from citus_cluster.model.jwt_keys import MAX_KEYS_BYTES, keys_problem
@@ -214,7 +215,7 @@ class UrlKeys:
 
 
 async def fetch(url: str, timeout_s: float) -> bytes:
-    """Return the answer to a GET, without following redirects.
+    """Return the answer to a GET that continues the trace of the running request, without following redirects.
 
     Raises TimeoutError, OSError, HTTPException, and ValueError for another status than 200 or a body that is too large.
     """
@@ -234,13 +235,16 @@ class _Query:
         kind = HTTPSConnection if parts.scheme == "https" else HTTPConnection
         self._connection = kind(parts.hostname or "", parts.port, timeout=timeout_s)
         self._target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
+        self._headers = {"Accept": "application/json", "Connection": "close"}
+        if context := current():
+            self._headers[TRACEPARENT_HEADER] = context.traceparent
         self._socket: socket.socket | None = None
 
     def run(self) -> bytes:
         self._connection.connect()
         # The connection itself forgets it while the answer is being read.
         self._socket = self._connection.sock
-        self._connection.request("GET", self._target, headers={"Accept": "application/json", "Connection": "close"})
+        self._connection.request("GET", self._target, headers=self._headers)
         response = self._connection.getresponse()
         if response.status != 200:
             raise ValueError(f"it answered with status {response.status}")

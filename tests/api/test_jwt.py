@@ -252,6 +252,19 @@ def test_the_keys_are_fetched_once_and_again_for_an_unknown_key(
     assert server.asked == 2
 
 
+def test_the_request_to_the_issuer_continues_the_trace(start_anew: Callable[..., Api], server: JwksServer) -> None:
+    server.body = jwks(jwk(RSA, "one"))
+    api = start_anew(with_url(server))
+    trace = "4bf92f3577b34da6a3ce929d0e0e4736"
+    headers = {"Authorization": f"Bearer {token()}", "traceparent": f"00-{trace}-00f067aa0ba902b7-01"}
+    answered = api.client.get(PATH, headers=headers).headers["traceparent"]
+    assert answered.split("-")[1::2] == [trace, "01"]
+    # A new key, and a request without a trace, which gets one of its own.
+    own = ask(api, token(kid="unknown")).headers["traceparent"]
+    assert trace not in own
+    assert server.traceparents == [answered, own]
+
+
 def test_unknown_keys_cannot_make_it_ask_all_the_time(start_anew: Callable[..., Api], server: JwksServer) -> None:
     server.body = jwks(jwk(RSA, "one"))
     api = start_anew(with_url(server), jwks_interval_s=3600)

@@ -63,6 +63,7 @@ class JwksServer:
     drips: bool = False
     location: str | None = None
     asked: int = 0
+    traceparents: list[str | None] = field(default_factory=list)
     over: threading.Event = field(default_factory=threading.Event)
 
     @property
@@ -77,6 +78,7 @@ def jwks_server() -> Iterator[JwksServer]:
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
             found.asked += 1
+            found.traceparents.append(self.headers["traceparent"])
             self.send_response(found.status)
             if found.location:
                 self.send_header("Location", found.location)
