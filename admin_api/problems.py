@@ -20,7 +20,7 @@ from admin_api.methods import allowed
 from admin_api.request_context import request_id
 from admin_api.responses import VisibleJSONResponse
 from admin_api.settings import API_PREFIX
-from citus_cluster.errors import CitusClusterError, UnsupportedError
+from citus_cluster.errors import CitusClusterError, RebalanceRunningError, UnsupportedError
 from citus_cluster.runtime.store.operations import OperationRunningError
 
 MEDIA_TYPE = "application/problem+json"
@@ -62,10 +62,13 @@ def problem(
 def from_error(error: CitusClusterError, *, operation: str | None = None) -> JSONResponse:
     """Return the response for one of our errors: its class is the type of problem, its message the occurrence.
 
-    ``operation`` is the address of the operation that failed, or that excludes the requested one.
+    ``operation`` is the address of the operation that failed, or that excludes the requested one; of a
+    rebalance, the address of its progress.
     """
     if isinstance(error, OperationRunningError):
         operation = f"{API_PREFIX}/operations/{error.operation.id}"
+    elif isinstance(error, RebalanceRunningError):
+        operation = operation or f"{API_PREFIX}/rebalance"
     title = (type(error).__doc__ or error.code).strip().splitlines()[0].rstrip(".")
     is_temporary = error.http_status == HTTPStatus.SERVICE_UNAVAILABLE and not isinstance(error, UnsupportedError)
     return problem(

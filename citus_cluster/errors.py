@@ -246,6 +246,12 @@ class RebalanceError(CitusClusterError):
     http_status = 409
 
 
+class RebalanceRunningError(RebalanceError):
+    """Another rebalance is running."""
+
+    code = "rebalance-running"
+
+
 class ReplicationError(CitusClusterError):
     """The PostgreSQL 14 pair cannot change its roles as requested."""
 

@@ -471,7 +471,8 @@ def test_a_rebalance_moves_shards_to_a_new_worker(cluster: Cluster, api: Api) ->
     job_id = response.json()["result"]["job_id"]
     assert response.headers["location"] == "/api/v1/rebalance"
     again = api.client.post("/api/v1/rebalance", headers=api.admin, json=body)
-    assert (again.status_code, again.json()["code"]) == (409, "rebalance-failed"), again.text
+    assert (again.status_code, again.json()["code"]) == (409, "rebalance-running"), again.text
+    assert again.json()["operation"] == "/api/v1/rebalance"
     modes = f"SELECT bool_and(command LIKE '%auto%') FROM pg_dist_background_task WHERE job_id = {job_id}"
     assert cluster.sql(modes) == [(True,)]
 

@@ -4,7 +4,14 @@ from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 
-from citus_cluster.errors import CitusClusterError, InUseError, LockedError, RebalanceError, UsageError
+from citus_cluster.errors import (
+    CitusClusterError,
+    InUseError,
+    LockedError,
+    RebalanceError,
+    RebalanceRunningError,
+    UsageError,
+)
 from citus_cluster.model.citus.nodes import NodeAddress
 from citus_cluster.model.citus.rebalance import RebalanceStatus
 from citus_cluster.model.citus.rebalance_plan import RebalanceOptions, RebalancePlan, TransferMode
@@ -232,7 +239,7 @@ async def _is_ours(conn: Connection, found: Sequence[Departure], job_id: int) ->
 
 async def _refuse_other_job(conn: Connection, found: Sequence[Departure], job_id: int) -> None:
     if not await _is_ours(conn, found, job_id):
-        raise RebalanceError(
+        raise RebalanceRunningError(
             f"A rebalance is already running as job {job_id}.",
             hint=f"To follow it first: citus-cluster nodes drain {_names(found)} --wait. To stop it: citus-cluster "
             "rebalance stop",

@@ -6,7 +6,7 @@ from contextlib import suppress
 
 import psycopg
 
-from citus_cluster.errors import LockedError, RebalanceError, UsageError
+from citus_cluster.errors import LockedError, RebalanceError, RebalanceRunningError, UsageError
 from citus_cluster.model.citus.capacity import missing_capacity, missing_space, scarce_space
 from citus_cluster.model.citus.movers import TRUST_HINT, missing_logins, short_timeouts
 from citus_cluster.model.citus.nodes import NodeAddress
@@ -156,10 +156,13 @@ async def begin(
 
 
 async def find_waiting(conn: Connection) -> int | None:
-    """Return a job that only waits for its next attempt, which a start replaces. Raises RebalanceError if one moves."""
+    """Return a job that only waits for its next attempt, which a start replaces.
+
+    Raises RebalanceRunningError if one moves shards.
+    """
     running = await citus_rebalance.running_job_id(conn)
     if running is not None and not await _only_waits(conn, running):
-        raise RebalanceError(
+        raise RebalanceRunningError(
             f"A rebalance is already running as job {running}.",
             hint="To follow it: citus-cluster rebalance wait. To stop it: citus-cluster rebalance stop",
         )

@@ -11,7 +11,7 @@ from typing import Annotated, Generic, Protocol, TypeVar
 
 from pydantic import Field
 
-from citus_cluster.errors import NotFoundError, RebalanceError
+from citus_cluster.errors import NotFoundError, RebalanceRunningError
 from citus_cluster.model.citus.nodes import NodeAddress
 from citus_cluster.model.citus.rebalance_plan import Move, RebalanceOptions, RebalancePlan, TransferMode
 from citus_cluster.model.citus.registration import RegisteredNode
@@ -21,7 +21,7 @@ from citus_cluster.model.citus.tables import TableKind
 from citus_cluster.model.documents import Documented
 from citus_cluster.model.parameters import parameters
 from citus_cluster.model.plan.events import Emit, Event, EventKind
-from citus_cluster.model.plan.preview import Finding, Preview, blocks, warns
+from citus_cluster.model.plan.preview import Finding, Preview, blocks, refusal, warns
 from citus_cluster.model.units import count, size
 from citus_cluster.operations.change import Change
 from citus_cluster.operations.cluster import Cluster
@@ -162,7 +162,8 @@ async def plan_move(
     if running is not None:
         if await citus_rebalance.moves_to(conn, running, group.shard_ids, target.node_id):
             return Preview((f"Follow job {running}, which is already moving these shards.",), (), details)
-        findings.append(blocks(f"Rebalance {running} is running.", "citus-cluster rebalance wait"))
+        error = RebalanceRunningError(f"Rebalance {running} is running.", hint="citus-cluster rebalance wait")
+        findings.append(refusal(error))
     findings += [blocks(f"Shards can only move when every node answers: {one}") for one in group.silent.values()]
     if not group.silent:
         options = RebalanceOptions(mode=mode, trust_functions=trust_functions)
@@ -247,7 +248,7 @@ async def _start(
                 conn, group.shard_ids[0], NodeAddress.parse(source), target, options.mode
             )
         elif not await citus_rebalance.moves_to(conn, job_id, group.shard_ids, target.node_id):
-            raise RebalanceError(
+            raise RebalanceRunningError(
                 f"Rebalance {job_id} has just started.", hint="Follow it first: citus-cluster rebalance wait"
             )
     message = f"job {job_id} moves {count(len(group.rows), 'shard')} to {target.address}"
