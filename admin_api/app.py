@@ -21,6 +21,7 @@ from admin_api.configuration import Configuration
 from admin_api.coordinator import Coordinator, Shared, connection_info
 from admin_api.cors import AllowOrigins
 from admin_api.dependencies import Parts
+from admin_api.examples import add_examples
 from admin_api.http_metrics import CountRequests, NoteRoute
 from admin_api.methods import AnswerHead
 from admin_api.metrics import Metrics
@@ -106,13 +107,14 @@ def create_app(
 
 
 class _App(FastAPI):
-    """Adds the schema of problems to the OpenAPI document, because no route returns it directly."""
+    """Adds to the OpenAPI document the schema of problems, which no route returns directly, and examples of answers."""
 
     def openapi(self) -> dict[str, Any]:
         if self.openapi_schema is None:
             document = super().openapi()
             schemas = document.setdefault("components", {}).setdefault("schemas", {})
             schemas["Problem"] = Problem.model_json_schema()
+            add_examples(document)
             self.openapi_schema = document
         return self.openapi_schema
 

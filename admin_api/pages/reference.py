@@ -9,6 +9,7 @@ from typing import Any
 
 from fastapi import Request, Response
 
+from admin_api.examples import example_of
 from admin_api.pages.html import render
 from admin_api.pages.routing import router
 
@@ -39,6 +40,8 @@ class Endpoint:
     body: tuple[Member, ...]
     responses: tuple[tuple[str, str], ...]
     curl: str
+    answer: str
+    """An example of a successful answer as JSON; empty without one."""
 
 
 @routes.get("/docs")
@@ -83,6 +86,7 @@ def _endpoint(method: str, path: str, found: Mapping[str, Any], document: Mappin
         ),
         responses=tuple((code, one.get("description") or _phrase(code)) for code, one in found["responses"].items()),
         curl=_curl(method, path, found, schema, document),
+        answer=_answer(found, document),
     )
 
 
@@ -110,6 +114,14 @@ def _kind(schema: Mapping[str, Any], document: Mapping[str, Any]) -> str:
 
 def _phrase(code: str) -> str:
     return HTTPStatus(int(code)).phrase if code.isdecimal() else ""
+
+
+def _answer(found: Mapping[str, Any], document: Mapping[str, Any]) -> str:
+    for status, response in found["responses"].items():
+        content = response.get("content", {}).get("application/json")
+        if status.startswith("2") and content and (example := example_of(content, document)) is not None:
+            return json.dumps(example, indent=2, ensure_ascii=False)
+    return ""
 
 
 def _curl(

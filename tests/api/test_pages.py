@@ -2,6 +2,8 @@
 
 import asyncio
 import hashlib
+import html
+import json
 import re
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -411,6 +413,8 @@ def test_the_reference_shows_every_method_with_an_example(browser: Browser) -> N
     for path in document["paths"]:
         assert path in page
     assert "http://127.0.0.1" in page and "curl -X POST" in page and "<script>" not in page
+    shown = re.findall(r'Example of an answer.*?</summary><pre tabindex="0"><code>(.*?)</code></pre>', page, re.DOTALL)
+    assert {"live": True} in [json.loads(html.unescape(one)) for one in shown]
 
 
 def test_the_package_holds_the_templates() -> None:

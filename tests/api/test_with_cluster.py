@@ -16,6 +16,7 @@ from types import SimpleNamespace
 import httpx
 import psycopg
 import pytest
+from answer_examples import Examples, differences, write_examples
 from api_support import Api, ApiFiles, serve
 from cluster_support import oldest_image, require_engine
 from docker.models.containers import Container
@@ -29,6 +30,7 @@ from admin_api import reconciler
 from admin_api.app import create_app
 from admin_api.configuration import Configuration
 from admin_api.coordinator import Coordinator, Shared
+from admin_api.examples import read_examples
 from admin_api.routes import health
 from admin_api.settings import APPLICATION_NAME, MAX_CONNECTIONS
 from citus_cluster.model.api_config import ApiConfig
@@ -57,11 +59,15 @@ class Cluster:
     def containers(self) -> dict[str, Container]:
         return self.servers.containers
 
+    def connect(self) -> psycopg.Connection[tuple[object, ...]]:
+        """Connect to the coordinator; each statement is its own transaction."""
+        return psycopg.connect(
+            host="127.0.0.1", port=self.port, user="postgres", password=PASSWORD, autocommit=True, connect_timeout=5
+        )
+
     def sql(self, statement: str) -> list[tuple[object, ...]]:
         """Run a statement on the coordinator, as an operator would by hand."""
-        with psycopg.connect(
-            host="127.0.0.1", port=self.port, user="postgres", password=PASSWORD, autocommit=True, connect_timeout=5
-        ) as connection:
+        with self.connect() as connection:
             cursor = connection.execute(statement.encode())
             return cursor.fetchall() if cursor.description else []
 
@@ -640,6 +646,18 @@ def test_the_read_token_changes_nothing(cluster: Cluster, api: Api) -> None:
     assert api.client.post("/api/v1/nodes", headers=api.read, json={"host": THIRD.host}).status_code == 403
     assert api.client.post("/api/v1/rebalance", headers=api.read).status_code == 403
     assert api.client.get("/api/v1/rebalance", headers=api.read).status_code == 200
+
+
+def test_the_examples_of_answers_are_what_the_api_answers(
+    cluster: Cluster, api: Api, request: pytest.FixtureRequest
+) -> None:
+    """``--update-golden`` writes them anew."""
+    cluster.want(FIRST, SECOND)
+    eventually(healthy(api), timeout_s=120)
+    found = Examples(api, cluster.connect).record()
+    if request.config.getoption("--update-golden"):
+        write_examples(found)
+    assert not differences(read_examples(), found)
 
 
 def test_random_requests_cause_no_defect(cluster: Cluster, api: Api) -> None:

@@ -84,8 +84,11 @@ def _api_context() -> dict[str, bytes]:
         version=citus_cluster.__version__,
         data={
             path.relative_to(_ROOT).as_posix(): path.read_bytes()
-            for folder in ("templates", "static")
-            for path in sorted((api / "pages" / folder).rglob("*"))
+            for path in (
+                api / "examples.json",
+                *sorted((api / "pages" / "templates").rglob("*")),
+                *sorted((api / "pages" / "static").rglob("*")),
+            )
             if path.is_file()
         },
     )

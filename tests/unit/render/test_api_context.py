@@ -78,7 +78,8 @@ def test_the_api_starts_from_the_wheel_alone(wheel: Path) -> None:
         "import pkgutil, sys, admin_api.app, admin_api.__main__;"
         "ours = [name for name in sys.modules if name.split('.')[0] in {'admin_api', 'citus_cluster'}];"
         "assert {sys.modules[name].__file__.split('.whl/')[0] for name in ours} == {sys.path[0].removesuffix('.whl')};"
-        "[__import__(one.name) for one in pkgutil.walk_packages(admin_api.__path__, 'admin_api.')]"
+        "[__import__(one.name) for one in pkgutil.walk_packages(admin_api.__path__, 'admin_api.')];"
+        "assert sys.modules['admin_api.examples'].read_examples()"
     )
     path = f"{wheel}:{sysconfig.get_path('purelib')}"
     command = [sys.executable, "-S", "-P", "-c", f"import sys; sys.path[:0] = {path.split(':')!r}; {code}"]
