@@ -46,6 +46,12 @@ def read_query(view: AnyView, query: QueryParams) -> tuple[Any, ListQuery | None
     )
 
 
+def read_fields(query: QueryParams) -> tuple[str, ...]:
+    """Return the fields of one document that are wanted; none means all. Raises UsageError for other parameters."""
+    refuse_unknown(query.keys() - {"fields"}, ["fields"])
+    return _words(query.getlist("fields"))
+
+
 def refuse_unknown(names: Iterable[str], known: Iterable[str], *, more: str = "") -> None:
     """Raise UsageError if there is a name; the hint lists the ``known`` ones, and says what ``more`` there is."""
     if list(names):
@@ -113,6 +119,7 @@ def _parameter(name: str, schema: dict[str, Any], description: str) -> dict[str,
     return {"name": name, "in": "query", "required": False, "description": description, "schema": schema}
 
 
+FIELDS = _parameter("fields", {"type": "string"}, "Fields to show, separated by commas; all by default.")
 _LISTING = [
     _parameter(
         "limit",
@@ -121,6 +128,6 @@ _LISTING = [
     ),
     _parameter("cursor", {"type": "string"}, "next_cursor of the previous page, with the same sort."),
     _parameter("sort", {"type": "string"}, "Fields to sort by, separated by commas; -field descends."),
-    _parameter("fields", {"type": "string"}, "Fields to show, separated by commas; all by default."),
+    FIELDS,
     _parameter("q", {"type": "string"}, "Text that one of the texts of a row contains, regardless of case."),
 ]

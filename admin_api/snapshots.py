@@ -5,12 +5,12 @@ from collections import OrderedDict
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from hashlib import blake2b
 from itertools import count
 from typing import Any
 
 import psycopg
 
+from admin_api.responses import tag_of
 from citus_cluster.errors import CitusClusterError
 from citus_cluster.model.documents import as_data
 from citus_cluster.model.listing import Listing, ListQuery
@@ -84,8 +84,7 @@ class Snapshot:
             content = {"items": list(page.items), "next_cursor": page.next_cursor, "total": page.total}
         # Rendered once: the tag is that of the rows, whenever they were read.
         text = json_text(content, compact=True)
-        tag = blake2b(text.encode(), digest_size=12).hexdigest()
-        return f'{text[:-1]},"as_of":"{self.as_of.isoformat(timespec="milliseconds")}"}}'.encode(), f'W/"{tag}"'
+        return f'{text[:-1]},"as_of":"{self.as_of.isoformat(timespec="milliseconds")}"}}'.encode(), tag_of(text)
 
 
 @dataclass

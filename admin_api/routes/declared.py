@@ -16,7 +16,7 @@ from starlette.routing import Route
 from admin_api.dependencies import Parts, PartsOf, asker_of, parts_in
 from admin_api.lists import openapi_parameters, read_query, refuse_unknown
 from admin_api.problems import from_error
-from admin_api.responses import VisibleJSONResponse
+from admin_api.responses import VisibleJSONResponse, tagged
 from admin_api.routing import DirectRoute, api_router
 from admin_api.schemas import BODY_PROBLEMS, ChangeAnswer, OperationDocument, problems
 from admin_api.settings import API_PREFIX
@@ -93,12 +93,8 @@ def _add_view(api: APIRouter, view: AnyView) -> None:
         wanted, query = parse(text) if len(text) <= _MAX_KEPT_QUERY else read_query(view, request.query_params)
         snapshot = await parts.snapshots.get(view, wanted, is_following=bool(query and query.cursor))
         body, tag = snapshot.body(query)
-        headers = {"ETag": tag, "Cache-Control": "no-cache"}
-        if view.max_age_s:
-            headers["Age"] = str(parts.snapshots.age_s(snapshot))
-        if tag in request.headers.get("if-none-match", ""):
-            return Response(status_code=HTTPStatus.NOT_MODIFIED, headers=headers)
-        return Response(body, media_type="application/json", headers=headers)
+        age = {"Age": str(parts.snapshots.age_s(snapshot))} if view.max_age_s else {}
+        return tagged(request, body, tag, age)
 
     api.add_api_route(
         f"/{view.path}",

@@ -10,8 +10,8 @@ from fastapi import Header, Path, Query, Request, Response
 from fastapi.responses import StreamingResponse
 
 from admin_api.dependencies import PartsOf, asker_of
-from admin_api.lists import openapi_parameters, read_query
-from admin_api.responses import VisibleJSONResponse
+from admin_api.lists import FIELDS, openapi_parameters, read_fields, read_query
+from admin_api.responses import VisibleJSONResponse, tagged_json
 from admin_api.routes.declared import DryRun, IdempotencyKey, answer, answer_plan, key_of, refuse_mistyped
 from admin_api.routing import api_router
 from admin_api.schemas import ChangeAnswer, EventsDocument, OperationDocument, OperationPage, problems
@@ -61,7 +61,7 @@ async def list_operations(request: Request, parts: PartsOf) -> Response:
     _, query = read_query(LIST, request.query_params)
     assert query is not None  # noqa: S101 - it is a list
     page = await page_of(parts.operations, query)
-    return VisibleJSONResponse({"items": list(page.items), "next_cursor": page.next_cursor, "total": page.total})
+    return tagged_json(request, {"items": list(page.items), "next_cursor": page.next_cursor, "total": page.total})
 
 
 @router.get(
@@ -70,9 +70,12 @@ async def list_operations(request: Request, parts: PartsOf) -> Response:
     operation_id="operations-get",
     response_model=OperationDocument,
     responses=problems(404, 422),
+    openapi_extra={"parameters": [FIELDS]},
 )
-async def show(parts: PartsOf, operation_id: OperationId) -> Response:
-    return VisibleJSONResponse((await parts.operations.get(operation_id)).as_dict())
+async def show(request: Request, parts: PartsOf, operation_id: OperationId) -> Response:
+    query = ListQuery(fields=read_fields(request.query_params))
+    (found,) = Listing([await parts.operations.get(operation_id)], Operation, "id").page(query).items
+    return tagged_json(request, found)
 
 
 @router.get(

@@ -307,6 +307,27 @@ def events_of(text: str) -> list[tuple[str, str, dict[str, Any]]]:
     return found
 
 
+def test_an_operation_shows_the_wanted_fields(house: House) -> None:
+    house.paint("north")
+    assert house.get(f"{OPERATIONS}/1?fields=state,id").json() == {"state": "done", "id": 1}
+    assert house.get(f"{OPERATIONS}/1?fields=state&fields=id").json() == {"state": "done", "id": 1}
+    assert "plan" in house.get(f"{OPERATIONS}/1").json()
+    assert "state" in problem_of(house.get(f"{OPERATIONS}/1?fields=colour"), 422, "usage")["hint"]
+    assert "fields" in problem_of(house.get(f"{OPERATIONS}/1?feilds=id"), 422, "usage")["hint"]
+
+
+@pytest.mark.parametrize("path", [OPERATIONS, f"{OPERATIONS}/1"])
+def test_operations_that_did_not_change_are_not_sent_again(house: House, path: str) -> None:
+    house.paint("slow", prefer="respond-async")
+    eventually(lambda: house.get(f"{OPERATIONS}/1?fields=events").json()["events"], "its first event")
+    first = house.get(path)
+    again = house.get(path, **{"If-None-Match": first.headers["etag"]})
+    assert (again.status_code, again.content, again.headers["etag"]) == (304, b"", first.headers["etag"])
+    house.post(f"{OPERATIONS}/1/cancel")
+    changed = house.get(path, **{"If-None-Match": first.headers["etag"]})
+    assert (changed.status_code, changed.headers["etag"] != first.headers["etag"]) == (200, True)
+
+
 def test_the_newest_operations_are_read_without_all_others(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
     for wall in ("north", "south", "wet", "east"):
         house.paint(wall)
