@@ -8,7 +8,8 @@ from citus_cluster.model.component_name import EXAMPLES, ComponentName
 from citus_cluster.model.components import COMPONENTS
 from citus_cluster.model.layout import SPEC_FILE
 from citus_cluster.model.names import container_name
-from citus_cluster.model.spec import ClusterSpec, parse_spec
+from citus_cluster.model.spec import ClusterSpec
+from citus_cluster.model.spec_reading import parse_spec
 from citus_cluster.operations.directory import read_spec
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -10,7 +10,8 @@ from citus_cluster.cli.setup_options import read_services
 from citus_cluster.console import screen
 from citus_cluster.errors import UsageError
 from citus_cluster.model.layout import SPEC_FILE
-from citus_cluster.model.spec import API_VERSION, DEFAULT_BASE_PORT, DEFAULT_SERVICES, ClusterSpec, parse_spec
+from citus_cluster.model.spec import API_VERSION, DEFAULT_BASE_PORT, DEFAULT_SERVICES, ClusterSpec
+from citus_cluster.model.spec_reading import parse_spec
 from citus_cluster.operations.directory import read_spec
 from citus_cluster.runtime.store import secrets
 

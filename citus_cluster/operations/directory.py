@@ -16,7 +16,8 @@ from citus_cluster.model.images import known_pg_major
 from citus_cluster.model.layout import COMPOSE_FILE, SPEC_FILE
 from citus_cluster.model.plan.changes import Action, FileChange, plan_files
 from citus_cluster.model.plan.compose_drift import drift
-from citus_cluster.model.spec import ClusterSpec, parse_spec
+from citus_cluster.model.spec import ClusterSpec
+from citus_cluster.model.spec_reading import parse_spec
 from citus_cluster.model.topology import Topology, resolve
 from citus_cluster.model.units import size
 from citus_cluster.model.yaml_text import load_yaml

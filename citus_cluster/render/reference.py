@@ -10,7 +10,8 @@ import yaml
 from pydantic import BaseModel
 
 from citus_cluster.model.component_name import ALL, ComponentName
-from citus_cluster.model.spec import API_VERSION, ClusterSpec, fields, parse_spec, written_default
+from citus_cluster.model.spec import API_VERSION, ClusterSpec, fields, written_default
+from citus_cluster.model.spec_reading import parse_spec
 from citus_cluster.model.topology import tuning_input
 from citus_cluster.model.tuning.budget import CITUS_SERVERS, Server
 from citus_cluster.model.tuning.parameters import fixed_parameters

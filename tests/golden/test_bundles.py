@@ -16,7 +16,8 @@ from setup_support import CPUS, ROOT
 from citus_cluster.model.api_config import hash_token
 from citus_cluster.model.component_name import EXAMPLES
 from citus_cluster.model.images import known_pg_major
-from citus_cluster.model.spec import API_VERSION, parse_spec
+from citus_cluster.model.spec import API_VERSION
+from citus_cluster.model.spec_reading import parse_spec
 from citus_cluster.model.topology import resolve
 from citus_cluster.model.yaml_text import load_yaml
 from citus_cluster.render.bundle import render_bundle

@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from citus_cluster.model.component_name import ComponentName
-from citus_cluster.model.spec import API_VERSION, parse_spec
+from citus_cluster.model.spec import API_VERSION
+from citus_cluster.model.spec_reading import parse_spec
 from citus_cluster.model.topology import tuning_input
 from citus_cluster.model.tuning.budget import Server
 from citus_cluster.model.tuning.servers import NodeTuning, Tuning, TuningInput, tune

@@ -208,6 +208,7 @@ KNOWS_ONE = {
     "citus_cluster/model/component_name.py": "their names",
     "citus_cluster/model/components/": "a module for each",
     "citus_cluster/model/spec.py": "typed keys of cluster.yaml",
+    "citus_cluster/model/spec_reading.py": "values that contradict each other",
     "citus_cluster/model/images.py": "what an image's name tells of its product",
     "citus_cluster/model/pooling.py": "PgBouncer's pool and role",
     "citus_cluster/model/replication.py": "the pair",

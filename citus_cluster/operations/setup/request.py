@@ -14,7 +14,8 @@ from citus_cluster.model.images import known_pg_major
 from citus_cluster.model.layout import SPEC_FILE
 from citus_cluster.model.names import volume_name
 from citus_cluster.model.sharing import with_earlier_shares, with_shares
-from citus_cluster.model.spec import API_VERSION, ClusterSpec, grown_workers, parse_spec
+from citus_cluster.model.spec import API_VERSION, ClusterSpec, grown_workers
+from citus_cluster.model.spec_reading import parse_spec
 from citus_cluster.model.yaml_text import load_yaml
 from citus_cluster.operations.directory import read_spec, read_spec_text
 from citus_cluster.runtime import host

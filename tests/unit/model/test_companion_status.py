@@ -13,7 +13,7 @@ from citus_cluster.model.citus.nodes import NodeAddress
 from citus_cluster.model.companion_status import CompanionStatus, Condition, with_lacks
 from citus_cluster.model.companion_target import Target
 from citus_cluster.model.component_name import ComponentName
-from citus_cluster.model.spec import parse_spec
+from citus_cluster.model.spec_reading import parse_spec
 from citus_cluster.model.topology import Topology, resolve
 from citus_cluster.operations.companions import Ask, Companions
 from citus_cluster.operations.status.report import ServiceStatus, State, overall, with_containers

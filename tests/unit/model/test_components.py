@@ -13,7 +13,8 @@ from citus_cluster.model.component import Component
 from citus_cluster.model.component_name import GROUPS, ComponentName
 from citus_cluster.model.components import COMPANIONS, COMPONENTS, owner_of
 from citus_cluster.model.components.citus import CITUS
-from citus_cluster.model.spec import API_VERSION, Images, Ports, parse_spec
+from citus_cluster.model.spec import API_VERSION, Images, Ports
+from citus_cluster.model.spec_reading import parse_spec
 from citus_cluster.model.topology import Topology, resolve, unmet_needs
 from citus_cluster.runtime.probes.registry import PROBES
 

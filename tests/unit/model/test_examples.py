@@ -8,7 +8,8 @@ from citus_cluster.errors import SpecError
 from citus_cluster.model.component import Service
 from citus_cluster.model.component_name import EXAMPLES, ComponentName
 from citus_cluster.model.components import COMPONENTS, accounts_on
-from citus_cluster.model.spec import API_VERSION, parse_spec
+from citus_cluster.model.spec import API_VERSION
+from citus_cluster.model.spec_reading import parse_spec
 from citus_cluster.model.topology import Topology, resolve
 
 

@@ -8,7 +8,8 @@ from citus_cluster.errors import ImmutableError
 from citus_cluster.model.component_name import ComponentName
 from citus_cluster.model.components import COMPONENTS
 from citus_cluster.model.identity import identity_of, refuse_immutable
-from citus_cluster.model.spec import API_VERSION, parse_spec
+from citus_cluster.model.spec import API_VERSION
+from citus_cluster.model.spec_reading import parse_spec
 from citus_cluster.model.topology import Topology, resolve
 
 SERVICES = ["citus", "redis", "pgbouncer"]

@@ -10,7 +10,8 @@ from setup_support import set_up
 from citus_cluster.errors import SpecError, UsageError
 from citus_cluster.model import names
 from citus_cluster.model.jwt_keys import MAX_KEYS_BYTES, keys_problem
-from citus_cluster.model.spec import API_VERSION, parse_spec
+from citus_cluster.model.spec import API_VERSION
+from citus_cluster.model.spec_reading import parse_spec
 
 PUBLIC = "-----BEGIN PUBLIC KEY-----\nAAAA\n-----END PUBLIC KEY-----\n"
 COPY = "generated/config/admin-api/jwt-keys"

@@ -14,7 +14,8 @@ from citus_cluster.errors import DoesNotFitError
 from citus_cluster.model.component_name import ALL, EXAMPLES, ComponentName
 from citus_cluster.model.components import COMPONENTS
 from citus_cluster.model.sharing import has_room_for_a_worker, with_earlier_shares, with_shares
-from citus_cluster.model.spec import API_VERSION, ClusterSpec, grown_workers, parse_spec, without_worker
+from citus_cluster.model.spec import API_VERSION, ClusterSpec, grown_workers, without_worker
+from citus_cluster.model.spec_reading import parse_spec
 from citus_cluster.model.topology import Topology, resolve
 from citus_cluster.model.tuning.budget import OWN_SESSIONS, SUPERUSER_RESERVED, USABLE_PART
 from citus_cluster.model.yaml_text import load_yaml

@@ -12,10 +12,10 @@ from citus_cluster.model.spec import (
     Ports,
     grown_workers,
     json_schema,
-    parse_spec,
     with_workers,
     without_worker,
 )
+from citus_cluster.model.spec_reading import parse_spec
 from citus_cluster.model.yaml_text import load_yaml
 from citus_cluster.render.spec_file import render_spec
 

@@ -7,7 +7,8 @@ from citus_cluster.model.citus.nodes import NodeAddress
 from citus_cluster.model.component_name import ComponentName
 from citus_cluster.model.components import COMPONENTS, wanted
 from citus_cluster.model.names import container_name
-from citus_cluster.model.spec import API_VERSION, parse_spec
+from citus_cluster.model.spec import API_VERSION
+from citus_cluster.model.spec_reading import parse_spec
 from citus_cluster.model.topology import Topology, resolve
 
 

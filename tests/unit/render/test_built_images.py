@@ -11,7 +11,8 @@ from citus_cluster.console.plan import _file_lines
 from citus_cluster.model.component_name import ComponentName
 from citus_cluster.model.components import COMPONENTS, context_of
 from citus_cluster.model.plan.changes import Action, FileChange
-from citus_cluster.model.spec import API_VERSION, parse_spec
+from citus_cluster.model.spec import API_VERSION
+from citus_cluster.model.spec_reading import parse_spec
 from citus_cluster.model.topology import resolve
 from citus_cluster.model.yaml_text import load_yaml
 from citus_cluster.render.bundle import render_bundle

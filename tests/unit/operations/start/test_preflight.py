@@ -11,7 +11,7 @@ from citus_cluster.errors import ExitStatus
 from citus_cluster.model.citus.nodes import NodeAddress
 from citus_cluster.model.citus.overview import NodeOverview, Overview
 from citus_cluster.model.citus.rebalance import NO_REBALANCE
-from citus_cluster.model.spec import parse_spec
+from citus_cluster.model.spec_reading import parse_spec
 from citus_cluster.model.topology import Topology, resolve
 from citus_cluster.model.tuning.log_space import LogSpace
 from citus_cluster.operations.start.preflight import (
