@@ -5,15 +5,26 @@ time, and the page shows the last answer until the next one has arrived.
 """
 
 import asyncio
+import logging
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import psycopg
+import psycopg.errors
+
+from admin_api.dependencies import Parts
+from citus_cluster.errors import CitusClusterError
+from citus_cluster.model.parameters import NoParameters
+from citus_cluster.operations.view import AnyView
+
+FAILURES = (CitusClusterError, psycopg.OperationalError, psycopg.errors.QueryCanceled, TimeoutError)
 PATIENCE_S = 0.5
 """How long a page waits for new answers."""
 KEPT_S = 30.0
 """How long an answer is shown if there is no newer one."""
 Read = Callable[[str], Awaitable[Any]]
+logger = logging.getLogger(__name__)
 
 
 @dataclass
@@ -53,3 +64,12 @@ class Beside:
         for one in self._latest.values():
             one.collect(now)
         return {name: one.value for name, one in self._latest.items() if now - one.read_at < KEPT_S}
+
+
+async def read_view(parts: Parts, view: AnyView) -> Any:
+    """Return what a view has read; None if it cannot be read."""
+    try:
+        return (await parts.snapshots.get(view, NoParameters())).value
+    except FAILURES as error:
+        logger.info("%s: %s", view.name, error)
+        return None

@@ -1,17 +1,14 @@
 """The first page: what needs attention, the nodes, and the latest operations."""
 
 import asyncio
-import logging
 from typing import Any
 
-import psycopg
-import psycopg.errors
 from fastapi import Request, Response
 
 from admin_api.dependencies import Parts, PartsOf
 from admin_api.pages import attention
 from admin_api.pages.attention import Attention
-from admin_api.pages.beside import Beside
+from admin_api.pages.beside import FAILURES, Beside, read_view
 from admin_api.pages.declared import read_list, views_of
 from admin_api.pages.html import render
 from admin_api.pages.routing import router
@@ -21,15 +18,11 @@ from citus_cluster.errors import CitusClusterError
 from citus_cluster.model.citus.figures import CROWDED_PART
 from citus_cluster.model.disks import ALARMED_PART, WARNED_PART
 from citus_cluster.model.documents import as_data
-from citus_cluster.model.parameters import NoParameters
 from citus_cluster.operations.nodes.views import WATCHED
-from citus_cluster.operations.view import AnyView
 
 routes = router()
-logger = logging.getLogger(__name__)
 NODES, DRIFT, DIAGNOSIS, STATE = "nodes-list", "cluster-drift", "rebalance-diagnosis", "cluster-show"
 OTHERS = (DRIFT, DIAGNOSIS, STATE)
-FAILURES = (CitusClusterError, psycopg.OperationalError, psycopg.errors.QueryCanceled, TimeoutError)
 SHOWN_OPERATIONS = 6
 
 
@@ -79,7 +72,7 @@ async def _of_coordinator(request: Request, parts: Parts, found: list[Attention]
         reading = asyncio.create_task(read_list(request, parts, WATCHED, defaults={"limit": "200"}))
         # The nodes come first, also in the line for a connection.
         await asyncio.sleep(0)
-    beside.begin((name for name in OTHERS if name in views), lambda name: _value(parts, views[name]))
+    beside.begin((name for name in OTHERS if name in views), lambda name: read_view(parts, views[name]))
     listing = None
     try:
         if reading is not None:
@@ -95,12 +88,3 @@ async def _of_coordinator(request: Request, parts: Parts, found: list[Attention]
     found += attention.of_diagnosis(values.get(DIAGNOSIS) or (), silent)
     state = values.get(STATE)
     return listing, as_data(state) if state is not None else None
-
-
-async def _value(parts: Parts, view: AnyView) -> Any:
-    """Return what a view has read; None if it cannot be read."""
-    try:
-        return (await parts.snapshots.get(view, NoParameters())).value
-    except FAILURES as error:
-        logger.info("%s: %s", view.name, error)
-        return None

@@ -8,13 +8,14 @@ import psycopg
 from fastapi import Request, Response
 
 from admin_api.dependencies import Parts, PartsOf
+from admin_api.pages.beside import Beside, read_view
 from admin_api.pages.declared import changes_of, views_of
 from admin_api.pages.html import render
 from admin_api.pages.routing import router
 from citus_cluster.errors import CitusClusterError
 from citus_cluster.model.documents import as_data
-from citus_cluster.model.parameters import NoParameters
 
+DIAGNOSIS = "rebalance-diagnosis"
 START, STOP, REPAIR = "rebalance-start", "rebalance-stop", "rebalance-repair"
 KEPT_SAMPLES = 300
 """Samples of the chart: ten minutes, while somebody looks at the page."""
@@ -41,9 +42,12 @@ async def show(request: Request, parts: PartsOf, plan: bool = False) -> Response
         "has_history": "rebalance-history" in views,
         "has_tasks": "rebalance-tasks" in views,
     }
-    if "rebalance-diagnosis" in views:
-        found = await parts.snapshots.get(views["rebalance-diagnosis"], NoParameters())
-        context["diagnosis"] = as_data(list(found.value))
+    if DIAGNOSIS in views:
+        beside: Beside = request.app.state.beside
+        beside.begin([DIAGNOSIS], lambda name: read_view(parts, views[name]))
+        # While a node is silent, it takes seconds.
+        found = (await beside.values()).get(DIAGNOSIS)
+        context["diagnosis"] = None if found is None else as_data(list(found))
     if plan and not is_running and START in changes:
         context |= await _plan(request, parts)
     return render(request, "rebalance.html", context)

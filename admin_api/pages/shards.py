@@ -12,7 +12,7 @@ from starlette.datastructures import QueryParams
 from admin_api.dependencies import Parts, PartsOf
 from admin_api.lists import read_query
 from admin_api.pages import forms
-from admin_api.pages.cluster import FAILURES
+from admin_api.pages.beside import FAILURES
 from admin_api.pages.declared import views_of
 from admin_api.pages.html import render
 from admin_api.pages.routing import router

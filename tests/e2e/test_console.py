@@ -320,6 +320,9 @@ def test_a_paused_worker_is_shown_within_seconds(page: Page, console: GeneratedC
     try:
         expect(row.get_by_text("silent")).to_be_visible(timeout=5000)
         expect(page.get_by_role("heading", name="What needs attention")).to_be_visible()
+        page.goto(url(console, "/rebalance"))
+        expect(page.locator(".attention li", has_text="citus-worker2").first).to_be_visible(timeout=20_000)
+        page.goto(url(console))
     finally:
         console.docker("unpause", console.container("citus-worker2"))
     expect(row.get_by_text("answers")).to_be_visible(timeout=30_000)
