@@ -8,7 +8,7 @@ continues by itself is resumed when the process starts again.
 import asyncio
 import contextlib
 import logging
-from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, fields, replace
 from datetime import UTC, datetime
@@ -23,6 +23,7 @@ from citus_cluster.model.plan.events import Event, EventKind
 from citus_cluster.model.plan.preview import Preview
 from citus_cluster.operations.change import AnyChange, command_line, perform
 from citus_cluster.operations.cluster import Cluster
+from citus_cluster.operations.failures import NotRunningError, document_of, failure_of
 from citus_cluster.operations.journaled import Asker, Journal
 from citus_cluster.runtime.store.operations import NewOperation, OperationRunningError, OperationStore, StoreError
 
@@ -31,8 +32,7 @@ MAX_EVENTS = 5000
 _PROGRESS_INTERVAL_S = 1.0
 """Progress of one step is recorded this often at most."""
 _CANCEL_TIMEOUT_S = 10.0
-_CANCELLING = ("cancel", EventKind.STARTED)
-_RESUMED = ("resume", EventKind.STARTED)
+_CANCEL, _RESUME = "cancel", "resume"
 _KEY = "idempotency_key"
 """In the data of an event: the key of the request that caused it."""
 logger = logging.getLogger(__name__)
@@ -42,13 +42,6 @@ class CannotResumeError(CitusClusterError):
     """The operation cannot be resumed."""
 
     code = "cannot-resume"
-    http_status = 409
-
-
-class NotRunningError(CitusClusterError):
-    """The operation is not running."""
-
-    code = "not-running"
     http_status = 409
 
 
@@ -137,7 +130,9 @@ class Operations:
             if _continued(change, events) is None:
                 continue
             try:
-                await self._restart(operation, change, _asker_of(operation), Event(*_RESUMED, "resumed"))
+                await self._restart(
+                    operation, change, _asker_of(operation), Event(_RESUME, EventKind.STARTED, "resumed")
+                )
             except CitusClusterError as error:
                 logger.warning("operation %s is not followed: %s", operation.id, error.message)
 
@@ -220,7 +215,9 @@ class Operations:
 
         The same ``key`` returns the operation that it has cancelled before. Raises NotFoundError, NotRunningError.
         """
-        if await self._was_requested(operation_id, _CANCELLING, key):
+        if await self._was_requested(operation_id, _CANCEL, key):
+            if (earlier := self._running.get(operation_id)) is not None and earlier.is_cancelled:
+                await earlier.ended(_CANCEL_TIMEOUT_S)
             return await self.get(operation_id)
         running = await self._cancellable(operation_id)
         with self._journal(replace(asker, operation=operation_id)).entry("operations-cancel"):
@@ -234,17 +231,18 @@ class Operations:
             raise NotRunningError(f"Operation {operation_id} has ended: {operation.state.value}.")
         return running
 
-    async def _was_requested(self, operation_id: int, step: tuple[str, EventKind], key: str | None) -> bool:
-        """Return whether a request with this key has cancelled or resumed an operation before."""
+    async def _was_requested(self, operation_id: int, step: str, key: str | None) -> bool:
+        """Return whether a request with this key has cancelled or resumed an operation before, and did not fail."""
         if key is None:
             return False
-        found = [one for one in await self.events(operation_id) if (one.step, one.kind) == step]
-        return key in [one.data.get(_KEY) for one in found]
+        found = [one for one in await self.events(operation_id) if one.step == step and one.data.get(_KEY) == key]
+        return bool(found) and found[-1].kind is EventKind.STARTED
 
     async def _end(self, running: Running, asker: Asker, key: str | None) -> None:
         if not running.is_cancelled:
             running.is_cancelled = True
-            self._emit(running, Event(*_CANCELLING, f"cancelling{_on_request(asker)}", _by(asker, key)))
+            by, message = _by(asker, key), f"cancelling{_on_request(asker)}"
+            self._emit(running, Event(_CANCEL, EventKind.STARTED, message, by))
             if running.change.stop is not None:
                 try:
                     await running.change.stop(
@@ -253,8 +251,10 @@ class Operations:
                         running.wanted,
                         lambda event: self._emit(running, event),
                     )
-                except BaseException:
+                except BaseException as failure:
                     running.is_cancelled = False
+                    reason = document_of(failure)["message"]
+                    self._emit(running, Event(_CANCEL, EventKind.WARNING, f"not cancelled: {reason}", by))
                     raise
         if running.task is not None:
             running.task.cancel()
@@ -271,13 +271,13 @@ class Operations:
         The same ``key`` returns the operation that it has resumed before.
         """
         await self._record_ends()
-        if await self._was_requested(operation_id, _RESUMED, key):
+        if await self._was_requested(operation_id, _RESUME, key):
             operation = await self.get(operation_id)
             if change := self._changes.get(operation.kind):
                 return self._again(operation, change)
         operation, change = await self._resumable(operation_id)
-        message = f"resumed{_on_request(asker)}: what is done is skipped"
-        return await self._restart(operation, change, asker, Event(*_RESUMED, message, _by(asker, key)))
+        by, message = _by(asker, key), f"resumed{_on_request(asker)}: what is done is skipped"
+        return await self._restart(operation, change, asker, Event(_RESUME, EventKind.STARTED, message, by))
 
     async def _resumable(self, operation_id: int) -> tuple[Operation, AnyChange]:
         operation = await self.get(operation_id)
@@ -360,7 +360,7 @@ class Operations:
     def _again(self, earlier: Operation, change: AnyChange) -> Running:
         """Return an operation as it answers a repeated request."""
         return self._running.get(earlier.id) or Running(
-            earlier, change, None, _asker_of(earlier), failure=_failure_of(earlier)
+            earlier, change, None, _asker_of(earlier), failure=failure_of(earlier)
         )
 
     async def _restart(self, operation: Operation, change: AnyChange, asker: Asker, first: Event) -> Running:
@@ -400,14 +400,9 @@ class Operations:
             running.failure = NotRunningError(f"The operation was {state.value}.")
         except Exception as failure:
             state = OperationState.CANCELLED if running.is_cancelled else OperationState.FAILED
-            running.failure = failure
-            if isinstance(failure, CitusClusterError):
-                error = dict(failure.as_dict())
-            elif isinstance(failure, TimeoutError):
-                error = {"code": "timeout", "message": "The coordinator did not answer in time."}
-            else:
+            running.failure, error = failure, document_of(failure)
+            if not isinstance(failure, (CitusClusterError, TimeoutError)):
                 logger.exception("operation %s (%s) failed", running.operation.id, running.change.name)
-                error = {"code": "internal-error", "message": "The operation failed for an unknown reason."}
         running.operation = replace(running.operation, diff=await self._diff(before))
         self._emit(running, _end_of(state, error))
         await self._record(running, state, result, error)
@@ -531,36 +526,6 @@ def _end_of(state: OperationState, error: Mapping[str, object] | None) -> Event:
             return Event("operation", EventKind.WARNING, "the admin API ended; the operation can be resumed", data)
         case _:
             return Event("operation", EventKind.WARNING, "cancelled; what was done stays done", data)
-
-
-def _failure_of(operation: Operation) -> Exception | None:
-    """Return an error like the one that ended an operation; None if none did."""
-    error = operation.error
-    if error is None:
-        if operation.state in {OperationState.CANCELLED, OperationState.INTERRUPTED}:
-            return NotRunningError(f"The operation was {operation.state.value}.")
-        return None
-    if error["code"] == "timeout":
-        return TimeoutError()
-    kind = next((one for one in _kinds(CitusClusterError) if one.code == error["code"]), None)
-    if kind is None:
-        return RuntimeError(f"operation {operation.id} failed earlier")
-    # Not by its own constructor, which may have other parameters.
-    failure = kind.__new__(kind)
-    details, hint = error.get("details"), error.get("hint")
-    CitusClusterError.__init__(
-        failure,
-        str(error["message"]),
-        hint=None if hint is None else str(hint),
-        details=[str(one) for one in details] if isinstance(details, list) else (),
-    )
-    return failure
-
-
-def _kinds(kind: type[CitusClusterError]) -> Iterator[type[CitusClusterError]]:
-    yield kind
-    for one in kind.__subclasses__():
-        yield from _kinds(one)
 
 
 def _on_request(asker: Asker) -> str:

@@ -14,20 +14,15 @@ import pytest
 from painting import FullError, Painted, Painter, Painting
 from pydantic import SecretStr
 
-from citus_cluster.errors import BlockedError, NotFoundError
+from citus_cluster.errors import BlockedError, NotFoundError, UnreachableError
 from citus_cluster.model.citus.inventory import Inventory
 from citus_cluster.model.operation import OperationState
-from citus_cluster.model.plan.events import EventKind
+from citus_cluster.model.plan.events import Emit, EventKind
 from citus_cluster.operations.change import AnyChange, command_line
 from citus_cluster.operations.cluster import Cluster
+from citus_cluster.operations.failures import NotRunningError
 from citus_cluster.operations.journaled import ADMIN_API, Asker, of_container
-from citus_cluster.operations.running import (
-    CannotResumeError,
-    KeyReusedError,
-    NotRunningError,
-    Operations,
-    Running,
-)
+from citus_cluster.operations.running import CannotResumeError, KeyReusedError, Operations, Running
 from citus_cluster.runtime.postgres import ConnectionInfo
 from citus_cluster.runtime.store.operations import OperationRunningError, OperationStore, StoreError
 
@@ -238,6 +233,28 @@ def test_a_key_is_forgotten_after_a_day(tmp_path: Path) -> None:
         await operations.close()
 
     run(work())
+
+
+def test_a_cancel_that_failed_is_done_again_with_the_same_key(tmp_path: Path) -> None:
+    failures = [UnreachableError("The coordinator does not answer.")]
+
+    async def stop(cluster: Cluster, wanted: Painting, emit: Emit) -> None:
+        if failures:
+            raise failures.pop()
+
+    async def work() -> None:
+        painter = Painter()
+        change = painter.change(stop=stop)
+        async with engine(tmp_path, change) as operations:
+            number = (await operations.begin(change, Painting("slow"), ASKER)).operation.id
+            await painter.started.wait()
+            with pytest.raises(UnreachableError):
+                await operations.cancel(number, BOB, key="c-1")
+            assert (await operations.events(number))[-1].message == "not cancelled: The coordinator does not answer."
+            states = [(await operations.cancel(number, BOB, key="c-1")).state for _ in range(2)]
+            assert states == [OperationState.CANCELLED] * 2
+
+    asyncio.run(work())
 
 
 def test_a_cancelled_operation_ends_and_stops_what_it_began(tmp_path: Path) -> None:
