@@ -63,7 +63,7 @@ def test_a_container_of_an_override_file_is_started_and_left_alone(shared: Gener
         assert state == "running"
     finally:
         (shared.root / "docker-compose.override.yml").unlink(missing_ok=True)
-        shared.docker("rm", "-f", f"{shared.name}-mine-1")
+        shared.docker("rm", "-f", "-v", f"{shared.name}-mine-1")
 
 
 def test_an_older_compose_file_is_refused_and_no_worker_is_stopped(shared: GeneratedCluster) -> None:
@@ -358,7 +358,7 @@ def test_ports_are_named_with_their_holders_all_at_once(fresh: GeneratedCluster,
             with pytest.raises(PreflightError) as caught:
                 bring_up(fresh)
         finally:
-            fresh.docker("rm", "-f", name)
+            fresh.docker("rm", "-f", "-v", name)
     assert caught.value.exit_status is ExitStatus.PREFLIGHT
     coordinator, worker = caught.value.details
     assert f"port {fresh.base_port} on 127.0.0.1 is in use by" in coordinator
