@@ -7,8 +7,10 @@ from typing import Any
 
 FILE = "examples.json"
 """The answers, by the id of the operation in the document."""
-_OF_STATUS = {"201": "operations-get", "202": "operations-resume"}
-"""Every 201 and every 202 is an operation, ended or running, so the answers of these stand for all."""
+RUNNING = "running"
+"""The key of an operation that runs, in place of an operation id."""
+_OF_STATUS = {"201": "operations-get", "202": RUNNING}
+"""Every 201 and every 202 is an operation, ended or running, so one answer stands for all."""
 
 
 def read_examples() -> dict[str, Any]:

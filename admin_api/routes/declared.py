@@ -2,12 +2,12 @@
 
 import re
 from collections.abc import Callable, Coroutine, Iterator, Sequence
-from dataclasses import MISSING, fields
+from dataclasses import MISSING, dataclass, fields
 from functools import lru_cache
 from http import HTTPStatus
 from typing import Annotated, Any, cast
 
-from fastapi import APIRouter, Header, Query, Request, Response
+from fastapi import APIRouter, Depends, Header, Query, Request, Response
 from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel, ValidationError, create_model
 from starlette.datastructures import QueryParams
@@ -47,11 +47,35 @@ IdempotencyKey = Annotated[
         "returns the operation that the first one started.",
     ),
 ]
-DryRun = Annotated[bool, Query(description="Show the plan, and change nothing.")]
 Prefer = Annotated[
     str | None,
     Header(description="respond-async: answer 202 at once. wait=SECONDS: answer 202 after this time (RFC 7240)."),
 ]
+
+
+@dataclass(frozen=True)
+class Requested:
+    """How a change is requested: whether for its plan alone, by whom, and with which key."""
+
+    dry_run: bool
+    asker: Asker
+    key: str | None
+
+
+async def requested(
+    request: Request,
+    dry_run: Annotated[bool, Query(description="Show the plan, and change nothing.")] = False,
+    idempotency_key: IdempotencyKey = None,
+) -> Requested:
+    """Read what all changes have in common. Raises UsageError for another parameter in the query."""
+    # Otherwise, a mistyped dry_run would change something.
+    refuse_unknown(request.query_params.keys() - {"dry_run"}, ["dry_run"])
+    asker = asker_of(request)
+    # No client can use the key of another one.
+    return Requested(dry_run, asker, f"{asker.name} {idempotency_key}" if idempotency_key else None)
+
+
+RequestedOf = Annotated[Requested, Depends(requested)]
 
 
 def router(changes: Sequence[AnyChange], views: Sequence[AnyView]) -> APIRouter:
@@ -161,39 +185,19 @@ def _handler(change: AnyChange) -> Callable[..., Coroutine[Any, Any, Response]]:
     shape: Any = change.parameters
     is_optional = all(one.default is not MISSING or one.default_factory is not MISSING for one in fields(shape))
 
-    async def post(
-        request: Request,
-        parts: PartsOf,
-        wanted: Any,
-        dry_run: DryRun = False,
-        idempotency_key: IdempotencyKey = None,
-        prefer: Prefer = None,
-    ) -> Response:
-        refuse_mistyped(request)
+    async def post(request: Request, parts: PartsOf, how: RequestedOf, wanted: Any, prefer: Prefer = None) -> Response:
         wanted = shape() if wanted is None else _strictly(shape, await request.body())
-        if dry_run:
+        if how.dry_run:
             preview = await parts.operations.plan(change, wanted)
             return answer_plan(change.name, command_line(change, wanted), preview)
-        asker = asker_of(request)
-        running = await parts.operations.begin(change, wanted, asker, key=key_of(asker, idempotency_key))
+        running = await parts.operations.begin(change, wanted, how.asker, key=how.key)
         usual_s = 0.2 if change.takes_long(wanted) else longest_s(parts, change)
         return await answer(running, usual_s if change.shows_once(wanted) else _wait_s(prefer, usual_s))
 
     post.__annotations__["wanted"] = shape | None if is_optional else shape
     if is_optional:
-        _, *others = post.__defaults__ or ()
-        post.__defaults__ = (None, False, *others)
+        post.__defaults__ = (None, *(post.__defaults__ or ()))
     return post
-
-
-def refuse_mistyped(request: Request) -> None:
-    """Refuse other query parameters than ``dry_run``: otherwise, a mistyped one would change something."""
-    refuse_unknown(request.query_params.keys() - {"dry_run"}, ["dry_run"])
-
-
-def key_of(asker: Asker, idempotency_key: str | None) -> str | None:
-    """Return the key of a request: no client can use that of another one."""
-    return f"{asker.name} {idempotency_key}" if idempotency_key else None
 
 
 def answer_plan(kind: str, command: str, preview: Preview) -> Response:

@@ -9,10 +9,10 @@ from typing import Annotated
 from fastapi import Header, Path, Query, Request, Response
 from fastapi.responses import StreamingResponse
 
-from admin_api.dependencies import PartsOf, asker_of
+from admin_api.dependencies import PartsOf
 from admin_api.lists import FIELDS, openapi_parameters, read_fields, read_query
 from admin_api.responses import VisibleJSONResponse, tagged_json
-from admin_api.routes.declared import DryRun, IdempotencyKey, answer, answer_plan, key_of, refuse_mistyped
+from admin_api.routes.declared import RequestedOf, answer, answer_plan
 from admin_api.routing import api_router
 from admin_api.schemas import ChangeAnswer, EventsDocument, OperationDocument, OperationPage, problems
 from citus_cluster.errors import UsageError
@@ -136,20 +136,11 @@ async def _stream(operations: Operations, operation_id: int, after: int) -> Asyn
     response_model=ChangeAnswer,
     responses=problems(404, 409, 422, 429),
 )
-async def cancel(
-    request: Request,
-    parts: PartsOf,
-    operation_id: OperationId,
-    dry_run: DryRun = False,
-    idempotency_key: IdempotencyKey = None,
-) -> Response:
-    refuse_mistyped(request)
-    if dry_run:
+async def cancel(parts: PartsOf, operation_id: OperationId, how: RequestedOf) -> Response:
+    if how.dry_run:
         preview = await parts.operations.plan_cancel(operation_id)
         return answer_plan("operations-cancel", f"citus-cluster operations cancel {operation_id}", preview)
-    asker = asker_of(request)
-    ended = await parts.operations.cancel(operation_id, asker, key=key_of(asker, idempotency_key))
-    return VisibleJSONResponse(ended.as_dict())
+    return VisibleJSONResponse((await parts.operations.cancel(operation_id, how.asker, key=how.key)).as_dict())
 
 
 @router.post(
@@ -157,24 +148,15 @@ async def cancel(
     summary="Run an operation again that was interrupted, was cancelled, or failed",
     operation_id="operations-resume",
     responses={
-        200: {"model": ChangeAnswer, "description": "With dry_run, its plan."},
+        200: {"model": ChangeAnswer, "description": "With dry_run, its plan; to a repeated request, its end."},
         202: {"model": OperationDocument, "description": "It runs; Location is the address of the operation."},
         **problems(404, 409, 422, 429),
     },
     response_model=None,
 )
-async def resume(
-    request: Request,
-    parts: PartsOf,
-    operation_id: OperationId,
-    dry_run: DryRun = False,
-    idempotency_key: IdempotencyKey = None,
-) -> Response:
+async def resume(parts: PartsOf, operation_id: OperationId, how: RequestedOf) -> Response:
     """Its steps check what is done already, and skip it."""
-    refuse_mistyped(request)
-    if dry_run:
+    if how.dry_run:
         preview = await parts.operations.plan_resume(operation_id)
         return answer_plan("operations-resume", f"citus-cluster operations resume {operation_id}", preview)
-    asker = asker_of(request)
-    running = await parts.operations.resume(operation_id, asker, key=key_of(asker, idempotency_key))
-    return await answer(running, 0)
+    return await answer(await parts.operations.resume(operation_id, how.asker, key=how.key), 0)

@@ -15,7 +15,7 @@ from setup_support import ROOT
 from sql_servers import NASTY_PASSWORD
 from waiting import eventually
 
-from admin_api.examples import FILE
+from admin_api.examples import FILE, RUNNING
 from citus_cluster.operations.change import AnyChange
 from citus_cluster.operations.registry import CHANGES, VIEWS
 
@@ -170,9 +170,11 @@ class Examples:
             ).json()
             address = f"{_PREFIX}/operations/{begun['id']}"
             eventually(lambda: self._send("GET", address).json()["events"] > 0)
-            self._keep("operations-cancel", "POST", f"{address}/cancel")
+            self._keep("operations-cancel", "POST", f"{address}/cancel?dry_run=true")
+            self._send("POST", f"{address}/cancel")
             eventually(lambda: self._send("GET", address).json()["state"] == "cancelled")
-            self._keep("operations-resume", "POST", f"{address}/resume")
+            self._keep("operations-resume", "POST", f"{address}/resume?dry_run=true")
+            self._keep(RUNNING, "POST", f"{address}/resume")
         eventually(lambda: self._send("GET", address).json()["state"] == "done")
         self._keep("operations-events", "GET", f"{address}/events")
         point = self._send("POST", f"{_PREFIX}/consistency/restore-points", json={"name": "before-release-11"}).json()
@@ -275,6 +277,7 @@ def write_examples(answers: Mapping[str, Any]) -> None:
 
 _DURATIONS = re.compile(r"(^|_)(seconds|seconds_last_period|ms)$")
 _TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?")
+_MINUTE = re.compile(r"\d{4}-\d\d-\d\d \d\d:\d\d UTC")
 _ADDRESS = re.compile(r"\b\d{1,3}(?:\.\d{1,3}){3}\b(:\d+)?")
 _PROCESS = re.compile(r"(session |pid |_backend\(|^\d-)(\d+)\b", re.IGNORECASE)
 _GLOBAL_PID = re.compile(r"\b10{4,8}\d+\b")
@@ -329,6 +332,7 @@ class _Normalizer:
 
     def text(self, text: str) -> str:
         text = _TIME.sub(lambda found: "2026-01-31T12:00:00" + ".123456"[: len(found[1] or "")], text)
+        text = _MINUTE.sub("2026-01-31 12:00 UTC", text)
         text = _ADDRESS.sub(lambda found: "192.0.2.10" + (":50412" if found[1] else ""), text)
         text = _GLOBAL_PID.sub(lambda found: str(self.global_pid(int(found[0]))), text)
         text = _PROCESS.sub(lambda found: f"{found[1]}{self.process(int(found[2]))}", text)
